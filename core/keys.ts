@@ -1,0 +1,80 @@
+// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes. Nobody else writes a
+// "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
+
+/** Node label, written by the operator: `true` opts the node in; removing it tears the node's stack down again. */
+export const MANAGED = 'gpu-gate.dev/managed';
+/** Node annotation, operator: any value keeps new GPU pods away, nothing else changes. */
+export const HOLD = 'gpu-gate.dev/hold';
+/** Node annotation, operator: a new value tries a failed node again now. */
+export const RETRY = 'gpu-gate.dev/retry';
+/** Node label, reconciler: the walk's position, for `kubectl get nodes -L gpu-gate.dev/state`. */
+export const STATE = 'gpu-gate.dev/state';
+/** Node label prefix, reconciler: `<prefix><component>=<revision>` lets that revision's DaemonSet onto the node. */
+export const DEPLOY_PREFIX = 'gpu-gate.dev/deploy.';
+/** Node annotation, reconciler: JSON, see core/node-proof.ts. */
+export const PROOF = 'gpu-gate.dev/proof';
+/** Node annotation, reconciler: why a serving node takes no new GPU pods. */
+export const CLOSED = 'gpu-gate.dev/closed';
+/** Node annotation, reconciler: rewritten to make the scheduler try waiting pods again. */
+export const WAKE = 'gpu-gate.dev/wake';
+/** Node annotation, reconciler: JSON, the walk's memory between observations (see reconciler/memory.ts). */
+export const WALK = 'gpu-gate.dev/walk';
+/** Node annotation, reconciler: name of the GPUPolicy that has the node, so that the request path need not match selectors. */
+export const NODE_POLICY = 'gpu-gate.dev/node-policy';
+/** Node condition, reconciler: reason = stage or failure, message = what is awaited, since when, what to do. */
+export const GPU_VALIDATED = 'GPUValidated';
+/** Node taint (NoSchedule) of the bring-up: the prefix makes cluster-autoscaler treat the node as still starting. */
+export const STARTUP_TAINT = 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate';
+
+/** Pod label, webhook: `true` on every injected pod; what the reconciler watches. */
+export const INJECTED = 'gpu-gate.dev/injected';
+/** Pod annotation, webhook: JSON, what was injected and what was skipped and why. */
+export const INJECTION = 'gpu-gate.dev/injection';
+/** Pod or Namespace label, author or operator: `false` opts out. */
+export const INJECT = 'gpu-gate.dev/inject';
+/** Pod annotation, author: which GPUPolicy. */
+export const POLICY = 'gpu-gate.dev/policy';
+/** Pod annotation, author: the least driver version, such as `580` or `595.71.05`. */
+export const MIN_DRIVER = 'gpu-gate.dev/min-driver';
+/** Pod readiness gate and condition: True while the pod's node is serving. */
+export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';
+
+/** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
+export const BREAKER_RELEASE = 'gpu-gate.dev/breaker-release';
+/** Finalizer on a GPUPolicy: its nodes are opted out before it goes. */
+export const POLICY_FINALIZER = 'gpu-gate.dev/opt-out-nodes';
+/** Annotation on operands and validation pods: digest of what was rendered. */
+export const RENDERED = 'gpu-gate.dev/rendered';
+/** Label on the pods of operands and validations: the revision or round they belong to. */
+export const REVISION = 'gpu-gate.dev/revision';
+/** Label on validation pods: the node they prove. */
+export const VALIDATES = 'gpu-gate.dev/validates';
+
+/** Labels of the operands, Kubernetes' recommended set. */
+export const PART_OF = 'app.kubernetes.io/part-of';
+export const COMPONENT = 'app.kubernetes.io/component';
+export const MANAGED_BY = 'app.kubernetes.io/managed-by';
+export const PRODUCT = 'gpu-gate';
+
+/** Field manager of every server-side apply of ours. */
+export const FIELD_MANAGER = 'gpu-gate-reconciler';
+
+/** Names that NFD gives a node with an NVIDIA device, one per way of configuring its PCI source. */
+export const NFD_PCI_LABELS = [
+  'feature.node.kubernetes.io/pci-10de.present',
+  'feature.node.kubernetes.io/pci-0302_10de.present',
+  'feature.node.kubernetes.io/pci-0300_10de.present',
+] as const;
+/** Any label below this prefix shows that NFD has been on the node. */
+export const NFD_PREFIX = 'feature.node.kubernetes.io/';
+/** NVIDIA's own installer marks nodes with labels below this prefix. */
+export const GPU_OPERATOR_DEPLOY_PREFIX = 'nvidia.com/gpu.deploy.';
+
+export const API_GROUP = 'gpu-gate.dev';
+export const API_VERSION = 'gpu-gate.dev/v1alpha1';
+export const POLICIES_PATH = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
+/** The policy that pods without a `gpu-gate.dev/policy` annotation use. */
+export const DEFAULT_POLICY = 'default';
+
+/** Name of the MutatingWebhookConfiguration and of its entries. */
+export const WEBHOOK_CONFIGURATION = 'gpu-gate';
