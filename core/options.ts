@@ -1,0 +1,123 @@
+// Every option of the program: one table gives flag, environment variable, default, parser and help. Parsing returns all
+// problems at once, so that nobody mends a Deployment one crash at a time.
+
+export const ROLES = ['webhook', 'extender', 'reconciler', 'certs'] as const;
+export type Role = (typeof ROLES)[number];
+
+interface Parsed<T> {
+  readonly value?: T;
+  readonly problem?: string;
+}
+
+interface Option<T> {
+  readonly flag: string;
+  readonly help: string;
+  readonly otherwise: string;
+  readonly parse: (text: string) => Parsed<T>;
+}
+
+const text = (value: string): Parsed<string> => ({ value });
+const name = (value: string): Parsed<string> =>
+  /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(value) ? { value } : { problem: `${JSON.stringify(value)} is no Kubernetes name: lower-case letters, digits and '-'` };
+const port = (value: string): Parsed<number> =>
+  /^\d{1,5}$/.test(value) && Number(value) <= 65_535 ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is no port: write a number from 0 to 65535` };
+const duration =
+  (least: number) =>
+  (value: string): Parsed<number> => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value);
+    const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+    const ms = match === null ? Number.NaN : Number(match[1]) * (units[match[2] ?? ''] ?? Number.NaN);
+    return ms >= least ? { value: ms } : { problem: `${JSON.stringify(value)} is no duration of at least ${least} ms: write one such as 15s, 5m, 1h or 90d` };
+  };
+const oneOf =
+  <T extends string>(...values: readonly T[]) =>
+  (value: string): Parsed<T> => {
+    const found = values.find((v) => v === value);
+    return found === undefined ? { problem: `${JSON.stringify(value)} is none of ${values.join(', ')}` } : { value: found };
+  };
+const roles = (value: string): Parsed<readonly Role[]> => {
+  const given = value.split(',').map((part) => part.trim());
+  const unknown = given.filter((part) => !ROLES.some((role) => role === part));
+  return unknown.length === 0 ? { value: ROLES.filter((role) => given.includes(role)) } : { problem: `${JSON.stringify(unknown.join(','))} is none of ${ROLES.join(', ')}` };
+};
+const list = (value: string): Parsed<readonly string[]> => ({ value: value.split(',').map((part) => part.trim()).filter((part) => part !== '') });
+const option = <T>(flag: string, otherwise: string, parse: (value: string) => Parsed<T>, help: string): Option<T> => ({ flag, otherwise, parse, help });
+
+/** The table. Keys are the names in the parsed Options; flags are `--like-this`, variables `GPU_GATE_LIKE_THIS`. */
+export const OPTIONS = {
+  roles: option('roles', 'webhook,extender,reconciler,certs', roles, 'which parts this process runs'),
+  kubeconfig: option('kubeconfig', '', text, 'path of a kubeconfig; empty: the ServiceAccount of the pod'),
+  namespace: option('namespace', 'gpu-gate', name, 'namespace of gpu-gate itself'),
+  operandNamespace: option('operand-namespace', 'gpu-gate-operands', name, 'namespace of operands and validation pods'),
+  excludedNamespaces: option('excluded-namespaces', 'kube-system', list, 'namespaces that are never injected, besides our own two'),
+  bindAddress: option('bind-address', '', text, 'address to listen on; empty: all'),
+  webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
+  extenderPort: option('extender-port', '8444', port, 'port of /filter, /prioritize, /preempt'),
+  metricsPort: option('metrics-port', '9090', port, 'port of /metrics, /healthz, /readyz'),
+  leaseName: option('lease-name', 'gpu-gate-reconciler', name, 'Lease of the leader election'),
+  leaseDuration: option('lease-duration', '15s', duration(500), 'how long a leader that went silent is still believed'),
+  notReadyGrace: option('not-ready-grace', '60s', duration(0), "how long a node may be not Ready before its proof is withdrawn"),
+  watchLimit: option('watch-limit', '150s', duration(1000), 'a watch silent for longer makes this replica not ready'),
+  drain: option('drain', '10s', duration(0), 'how long a stop goes on serving after readiness failed'),
+  certLife: option('cert-life', '90d', duration(10_000), 'life of serving certificates; renewed at two thirds'),
+  caLife: option('ca-life', '1825d', duration(20_000), "life of the webhook's CA; renewed at two thirds"),
+  extenderCaLife: option('extender-ca-life', '3650d', duration(20_000), "life of the extender's CA, which schedulers read once"),
+  caGrace: option('ca-grace', '10m', duration(0), 'how long an old CA stays in the bundle after the last certificate of it was replaced'),
+  certCheck: option('cert-check', '60s', duration(100), 'how often certificates are checked against the wall clock'),
+  certSource: option('cert-source', 'self', oneOf('self', 'cert-manager'), 'who makes the certificates'),
+  certExtraSans: option('cert-extra-sans', '', list, 'further names or addresses in the serving certificates'),
+  logLevel: option('log-level', 'info', oneOf('debug', 'info', 'error'), 'least level that is logged'),
+} as const;
+
+type Table = typeof OPTIONS;
+export type Options = { readonly [K in keyof Table]: Table[K] extends Option<infer T> ? T : never };
+
+export const variableOf = (flag: string): string => `GPU_GATE_${flag.toUpperCase().replaceAll('-', '_')}`;
+
+/** Arguments and environment → options, or every problem, one sentence each. Flags win over the environment. */
+export function parseOptions(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): { readonly ok: true; readonly options: Options } | { readonly ok: false; readonly problems: readonly string[] } {
+  const problems: string[] = [];
+  const given = new Map<string, string>();
+  const flags = new Map(Object.values(OPTIONS).map((o) => [o.flag, o]));
+  for (let i = 0; i < args.length; i += 1) {
+    const arg = args[i] ?? '';
+    const match = /^--([a-z][a-z-]*)(?:=(.*))?$/s.exec(arg);
+    const flag = match?.[1] ?? '';
+    if (!flags.has(flag)) {
+      problems.push(`unknown option ${JSON.stringify(arg)}: see --help`);
+      if (match !== null && match[2] === undefined && args[i + 1]?.startsWith('--') === false) i += 1;
+      continue;
+    }
+    const value = match?.[2] ?? args[i + 1];
+    if (match?.[2] === undefined) i += 1;
+    if (value === undefined || (match?.[2] === undefined && value.startsWith('--'))) {
+      problems.push(`--${flag} needs a value`);
+      if (value !== undefined) i -= 1;
+    } else given.set(flag, value);
+  }
+  const known = new Set(Object.values(OPTIONS).map((o) => variableOf(o.flag)));
+  for (const key of Object.keys(env)) {
+    // Kubernetes itself sets GPU_GATE_…_SERVICE_HOST, …_PORT and the like for Services of our name.
+    if (key.startsWith('GPU_GATE_') && !known.has(key) && !/_(SERVICE|PORT)(_|$)/.test(key) && !key.startsWith('GPU_GATE_TEST_')) {
+      problems.push(`unknown environment variable ${key}: see --help`);
+    }
+  }
+  const options: Record<string, unknown> = {};
+  for (const [key, entry] of Object.entries(OPTIONS)) {
+    const fromEnv = env[variableOf(entry.flag)];
+    const source = given.has(entry.flag) ? `--${entry.flag}` : variableOf(entry.flag);
+    const parsed: Parsed<unknown> = entry.parse(given.get(entry.flag) ?? fromEnv ?? entry.otherwise);
+    if (parsed.problem !== undefined) problems.push(`${source}: ${parsed.problem}`);
+    options[key] = parsed.value;
+  }
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, options: options as Options };
+}
+
+/** The table as text for `--help` and the docs. */
+export const optionsHelp = (): string =>
+  Object.values(OPTIONS)
+    .map((o) => `  --${o.flag.padEnd(22)} ${o.help}${o.otherwise === '' ? '' : ` (${o.otherwise})`}`)
+    .join('\n');

@@ -1,0 +1,89 @@
+// HTTP servers as the API server and the scheduler want them: HTTP/1.1, connections kept for longer than Go keeps them idle
+// (it does not repeat a POST on one that we closed), certificates swapped with no gap, and a stop that drains.
+import { createServer as createHttp, type RequestListener, type Server as HttpServer } from 'node:http';
+import { createServer as createHttps, type Server as HttpsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+
+/** Go's clients keep idle connections for 90 s. */
+export const KEEP_ALIVE_MS = 120_000;
+
+export interface TlsMaterial {
+  readonly key: string;
+  readonly cert: string;
+}
+
+export interface ServerOptions {
+  readonly port: number;
+  /** Empty: all addresses. */
+  readonly host?: string;
+  /** Name of the option that sets the port, for the sentence on a port in use. */
+  readonly portOption: string;
+  readonly handler: RequestListener;
+  /** Present: HTTPS; until `setTls` was called, handshakes fail. */
+  readonly tls?: { readonly material?: TlsMaterial; readonly client?: { readonly ca: string; readonly names: readonly string[] } };
+  /** Default 10 s. */
+  readonly headersTimeoutMs?: number;
+}
+
+export interface RunningServer {
+  readonly port: number;
+  setTls(material: TlsMaterial): void;
+  /** Takes no new connections, lets running calls end, closes what is left after `graceMs`. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** Starts listening; rejects with one sentence where the port is taken. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  let closing = false;
+  const handler: RequestListener = (request, response) => {
+    const names = options.tls?.client?.names;
+    if (names !== undefined && !names.includes(String((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? ''))) {
+      response.writeHead(403, { 'content-type': 'text/plain', 'content-length': 38 }).end('this client certificate is not served\n');
+      return;
+    }
+    if (closing) response.setHeader('connection', 'close');
+    options.handler(request, response);
+  };
+  const server: HttpServer | HttpsServer =
+    options.tls === undefined
+      ? createHttp(handler)
+      : createHttps(
+          {
+            minVersion: 'TLSv1.2',
+            ALPNProtocols: ['http/1.1'],
+            ...options.tls.material,
+            ...(options.tls.client === undefined ? {} : { requestCert: true, rejectUnauthorized: true, ca: options.tls.client.ca }),
+          },
+          handler,
+        );
+  server.keepAliveTimeout = KEEP_ALIVE_MS;
+  server.headersTimeout = options.headersTimeoutMs ?? 10_000;
+  server.requestTimeout = 30_000;
+  server.on('clientError', (_, socket) => {
+    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      reject(error.code === 'EADDRINUSE' ? new Error(`port ${options.port} is in use: choose another one with --${options.portOption}`) : new Error(`listening on port ${options.port}`, { cause: error })),
+    );
+    server.listen({ port: options.port, ...(options.host === undefined || options.host === '' ? {} : { host: options.host }) }, resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    setTls(material) {
+      (server as HttpsServer).setSecureContext({ ...material, minVersion: 'TLSv1.2', ...(options.tls?.client === undefined ? {} : { ca: options.tls.client.ca }) });
+    },
+    close(graceMs) {
+      closing = true;
+      return new Promise((resolve) => {
+        const hard = setTimeout(() => server.closeAllConnections(), graceMs);
+        server.close(() => {
+          clearTimeout(hard);
+          resolve();
+        });
+        server.closeIdleConnections();
+      });
+    },
+  };
+}

@@ -1,0 +1,133 @@
+// Leader election on a Lease, with client-go's rules: another holder's record is timed by when *we* saw it change, never by
+// its clock; taking over is a compare-and-swap; and whoever holds it believes so only until its own renewal deadline.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isConflict, isAlreadyExists, isNotFound, type Kube } from './kube.ts';
+import type { Log } from './log.ts';
+
+interface LeaseObject {
+  metadata: { name: string; namespace: string; resourceVersion?: string };
+  spec?: { holderIdentity?: string; leaseDurationSeconds?: number; acquireTime?: string; renewTime?: string; leaseTransitions?: number };
+}
+
+export interface LeaseOptions {
+  readonly kube: Kube;
+  readonly namespace: string;
+  readonly name: string;
+  readonly identity: string;
+  /** How long others wait for a silent holder, ms. The holder itself gives up after two thirds of it. */
+  readonly durationMs: number;
+  readonly log: Log;
+  /** Milliseconds of a clock that also advances while the process is stopped. */
+  readonly now?: () => number;
+}
+
+export interface Leadership {
+  readonly identity: string;
+  /** True only while the last renewal is younger than the renewal deadline: computed at each read. */
+  readonly held: boolean;
+  onChange(listener: (held: boolean) => void): void;
+  /** Takes part until the signal; then gives the Lease back. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** One participant. */
+export function leaseElection(options: LeaseOptions): Leadership {
+  const now = options.now ?? Date.now;
+  const deadline = (options.durationMs * 2) / 3;
+  const retry = options.durationMs / 7;
+  const collection = `/apis/coordination.k8s.io/v1/namespaces/${options.namespace}/leases`;
+  const path = `${collection}/${options.name}`;
+  const listeners: ((held: boolean) => void)[] = [];
+  let renewed = Number.NEGATIVE_INFINITY;
+  let told = false;
+  let seen: { version: string; at: number } | undefined;
+
+  const held = (): boolean => now() - renewed < deadline;
+  const tell = (): void => {
+    const value = held();
+    if (value === told) return;
+    told = value;
+    options.log.info(value ? 'leading' : 'not leading any more', { identity: options.identity });
+    for (const listener of listeners) listener(value);
+  };
+  const microTime = (): string => new Date(now()).toISOString().replace('Z', '000Z');
+
+  /** One try to take or renew; the time before the call counts, so that a slow answer shortens the claim. */
+  const attempt = async (signal: AbortSignal): Promise<void> => {
+    const asked = now();
+    let lease: LeaseObject | undefined;
+    const call = { signal, timeoutMs: Math.max(1000, deadline / 2) };
+    try {
+      lease = await options.kube.request<LeaseObject>('GET', path, call);
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+    const spec = {
+      holderIdentity: options.identity,
+      leaseDurationSeconds: Math.max(1, Math.ceil(options.durationMs / 1000)),
+      renewTime: microTime(),
+    };
+    if (lease === undefined) {
+      const body = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: options.name, namespace: options.namespace }, spec: { ...spec, acquireTime: spec.renewTime, leaseTransitions: 0 } };
+      await options.kube.request('POST', collection, { ...call, body });
+      renewed = asked;
+      return;
+    }
+    const holder = lease.spec?.holderIdentity ?? '';
+    const version = lease.metadata.resourceVersion ?? '';
+    if (seen?.version !== version) seen = { version, at: now() };
+    const mine = holder === options.identity;
+    if (!mine && holder !== '' && now() - seen.at < options.durationMs) return;
+    const body: LeaseObject = {
+      ...lease,
+      spec: {
+        ...lease.spec,
+        ...spec,
+        acquireTime: mine ? (lease.spec?.acquireTime ?? spec.renewTime) : spec.renewTime,
+        leaseTransitions: (lease.spec?.leaseTransitions ?? 0) + (mine ? 0 : 1),
+      },
+    };
+    await options.kube.request('PUT', path, { ...call, body });
+    renewed = asked;
+  };
+
+  const giveBack = async (): Promise<void> => {
+    if (!held()) return;
+    renewed = Number.NEGATIVE_INFINITY;
+    tell();
+    try {
+      const lease = await options.kube.request<LeaseObject>('GET', path, { timeoutMs: 2000 });
+      if (lease.spec?.holderIdentity !== options.identity) return;
+      await options.kube.request('PUT', path, { timeoutMs: 2000, body: { ...lease, spec: { ...lease.spec, holderIdentity: '' } } });
+    } catch (error) {
+      options.log.error('lease not given back: the next leader waits for it to run out', { error });
+    }
+  };
+
+  return {
+    identity: options.identity,
+    get held() {
+      return held();
+    },
+    onChange: (listener) => void listeners.push(listener),
+    async run(signal) {
+      // Tells the loss in time also while a call hangs or the process was stopped.
+      const watchdog = setInterval(tell, Math.max(50, retry / 2));
+      let failures = 0;
+      while (!signal.aborted) {
+        try {
+          await attempt(signal);
+          failures = 0;
+        } catch (error) {
+          if (signal.aborted) break;
+          failures += 1;
+          if (!isConflict(error) && !isAlreadyExists(error) && (failures === 1 || failures % 20 === 0)) options.log.error('lease not renewed, trying again', { error });
+        }
+        tell();
+        await sleep(retry * (0.9 + Math.random() / 5), undefined, { signal }).catch(() => undefined);
+      }
+      clearInterval(watchdog);
+      await giveBack();
+    },
+  };
+}

@@ -1,0 +1,160 @@
+// Carries out actions: one switch, no decisions. Every write asks first whether we still lead.
+import { createHash } from 'node:crypto';
+import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
+import { APPLY, isAlreadyExists, isConflict, isNotFound, MERGE_PATCH, type Kube } from '../platform/kube.ts';
+import type { Action } from './actions.ts';
+import type { ReconcilerMetrics } from './metrics.ts';
+
+const STRATEGIC = 'application/strategic-merge-patch+json';
+
+/** `stale`: the object is not what the action was planned for; look again. */
+export type Outcome = { readonly kind: 'done'; readonly resourceVersion?: string; readonly generation?: number } | { readonly kind: 'stale' };
+
+export interface Applier {
+  apply(action: Action): Promise<Outcome>;
+}
+
+interface Written {
+  readonly metadata?: { readonly resourceVersion?: string; readonly generation?: number };
+}
+
+export class NotLeading extends Error {}
+
+export function applier(deps: { readonly kube: Kube; readonly metrics: ReconcilerMetrics; readonly leads: () => boolean; readonly now: () => number; readonly instance: string }): Applier {
+  const { kube } = deps;
+  const written = (object: Written): Outcome => ({
+    kind: 'done',
+    ...(object.metadata?.resourceVersion === undefined ? {} : { resourceVersion: object.metadata.resourceVersion }),
+    ...(object.metadata?.generation === undefined ? {} : { generation: object.metadata.generation }),
+  });
+  const perform = async (action: Action): Promise<Outcome> => {
+    switch (action.kind) {
+      case 'patch-node':
+        return written(
+          await kube.request<Written>('PATCH', `/api/v1/nodes/${action.node}`, {
+            contentType: MERGE_PATCH,
+            body: { metadata: { uid: action.uid, labels: action.labels, annotations: action.annotations } },
+          }),
+        );
+      case 'set-taints':
+        return written(
+          await kube.request<Written>('PATCH', `/api/v1/nodes/${action.node}`, {
+            contentType: MERGE_PATCH,
+            body: { metadata: { uid: action.uid, resourceVersion: action.resourceVersion }, spec: { taints: action.taints.length === 0 ? null : action.taints } },
+          }),
+        );
+      case 'set-node-condition':
+        return written(
+          await kube.request<Written>('PATCH', `/api/v1/nodes/${action.node}/status`, {
+            contentType: STRATEGIC,
+            body: { metadata: { uid: action.uid }, status: { conditions: [action.condition === undefined ? { type: action.type, $patch: 'delete' } : stamped(action.condition, deps.now())] } },
+          }),
+        );
+      case 'set-pod-condition':
+        return written(
+          await kube.request<Written>('PATCH', `/api/v1/namespaces/${action.namespace}/pods/${action.name}/status`, {
+            contentType: STRATEGIC,
+            body: { metadata: { uid: action.uid }, status: { conditions: [{ ...action.condition, lastTransitionTime: seconds(deps.now()) }] } },
+          }),
+        );
+      case 'create-pod':
+        return written(await kube.request<Written>('POST', `/api/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/pods`, { body: action.manifest }));
+      case 'delete-pod':
+        return written(
+          await kube.request<Written>('DELETE', `/api/v1/namespaces/${action.namespace}/pods/${action.name}`, { body: { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: action.uid } } }),
+        );
+      case 'apply-daemonset':
+        return written(
+          await kube.request<Written>('PATCH', `/apis/apps/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/daemonsets/${action.manifest.metadata.name}`, {
+            contentType: APPLY,
+            query: { fieldManager: FIELD_MANAGER, force: true },
+            body: action.manifest,
+          }),
+        );
+      case 'delete-daemonset':
+        await kube.request('DELETE', `/apis/apps/v1/namespaces/${action.namespace}/daemonsets/${action.name}`, { query: { propagationPolicy: 'Background' } });
+        return { kind: 'done' };
+      case 'policy-status':
+        return written(await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}/status`, { contentType: MERGE_PATCH, body: { status: { nodes: null, ...action.status } } }));
+      case 'policy-finalizers':
+        return written(
+          await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}`, { contentType: MERGE_PATCH, body: { metadata: { uid: action.uid, finalizers: action.finalizers.length === 0 ? null : action.finalizers } } }),
+        );
+      case 'event':
+        return record(action);
+    }
+  };
+  /** Events of the same text on the same object are one, by name: a restart of ours does not tell everything again. */
+  const record = async (action: Extract<Action, { kind: 'event' }>): Promise<Outcome> => {
+    const { about } = action;
+    const namespace = about.namespace ?? 'default';
+    const hash = createHash('sha256').update([about.uid, action.reason, action.message].join('\n')).digest('hex').slice(0, 16);
+    const name = `${about.name.slice(0, 200)}.${hash}`;
+    const at = seconds(deps.now());
+    const path = `/api/v1/namespaces/${namespace}/events`;
+    const event = {
+      apiVersion: 'v1',
+      kind: 'Event',
+      metadata: { name, namespace },
+      involvedObject: { apiVersion: about.kind === 'GPUPolicy' ? 'gpu-gate.dev/v1alpha1' : 'v1', kind: about.kind, name: about.name, uid: about.uid, ...(about.namespace === undefined ? {} : { namespace: about.namespace }) },
+      type: action.type,
+      reason: action.reason,
+      message: action.message.slice(0, 1024),
+      source: { component: 'gpu-gate' },
+      reportingComponent: 'gpu-gate',
+      reportingInstance: deps.instance,
+      firstTimestamp: at,
+      lastTimestamp: at,
+      count: 1,
+    };
+    try {
+      return written(await kube.request<Written>('POST', path, { body: event }));
+    } catch (error) {
+      if (isNotFound(error)) return { kind: 'done' };
+      if (!isAlreadyExists(error)) throw error;
+      await kube.request('PATCH', `${path}/${name}`, { contentType: MERGE_PATCH, body: { lastTimestamp: at } });
+      return { kind: 'done' };
+    }
+  };
+  return {
+    async apply(action) {
+      if (!deps.leads()) throw new NotLeading(`not leading any more: ${action.kind} left to the next leader`);
+      try {
+        const outcome = await perform(action);
+        deps.metrics.writes.inc({ kind: action.kind, result: 'ok' });
+        return outcome;
+      } catch (error) {
+        // The object went, or changed, or was there already: not an error but news that the watch brings too.
+        const stale = isConflict(error) || isNotFound(error) || isAlreadyExists(error);
+        deps.metrics.writes.inc({ kind: action.kind, result: stale ? 'stale' : 'error' });
+        if (stale) return { kind: 'stale' };
+        throw new Error(`${action.kind} ${targetOf(action)}`, { cause: error });
+      }
+    },
+  };
+}
+
+const seconds = (now: number): string => new Date(now).toISOString().replace(/\.\d+Z$/, 'Z');
+
+const stamped = (condition: object, now: number): object => ({ ...condition, lastHeartbeatTime: seconds(now), lastTransitionTime: seconds(now) });
+
+const targetOf = (action: Action): string => {
+  switch (action.kind) {
+    case 'patch-node':
+    case 'set-taints':
+    case 'set-node-condition':
+      return `of node ${action.node}`;
+    case 'set-pod-condition':
+    case 'delete-pod':
+    case 'delete-daemonset':
+      return `${action.namespace}/${action.name}`;
+    case 'create-pod':
+    case 'apply-daemonset':
+      return action.manifest.metadata.name;
+    case 'policy-status':
+    case 'policy-finalizers':
+      return action.name;
+    case 'event':
+      return `on ${action.about.kind} ${action.about.name}`;
+  }
+};

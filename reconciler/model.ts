@@ -1,0 +1,161 @@
+// What the reconciler looks at: Nodes and Pods trimmed to the fields that decisions need, and the Snapshot made of them.
+// Trimming happens once, when an object arrives; nothing here is written back.
+import { COMPONENT, INJECT, INJECTED, INJECTION, NODE_VALIDATED, PART_OF, POLICY, PRODUCT, REVISION, VALIDATES } from '../core/keys.ts';
+import type { NodeView } from '../core/node-proof.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+
+export interface Taint {
+  readonly key: string;
+  readonly value?: string;
+  readonly effect: string;
+  readonly timeAdded?: string;
+}
+
+export interface NodeObject extends NodeView {
+  readonly metadata: NodeView['metadata'] & { readonly resourceVersion: string; readonly deletionTimestamp?: string };
+  readonly spec?: { readonly unschedulable?: boolean; readonly taints?: readonly Taint[] };
+  readonly status?: NonNullable<NodeView['status']> & {
+    readonly allocatable?: Readonly<Record<string, string>>;
+    readonly nodeInfo?: { readonly bootID?: string; readonly osImage?: string; readonly kernelVersion?: string };
+  };
+}
+
+interface ContainerState {
+  readonly waiting?: { readonly reason?: string; readonly message?: string };
+  readonly running?: { readonly startedAt?: string };
+  readonly terminated?: { readonly exitCode?: number; readonly reason?: string; readonly message?: string; readonly startedAt?: string };
+}
+
+export interface ContainerStatus {
+  readonly name: string;
+  readonly ready: boolean;
+  readonly image?: string;
+  readonly restartCount: number;
+  readonly state?: ContainerState;
+  readonly lastState?: ContainerState;
+}
+
+export interface PodCondition {
+  readonly type: string;
+  readonly status: string;
+  readonly reason?: string;
+  readonly message?: string;
+  readonly lastTransitionTime?: string;
+}
+
+export interface PodObject {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly created: string;
+  readonly deleting: boolean;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  /** UID of the Node that owns it: the one that a validation pod proves. */
+  readonly validates: string | undefined;
+  /** Owned by a controller, such as a ReplicaSet or Job. */
+  readonly owned: boolean;
+  readonly nodeName: string | undefined;
+  readonly schedulerName: string;
+  /** Extended resources below nvidia.com that it asks for, summed over containers. */
+  readonly gpus: Readonly<Record<string, number>>;
+  /** Carries our readiness gate. */
+  readonly gated: boolean;
+  readonly phase: string;
+  readonly reason: string;
+  readonly message: string;
+  readonly conditions: readonly PodCondition[];
+  readonly containers: readonly ContainerStatus[];
+  readonly initContainers: readonly ContainerStatus[];
+}
+
+/** Everything that one planning pass sees. */
+export interface Snapshot {
+  readonly nodes: ReadonlyMap<string, NodeObject>;
+  /** Pods by node name; unbound ones under the empty name. */
+  readonly podsByNode: ReadonlyMap<string, readonly PodObject[]>;
+  readonly policies: readonly GpuPolicy[];
+}
+
+const GPU_PREFIX = 'nvidia.com/';
+
+interface RawContainer {
+  readonly resources?: { readonly limits?: Record<string, string>; readonly requests?: Record<string, string> };
+}
+
+/** Sums what containers ask for together; init containers run before them, so the larger of both counts. */
+function gpusOf(containers: readonly RawContainer[], initContainers: readonly RawContainer[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const container of containers) {
+    for (const [name, amount] of Object.entries(container.resources?.limits ?? {})) {
+      if (name.startsWith(GPU_PREFIX)) sums[name] = (sums[name] ?? 0) + (Number(amount) || 0);
+    }
+  }
+  for (const container of initContainers) {
+    for (const [name, amount] of Object.entries(container.resources?.limits ?? {})) {
+      if (name.startsWith(GPU_PREFIX)) sums[name] = Math.max(sums[name] ?? 0, Number(amount) || 0);
+    }
+  }
+  return Object.fromEntries(Object.entries(sums).filter(([, amount]) => amount > 0));
+}
+
+const pick = (from: Readonly<Record<string, string>> | undefined, keys: readonly string[]): Record<string, string> =>
+  Object.fromEntries(keys.flatMap((key) => (from?.[key] === undefined ? [] : [[key, from[key]]])));
+
+const KEPT_LABELS = [INJECTED, INJECT, PART_OF, COMPONENT, REVISION, VALIDATES];
+const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NODE_VALIDATED]);
+
+/* oxlint-disable typescript/no-explicit-any, typescript/no-unsafe-assignment, typescript/no-unsafe-member-access, typescript/no-unsafe-argument, typescript/no-unsafe-call, typescript/no-unsafe-return -- raw JSON of the API server, narrowed here once */
+
+/** Raw Pod → what we keep; undefined for the pods that are none of our business: no GPU, not injected, not an operand, no evidence. */
+export function trimPod(raw: any, operandNamespace: string, evidence: (labels: Readonly<Record<string, string>>) => boolean): PodObject | undefined {
+  const labels: Record<string, string> = raw.metadata.labels ?? {};
+  const gpus = gpusOf(raw.spec.containers ?? [], raw.spec.initContainers ?? []);
+  const operand = raw.metadata.namespace === operandNamespace && labels[PART_OF] === PRODUCT;
+  const isEvidence = evidence(labels);
+  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && Object.keys(gpus).length === 0) return undefined;
+  return {
+    namespace: raw.metadata.namespace,
+    name: raw.metadata.name,
+    uid: raw.metadata.uid,
+    created: raw.metadata.creationTimestamp,
+    deleting: raw.metadata.deletionTimestamp !== undefined,
+    labels: isEvidence ? labels : pick(labels, KEPT_LABELS),
+    annotations: pick(raw.metadata.annotations, [POLICY, INJECTION]),
+    validates: (raw.metadata.ownerReferences ?? []).find((owner: any) => owner.kind === 'Node')?.uid,
+    owned: (raw.metadata.ownerReferences ?? []).some((owner: any) => owner.controller === true),
+    nodeName: raw.spec.nodeName,
+    schedulerName: raw.spec.schedulerName ?? 'default-scheduler',
+    gpus,
+    gated: (raw.spec.readinessGates ?? []).some((gate: any) => gate.conditionType === NODE_VALIDATED),
+    phase: raw.status?.phase ?? 'Pending',
+    reason: raw.status?.reason ?? '',
+    message: raw.status?.message ?? '',
+    conditions: (raw.status?.conditions ?? []).filter((c: any) => KEPT_CONDITIONS.has(c.type)),
+    containers: raw.status?.containerStatuses ?? [],
+    initContainers: raw.status?.initContainerStatuses ?? [],
+  };
+}
+
+/** Raw Node → what we keep: no images, no addresses, no managed fields, which are most of a Node's bytes. */
+export function trimNode(raw: any): NodeObject {
+  return {
+    metadata: {
+      name: raw.metadata.name,
+      uid: raw.metadata.uid,
+      resourceVersion: raw.metadata.resourceVersion,
+      labels: raw.metadata.labels ?? {},
+      annotations: raw.metadata.annotations ?? {},
+      ...(raw.metadata.deletionTimestamp === undefined ? {} : { deletionTimestamp: raw.metadata.deletionTimestamp }),
+    },
+    spec: { unschedulable: raw.spec?.unschedulable === true, taints: raw.spec?.taints ?? [] },
+    status: {
+      nodeInfo: pick(raw.status?.nodeInfo, ['bootID', 'osImage', 'kernelVersion']),
+      conditions: raw.status?.conditions ?? [],
+      allocatable: Object.fromEntries(
+        Object.entries(raw.status?.allocatable ?? {}).filter(([name]) => name.startsWith(GPU_PREFIX)),
+      ) as Record<string, string>,
+    },
+  };
+}
+/* oxlint-enable */

@@ -1,0 +1,89 @@
+// NVIDIA's driver container, which compiles and loads the kernel modules, and before it k8s-driver-manager, which unloads old
+// ones. Driver-manager must not evict on its own: there is one owner of evictions, and that is the reconciler.
+import { createHash } from 'node:crypto';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './operand.ts';
+
+const VERSION = '595.91.07';
+const DEFAULT_OS = 'ubuntu24.04';
+
+/** The kernel modules that the driver needs first are loaded here, from the host's own tree; a missing one is said in the log. */
+const STARTUP = [
+  'set -e',
+  'test -f /sys/module/nvidia/refcnt',
+  'if [ -f /run/nvidia/validations/.driver-daemons-status ]; then grep -q Ready /run/nvidia/validations/.driver-daemons-status; fi',
+  'nvidia-smi >/dev/null',
+  'mkdir -p /run/nvidia/validations',
+  'printf "IS_HOST_DRIVER=false\\nNVIDIA_DRIVER_ROOT=/run/nvidia/driver\\nDRIVER_ROOT_CTR_PATH=/driver-root\\nNVIDIA_DEV_ROOT=/run/nvidia/driver\\nDEV_ROOT_CTR_PATH=/driver-root\\n" > /run/nvidia/validations/driver-ready',
+].join('\n');
+
+export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
+  const spec = policy.spec.components.driver;
+  const { hostPaths } = policy.spec;
+  const version = spec.version ?? VERSION;
+  // The stock image is one per operating system: `595.91.07-rhel9` in the policy names another one.
+  const tagged = version.includes('-') ? version : `${version}-${DEFAULT_OS}`;
+  const image = imageOf({ ...spec, version: tagged }, 'nvcr.io/nvidia/driver', tagged);
+  // An unchanged restart must not reload the module: driver-manager compares this with what it finds on the node.
+  const digest = createHash('sha256').update(JSON.stringify([image, spec.env, spec.args])).digest('hex').slice(0, 16);
+  const bidirectional = { mountPropagation: 'Bidirectional' };
+  return {
+    hostPID: true,
+    ...pullSecrets(spec),
+    initContainers: [
+      {
+        name: 'k8s-driver-manager',
+        image: 'nvcr.io/nvidia/cloud-native/k8s-driver-manager:v0.12.0',
+        ...pullPolicy(spec),
+        command: ['driver-manager'],
+        args: ['uninstall_driver'],
+        env: [
+          NODE_NAME,
+          { name: 'ENABLE_GPU_POD_EVICTION', value: 'false' },
+          { name: 'ENABLE_AUTO_DRAIN', value: 'false' },
+          { name: 'NVIDIA_VISIBLE_DEVICES', value: 'void' },
+          { name: 'DRIVER_CONFIG_DIGEST', value: digest },
+          { name: 'OPERATOR_NAMESPACE', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } } },
+        ],
+        securityContext: { privileged: true },
+        volumeMounts: [
+          { name: 'run-nvidia', mountPath: '/run/nvidia', ...bidirectional },
+          { name: 'host-root', mountPath: '/host', readOnly: true, mountPropagation: 'HostToContainer' },
+          { name: 'host-sys', mountPath: '/sys' },
+        ],
+      },
+    ],
+    containers: [
+      {
+        name: 'driver',
+        image,
+        command: ['nvidia-driver'],
+        ...containerExtras({ ...spec, args: spec.args.length === 0 ? ['init'] : spec.args }),
+        env: [NODE_NAME, ...envOf({ KERNEL_MODULE_TYPE: 'auto', DRIVER_CONFIG_DIGEST: digest, NVIDIA_VISIBLE_DEVICES: 'void' }, spec)],
+        securityContext: { privileged: true, seLinuxOptions: { level: 's0' } },
+        startupProbe: { exec: { command: ['sh', '-c', STARTUP] }, initialDelaySeconds: 5, periodSeconds: 10, timeoutSeconds: 60, failureThreshold: 180 },
+        lifecycle: { preStop: { exec: { command: ['/bin/sh', '-c', 'rm -f /run/nvidia/validations/driver-ready /run/nvidia/validations/.driver-ctr-ready'] } } },
+        volumeMounts: [
+          { name: 'run-nvidia', mountPath: '/run/nvidia', ...bidirectional },
+          { name: 'run-nvidia-fabricmanager', mountPath: '/run/nvidia-fabricmanager' },
+          { name: 'var-log', mountPath: '/var/log' },
+          { name: 'host-os-release', mountPath: '/host-etc/os-release', readOnly: true },
+          { name: 'firmware-search-path', mountPath: '/sys/module/firmware_class/parameters/path' },
+          { name: 'sysfs-memory', mountPath: '/sys/devices/system/memory/auto_online_blocks' },
+          { name: 'nvidia-firmware', mountPath: '/lib/firmware' },
+        ],
+      },
+    ],
+    volumes: [
+      hostPath('run-nvidia', hostPaths.run),
+      hostPath('run-nvidia-fabricmanager', '/run/nvidia-fabricmanager'),
+      hostPath('var-log', '/var/log', 'Directory'),
+      hostPath('host-os-release', '/etc/os-release', 'File'),
+      hostPath('firmware-search-path', '/sys/module/firmware_class/parameters/path', ''),
+      hostPath('sysfs-memory', '/sys/devices/system/memory/auto_online_blocks', ''),
+      hostPath('nvidia-firmware', `${hostPaths.driverRoot}/lib/firmware`),
+      hostPath('host-root', hostPaths.root, 'Directory'),
+      hostPath('host-sys', '/sys', 'Directory'),
+    ],
+  };
+}
