@@ -1,14 +1,13 @@
 // Carries out actions: one switch, no decisions. Every write asks first whether we still lead.
 import { createHash } from 'node:crypto';
 import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
-import { APPLY, isAlreadyExists, isConflict, isNotFound, MERGE_PATCH, type Kube } from '../platform/kube.ts';
+import { APPLY, isAlreadyExists, isConflict, isNotFound, MERGE_PATCH, STRATEGIC_PATCH, type Kube } from '../platform/kube.ts';
 import type { Action } from './actions.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
-
-const STRATEGIC = 'application/strategic-merge-patch+json';
+import type { Taint } from './model.ts';
 
 /** `stale`: the object is not what the action was planned for; look again. */
-export type Outcome = { readonly kind: 'done'; readonly resourceVersion?: string; readonly generation?: number } | { readonly kind: 'stale' };
+export type Outcome = { readonly kind: 'done'; readonly resourceVersion?: string; readonly generation?: number; readonly taints?: readonly Taint[] } | { readonly kind: 'stale' };
 
 export interface Applier {
   apply(action: Action): Promise<Outcome>;
@@ -16,6 +15,7 @@ export interface Applier {
 
 interface Written {
   readonly metadata?: { readonly resourceVersion?: string; readonly generation?: number };
+  readonly spec?: { readonly taints?: readonly Taint[] };
 }
 
 export class NotLeading extends Error {}
@@ -25,6 +25,7 @@ export function applier(deps: { readonly kube: Kube; readonly metrics: Reconcile
   const written = (object: Written): Outcome => ({
     kind: 'done',
     ...(object.metadata?.resourceVersion === undefined ? {} : { resourceVersion: object.metadata.resourceVersion }),
+    ...(object.spec?.taints === undefined ? {} : { taints: object.spec.taints }),
     ...(object.metadata?.generation === undefined ? {} : { generation: object.metadata.generation }),
   });
   const perform = async (action: Action): Promise<Outcome> => {
@@ -46,14 +47,14 @@ export function applier(deps: { readonly kube: Kube; readonly metrics: Reconcile
       case 'set-node-condition':
         return written(
           await kube.request<Written>('PATCH', `/api/v1/nodes/${action.node}/status`, {
-            contentType: STRATEGIC,
+            contentType: STRATEGIC_PATCH,
             body: { metadata: { uid: action.uid }, status: { conditions: [action.condition === undefined ? { type: action.type, $patch: 'delete' } : stamped(action.condition, deps.now())] } },
           }),
         );
       case 'set-pod-condition':
         return written(
           await kube.request<Written>('PATCH', `/api/v1/namespaces/${action.namespace}/pods/${action.name}/status`, {
-            contentType: STRATEGIC,
+            contentType: STRATEGIC_PATCH,
             body: { metadata: { uid: action.uid }, status: { conditions: [{ ...action.condition, lastTransitionTime: seconds(deps.now()) }] } },
           }),
         );

@@ -158,7 +158,7 @@ type WithPolicy = NodeInput & { readonly policy: GpuPolicy };
 function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>>): NodePlan {
   const { node, now } = input;
   const boot = node.status?.nodeInfo?.bootID ?? '';
-  if (node.metadata.labels?.[STATE] === undefined) return begin(input, boot);
+  if (node.metadata.labels?.[STATE] === undefined && node.metadata.annotations?.[WALK] === undefined) return begin(input, boot);
   const remembered = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid) ?? newWalk(node.metadata.uid, boot, now);
   const written = parseProof(node.metadata.annotations?.[PROOF]);
   const proof = written !== undefined && written.node === node.metadata.uid && written.boot === boot && boot !== '' ? written : undefined;

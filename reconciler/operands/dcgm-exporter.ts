@@ -1,6 +1,6 @@
 // NVIDIA's DCGM exporter: GPU metrics for Prometheus. Gates nothing, comes last, goes first (it holds the kernel module).
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './operand.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './parts.ts';
 
 export function dcgmExporter(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.dcgmExporter;

@@ -1,7 +1,7 @@
 // NVIDIA's device plugin: registers nvidia.com/gpu with the kubelet. `envvar`, because the toolkit ran before the driver and
 // made no CDI specs.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './operand.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './parts.ts';
 
 export function devicePlugin(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.devicePlugin;

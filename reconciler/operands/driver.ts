@@ -2,7 +2,7 @@
 // ones. Driver-manager must not evict on its own: there is one owner of evictions, and that is the reconciler.
 import { createHash } from 'node:crypto';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './operand.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './parts.ts';
 
 const VERSION = '595.91.07';
 const DEFAULT_OS = 'ubuntu24.04';

@@ -1,6 +1,6 @@
 // NVIDIA's GPU feature discovery: labels nodes with model, memory, driver and CUDA version. Off by default.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './operand.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './parts.ts';
 
 export function featureDiscovery(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.featureDiscovery;

@@ -1,7 +1,7 @@
 // Policy → DaemonSet, one per component and revision. Pure. The revision is a digest of what the pods will be, so that the
 // same rendering by another gpu-gate is the same revision, and a policy edit makes a new one only where pods differ.
 import { createHash } from 'node:crypto';
-import type { ComponentSpec, EnvVar, GpuPolicy } from '../../core/gpu-policy.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED_BY, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../../core/stages.ts';
 import type { Manifest } from '../actions.ts';
@@ -80,33 +80,3 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
     },
   };
 }
-
-/** `image:version`, unless the policy gives a whole image reference with a tag or digest of its own. */
-export function imageOf(spec: ComponentSpec, repository: string, version: string): string {
-  const image = spec.image ?? repository;
-  if (/@sha256:|:[^/]+$/.test(image)) return image;
-  return `${image}:${spec.version ?? version}`;
-}
-
-/** Environment of a container: ours, overridden by name with the policy's. */
-export function envOf(ours: Readonly<Record<string, string>>, spec: ComponentSpec): readonly EnvVar[] {
-  const merged = { ...ours, ...Object.fromEntries(spec.env.map(({ name, value }) => [name, value])) };
-  return Object.entries(merged).map(([name, value]) => ({ name, value }));
-}
-
-/** Downward-API variable with the node's name. */
-export const NODE_NAME = { name: 'NODE_NAME', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'spec.nodeName' } } } as const;
-
-export const pullSecrets = (spec: ComponentSpec): Readonly<Record<string, unknown>> =>
-  spec.imagePullSecrets.length === 0 ? {} : { imagePullSecrets: spec.imagePullSecrets.map((name) => ({ name })) };
-
-export const pullPolicy = (spec: ComponentSpec): Readonly<Record<string, unknown>> => ({ imagePullPolicy: spec.imagePullPolicy ?? 'IfNotPresent' });
-
-export const containerExtras = (spec: ComponentSpec): Readonly<Record<string, unknown>> => ({
-  ...pullPolicy(spec),
-  ...(spec.args.length === 0 ? {} : { args: spec.args }),
-  ...(spec.resources === undefined ? {} : { resources: spec.resources }),
-});
-
-/** A hostPath volume. */
-export const hostPath = (name: string, path: string, type = 'DirectoryOrCreate'): Readonly<Record<string, unknown>> => ({ name, hostPath: { path, type } });

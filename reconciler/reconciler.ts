@@ -1,0 +1,522 @@
+// The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
+// from the caches and applies. No decision is taken here that plan.ts, pods.ts or policy-status.ts could take.
+import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { BREAKER_RELEASE, COMPONENT, MANAGED, PART_OF, POLICIES_PATH, POLICY_FINALIZER, PRODUCT, PROOF, RENDERED, WAKE, WALK } from '../core/keys.ts';
+import { isOurs, open, policyOf, stateOf } from '../core/node-proof.ts';
+import { COMPONENTS, POD_COMPONENT, STATES, type Component } from '../core/stages.ts';
+import { isEnforcing } from '../core/gpu-policy.ts';
+import type { Kube } from '../platform/kube.ts';
+import type { Leadership } from '../platform/lease.ts';
+import type { Log } from '../platform/log.ts';
+import { reflector } from '../platform/reflector.ts';
+import type { Action, ObjectRef } from './actions.ts';
+import { NotLeading, applier } from './apply.ts';
+import { parseWalk } from './memory.ts';
+import type { ReconcilerMetrics } from './metrics.ts';
+import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
+import { renderOperand, type Rendered } from './operands/operand.ts';
+import { deployedOn, isDeployed, planNode, specOf, type NodePlan } from './plan.ts';
+import { couldFit, gateOf, isMissed, isRejected, isUnschedulable, nodesOnTheirWay, policyNameOf, saysAlready } from './pods.ts';
+import { policyStatus, sameStatus } from './policy-status.ts';
+import { workQueue } from './queue.ts';
+
+export interface ReconcilerDeps {
+  readonly kube: Kube;
+  readonly log: Log;
+  readonly metrics: ReconcilerMetrics;
+  readonly leadership: Leadership;
+  readonly operandNamespace: string;
+  /** Namespaces whose pods the webhook never touches, ours among them. */
+  readonly excludedNamespaces: ReadonlySet<string>;
+  /** ms */
+  readonly notReadyGrace: number;
+  readonly now: () => number;
+  /** Test hook: whether a node that opened is rewritten for pods that still wait. */
+  readonly wakes?: boolean;
+}
+
+export interface Reconciler {
+  run(signal: AbortSignal): Promise<void>;
+  readonly synced: boolean;
+  /** Age of each watch's last contact, ms. */
+  watchAges(): Readonly<Record<string, number>>;
+}
+
+interface DaemonSetView {
+  readonly name: string;
+  readonly generation: number;
+  readonly rendered: string;
+  readonly component: string;
+  readonly ours: boolean;
+}
+
+/** The scheduler may ask an extender whose watch has not brought the change that woke it: so it is woken again. */
+const WAKE_AFTER_MS = [1000, 3000, 10_000];
+const BREAKER_WINDOW_MS = 600_000;
+const BREAKER_LEAST = 3;
+
+interface RawDaemonSet {
+  readonly metadata: { readonly name: string; readonly generation?: number; readonly labels?: Record<string, string>; readonly annotations?: Record<string, string> };
+}
+
+const trimDaemonSet = (raw: RawDaemonSet): DaemonSetView => ({
+  name: raw.metadata.name,
+  generation: raw.metadata.generation ?? 0,
+  rendered: raw.metadata.annotations?.[RENDERED] ?? '',
+  component: raw.metadata.labels?.[COMPONENT] ?? '',
+  ours: raw.metadata.labels?.[PART_OF] === PRODUCT,
+});
+
+const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.metadata.name, uid: node.metadata.uid });
+const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
+const keyOf = (pod: PodObject): string => `${pod.namespace}/${pod.name}`;
+const isManaged = (node: NodeObject): boolean => node.metadata.labels?.[MANAGED] === 'true';
+
+/** `"10%"` of a whole, or a number; at least one. */
+const shareOf = (text: string, whole: number): number => {
+  const value = Number.parseFloat(text);
+  if (!Number.isFinite(value)) return 1;
+  return Math.max(1, Math.floor(text.trim().endsWith('%') ? (value / 100) * whole : value));
+};
+
+export function reconciler(deps: ReconcilerDeps): Reconciler {
+  const { kube, log, metrics, leadership, now } = deps;
+  const apply = applier({ kube, metrics, leads: () => leadership.held, now, instance: leadership.identity });
+
+  const podsByNode = new Map<string, Map<string, PodObject>>();
+  const unbound = new Map<string, PodObject>();
+  const validationPods = new Map<string, PodObject>();
+  const nodeNames = new Map<string, string>();
+  /** resourceVersion of our last write: an older cached Node has yet to catch up. */
+  const written = new Map<string, bigint>();
+  /** Nodes that hold one of their policy's places for first walks. */
+  const slots = new Map<string, string>();
+  const told = new Map<string, string>();
+  const counted = new Set<string>();
+  const appliedGeneration = new Map<string, number>();
+  const withdrawals = new Map<string, number>();
+  const tripped = new Map<string, string>();
+  let stopped: AbortSignal = AbortSignal.abort();
+  let add: (key: string) => void = () => undefined;
+  let addAfter: (key: string, ms: number) => void = () => undefined;
+
+  const nodes = reflector<NodeObject>({ kube, log, path: '/api/v1/nodes', trim: trimNode, onChange: (key, before, after) => nodeChanged(key, before, after) });
+  const policies = reflector<GpuPolicy>({ kube, log, path: POLICIES_PATH, optional: true, trim: (raw) => parsePolicy(raw), onChange: () => policiesChanged() });
+  const isEvidence = (labels: Readonly<Record<string, string>>): boolean =>
+    [...policies.values()].some((policy) =>
+      COMPONENTS.some((component) => {
+        const wanted = specOf(policy, component).podSelector?.matchLabels;
+        return wanted !== undefined && Object.entries(wanted).every(([key, value]) => labels[key] === value);
+      }),
+    );
+  const pods = reflector<PodObject>({
+    kube,
+    log,
+    path: '/api/v1/pods',
+    trim: (raw) => trimPod(raw, deps.operandNamespace, isEvidence),
+    onChange: (_, before, after) => podChanged(before, after),
+  });
+  const daemonSets = reflector<DaemonSetView>({
+    kube,
+    log,
+    path: `/apis/apps/v1/namespaces/${deps.operandNamespace}/daemonsets`,
+    trim: (raw: RawDaemonSet) => trimDaemonSet(raw),
+    onChange: () => addAfter('operands', 50),
+  });
+  const watches = { nodes, pods, policies, daemonsets: daemonSets };
+  const synced = (): boolean => Object.values(watches).every((watch) => watch.synced);
+
+  // ---- what a change concerns
+
+  function nodeChanged(name: string, before: NodeObject | undefined, after: NodeObject | undefined): void {
+    if (after === undefined) {
+      if (before !== undefined) nodeNames.delete(before.metadata.uid);
+      written.delete(name);
+      slots.delete(name);
+    } else nodeNames.set(after.metadata.uid, name);
+    if (before !== undefined && after !== undefined && !isOurs(before) && !isOurs(after) && policyCount() === 0) return;
+    add(`node:${name}`);
+    for (const pod of podsByNode.get(name)?.values() ?? []) if (pod.gated) add(`pod:${keyOf(pod)}`);
+    if (after !== undefined && open(after).yes && (before === undefined || !open(before).yes) && deps.wakes !== false) {
+      for (const ms of WAKE_AFTER_MS) addAfter(`wake-${ms}:${name}`, ms);
+    }
+    addAfter('operands', 50);
+    addAfter('waiting', unbound.size > 100 ? 10_000 : 500);
+    addAfter('policies', 300);
+  }
+
+  function podChanged(before: PodObject | undefined, after: PodObject | undefined): void {
+    const pod = after ?? before;
+    if (pod === undefined) return;
+    const key = keyOf(pod);
+    if (before?.nodeName !== undefined) podsByNode.get(before.nodeName)?.delete(key);
+    unbound.delete(key);
+    const isValidation = pod.namespace === deps.operandNamespace && pod.validates !== undefined;
+    if (isValidation) validationPods.delete(pod.name);
+    if (after !== undefined) {
+      if (isValidation) validationPods.set(pod.name, after);
+      if (after.nodeName === undefined) unbound.set(key, after);
+      else {
+        const there = podsByNode.get(after.nodeName) ?? new Map<string, PodObject>();
+        podsByNode.set(after.nodeName, there.set(key, after));
+      }
+    } else {
+      told.delete(pod.uid);
+      counted.delete(pod.uid);
+    }
+    const nodeName = pod.nodeName ?? (pod.validates === undefined ? undefined : nodeNames.get(pod.validates));
+    if (nodeName !== undefined) add(`node:${nodeName}`);
+    if (after === undefined || pod.namespace === deps.operandNamespace) return;
+    add(`pod:${key}`);
+    if (before !== undefined && before.nodeName === undefined && after.nodeName !== undefined) add(`bound:${key}`);
+    if (isUnschedulable(after)) addAfter('waiting', unbound.size > 100 ? 10_000 : 500);
+  }
+
+  function policiesChanged(): void {
+    add('policies');
+    add('operands');
+    for (const node of nodes.values()) if (isOurs(node)) add(`node:${node.metadata.name}`);
+    for (const pod of pods.values()) if (pod.gated) add(`pod:${keyOf(pod)}`);
+    addAfter('waiting', 500);
+  }
+
+  const policyCount = (): number => policies.size;
+
+  // ---- what a policy deploys
+
+  const rendered = new WeakMap<GpuPolicy, readonly Rendered[]>();
+  const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
+    const known = rendered.get(policy);
+    if (known !== undefined) return known;
+    const fresh = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map((component) => renderOperand(component, policy, { namespace: deps.operandNamespace }));
+    rendered.set(policy, fresh);
+    return fresh;
+  };
+  const revisionsOf = (policy: GpuPolicy | undefined): Partial<Record<Component, string>> =>
+    policy === undefined ? {} : Object.fromEntries(operandsOf(policy).map(({ component, revision }) => [component, revision]));
+
+  async function handleOperands(): Promise<void> {
+    const wanted = new Map<string, Rendered>();
+    const all = [...policies.values()];
+    const named = new Set<string>();
+    const used = new Set<string>();
+    for (const node of nodes.values()) {
+      if (!isOurs(node)) continue;
+      for (const [component, revision] of Object.entries(deployedOn(node))) named.add(`${POD_COMPONENT[component as Component]}-${revision}`);
+      const policy = selecting(node.metadata.labels ?? {}, all)[0];
+      if (isManaged(node) && policy !== undefined) used.add(policy.name);
+    }
+    for (const policy of all) {
+      if (!used.has(policy.name) || policy.deleting) continue;
+      for (const operand of operandsOf(policy)) wanted.set(operand.daemonSet.metadata.name, operand);
+    }
+    for (const [name, operand] of wanted) {
+      const present = daemonSets.get(`${deps.operandNamespace}/${name}`);
+      const applied = appliedGeneration.get(name);
+      if (present !== undefined && present.generation === applied && present.rendered === operand.daemonSet.metadata['annotations']?.[RENDERED as never]) continue;
+      const outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
+      if (outcome.kind === 'stale') throw new Error(`DaemonSet ${name} was not applied: namespace ${deps.operandNamespace} is missing or going away`);
+      appliedGeneration.set(name, outcome.generation ?? 0);
+      if (present !== undefined && outcome.generation !== present.generation) {
+        log.info('operand was changed by somebody else and put back', { daemonset: name });
+        for (const policy of all) {
+          if (!operandsOf(policy).some((o) => o.daemonSet.metadata.name === name)) continue;
+          await apply.apply({ kind: 'event', about: { kind: 'GPUPolicy', name: policy.name, uid: policy.uid }, type: 'Warning', reason: 'OperandPutBack', message: `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead` });
+        }
+      }
+    }
+    for (const present of daemonSets.values()) {
+      if (!present.ours || wanted.has(present.name) || named.has(present.name)) continue;
+      appliedGeneration.delete(present.name);
+      await apply.apply({ kind: 'delete-daemonset', namespace: deps.operandNamespace, name: present.name });
+    }
+  }
+
+  // ---- nodes
+
+  const slotFree = (name: string, policy: GpuPolicy): boolean => {
+    if (slots.has(name)) return true;
+    const managed = [...nodes.values()].filter((node) => isManaged(node) && policyOf(node) === policy.name).length;
+    return [...slots.values()].filter((holder) => holder === policy.name).length < shareOf(policy.spec.bringUp.maxConcurrent, managed);
+  };
+
+  /** More withdrawals than can be believed at once? Counted over all nodes of the policy. */
+  const breaks = (policy: GpuPolicy, node: string): boolean => {
+    const release = policy.annotations[BREAKER_RELEASE] ?? '';
+    const since = tripped.get(policy.name);
+    if (since !== undefined && since === release) return true;
+    tripped.delete(policy.name);
+    const at = now();
+    for (const [name, time] of withdrawals) if (at - time > BREAKER_WINDOW_MS) withdrawals.delete(name);
+    withdrawals.set(node, at);
+    const proofs = [...nodes.values()].filter((n) => policyOf(n) === policy.name && n.metadata.annotations?.[PROOF] !== undefined).length;
+    const recent = [...withdrawals.keys()].filter((name) => policyOf(nodes.get(name) ?? { metadata: { name, uid: '' } }) === policy.name);
+    const gone = recent.filter((name) => nodes.get(name)?.metadata.annotations?.[PROOF] === undefined).length;
+    const share = (Number.parseFloat(policy.spec.breaker) / 100) * (proofs + gone);
+    if (since !== undefined || recent.length < BREAKER_LEAST || recent.length <= share) return false;
+    tripped.set(policy.name, release);
+    metrics.breaker.set(1);
+    log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy: policy.name, withdrawals: recent.length, proofs });
+    return true;
+  };
+
+  async function handleNode(name: string): Promise<void> {
+    const node = nodes.get(name);
+    if (node === undefined) return;
+    if (BigInt(node.metadata.resourceVersion) < (written.get(name) ?? 0n)) return;
+    const [policy, ...others] = selecting(node.metadata.labels ?? {}, [...policies.values()]);
+    const input = {
+      node,
+      pods: [...(podsByNode.get(name)?.values() ?? [])],
+      validationPods: validationsOf(node),
+      policy,
+      conflicts: others.map((other) => other.name),
+      revisions: revisionsOf(policy),
+      slotFree: policy !== undefined && slotFree(name, policy),
+      breakerTripped: policy !== undefined && tripped.get(policy.name) === (policy.annotations[BREAKER_RELEASE] ?? ''),
+      operandNamespace: deps.operandNamespace,
+      notReadyGrace: deps.notReadyGrace,
+      now: now(),
+    };
+    let plan: NodePlan = planNode(input);
+    if (plan.withdraws && policy !== undefined) {
+      if (breaks(policy, name)) plan = planNode({ ...input, breakerTripped: true });
+      else metrics.withdrawals.inc();
+    }
+    noteSlot(name, policy, plan.holdsSlot);
+    await carryOut(node, plan.actions);
+    if (plan.wakeAt !== undefined) addAfter(`node:${name}`, Math.max(20, plan.wakeAt - now()));
+  }
+
+  const validationsOf = (node: NodeObject): ReadonlyMap<string, PodObject> => {
+    const found = new Map<string, PodObject>();
+    for (const pod of validationPods.values()) if (pod.validates === node.metadata.uid || pod.nodeName === node.metadata.name) found.set(pod.name, pod);
+    return found;
+  };
+
+  const noteSlot = (name: string, policy: GpuPolicy | undefined, holds: boolean): void => {
+    const had = slots.has(name);
+    if (holds && policy !== undefined) slots.set(name, policy.name);
+    else slots.delete(name);
+    if (had && !slots.has(name)) for (const node of nodes.values()) if (stateOf(node) === 'preflight') add(`node:${node.metadata.name}`);
+  };
+
+  /** Applies in order; what changed meanwhile ends the list, and the node is looked at again. */
+  async function carryOut(node: NodeObject, actions: readonly Action[]): Promise<void> {
+    const { name } = node.metadata;
+    const taints = JSON.stringify(node.spec?.taints ?? []);
+    let latest: { resourceVersion?: string; taints?: string } = {};
+    for (const action of actions) {
+      // Our own write before this one has moved the version on; the list that the taints were planned from must still stand.
+      const moved = action.kind === 'set-taints' && latest.resourceVersion !== undefined;
+      if (moved && latest.taints !== taints) {
+        addAfter(`node:${name}`, 50);
+        return;
+      }
+      const outcome = await apply.apply(moved ? { ...action, resourceVersion: latest.resourceVersion ?? '' } : action);
+      if (outcome.kind === 'stale') {
+        if (action.kind === 'create-pod' || action.kind === 'delete-pod' || action.kind === 'event') continue;
+        addAfter(`node:${name}`, 50);
+        return;
+      }
+      if ((action.kind === 'patch-node' || action.kind === 'set-taints' || action.kind === 'set-node-condition') && outcome.resourceVersion !== undefined) {
+        latest = { resourceVersion: outcome.resourceVersion, taints: JSON.stringify(outcome.taints ?? []) };
+        written.set(name, BigInt(outcome.resourceVersion));
+        if (action.kind === 'patch-node') observeWalk(node, action.annotations[WALK]);
+      }
+    }
+  }
+
+  /** Figures of the walk, taken from the difference of its memory before and after a write. */
+  const observeWalk = (node: NodeObject, after: string | null | undefined): void => {
+    if (after === undefined || after === null) return;
+    const before = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
+    const walk = parseWalk(after, node.metadata.uid);
+    if (walk === undefined) return;
+    if (before !== undefined && before.stage !== 'done' && before.stage !== walk.stage && before.boot === walk.boot) {
+      metrics.stageSeconds.observe({ stage: before.stage }, (now() - Date.parse(before.since)) / 1000);
+    }
+    if (walk.failed !== undefined && walk.failed.at !== before?.failed?.at) {
+      metrics.failures.inc({ stage: walk.failed.stage, reason: walk.failed.reason });
+      log.info('stage failed', { node: node.metadata.name, stage: walk.failed.stage, reason: walk.failed.reason, message: walk.failed.message });
+    }
+    if (walk.stage === 'done' && before?.stage !== 'done') {
+      metrics.lastValidation.set(Math.round(now() / 1000));
+      log.info('node validated', { node: node.metadata.name });
+    }
+  };
+
+  async function handleWake(name: string): Promise<void> {
+    const node = nodes.get(name);
+    if (node === undefined || !open(node).yes) return;
+    const there = [...(podsByNode.get(name)?.values() ?? [])];
+    if (![...unbound.values()].some((pod) => isUnschedulable(pod) && couldFit(pod, node, there))) return;
+    metrics.wakes.inc();
+    await carryOut(node, [{ kind: 'patch-node', node: name, uid: node.metadata.uid, labels: {}, annotations: { [WAKE]: new Date(now()).toISOString() } }]);
+  }
+
+  // ---- users' pods
+
+  async function handlePod(key: string): Promise<void> {
+    const pod = pods.get(key);
+    if (pod === undefined) return;
+    const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
+    const policy = policies.get(policyNameOf(pod));
+    const gate = gateOf(pod, node, policy);
+    if (gate !== undefined && !saysAlready(pod, gate)) {
+      await apply.apply({ kind: 'set-pod-condition', namespace: pod.namespace, name: pod.name, uid: pod.uid, condition: gate });
+    }
+    if (node !== undefined && isRejected(pod, node) && !counted.has(pod.uid)) {
+      counted.add(pod.uid);
+      metrics.rejected.inc({ reason: pod.reason.startsWith('OutOf') ? 'OutOfGPU' : pod.reason });
+      const message = `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`;
+      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodRejected', message });
+      await apply.apply({ kind: 'event', about: nodeRef(node), type: 'Warning', reason: 'GPUPodRejected', message: `${pod.namespace}/${pod.name} was rejected by the kubelet (${pod.reason})` });
+      if (policy?.spec.rejectedPods === 'Delete') {
+        await apply.apply({ kind: 'delete-pod', namespace: pod.namespace, name: pod.name, uid: pod.uid, because: 'rejected by the kubelet' });
+      }
+    }
+    if (!counted.has(pod.uid) && isMissed(pod, policy, deps.excludedNamespaces)) {
+      counted.add(pod.uid);
+      metrics.missed.inc();
+      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodNotInjected', message: 'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it' });
+    }
+  }
+
+  async function handleBound(key: string): Promise<void> {
+    const pod = pods.get(key);
+    const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
+    const policy = pod === undefined ? undefined : policies.get(policyNameOf(pod));
+    if (pod === undefined || node === undefined || policy === undefined || !isEnforcing(policy) || !isOurs(node) || Object.keys(pod.gpus).length === 0) return;
+    const answer = open(node);
+    if (answer.yes) return;
+    metrics.pastGate.inc();
+    await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodPastGate', message: `bound to ${node.metadata.name} by ${pod.schedulerName} though it takes no GPU pods: ${answer.because}` });
+  }
+
+  async function handleWaiting(): Promise<void> {
+    const texts = new Map<string, string | undefined>();
+    for (const pod of unbound.values()) {
+      const name = policyNameOf(pod);
+      const policy = policies.get(name);
+      if (policy === undefined || !isEnforcing(policy) || !isUnschedulable(pod) || pod.namespace === deps.operandNamespace) continue;
+      if (!texts.has(name)) texts.set(name, nodesOnTheirWay(nodes.values(), name));
+      const text = texts.get(name);
+      if (text === undefined || told.get(pod.uid) === text) continue;
+      told.set(pod.uid, text);
+      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Normal', reason: 'WaitingForGPUNode', message: text });
+    }
+  }
+
+  // ---- policies
+
+  async function handlePolicies(): Promise<void> {
+    const all = [...policies.values()];
+    const every = [...nodes.values()];
+    metrics.nodes.reset();
+    let openNodes = 0;
+    for (const node of every) {
+      if (isOurs(node)) metrics.nodes.inc({ state: stateOf(node) ?? 'preflight', policy: policyOf(node) ?? '' });
+      if (open(node).yes) openNodes += 1;
+    }
+    for (const policy of all) for (const state of STATES) metrics.nodes.inc({ state, policy: policy.name }, 0);
+    metrics.open.set(openNodes);
+    metrics.breaker.set(tripped.size > 0 ? 1 : 0);
+    metrics.pendingGates.set([...pods.values()].filter((pod) => pod.gated && pod.phase === 'Running' && gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod)))?.status === 'False').length);
+    for (const policy of all) {
+      const conflicts = new Set<string>();
+      for (const node of every) {
+        if (!isManaged(node)) continue;
+        const both = selecting(node.metadata.labels ?? {}, all).map((p) => p.name);
+        if (both.includes(policy.name)) for (const other of both) if (other !== policy.name) conflicts.add(other);
+      }
+      const status = policyStatus(policy, every, [...conflicts].toSorted(), now());
+      if (!sameStatus(status, policy.status)) {
+        const had = policy.enforcingSince;
+        await apply.apply({ kind: 'policy-status', name: policy.name, status });
+        if (had === undefined && status.enforcingSince !== undefined) log.info('policy enforces from now on', { policy: policy.name });
+      }
+      const has = every.some((node) => isOurs(node) && policyOf(node) === policy.name);
+      const marked = policy.finalizers.includes(POLICY_FINALIZER);
+      if (has && !marked && !policy.deleting) await apply.apply({ kind: 'policy-finalizers', name: policy.name, uid: policy.uid, finalizers: [...policy.finalizers, POLICY_FINALIZER] });
+      if (!has && marked) await apply.apply({ kind: 'policy-finalizers', name: policy.name, uid: policy.uid, finalizers: policy.finalizers.filter((f) => f !== POLICY_FINALIZER) });
+    }
+  }
+
+  // ---- the loop
+
+  async function handle(key: string): Promise<void> {
+    if (!leadership.held || !synced() || stopped.aborted) return;
+    const at = key.indexOf(':');
+    const [kind, name] = at < 0 ? [key, ''] : [key.slice(0, at), key.slice(at + 1)];
+    switch (kind) {
+      case 'node':
+        return handleNode(name);
+      case 'pod':
+        return handlePod(name);
+      case 'bound':
+        return handleBound(name);
+      case 'waiting':
+        return handleWaiting();
+      case 'policies':
+        return handlePolicies();
+      case 'operands':
+        return handleOperands();
+      default:
+        return handleWake(name);
+    }
+  }
+
+  /** On start and on take-over: proofs are checked before anything else. */
+  const everything = (): void => {
+    slots.clear();
+    for (const node of nodes.values()) {
+      const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
+      const policy = policyOf(node);
+      if (walk !== undefined && policy !== undefined && !walk.once && walk.stage !== 'preflight' && walk.failed === undefined) slots.set(node.metadata.name, policy);
+    }
+    const ours = [...nodes.values()].filter(isOurs);
+    const proven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
+    for (const node of ours.toSorted((a, b) => proven(a) - proven(b))) add(`node:${node.metadata.name}`);
+    add('operands');
+    add('policies');
+    for (const pod of pods.values()) add(`pod:${keyOf(pod)}`);
+    for (const node of ours) if (open(node).yes) add(`wake-start:${node.metadata.name}`);
+    addAfter('waiting', 500);
+  };
+
+  return {
+    get synced() {
+      return synced();
+    },
+    watchAges: () => Object.fromEntries(Object.entries(watches).map(([kind, watch]) => [kind, now() - watch.lastContact()])),
+    async run(signal) {
+      stopped = signal;
+      const queue = workQueue({
+        workers: 16,
+        handle,
+        signal,
+        failed: (key, error) => {
+          if (error instanceof NotLeading) return;
+          metrics.errors.inc({ kind: key.split(':')[0] ?? key });
+          log.error('reconciling failed, trying again', { key, error });
+        },
+      });
+      add = queue.add;
+      addAfter = queue.addAfter;
+      leadership.onChange((held) => {
+        metrics.leader.set(held ? 1 : 0);
+        if (held) everything();
+      });
+      nodes.start(signal);
+      policies.start(signal);
+      daemonSets.start(signal);
+      // Which pods are evidence is said by the policies, so that these must be known first.
+      await policies.whenSynced();
+      pods.start(signal);
+      await Promise.all(Object.values(watches).map((watch) => watch.whenSynced()));
+      everything();
+      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    },
+  };
+}
