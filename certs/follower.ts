@@ -1,0 +1,58 @@
+// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to its server. A broken one is
+// said and not taken: the last good one goes on being served.
+import type { Kube } from '../platform/kube.ts';
+import type { Log } from '../platform/log.ts';
+import { reflector } from '../platform/reflector.ts';
+import { keyMatches, readCert } from './issue.ts';
+
+export interface CertFollower {
+  start(signal: AbortSignal): void;
+  /** Why nothing usable is served; undefined: all is well. */
+  problem(): string | undefined;
+}
+
+export interface FollowerOptions {
+  readonly kube: Kube;
+  readonly namespace: string;
+  readonly secret: string;
+  readonly log: Log;
+  readonly now: () => number;
+  readonly use: (material: { readonly key: string; readonly cert: string }) => void;
+}
+
+interface RawSecret {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+/** Follows one Secret of type kubernetes.io/tls. */
+export function certFollower(options: FollowerOptions): CertFollower {
+  let servedUntil = 0;
+  const text = (raw: RawSecret, key: string): string => Buffer.from(raw.data?.[key] ?? '', 'base64').toString('utf8');
+  const take = (material: { cert: string; key: string }): void => {
+    const cert = readCert(material.cert);
+    if (cert === undefined || !keyMatches(material) || cert.to <= options.now()) {
+      options.log.error('certificate not taken: it is corrupted, expired or of another key; the last good one stays', { secret: options.secret });
+      return;
+    }
+    options.use(material);
+    servedUntil = cert.to;
+    options.log.info('certificate in use', { secret: options.secret, until: new Date(cert.to).toISOString() });
+  };
+  const secrets = reflector<{ cert: string; key: string }>({
+    kube: options.kube,
+    log: options.log,
+    path: `/api/v1/namespaces/${options.namespace}/secrets`,
+    query: { fieldSelector: `metadata.name=${options.secret}` },
+    trim: (raw: RawSecret) => ({ cert: text(raw, 'tls.crt'), key: text(raw, 'tls.key') }),
+    onChange: (_, __, after) => {
+      if (after !== undefined) take(after);
+    },
+  });
+  return {
+    start: (signal) => secrets.start(signal),
+    problem() {
+      if (servedUntil === 0) return `no usable certificate in Secret ${options.namespace}/${options.secret} yet`;
+      return options.now() >= servedUntil ? `the certificate of Secret ${options.namespace}/${options.secret} has expired` : undefined;
+    },
+  };
+}

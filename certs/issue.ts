@@ -1,0 +1,147 @@
+// Builds and signs certificates, and reads them. node-forge only builds and signs (its parsing has a history of holes, and it
+// knows no EC keys); keys, parsing and every check are node:crypto's. The only file that imports node-forge.
+import { createPrivateKey, generateKeyPair, randomBytes, X509Certificate } from 'node:crypto';
+import { promisify } from 'node:util';
+import forge from 'node-forge';
+
+/** PEM texts. */
+export interface KeyPair {
+  readonly cert: string;
+  readonly key: string;
+}
+
+const HOUR = 3_600_000;
+const generate = promisify(generateKeyPair);
+
+const newKey = async (): Promise<{ key: string; publicKey: string }> => {
+  const pair = await generate('rsa', { modulusLength: 2048, publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' } });
+  return { key: pair.privateKey, publicKey: pair.publicKey };
+};
+
+/** Positive and random, as RFC 5280 wants it: 16 bytes with the top bit clear. */
+const serial = (): string => {
+  const bytes = randomBytes(16);
+  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40;
+  return bytes.toString('hex');
+};
+
+interface Draft {
+  readonly publicKey: string;
+  readonly name: string;
+  readonly issuer: forge.pki.CertificateField[];
+  readonly from: number;
+  readonly to: number;
+  readonly extensions: object[];
+}
+
+const build = (draft: Draft, signer: string): string => {
+  const certificate = forge.pki.createCertificate();
+  certificate.publicKey = forge.pki.publicKeyFromPem(draft.publicKey);
+  certificate.serialNumber = serial();
+  // One hour back: clocks of control planes and nodes are never quite the same.
+  certificate.validity.notBefore = new Date(draft.from - HOUR);
+  certificate.validity.notAfter = new Date(draft.to);
+  certificate.setSubject([{ name: 'commonName', value: draft.name }]);
+  certificate.setIssuer(draft.issuer);
+  certificate.setExtensions(draft.extensions);
+  // Without a digest forge signs with SHA-1, which the API server refuses.
+  certificate.sign(forge.pki.privateKeyFromPem(signer), forge.md.sha256.create());
+  return forge.pki.certificateToPem(certificate);
+};
+
+/** A self-signed CA. `life` in ms from `now`. */
+export async function issueCa(name: string, life: number, now: number): Promise<KeyPair> {
+  const { key, publicKey } = await newKey();
+  // The name is of this CA alone: two CAs of one name in a bundle confuse chain building.
+  const unique = `${name} ${new Date(now).toISOString()} ${randomBytes(3).toString('hex')}`;
+  const cert = build(
+    {
+      publicKey,
+      name: unique,
+      issuer: [{ name: 'commonName', value: unique }],
+      from: now,
+      to: now + life,
+      extensions: [{ name: 'basicConstraints', cA: true, critical: true }, { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true }, { name: 'subjectKeyIdentifier' }],
+    },
+    key,
+  );
+  return { cert, key };
+}
+
+export interface LeafRequest {
+  readonly name: string;
+  /** DNS names and IP addresses. */
+  readonly sans: readonly string[];
+  readonly usage: 'server' | 'client';
+  /** ms; cut where the CA ends earlier. */
+  readonly life: number;
+}
+
+/** A serving or client certificate of the CA. */
+export async function issueLeaf(ca: KeyPair, request: LeafRequest, now: number): Promise<KeyPair> {
+  const { key, publicKey } = await newKey();
+  const parent = new X509Certificate(ca.cert);
+  const issuer = forge.pki.certificateFromPem(ca.cert).subject.attributes;
+  const altNames = request.sans.map((san) => (/^[\d.]+$|:/.test(san) ? { type: 7, ip: san } : { type: 2, value: san }));
+  const cert = build(
+    {
+      publicKey,
+      name: request.name,
+      issuer,
+      from: now,
+      to: Math.min(now + request.life, Date.parse(parent.validTo)),
+      extensions: [
+        { name: 'basicConstraints', cA: false, critical: true },
+        { name: 'keyUsage', digitalSignature: true, keyEncipherment: true, critical: true },
+        { name: 'extKeyUsage', ...(request.usage === 'server' ? { serverAuth: true } : { clientAuth: true }) },
+        ...(altNames.length === 0 ? [] : [{ name: 'subjectAltName', altNames }]),
+      ],
+    },
+    ca.key,
+  );
+  return { cert, key };
+}
+
+/** What is to be known of a certificate. */
+export interface CertFacts {
+  readonly pem: string;
+  readonly from: number;
+  readonly to: number;
+  readonly sans: readonly string[];
+  readonly isCa: boolean;
+  readonly fingerprint: string;
+  /** Was it signed by this CA's key? */
+  signedBy(ca: CertFacts): boolean;
+}
+
+/** The first certificate of a PEM text; undefined where there is none that parses. Any key type. */
+export function readCert(pem: string | undefined): CertFacts | undefined {
+  if (pem === undefined || pem === '') return undefined;
+  try {
+    const parsed = new X509Certificate(pem);
+    const sans = (parsed.subjectAltName ?? '').split(', ').map((entry) => entry.replace(/^(DNS|IP Address):/, '')).filter((entry) => entry !== '');
+    const facts = { pem, from: Date.parse(parsed.validFrom), to: Date.parse(parsed.validTo), sans, isCa: parsed.ca, fingerprint: parsed.fingerprint256 };
+    return {
+      ...facts,
+      signedBy: (ca) => {
+        const parent = new X509Certificate(ca.pem);
+        return parsed.checkIssued(parent) && parsed.verify(parent.publicKey);
+      },
+    };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Do key and certificate belong together? */
+export function keyMatches(pair: { readonly cert: string; readonly key: string | undefined }): boolean {
+  try {
+    return new X509Certificate(pair.cert).checkPrivateKey(createPrivateKey(pair.key ?? ''));
+  } catch {
+    return false;
+  }
+}
+
+/** The certificates of a bundle, each as PEM text of its own; what does not parse is left out. */
+export const splitBundle = (bundle: string): readonly string[] =>
+  (bundle.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? []).map((pem) => `${pem}\n`).filter((pem) => readCert(pem) !== undefined);

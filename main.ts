@@ -1,0 +1,256 @@
+// The composition root: options → clients → parts → servers → signals. The only file of the product that touches `process`.
+import { hostname } from 'node:os';
+import { parseArgs } from 'node:util';
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { certFollower, type CertFollower } from './certs/follower.ts';
+import { CertKeeper, certMetrics } from './certs/keeper.ts';
+import { certStore, EXTENDER_SECRET, WEBHOOK_SECRET } from './certs/store.ts';
+import { explain } from './cli/explain.ts';
+import { parsePolicy, type GpuPolicy } from './core/gpu-policy.ts';
+import { POLICIES_PATH } from './core/keys.ts';
+import type { NodeView } from './core/node-proof.ts';
+import { optionsHelp, parseOptions, type Options } from './core/options.ts';
+import { extenderMetrics } from './extender/metrics.ts';
+import { extenderApp } from './extender/routes.ts';
+import { nodeFacts, type NodeFacts } from './extender/verdict.ts';
+import { startServer, type RunningServer } from './platform/http.ts';
+import { openKube, type Kube } from './platform/kube.ts';
+import { leaseElection, type Leadership } from './platform/lease.ts';
+import { explainError, jsonLog, type Log } from './platform/log.ts';
+import { metricsApp } from './platform/metrics.ts';
+import { reflector, type Reflector } from './platform/reflector.ts';
+import { reconcilerMetrics } from './reconciler/metrics.ts';
+import { reconciler } from './reconciler/reconciler.ts';
+import { webhookMetrics } from './webhook/metrics.ts';
+import { webhookApp } from './webhook/routes.ts';
+import type { RuntimeClassFacts } from './webhook/inject.ts';
+
+const USAGE = `gpu-gate: a GPU pod starts only on a node whose GPU stack has been proven to work
+
+  node main.ts [run] [options]                     run the parts named by --roles
+  node main.ts explain POD [-n NAMESPACE] [-o json] [--kubeconfig PATH]
+                                                   every node and the verdict for that pod
+
+options of run; each is also an environment variable, GPU_GATE_LIKE_THIS for --like-this:
+${optionsHelp()}
+`;
+
+/** What a running part adds to the whole. */
+interface Part {
+  /** Why this replica should not be asked yet. */
+  notReady(): readonly string[];
+  readonly servers: readonly RunningServer[];
+}
+
+interface Shared {
+  readonly options: Options;
+  readonly kube: Kube;
+  readonly log: Log;
+  readonly registry: Registry;
+  readonly now: () => number;
+  /** Ends the watches and loops; comes after the servers have drained. */
+  readonly signal: AbortSignal;
+}
+
+const staleWatches = (shared: Shared, watches: Readonly<Record<string, Reflector<unknown>>>): string[] =>
+  Object.entries(watches).flatMap(([name, watch]) => {
+    if (!watch.synced) return [`the list of ${name} is not loaded yet`];
+    const age = shared.now() - watch.lastContact();
+    return age > shared.options.watchLimit ? [`the watch of ${name} has been silent for ${Math.round(age / 1000)} s`] : [];
+  });
+
+const serviceNames = (service: string, namespace: string, extra: readonly string[]): string[] => [`${service}.${namespace}.svc`, `${service}.${namespace}.svc.cluster.local`, `${service}.${namespace}`, ...extra];
+
+/** Webhook and extender share their caches: they are the request path, and write nothing. */
+async function startRequestPath(shared: Shared): Promise<Part> {
+  const { options, kube, log, registry, now, signal } = shared;
+  const facts = new Map<string, NodeFacts>();
+  const policies = reflector<GpuPolicy>({ kube, log, path: POLICIES_PATH, optional: true, trim: (raw) => parsePolicy(raw) });
+  const nodes = reflector<NodeFacts>({
+    kube,
+    log,
+    path: '/api/v1/nodes',
+    trim: (raw: NodeView) => nodeFacts(raw),
+    onChange: (name, _, after) => void (after === undefined ? facts.delete(name) : facts.set(name, after)),
+  });
+  const namespaces = reflector<Readonly<Record<string, string>>>({
+    kube,
+    log,
+    path: '/api/v1/namespaces',
+    trim: (raw: { metadata: { labels?: Record<string, string> } }) => raw.metadata.labels ?? {},
+  });
+  const runtimeClasses = reflector<RuntimeClassFacts>({
+    kube,
+    log,
+    path: '/apis/node.k8s.io/v1/runtimeclasses',
+    trim: (raw: { scheduling?: { nodeSelector?: Record<string, string> } }) => ({ nodeSelector: raw.scheduling?.nodeSelector ?? {} }),
+  });
+  const servers: RunningServer[] = [];
+  const followers: CertFollower[] = [];
+  const watches: Record<string, Reflector<unknown>> = { gpupolicies: policies };
+  const follow = (secret: string, server: RunningServer): void => {
+    const follower = certFollower({ kube, namespace: options.namespace, secret, log, now, use: (material) => server.setTls(material) });
+    follower.start(signal);
+    followers.push(follower);
+  };
+  if (options.roles.includes('webhook')) {
+    Object.assign(watches, { namespaces, runtimeclasses: runtimeClasses });
+    const excluded = new Set([options.namespace, options.operandNamespace, ...options.excludedNamespaces]);
+    const app = webhookApp({
+      log,
+      metrics: webhookMetrics(registry),
+      facts: (namespace) =>
+        policies.synced && runtimeClasses.synced && namespaces.synced ? { policies, runtimeClasses, namespaceLabels: namespaces.get(namespace), namespace, excludedNamespaces: excluded } : undefined,
+    });
+    const server = await startServer({ port: options.webhookPort, host: options.bindAddress, portOption: 'webhook-port', handler: app, tls: {} });
+    servers.push(server);
+    follow(WEBHOOK_SECRET, server);
+  }
+  if (options.roles.includes('extender')) {
+    watches['nodes'] = nodes;
+    const view = { node: (name: string) => facts.get(name), policies, operandNamespace: options.operandNamespace };
+    const app = extenderApp({ metrics: extenderMetrics(registry), now, view: () => (policies.synced && nodes.synced ? view : undefined) });
+    const server = await startServer({ port: options.extenderPort, host: options.bindAddress, portOption: 'extender-port', handler: app, tls: {} });
+    servers.push(server);
+    follow(EXTENDER_SECRET, server);
+  }
+  for (const watch of Object.values(watches)) watch.start(signal);
+  watchAge(registry, () => Object.fromEntries(Object.entries(watches).map(([name, watch]) => [name, now() - watch.lastContact()])));
+  return { servers, notReady: () => [...staleWatches(shared, watches), ...followers.flatMap((follower) => follower.problem() ?? [])] };
+}
+
+/** Reconciler and certificate authority: elected, and the only writers. */
+function startWriters(shared: Shared, leadership: Leadership): Part {
+  const { options, kube, log, registry, now, signal } = shared;
+  const leads = (): boolean => leadership.held;
+  let ready = (): boolean => true;
+  if (options.roles.includes('reconciler')) {
+    const loop = reconciler({
+      kube,
+      log,
+      metrics: reconcilerMetrics(registry),
+      leadership,
+      operandNamespace: options.operandNamespace,
+      excludedNamespaces: new Set([options.namespace, options.operandNamespace, ...options.excludedNamespaces]),
+      notReadyGrace: options.notReadyGrace,
+      now,
+    });
+    watchAge(registry, () => loop.watchAges());
+    ready = () => loop.synced;
+    void loop.run(signal);
+  }
+  if (options.roles.includes('certs') && options.certSource === 'self') {
+    const keeper = new CertKeeper({
+      store: certStore(kube, options.namespace, leads),
+      log,
+      metrics: certMetrics(registry),
+      leads,
+      now,
+      webhookSans: serviceNames('gpu-gate-webhook', options.namespace, options.certExtraSans),
+      extenderSans: serviceNames('gpu-gate-extender', options.namespace, options.certExtraSans),
+      certLife: options.certLife,
+      caLife: options.caLife,
+      extenderCaLife: options.extenderCaLife,
+      caOverlap: options.caOverlap,
+      caGrace: options.caGrace,
+      checkEvery: options.certCheck,
+    });
+    void keeper.run(signal);
+  }
+  return { servers: [], notReady: () => (ready() ? [] : ['nodes, pods and policies are not loaded yet']) };
+}
+
+/** Age of the watches, read at each scrape. */
+function watchAge(registry: Registry, ages: () => Readonly<Record<string, number>>): void {
+  const name = 'gpu_gate_watch_age_seconds';
+  const present = registry.getSingleMetric(name);
+  const gauge = present instanceof Gauge ? present : new Gauge({ name, help: 'Time since the API server was last heard on a watch.', labelNames: ['watch'], registers: [registry] });
+  const collect = (): void => {
+    for (const [watch, age] of Object.entries(ages())) gauge.set({ watch }, age / 1000);
+  };
+  const before = Reflect.get(gauge, 'collect') as unknown;
+  Reflect.set(gauge, 'collect', () => {
+    if (typeof before === 'function') before.call(gauge);
+    collect();
+  });
+}
+
+async function run(options: Options, stop: AbortSignal): Promise<void> {
+  const log = jsonLog(options.logLevel, (line) => process.stdout.write(`${line}\n`), { roles: options.roles.join(',') });
+  const kube = openKube({ kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` });
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const work = new AbortController();
+  const shared: Shared = { options, kube, log, registry, now: Date.now, signal: work.signal };
+  const parts: Part[] = [];
+  let election: Promise<void> = Promise.resolve();
+  const metrics = await startServer({
+    port: options.metricsPort,
+    host: options.bindAddress,
+    portOption: 'metrics-port',
+    handler: metricsApp(registry, { notReady: () => (stop.aborted ? ['stopping'] : parts.length === 0 ? ['starting'] : parts.flatMap((part) => part.notReady())) }),
+  });
+  if (options.roles.includes('webhook') || options.roles.includes('extender')) parts.push(await startRequestPath(shared));
+  if (options.roles.includes('reconciler') || options.roles.includes('certs')) {
+    const identity = `${hostname()}_${process.pid}_${Math.random().toString(36).slice(2, 8)}`;
+    const leadership = leaseElection({ kube, namespace: options.namespace, name: options.leaseName, identity, durationMs: options.leaseDuration, log });
+    parts.push(startWriters(shared, leadership));
+    election = leadership.run(work.signal);
+  }
+  log.info('started', { server: kube.server, metrics: metrics.port });
+  await new Promise<void>((resolve) => (stop.aborted ? resolve() : stop.addEventListener('abort', () => resolve(), { once: true })));
+  // Readiness has failed by now; those who still come are served until the endpoints have been taken out.
+  log.info('stopping', { drain: options.drain });
+  const servers = parts.flatMap((part) => part.servers);
+  if (servers.length > 0) await new Promise((resolve) => setTimeout(resolve, options.drain / 2));
+  await Promise.all(servers.map((server) => server.close(options.drain / 2)));
+  work.abort();
+  await election;
+  await metrics.close(0);
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const [command = 'run', ...rest] = args[0]?.startsWith('-') === false ? args : ['run', ...args];
+  if (args.includes('--help') || args.includes('-h') || command === 'help') {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  if (command === 'explain') return runExplain(rest);
+  if (command !== 'run') {
+    process.stderr.write(`unknown command ${JSON.stringify(command)}: run, explain; see --help\n`);
+    return 2;
+  }
+  const parsed = parseOptions(rest, process.env);
+  if (!parsed.ok) {
+    process.stderr.write(`gpu-gate cannot start:\n${parsed.problems.map((problem) => `  ${problem}\n`).join('')}`);
+    return 2;
+  }
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => (stop.signal.aborted ? process.exit(1) : stop.abort()));
+  await run(parsed.options, stop.signal);
+  return 0;
+}
+
+async function runExplain(args: readonly string[]): Promise<number> {
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: { namespace: { type: 'string', short: 'n', default: 'default' }, output: { type: 'string', short: 'o', default: 'text' }, kubeconfig: { type: 'string' }, 'operand-namespace': { type: 'string', default: 'gpu-gate-operands' } },
+    });
+    const [pod, ...more] = positionals;
+    if (pod === undefined || more.length > 0 || (values.output !== 'text' && values.output !== 'json')) throw new Error('write: explain POD [-n NAMESPACE] [-o text|json]');
+    const kubeconfig = values.kubeconfig ?? process.env['KUBECONFIG'] ?? `${process.env['HOME'] ?? ''}/.kube/config`;
+    return await explain({ pod, namespace: values.namespace, kubeconfig, operandNamespace: values['operand-namespace'], output: values.output }, (text) => void process.stdout.write(text));
+  } catch (error) {
+    process.stderr.write(`${explainError(error)}\n`);
+    return 2;
+  }
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  process.stderr.write(`gpu-gate stopped: ${explainError(error)}\n`);
+  process.exitCode = 1;
+}
