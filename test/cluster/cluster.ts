@@ -1,0 +1,87 @@
+// A whole simulated cluster: control plane, kwok, hardware, GPU nodes. What tests, demo, bench and `npm run cluster` start.
+import { randomUUID } from 'node:crypto';
+import { STRATEGIC_PATCH } from '../../platform/kube.ts';
+import { CONTROL_PLANE, ensureBinaries, type Binaries } from './binaries.ts';
+import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from './control-plane.ts';
+import { startHardware, type Hardware } from './hardware.ts';
+import { SIMULATED, startKwok } from './kwok.ts';
+
+export interface Cluster extends ControlPlane {
+  readonly hardware: Hardware;
+  /** Simulated GPU nodes `gpu-N`, NFD's PCI label on them. */
+  addNodes(count: number, labels?: Readonly<Record<string, string>>): Promise<readonly string[]>;
+}
+
+export interface ClusterOptions extends Omit<ControlPlaneOptions, 'binaries'> {
+  readonly nodes: number;
+}
+
+/** Finds or builds the programs as the environment says. */
+export const binariesFromEnvironment = (say: (line: string) => void): Promise<Binaries> =>
+  ensureBinaries({ modules: CONTROL_PLANE, folder: process.env['GPU_GATE_TEST_BIN'], cacheHome: process.env['XDG_CACHE_HOME'], path: process.env['PATH'], say });
+
+export async function startCluster(options: ClusterOptions): Promise<Cluster> {
+  const say = options.say ?? (() => undefined);
+  const binaries = await binariesFromEnvironment(say);
+  const cp = await startControlPlane({ ...options, binaries });
+  try {
+    await startKwok(cp, binaries);
+    const hardware = startHardware(cp);
+    cp.lifetime.onStop(async () => hardware.stop());
+    let made = 0;
+    const addNodes: Cluster['addNodes'] = async (count, labels = {}) => {
+      const names = Array.from({ length: count }, () => `gpu-${made++}`);
+      const queue = [...names];
+      await Promise.all(
+        Array.from({ length: 16 }, async () => {
+          for (let name = queue.shift(); name !== undefined; name = queue.shift()) await addNode(cp, name, labels);
+        }),
+      );
+      return names;
+    };
+    const cluster: Cluster = { ...cp, hardware, addNodes };
+    await cluster.addNodes(options.nodes);
+    return cluster;
+  } catch (error) {
+    await cp.stop();
+    throw error;
+  }
+}
+
+async function addNode(cp: ControlPlane, name: string, labels: Readonly<Record<string, string>>): Promise<void> {
+  await cp.admin.request('POST', '/api/v1/nodes', {
+    body: {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: {
+        name,
+        labels: {
+          [SIMULATED]: 'true',
+          'kubernetes.io/hostname': name,
+          'kubernetes.io/os': 'linux',
+          'feature.node.kubernetes.io/pci-10de.present': 'true',
+          'feature.node.kubernetes.io/system-os_release.ID': 'ubuntu',
+          ...labels,
+        },
+      },
+      spec: {},
+    },
+  });
+  const at = new Date().toISOString();
+  const resources = { cpu: '64', memory: '512Gi', pods: '110', 'ephemeral-storage': '1Ti' };
+  await cp.admin.request('PATCH', `/api/v1/nodes/${name}/status`, {
+    contentType: STRATEGIC_PATCH,
+    body: {
+      status: {
+        capacity: resources,
+        allocatable: resources,
+        addresses: [{ type: 'InternalIP', address: '127.0.0.1' }, { type: 'Hostname', address: name }],
+        conditions: [{ type: 'Ready', status: 'True', reason: 'KubeletReady', message: 'simulated', lastHeartbeatTime: at, lastTransitionTime: at }],
+        nodeInfo: {
+          machineID: name, systemUUID: name, bootID: randomUUID(), kernelVersion: '6.8.0-71-generic', osImage: 'Ubuntu 24.04.3 LTS', containerRuntimeVersion: 'containerd://2.4.2',
+          kubeletVersion: 'v1.36.3', kubeProxyVersion: '', operatingSystem: 'linux', architecture: 'amd64',
+        },
+      },
+    },
+  });
+}

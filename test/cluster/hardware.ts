@@ -1,0 +1,276 @@
+// The simulated hardware: what a driver, a device plugin and a kubelet would really do to nodes and pods, with a truth of its
+// own that gpu-gate cannot see. Steered by annotations on the simulated node; README.md has the table.
+import { randomUUID } from 'node:crypto';
+import { STRATEGIC_PATCH, isConflict, isNotFound } from '../../platform/kube.ts';
+import { jsonLog } from '../../platform/log.ts';
+import { reflector } from '../../platform/reflector.ts';
+import type { ControlPlane } from './control-plane.ts';
+import { SIMULATED } from './kwok.ts';
+
+const SIM = 'sim.gpu-gate.dev/';
+const GPU = 'nvidia.com/gpu';
+
+interface RawNode {
+  metadata: { name: string; uid: string; labels?: Record<string, string>; annotations?: Record<string, string> };
+  status?: { nodeInfo?: Record<string, string>; conditions?: { type: string; status: string }[] };
+}
+interface RawPod {
+  metadata: { name: string; namespace: string; uid: string; labels?: Record<string, string>; deletionTimestamp?: string };
+  spec: { nodeName?: string; containers: { name: string; image: string; resources?: { limits?: Record<string, string> } }[]; initContainers?: { name: string; image: string }[]; readinessGates?: { conditionType: string }[] };
+  status?: { phase?: string; conditions?: { type: string; status: string }[]; containerStatuses?: { ready: boolean; restartCount: number; state?: { running?: { startedAt: string } } }[] };
+}
+
+/** What is really so on a node. */
+export interface Truth {
+  bootID: string;
+  driverLoaded: boolean;
+  pluginServing: boolean;
+}
+
+export interface Hardware {
+  truth(node: string): Truth | undefined;
+  stop(): void;
+}
+
+const OPERANDS: Readonly<Record<string, { readonly annotation: string; readonly seconds: number }>> = {
+  'container-toolkit': { annotation: 'toolkit-seconds', seconds: 1 },
+  driver: { annotation: 'driver-seconds', seconds: 2 },
+  'device-plugin': { annotation: 'plugin-seconds', seconds: 1 },
+  'dcgm-exporter': { annotation: 'exporter-seconds', seconds: 0.5 },
+  'feature-discovery': { annotation: 'discovery-seconds', seconds: 0.5 },
+};
+const PASSED = '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n';
+const NO_DRIVER = '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n';
+const REJECTED = `Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices ${GPU}, which is unexpected`;
+
+const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+const gpusOf = (pod: RawPod): number => pod.spec.containers.reduce((sum, c) => sum + Number(c.resources?.limits?.[GPU] ?? 0), 0);
+const componentOf = (pod: RawPod): string => (pod.metadata.namespace === 'gpu-gate-operands' ? (pod.metadata.labels?.['app.kubernetes.io/component'] ?? '') : '');
+
+/** Starts the simulation over all simulated nodes of the cluster. */
+export function startHardware(cp: ControlPlane): Hardware {
+  const { admin } = cp;
+  const stopper = new AbortController();
+  const { signal } = stopper;
+  const log = jsonLog('error', (line) => process.stderr.write(`hardware: ${line}\n`));
+  const truths = new Map<string, Truth>();
+  const seenAnnotations = new Map<string, { reboot: string; restart: string; notReady: boolean }>();
+  /** Bumped to call off what was under way for a pod. */
+  const turns = new Map<string, number>();
+  const lastStart = new Map<string, number>();
+  const restarts = new Map<string, number>();
+
+  const nodes = reflector<RawNode>({ kube: admin, log, path: '/api/v1/nodes', query: { labelSelector: `${SIMULATED}=true` }, trim: (raw: RawNode) => raw, onChange: (_, __, after) => void (after === undefined ? undefined : attempt(() => nodeChanged(after))) });
+  const pods = reflector<RawPod>({
+    kube: admin,
+    log,
+    path: '/api/v1/pods',
+    trim: (raw: RawPod) => (componentOf(raw) !== '' || gpusOf(raw) > 0 ? raw : undefined),
+    onChange: (_, before, after) => podChanged(before, after),
+  });
+
+  /** A step of the simulation; objects that went meanwhile end it quietly. */
+  const attempt = (step: () => Promise<void>): void => {
+    step().catch((error: unknown) => {
+      if (!signal.aborted && !isNotFound(error) && !isConflict(error)) log.error('step failed', { error });
+    });
+  };
+  const wait = (seconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, seconds * 1000).unref());
+  const steer = (node: string, name: string): string | undefined => nodes.get(node)?.metadata.annotations?.[SIM + name];
+  const secondsOf = (node: string, name: string, otherwise: number): number => Number(steer(node, name) ?? otherwise);
+  const patchNode = (name: string, status: object): Promise<unknown> => admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } });
+  const patchPod = (pod: RawPod, status: object): Promise<unknown> =>
+    admin.request('PATCH', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}/status`, { contentType: STRATEGIC_PATCH, body: { metadata: { uid: pod.metadata.uid }, status } });
+  const readyCondition = (ready: boolean, reason: string): object => ({ type: 'Ready', status: ready ? 'True' : 'False', reason, message: reason, lastHeartbeatTime: iso(Date.now()), lastTransitionTime: iso(Date.now()) });
+  const offer = (node: string, serving: boolean): Promise<unknown> => {
+    const gpus = secondsOf(node, 'gpus', 8);
+    const usable = serving ? gpus - secondsOf(node, 'lost-gpus', 0) : 0;
+    return patchNode(node, { capacity: { [GPU]: String(gpus) }, allocatable: { [GPU]: String(usable) } });
+  };
+
+  async function nodeChanged(node: RawNode): Promise<void> {
+    const { name, annotations } = node.metadata;
+    const bootID = node.status?.nodeInfo?.['bootID'] ?? '';
+    const truth = truths.get(name) ?? { bootID, driverLoaded: false, pluginServing: false };
+    truths.set(name, truth);
+    const wanted = { reboot: annotations?.[`${SIM}reboot`] ?? '', restart: annotations?.[`${SIM}restart`] ?? '', notReady: annotations?.[`${SIM}not-ready`] === 'true' };
+    const before = seenAnnotations.get(name);
+    seenAnnotations.set(name, wanted);
+    if (before === undefined) return;
+    if (wanted.reboot !== before.reboot) await reboot(name, truth);
+    else if (wanted.restart !== before.restart) await restart(name, wanted.restart.split(':')[0] ?? '');
+    else if (wanted.notReady !== before.notReady) await patchNode(name, { conditions: [readyCondition(!wanted.notReady, wanted.notReady ? 'KubeletNotReady' : 'KubeletReady')] });
+    else if (truth.pluginServing) {
+      const lost = secondsOf(name, 'lost-gpus', 0);
+      const offered = Number((node.status as { allocatable?: Record<string, string> } | undefined)?.allocatable?.[GPU] ?? 0);
+      if (offered !== secondsOf(name, 'gpus', 8) - lost) await offer(name, true);
+    }
+  }
+
+  /** The kubelet publishes the new boot ID before the node is Ready again; containers start anew, and GPU pods find no plugin. */
+  async function reboot(name: string, truth: Truth): Promise<void> {
+    truth.driverLoaded = false;
+    truth.pluginServing = false;
+    truth.bootID = randomUUID();
+    await patchNode(name, { nodeInfo: { bootID: truth.bootID }, conditions: [readyCondition(false, 'KubeletNotReady')], allocatable: { [GPU]: '0' } });
+    await wait(secondsOf(name, 'reboot-seconds', 1));
+    await patchNode(name, { conditions: [readyCondition(true, 'KubeletReady')] });
+    for (const pod of pods.values()) {
+      const ended = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+      if (pod.spec.nodeName !== name || ended || pod.metadata.deletionTimestamp !== undefined) continue;
+      if (gpusOf(pod) > 0) attempt(() => reject(pod));
+      else if (OPERANDS[componentOf(pod)] !== undefined) attempt(() => startOperand(pod, true));
+      else attempt(() => fail(pod, 255, 'the node was rebooted'));
+    }
+  }
+
+  async function restart(name: string, component: string): Promise<void> {
+    for (const pod of pods.values()) if (pod.spec.nodeName === name && componentOf(pod) === component) await startOperand(pod, true);
+  }
+
+  function podChanged(before: RawPod | undefined, after: RawPod | undefined): void {
+    if (after === undefined) {
+      if (before !== undefined) gone(before);
+      return;
+    }
+    const node = after.spec.nodeName;
+    if (node === undefined || !nodes.get(node)) return;
+    if (after.metadata.deletionTimestamp !== undefined) {
+      if (before?.metadata.deletionTimestamp === undefined) attempt(() => terminate(after));
+      return;
+    }
+    if (before?.spec.nodeName === undefined) attempt(() => start(after));
+    else if (after.status?.phase === 'Running' && gpusOf(after) > 0) attempt(() => judgeReady(after));
+  }
+
+  function gone(pod: RawPod): void {
+    turns.delete(pod.metadata.uid);
+    const truth = truths.get(pod.spec.nodeName ?? '');
+    if (truth === undefined) return;
+    if (componentOf(pod) === 'driver') truth.driverLoaded = false;
+    if (componentOf(pod) === 'device-plugin' && truth.pluginServing) {
+      truth.pluginServing = false;
+      attempt(async () => void (await offer(pod.spec.nodeName ?? '', false)));
+    }
+  }
+
+  async function terminate(pod: RawPod): Promise<void> {
+    nextTurn(pod);
+    await wait(0.2);
+    await admin.request('DELETE', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}`, { body: { apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds: 0, preconditions: { uid: pod.metadata.uid } } });
+  }
+
+  const nextTurn = (pod: RawPod): number => {
+    const turn = (turns.get(pod.metadata.uid) ?? 0) + 1;
+    turns.set(pod.metadata.uid, turn);
+    return turn;
+  };
+  const isTurn = (pod: RawPod, turn: number): boolean => turns.get(pod.metadata.uid) === turn && !signal.aborted;
+
+  async function start(pod: RawPod): Promise<void> {
+    if (pod.status?.phase !== undefined && pod.status.phase !== 'Pending') return;
+    if (OPERANDS[componentOf(pod)] !== undefined) return startOperand(pod, false);
+    const truth = truths.get(pod.spec.nodeName ?? '');
+    if (gpusOf(pod) > 0 && truth?.pluginServing !== true) return reject(pod);
+    const turn = nextTurn(pod);
+    await patchPod(pod, running(pod, false));
+    const component = componentOf(pod);
+    if (component !== 'driver-validation' && component !== 'device-plugin-validation') {
+      await wait(secondsOf(pod.spec.nodeName ?? '', 'pod-seconds', 0.2));
+      if (isTurn(pod, turn)) await patchPod(pod, running(pod, true));
+      return;
+    }
+    await wait(secondsOf(pod.spec.nodeName ?? '', 'validation-seconds', 1));
+    if (!isTurn(pod, turn)) return;
+    const kind = component === 'driver-validation' ? 'driver' : 'device-plugin';
+    const holds = truth?.driverLoaded === true && (kind === 'driver' || truth.pluginServing);
+    if (!holds || steer(pod.spec.nodeName ?? '', 'validation-fails') === kind) return fail(pod, 1, NO_DRIVER);
+    await end(pod, 'Succeeded', { exitCode: 0, reason: 'Completed', message: PASSED });
+  }
+
+  async function startOperand(pod: RawPod, again: boolean): Promise<void> {
+    const node = pod.spec.nodeName ?? '';
+    const component = componentOf(pod);
+    const truth = truths.get(node);
+    const operand = OPERANDS[component];
+    if (truth === undefined || operand === undefined) return;
+    const turn = nextTurn(pod);
+    if (again) restarts.set(pod.metadata.uid, (restarts.get(pod.metadata.uid) ?? 0) + 1);
+    if (component === 'driver') truth.driverLoaded = false;
+    if (component === 'device-plugin' && truth.pluginServing) {
+      truth.pluginServing = false;
+      await offer(node, false);
+    }
+    for (;;) {
+      if (!isTurn(pod, turn)) return;
+      if (steer(node, 'image-pull-fails') === component) {
+        await patchPod(pod, stuck(pod, 'ImagePullBackOff', `Back-off pulling image "${pod.spec.containers[0]?.image}": not found`));
+        await wait(0.5);
+        continue;
+      }
+      await patchPod(pod, running(pod, false));
+      await wait(secondsOf(node, operand.annotation, operand.seconds));
+      if (!isTurn(pod, turn)) return;
+      const failure = component === 'driver' ? steer(node, 'driver-fails') : undefined;
+      if (failure === undefined) break;
+      restarts.set(pod.metadata.uid, (restarts.get(pod.metadata.uid) ?? 0) + 1);
+      await patchPod(pod, stuck(pod, 'CrashLoopBackOff', 'back-off restarting failed container', failure));
+      await wait(1);
+    }
+    if (component === 'driver') truth.driverLoaded = true;
+    await patchPod(pod, running(pod, true));
+    if (component === 'device-plugin') {
+      truth.pluginServing = true;
+      await offer(node, true);
+    }
+  }
+
+  /** Start times have a resolution of seconds: a restart must show. */
+  const startedAt = (pod: RawPod, ready: boolean): string => {
+    const last = lastStart.get(pod.metadata.uid) ?? 0;
+    if (ready && last > 0) return iso(last);
+    const at = Math.max(Date.now(), last + 1000);
+    lastStart.set(pod.metadata.uid, at);
+    return iso(at);
+  };
+  const conditions = (containersReady: boolean, ready: boolean): object[] =>
+    [['Initialized', true], ['ContainersReady', containersReady], ['Ready', ready]].map(([type, holds]) => ({ type, status: holds === true ? 'True' : 'False', lastTransitionTime: iso(Date.now()) }));
+  const statuses = (pod: RawPod, ready: boolean, state: object, lastState: object = {}): object[] =>
+    pod.spec.containers.map(({ name, image }) => ({ name, image, imageID: image, ready, started: ready, restartCount: restarts.get(pod.metadata.uid) ?? 0, state, lastState }));
+  const gatesHold = (pod: RawPod): boolean => (pod.spec.readinessGates ?? []).every((gate) => pod.status?.conditions?.some((c) => c.type === gate.conditionType && c.status === 'True') === true);
+  const running = (pod: RawPod, ready: boolean): object => ({
+    phase: 'Running',
+    podIP: '10.0.0.1',
+    startTime: iso(Date.now()),
+    conditions: conditions(ready, ready && gatesHold(pod)),
+    containerStatuses: statuses(pod, ready, { running: { startedAt: startedAt(pod, ready) } }),
+  });
+  const stuck = (pod: RawPod, reason: string, message: string, failure?: string): object => ({
+    phase: 'Pending',
+    conditions: conditions(false, false),
+    containerStatuses: statuses(pod, false, { waiting: { reason, message } }, failure === undefined ? {} : { terminated: { exitCode: 1, reason: 'Error', message: failure, startedAt: iso(Date.now()), finishedAt: iso(Date.now()) } }),
+  });
+
+  /** As a kubelet does: Ready is containers and every readiness gate. */
+  async function judgeReady(pod: RawPod): Promise<void> {
+    const containersReady = pod.status?.containerStatuses?.every((c) => c.ready) === true;
+    const is = pod.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+    const should = containersReady && gatesHold(pod);
+    if (is !== should) await patchPod(pod, { conditions: conditions(containersReady, should) });
+  }
+
+  async function end(pod: RawPod, phase: 'Succeeded' | 'Failed', terminated: object): Promise<void> {
+    nextTurn(pod);
+    const at = iso(Date.now());
+    await patchPod(pod, { phase, conditions: conditions(false, false), containerStatuses: statuses(pod, false, { terminated: { startedAt: at, finishedAt: at, ...terminated } }) });
+  }
+  const fail = (pod: RawPod, exitCode: number, message: string): Promise<void> => end(pod, 'Failed', { exitCode, reason: 'Error', message });
+  async function reject(pod: RawPod): Promise<void> {
+    nextTurn(pod);
+    await patchPod(pod, { phase: 'Failed', reason: 'UnexpectedAdmissionError', message: REJECTED, conditions: conditions(false, false) });
+  }
+
+  nodes.start(signal);
+  void nodes.whenSynced().then(() => pods.start(signal));
+  return { truth: (node) => truths.get(node), stop: () => stopper.abort() };
+}
