@@ -35,6 +35,7 @@ import {
 } from './evidence.ts';
 import { newWalk, parseWalk, rebooted, type Walk } from './memory.ts';
 import type { NodeObject, PodObject, Taint } from './model.ts';
+import { DRIVER_VERSION } from './operands/driver.ts';
 import { validationPod } from './operands/validation-pod.ts';
 
 export interface NodeInput {
@@ -493,7 +494,7 @@ function proofOf(pass: Pass, components: Readonly<Record<string, ComponentEviden
   const { input, boot } = pass;
   const labels = input.node.metadata.labels ?? {};
   const driverSpec = specOf(input.policy, 'driver');
-  const driver = labels['nvidia.com/cuda.driver-version.full'] ?? (isDeployed(driverSpec) ? driverSpec.version?.split('-')[0] : undefined);
+  const driver = labels['nvidia.com/cuda.driver-version.full'] ?? (isDeployed(driverSpec) ? (driverSpec.version ?? DRIVER_VERSION).split('-')[0] : undefined);
   const cuda = labels['nvidia.com/cuda.runtime-version.full'] ?? pass.proof?.cuda;
   return {
     node: input.node.metadata.uid,

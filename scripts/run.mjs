@@ -13,9 +13,10 @@ const hash = createHash('sha256').update(readFileSync(join(root, 'package-lock.j
 
 if (!existsSync(join(modules, '.bin', 'node')) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== hash) {
   console.log('installing npm packages (once)');
-  const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel', 'error'], { cwd: root, stdio: 'inherit' });
+  // Not `npm ci`: it wants a lock entry for every platform's optional binary, and not every registry serves them all.
+  const { status } = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel', 'error'], { cwd: root, stdio: 'inherit' });
   if (status !== 0) {
-    console.error('npm ci failed: see above; npm and a reachable package registry are needed once');
+    console.error('npm install failed: see above; npm and a reachable package registry are needed once');
     process.exit(1);
   }
   writeFileSync(stamp, hash);

@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './parts.ts';
 
-const VERSION = '595.91.07';
+/** The driver that is deployed where the policy names none. */
+export const DRIVER_VERSION = '595.91.07';
 const DEFAULT_OS = 'ubuntu24.04';
 
 /** The kernel modules that the driver needs first are loaded here, from the host's own tree; a missing one is said in the log. */
@@ -20,7 +21,7 @@ const STARTUP = [
 export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.driver;
   const { hostPaths } = policy.spec;
-  const version = spec.version ?? VERSION;
+  const version = spec.version ?? DRIVER_VERSION;
   // The stock image is one per operating system: `595.91.07-rhel9` in the policy names another one.
   const tagged = version.includes('-') ? version : `${version}-${DEFAULT_OS}`;
   const image = imageOf({ ...spec, version: tagged }, 'nvcr.io/nvidia/driver', tagged);

@@ -48,6 +48,17 @@ const documents = [
       podsOnNodeSyncParallelism: 4,
     },
   },
+  // Nodes have their status from cluster.ts and hardware.ts; without any node stage kwok would not keep their leases either.
+  {
+    apiVersion: 'kwok.x-k8s.io/v1alpha1',
+    kind: 'Stage',
+    metadata: { name: 'node-nothing' },
+    spec: {
+      resourceRef: { apiGroup: 'v1', kind: 'Node' },
+      selector: { matchExpressions: [{ key: '.metadata.labels["sim.gpu-gate.dev/never"]', operator: 'Exists' }] },
+      next: { statusTemplate: 'phase: Running' },
+    },
+  },
   stage('pod-ready', {
     selector: { matchExpressions: [{ key: '.metadata.deletionTimestamp', operator: 'DoesNotExist' }, { key: '.status.podIP', operator: 'DoesNotExist' }, { key: '.status.containerStatuses', operator: 'DoesNotExist' }, ...notOurs] },
     next: { statusTemplate: READY },
