@@ -75,6 +75,9 @@ export type Options = { readonly [K in keyof Table]: Table[K] extends Option<inf
 
 export const variableOf = (flag: string): string => `GPU_GATE_${flag.toUpperCase().replaceAll('-', '_')}`;
 
+/** Kubernetes itself sets GPU_GATE_WEBHOOK_PORT=tcp://… and the like in pods beside Services of our name. */
+const isServiceLink = (key: string, value: string | undefined): boolean => /_SERVICE_(HOST|PORT)/.test(key) || /_PORT_\d+_/.test(key) || (key.endsWith('_PORT') && value?.startsWith('tcp://') === true);
+
 /** Arguments and environment → options, or every problem, one sentence each. Flags win over the environment. */
 export function parseOptions(
   args: readonly string[],
@@ -100,15 +103,15 @@ export function parseOptions(
     } else given.set(flag, value);
   }
   const known = new Set(Object.values(OPTIONS).map((o) => variableOf(o.flag)));
-  for (const key of Object.keys(env)) {
-    // Kubernetes itself sets GPU_GATE_…_SERVICE_HOST, …_PORT and the like for Services of our name.
-    if (key.startsWith('GPU_GATE_') && !known.has(key) && !/_(SERVICE|PORT)(_|$)/.test(key) && !key.startsWith('GPU_GATE_TEST_')) {
+  for (const [key, value] of Object.entries(env)) {
+    if (key.startsWith('GPU_GATE_') && !known.has(key) && !isServiceLink(key, value) && !key.startsWith('GPU_GATE_TEST_')) {
       problems.push(`unknown environment variable ${key}: see --help`);
     }
   }
   const options: Record<string, unknown> = {};
   for (const [key, entry] of Object.entries(OPTIONS)) {
-    const fromEnv = env[variableOf(entry.flag)];
+    const variable = env[variableOf(entry.flag)];
+    const fromEnv = isServiceLink(variableOf(entry.flag), variable) ? undefined : variable;
     const source = given.has(entry.flag) ? `--${entry.flag}` : variableOf(entry.flag);
     const parsed: Parsed<unknown> = entry.parse(given.get(entry.flag) ?? fromEnv ?? entry.otherwise);
     if (parsed.problem !== undefined) problems.push(`${source}: ${parsed.problem}`);

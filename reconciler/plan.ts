@@ -204,7 +204,7 @@ function noteLosses(walk: Walk, input: WithPolicy, proven: boolean): Walk {
   if (hasPciLabel(node) || !proven) delete next.labelGone;
   else next.labelGone ??= iso(now);
   if (walk.stage === 'done' && Object.keys(allocatable(node, policy.spec.resources)).length === 0) next.gpuEpoch = walk.gpuEpoch + 1;
-  if (ready && walk.notReady !== undefined && now - Date.parse(walk.notReady) >= input.notReadyGrace) next.epoch = walk.epoch + 1;
+  if (!ready && walk.stage === 'done' && now - Date.parse(next.notReady ?? iso(now)) >= input.notReadyGrace) next.epoch = walk.epoch + 1;
   const { interval } = policy.spec.validation;
   const at = parseProof(node.metadata.annotations?.[PROOF])?.at;
   const idle = !input.pods.some((pod) => usesGpu(pod, input.operandNamespace));
@@ -313,6 +313,7 @@ function validation(pass: Pass, kind: 'driver-validation' | 'device-plugin-valid
   const { input, walk } = pass;
   const round = roundOf(pass, kind);
   if (walk.passed[kind] === round) return { kind: 'done' };
+  if (walk.notReady !== undefined) return { kind: 'waiting', reason: 'NodeNotReady', message: 'waiting for the node to be Ready', untimed: true };
   const resource = Object.keys(allocatable(input.node, input.policy.spec.resources))[0];
   const manifest: Manifest = validationPod({
     kind,

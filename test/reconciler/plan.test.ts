@@ -1,0 +1,420 @@
+// The plan by tables: what is observed → what is written. The shell is left out; a small loop applies actions to a node in
+// memory, as the API server would.
+import { describe, expect, it } from 'vitest';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { CLOSED, COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, PART_OF, PROOF, RETRY, REVISION, STARTUP_TAINT, STATE } from '../../core/keys.ts';
+import { open, serving } from '../../core/node-proof.ts';
+import { POD_COMPONENT, type Component } from '../../core/stages.ts';
+import type { Action } from '../../reconciler/actions.ts';
+import type { NodeObject, PodObject } from '../../reconciler/model.ts';
+import { renderOperand } from '../../reconciler/operands/operand.ts';
+import { planNode, type NodeInput } from '../../reconciler/plan.ts';
+import { aPolicy, NOW } from '../support/objects.ts';
+
+const NAMESPACE = 'gpu-gate-operands';
+const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** One node with its pods, hardware that does as it is told, and a clock. */
+class World {
+  now = NOW;
+  node: NodeObject;
+  policy: GpuPolicy;
+  pods = new Map<string, PodObject>();
+  events: string[] = [];
+  /** Components whose pods do not become Ready, and how. */
+  broken: Partial<Record<string, Partial<PodObject>>> = {};
+  validationsFail = false;
+  slotFree = true;
+  uid = 0;
+
+  constructor(policy: GpuPolicy = aPolicy({ validation: { timeouts: { driver: '60s' } } }), labels: Record<string, string> = {}) {
+    this.policy = policy;
+    this.node = {
+      metadata: { name: 'n', uid: 'node-uid', resourceVersion: '1', labels: { [MANAGED]: 'true', 'feature.node.kubernetes.io/pci-10de.present': 'true', ...labels }, annotations: {} },
+      spec: { taints: [] },
+      status: { nodeInfo: { bootID: 'boot-1' }, allocatable: {}, conditions: [{ type: 'Ready', status: 'True' }] },
+    };
+  }
+
+  get state(): string | undefined {
+    return this.node.metadata.labels?.[STATE];
+  }
+  get condition() {
+    return this.node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
+  }
+  get tainted(): boolean {
+    return this.node.spec?.taints?.some((taint) => taint.key === STARTUP_TAINT) === true;
+  }
+
+  input(): NodeInput {
+    const revisions: Partial<Record<Component, string>> = {};
+    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const) revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
+    const all = [...this.pods.values()];
+    return {
+      node: this.node,
+      pods: all.filter((pod) => pod.nodeName === 'n'),
+      validationPods: new Map(all.filter((pod) => pod.validates !== undefined).map((pod) => [pod.name, pod])),
+      policy: this.policy,
+      conflicts: [],
+      revisions,
+      slotFree: this.slotFree,
+      breakerTripped: false,
+      operandNamespace: NAMESPACE,
+      notReadyGrace: 60_000,
+      now: this.now,
+    };
+  }
+
+  /** One pass: plan, apply, and let pods follow the labels. Returns the actions. */
+  step(): readonly Action[] {
+    this.now += 1000;
+    const { actions } = planNode(this.input());
+    for (const action of actions) this.apply(action);
+    this.reality();
+    return actions;
+  }
+  /** Passes until nothing is left to do. */
+  settle(limit = 60): void {
+    for (let i = 0; i < limit; i += 1) if (this.step().length === 0) return;
+  }
+
+  private apply(action: Action): void {
+    switch (action.kind) {
+      case 'patch-node': {
+        const merge = (before: Readonly<Record<string, string>> | undefined, patch: Readonly<Record<string, string | null>>): Record<string, string> =>
+          Object.fromEntries(Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null));
+        this.node = { ...this.node, metadata: { ...this.node.metadata, labels: merge(this.node.metadata.labels, action.labels), annotations: merge(this.node.metadata.annotations, action.annotations) } };
+        return;
+      }
+      case 'set-taints':
+        this.node = { ...this.node, spec: { ...this.node.spec, taints: action.taints } };
+        return;
+      case 'set-node-condition': {
+        const others = (this.node.status?.conditions ?? []).filter((c) => c.type !== action.type);
+        this.node = { ...this.node, status: { ...this.node.status, conditions: action.condition === undefined ? others : [...others, action.condition] } };
+        return;
+      }
+      case 'create-pod': {
+        const { name } = action.manifest.metadata;
+        const labels = action.manifest.metadata['labels'] as Record<string, string>;
+        const passed = !this.validationsFail;
+        const message = passed ? 'Test PASSED\nDone' : 'no device';
+        this.pods.set(name, pod({ name, uid: `pod-${(this.uid += 1)}`, labels, validates: 'node-uid', phase: passed ? 'Succeeded' : 'Failed', containers: [{ name: 'c', ready: false, restartCount: 0, state: { terminated: { exitCode: passed ? 0 : 1, message } } }] }));
+        return;
+      }
+      case 'delete-pod':
+        this.pods.delete(action.name);
+        return;
+      case 'event':
+        this.events.push(action.reason);
+        return;
+      default:
+        throw new Error(`not an action on a node: ${action.kind}`);
+    }
+  }
+
+  /** DaemonSet pods follow the deploy labels; the plugin's pod makes GPUs allocatable. */
+  reality(): void {
+    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const) {
+      const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component];
+      const name = `${component}-pod`;
+      const present = this.pods.get(name);
+      if (present !== undefined && present.labels[REVISION] !== revision) this.pods.delete(name);
+      if (revision !== undefined && this.pods.get(name) === undefined) this.start(component, revision);
+      const broken = this.broken[component];
+      const current = this.pods.get(name);
+      if (current !== undefined && broken !== undefined) this.pods.set(name, { ...current, conditions: [], ...broken });
+    }
+    const serving_ = this.pods.get('device-plugin-pod')?.conditions.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+    this.node = { ...this.node, status: { ...this.node.status, allocatable: serving_ ? { 'nvidia.com/gpu': '8' } : {} } };
+  }
+  start(component: Component, revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component] ?? ''): void {
+    this.pods.set(
+      `${component}-pod`,
+      pod({
+        name: `${component}-pod`,
+        uid: `pod-${(this.uid += 1)}`,
+        labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[component], [REVISION]: revision },
+        conditions: [{ type: 'Ready', status: 'True' }],
+        containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt: iso(this.now) } } }],
+      }),
+    );
+  }
+  reboot(boot: string): void {
+    this.node = { ...this.node, status: { ...this.node.status, nodeInfo: { bootID: boot }, allocatable: {} } };
+  }
+  annotate(key: string, value: string): void {
+    this.node = { ...this.node, metadata: { ...this.node.metadata, annotations: { ...this.node.metadata.annotations, [key]: value } } };
+  }
+  validated(): this {
+    this.settle();
+    expect(this.state).toBe('validated');
+    return this;
+  }
+}
+
+const pod = (parts: Partial<PodObject>): PodObject => ({
+  namespace: NAMESPACE, name: 'p', uid: 'u', created: iso(NOW), deleting: false, labels: {}, annotations: {}, validates: undefined, owned: true, nodeName: 'n', schedulerName: 'default-scheduler',
+  gpus: {}, gated: false, phase: 'Running', reason: '', message: '', conditions: [], containers: [], initContainers: [], ...parts,
+});
+
+const crash: Partial<PodObject> = { containers: [{ name: 'driver', ready: false, restartCount: 3, state: { waiting: { reason: 'CrashLoopBackOff' } }, lastState: { terminated: { exitCode: 1, message: 'no module' } } }] };
+
+describe('the walk', () => {
+  it('goes through every stage in order, one deployment at a time, and ends open, untainted, with a proof', () => {
+    const world = new World();
+    const states: string[] = [];
+    for (let i = 0; i < 30; i += 1) {
+      world.step();
+      if (world.state !== undefined && states.at(-1) !== world.state) states.push(world.state);
+      if (world.state !== 'validated' && i > 0 && world.state !== 'preflight') expect(world.tainted).toBe(true);
+    }
+    expect(states).toEqual(['preflight', 'toolkit', 'driver', 'driver-validation', 'device-plugin', 'device-plugin-validation', 'validated']);
+    expect(open(world.node)).toMatchObject({ yes: true, proof: { driver: '595.91.07', boot: 'boot-1' } });
+    expect(world.tainted).toBe(false);
+  });
+  it('writes nothing more once it is done', () => {
+    const world = new World().validated();
+    world.settle();
+    expect(world.step()).toEqual([]);
+  });
+  it('writes trust last: marks, condition, then the taint goes', () => {
+    const world = new World();
+    let kinds: string[] = [];
+    for (let i = 0; i < 30 && world.state !== 'validated'; i += 1) kinds = world.step().map((action) => action.kind);
+    expect(kinds.filter((kind) => kind !== 'event')).toEqual(['patch-node', 'set-node-condition', 'set-taints']);
+  });
+  it.each([
+    ['no NFD at all', {}, 'PreflightFailedNoNFD'],
+    ['no NVIDIA device', { 'feature.node.kubernetes.io/cpu-model.id': '1' }, 'PreflightFailedNoGPU'],
+  ])('fails in preflight: %s', (_, labels, reason) => {
+    const world = new World();
+    world.node = { ...world.node, metadata: { ...world.node.metadata, labels: { [MANAGED]: 'true', ...labels } } };
+    world.settle(5);
+    expect([world.state, world.condition?.reason]).toEqual(['failed', reason]);
+    expect(world.tainted).toBe(false);
+  });
+  it('fails in preflight beside another installer', () => {
+    const world = new World(undefined, { 'nvidia.com/gpu.deploy.driver': 'true' });
+    world.settle(5);
+    expect(world.condition?.reason).toBe('PreflightFailedAnotherInstaller');
+  });
+  it('waits in preflight for a free place', () => {
+    const world = new World();
+    world.slotFree = false;
+    world.settle(5);
+    expect([world.state, world.condition?.message]).toEqual(['preflight', expect.stringContaining('bringUp.maxConcurrent')]);
+    world.slotFree = true;
+    world.validated();
+  });
+});
+
+describe('a failure', () => {
+  it('stops the walk there, is told once, and nothing later runs', () => {
+    const world = new World();
+    world.broken['driver'] = crash;
+    world.settle(8);
+    expect(world.condition).toMatchObject({ status: 'False', reason: 'DriverFailedCrashLoop', message: expect.stringContaining('no module') });
+    expect(world.node.metadata.labels?.[`${DEPLOY_PREFIX}device-plugin`]).toBeUndefined();
+    expect(world.events.filter((reason) => reason === 'DriverFailedCrashLoop')).toHaveLength(1);
+  });
+  it('ends the moment the stage is done', () => {
+    const world = new World();
+    world.broken['driver'] = crash;
+    world.settle(8);
+    world.broken = {};
+    world.start('driver');
+    world.validated();
+  });
+  it('is tried again after the backoff, which doubles, and at once when the operator asks', () => {
+    const world = new World();
+    world.validationsFail = true;
+    world.settle(10);
+    expect(world.condition?.reason).toBe('DriverValidationFailedVectorAdd');
+    const plan = planNode(world.input());
+    expect(plan.actions).toEqual([]);
+    const first = (plan.wakeAt ?? 0) - world.now;
+    expect(first).toBeGreaterThan(0);
+    expect(first).toBeLessThanOrEqual(12_000);
+    world.now = plan.wakeAt ?? 0;
+    world.settle(6);
+    const second = planNode(world.input()).wakeAt ?? 0;
+    expect(second - world.now).toBeGreaterThan(first);
+    world.validationsFail = false;
+    world.annotate(RETRY, 'now');
+    world.validated();
+  });
+  it('is a timeout where nothing happens', () => {
+    const world = new World();
+    world.broken['driver'] = {};
+    world.settle(5);
+    expect(world.state).toBe('driver');
+    world.now += 61_000;
+    world.settle(3);
+    expect(world.condition).toMatchObject({ reason: 'DriverFailedTimedOut', message: expect.stringContaining('timed out after 60 s') });
+  });
+  it('names the image that cannot be pulled', () => {
+    const world = new World();
+    world.broken['toolkit'] = { containers: [{ name: 't', ready: false, restartCount: 0, image: 'nvcr.io/x:1', state: { waiting: { reason: 'ImagePullBackOff', message: 'not found' } } }] };
+    world.settle(5);
+    expect(world.condition).toMatchObject({ reason: 'ToolkitFailedImagePull', message: expect.stringContaining('nvcr.io/x:1') });
+  });
+  it('runs no clock while a validation waits for a free GPU', () => {
+    const world = new World().validated();
+    world.pods.set('user', pod({ name: 'user', namespace: 'team', gpus: { 'nvidia.com/gpu': 8 } }));
+    world.start('device-plugin');
+    world.step();
+    for (const [name, p] of world.pods) {
+      if (name.startsWith('device-plugin-validation')) {
+        world.pods.set(name, { ...p, phase: 'Pending', nodeName: undefined, containers: [], conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message: '0/1 nodes are available: 1 Insufficient nvidia.com/gpu.' }] });
+      }
+    }
+    world.now += 3_600_000;
+    world.step();
+    expect([world.state, world.condition?.status, serving(world.node).yes, open(world.node).yes]).toEqual(['validated', 'True', true, false]);
+  });
+});
+
+describe('what ends a proof and what only closes the node (design, section 3)', () => {
+  const both = (world: World): [boolean, boolean] => [serving(world.node).yes, open(world.node).yes];
+
+  it('reboot: void by itself, then evidence from scratch', () => {
+    const world = new World().validated();
+    const before = world.node.metadata.annotations?.[PROOF];
+    world.reboot('boot-2');
+    expect(both(world)).toEqual([false, false]);
+    world.step();
+    expect([world.state, world.tainted, world.node.metadata.annotations?.[PROOF]]).toEqual(['toolkit', true, undefined]);
+    // The pods still show what they were before the reboot: no evidence.
+    world.settle(5);
+    expect(world.state).toBe('toolkit');
+    for (const component of ['toolkit', 'driver', 'device-plugin'] as const) world.start(component);
+    world.validated();
+    expect(world.node.metadata.annotations?.[PROOF]).not.toBe(before);
+  });
+  it('driver restarted: withdrawn first of all, restored by driver-validation, closed until the plugin is validated', () => {
+    const world = new World().validated();
+    world.start('driver');
+    const [first] = world.step();
+    expect(first).toMatchObject({ kind: 'patch-node', annotations: { [PROOF]: null } });
+    expect(both(world)).toEqual([false, false]);
+    expect(world.tainted).toBe(false);
+    const seen: string[] = [];
+    for (let i = 0; i < 10; i += 1) {
+      world.step();
+      if (world.node.metadata.annotations?.[CLOSED] !== undefined) seen.push(world.node.metadata.annotations[CLOSED]);
+    }
+    expect(seen).toContain('awaiting device-plugin-validation');
+    expect(both(world)).toEqual([true, true]);
+  });
+  it('driver gone: withdrawn', () => {
+    const world = new World().validated();
+    world.pods.delete('driver-pod');
+    planNode(world.input());
+    expect(planNode(world.input()).withdraws).toBe(true);
+  });
+  it('driver not Ready with the same containers: closed only', () => {
+    const world = new World().validated();
+    world.broken['driver'] = {};
+    world.reality();
+    world.step();
+    expect(both(world)).toEqual([true, false]);
+  });
+  it('toolkit restarted: stays, closed until driver-validation passed again', () => {
+    const world = new World().validated();
+    world.start('toolkit');
+    world.step();
+    expect(both(world)).toEqual([true, false]);
+    world.validated();
+    expect(both(world)).toEqual([true, true]);
+  });
+  it('device plugin gone: stays, closed until it is validated again', () => {
+    const world = new World().validated();
+    world.broken['device-plugin'] = {};
+    world.reality();
+    world.step();
+    expect(both(world)).toEqual([true, false]);
+    world.broken = {};
+    world.start('device-plugin');
+    world.validated();
+    expect(both(world)).toEqual([true, true]);
+  });
+  it('driver-validation failed: withdrawn', () => {
+    const world = new World().validated();
+    world.validationsFail = true;
+    world.start('toolkit');
+    world.settle(6);
+    expect(both(world)).toEqual([false, false]);
+  });
+  it('node not Ready beyond the grace time: withdrawn; restored when it is back', () => {
+    const world = new World().validated();
+    const ready = (status: string): void => {
+      world.node = { ...world.node, status: { ...world.node.status, conditions: (world.node.status?.conditions ?? []).map((c) => (c.type === 'Ready' ? { ...c, status } : c)) } };
+    };
+    ready('False');
+    world.step();
+    expect(world.node.metadata.annotations?.[PROOF]).toBeDefined();
+    world.now += 61_000;
+    world.step();
+    expect(world.node.metadata.annotations?.[PROOF]).toBeUndefined();
+    ready('True');
+    world.validated();
+    expect(both(world)).toEqual([true, true]);
+  });
+  it('some of several GPUs lost: open', () => {
+    const world = new World().validated();
+    world.node = { ...world.node, status: { ...world.node.status, allocatable: { 'nvidia.com/gpu': '7' } } };
+    planNode(world.input());
+    expect(planNode(world.input()).actions).toEqual([]);
+  });
+  it('NFD’s label gone: not believed for a while', () => {
+    const world = new World().validated();
+    const { 'feature.node.kubernetes.io/pci-10de.present': _, ...labels } = world.node.metadata.labels ?? {};
+    world.node = { ...world.node, metadata: { ...world.node.metadata, labels } };
+    world.step();
+    expect(both(world)).toEqual([true, true]);
+    world.now += 6 * 60_000;
+    world.step();
+    expect(both(world)).toEqual([false, false]);
+  });
+  it('the circuit breaker keeps the proof and closes', () => {
+    const world = new World().validated();
+    world.start('driver');
+    const { actions } = planNode({ ...world.input(), breakerTripped: true });
+    expect(actions).toContainEqual(expect.objectContaining({ kind: 'patch-node', annotations: expect.objectContaining({ [CLOSED]: 'circuit breaker' }) }));
+    expect(actions).not.toContainEqual(expect.objectContaining({ annotations: expect.objectContaining({ [PROOF]: null }) }));
+  });
+});
+
+describe('an opt-out', () => {
+  const optOut = (world: World): void => {
+    const { [MANAGED]: _, ...labels } = world.node.metadata.labels ?? {};
+    world.node = { ...world.node, metadata: { ...world.node.metadata, labels } };
+  };
+  it('waits for GPU pods, tears down in reverse order, and leaves nothing', () => {
+    const world = new World().validated();
+    world.pods.set('user', pod({ name: 'user', namespace: 'team', gpus: { 'nvidia.com/gpu': 1 } }));
+    optOut(world);
+    world.settle(5);
+    expect([world.state, serving(world.node).yes, open(world.node).yes]).toEqual(['removing', true, false]);
+    expect(world.condition?.message).toContain('waiting for 1 GPU pod to end (team/user)');
+    world.pods.delete('user');
+    const removed: string[] = [];
+    for (let i = 0; i < 12; i += 1) {
+      for (const action of world.step()) if (action.kind === 'patch-node') removed.push(...Object.keys(action.labels).filter((key) => key.startsWith(DEPLOY_PREFIX) && action.labels[key] === null));
+    }
+    expect(removed.map((key) => key.slice(DEPLOY_PREFIX.length))).toEqual(['dcgm-exporter', 'device-plugin', 'driver', 'toolkit']);
+    expect(Object.keys({ ...world.node.metadata.labels, ...world.node.metadata.annotations }).filter((key) => key.includes('gpu-gate.dev'))).toEqual([]);
+    expect([world.condition, world.tainted, world.pods.size]).toEqual([undefined, false, 0]);
+    expect(world.step()).toEqual([]);
+  });
+  it('taken back midway, resumes', () => {
+    const world = new World().validated();
+    optOut(world);
+    world.step();
+    world.step();
+    world.node = { ...world.node, metadata: { ...world.node.metadata, labels: { ...world.node.metadata.labels, [MANAGED]: 'true' } } };
+    world.validated();
+    expect(open(world.node).yes).toBe(true);
+  });
+});
