@@ -1,0 +1,35 @@
+import { X509Certificate } from 'node:crypto';
+import { describe, expect, it } from 'vitest';
+import { issueCa, issueLeaf, keyMatches, readCert, splitBundle } from '../../certs/issue.ts';
+
+const DAY = 86_400_000;
+const NOW = Date.parse('2026-11-24T10:00:00Z');
+
+describe('certificates', () => {
+  it('are what the API server accepts', async () => {
+    const ca = await issueCa('test CA', 100 * DAY, NOW);
+    const leaf = await issueLeaf(ca, { name: 'w', sans: ['gpu-gate-webhook.gpu-gate.svc', '127.0.0.1'], usage: 'server', life: 10 * DAY }, NOW);
+    const [root, cert] = [new X509Certificate(ca.cert), new X509Certificate(leaf.cert)];
+    expect(cert.verify(root.publicKey)).toBe(true);
+    expect(cert.checkHost('gpu-gate-webhook.gpu-gate.svc')).toBeDefined();
+    expect(cert.checkIP('127.0.0.1')).toBeDefined();
+    expect(cert.toLegacyObject().ext_key_usage).toEqual(['1.3.6.1.5.5.7.3.1']);
+    expect((cert as unknown as { signatureAlgorithm: string }).signatureAlgorithm).toMatch(/sha256/i);
+    expect(Date.parse(cert.validFrom)).toBe(NOW - 3_600_000);
+    expect(BigInt(`0x${cert.serialNumber}`)).toBeGreaterThan(2n ** 64n);
+    expect(Number.parseInt(cert.serialNumber.slice(0, 2), 16)).toBeLessThan(0x80);
+    expect(keyMatches(leaf)).toBe(true);
+    expect(keyMatches({ cert: leaf.cert, key: ca.key })).toBe(false);
+    expect(keyMatches({ cert: leaf.cert, key: 'junk' })).toBe(false);
+  });
+  it('do not outlive their CA', async () => {
+    const ca = await issueCa('test CA', DAY, NOW);
+    const leaf = await issueLeaf(ca, { name: 'w', sans: ['x'], usage: 'server', life: 10 * DAY }, NOW);
+    expect(readCert(leaf.cert)?.to).toBe(readCert(ca.cert)?.to);
+  });
+  it('that cannot be read are none', () => {
+    expect(readCert('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----')).toBeUndefined();
+    expect(readCert('')).toBeUndefined();
+    expect(splitBundle('junk')).toEqual([]);
+  });
+});
