@@ -56,16 +56,29 @@ const staleWatches = (shared: Shared, watches: Readonly<Record<string, Reflector
   Object.entries(watches).flatMap(([name, watch]) => {
     if (!watch.synced) return [`the list of ${name} is not loaded yet`];
     const age = shared.now() - watch.lastContact();
-    return age > shared.options.watchLimit ? [`the watch of ${name} has been silent for ${Math.round(age / 1000)} s`] : [];
+    return age > shared.options.watchLimit
+      ? [`the watch of ${name} has been silent for ${Math.round(age / 1000)} s`]
+      : [];
   });
 
-const serviceNames = (service: string, namespace: string, extra: readonly string[]): string[] => [`${service}.${namespace}.svc`, `${service}.${namespace}.svc.cluster.local`, `${service}.${namespace}`, ...extra];
+const serviceNames = (service: string, namespace: string, extra: readonly string[]): string[] => [
+  `${service}.${namespace}.svc`,
+  `${service}.${namespace}.svc.cluster.local`,
+  `${service}.${namespace}`,
+  ...extra,
+];
 
 /** Webhook and extender share their caches: they are the request path, and write nothing. */
 async function startRequestPath(shared: Shared): Promise<Part> {
   const { options, kube, log, registry, now, signal } = shared;
   const facts = new Map<string, NodeFacts>();
-  const policies = reflector<GpuPolicy>({ kube, log, path: POLICIES_PATH, optional: true, trim: (raw) => parsePolicy(raw) });
+  const policies = reflector<GpuPolicy>({
+    kube,
+    log,
+    path: POLICIES_PATH,
+    optional: true,
+    trim: (raw) => parsePolicy(raw),
+  });
   const nodes = reflector<NodeFacts>({
     kube,
     log,
@@ -83,13 +96,22 @@ async function startRequestPath(shared: Shared): Promise<Part> {
     kube,
     log,
     path: '/apis/node.k8s.io/v1/runtimeclasses',
-    trim: (raw: { scheduling?: { nodeSelector?: Record<string, string> } }) => ({ nodeSelector: raw.scheduling?.nodeSelector ?? {} }),
+    trim: (raw: { scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+      nodeSelector: raw.scheduling?.nodeSelector ?? {},
+    }),
   });
   const servers: RunningServer[] = [];
   const followers: CertFollower[] = [];
   const watches: Record<string, Reflector<unknown>> = { gpupolicies: policies };
   const follow = (secret: string, server: RunningServer): void => {
-    const follower = certFollower({ kube, namespace: options.namespace, secret, log, now, use: (material) => server.setTls(material) });
+    const follower = certFollower({
+      kube,
+      namespace: options.namespace,
+      secret,
+      log,
+      now,
+      use: (material) => server.setTls(material),
+    });
     follower.start(signal);
     followers.push(follower);
   };
@@ -100,23 +122,52 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       log,
       metrics: webhookMetrics(registry),
       facts: (namespace) =>
-        policies.synced && runtimeClasses.synced && namespaces.synced ? { policies, runtimeClasses, namespaceLabels: namespaces.get(namespace), namespace, excludedNamespaces: excluded } : undefined,
+        policies.synced && runtimeClasses.synced && namespaces.synced
+          ? {
+              policies,
+              runtimeClasses,
+              namespaceLabels: namespaces.get(namespace),
+              namespace,
+              excludedNamespaces: excluded,
+            }
+          : undefined,
     });
-    const server = await startServer({ port: options.webhookPort, host: options.bindAddress, portOption: 'webhook-port', handler: app, tls: {} });
+    const server = await startServer({
+      port: options.webhookPort,
+      host: options.bindAddress,
+      portOption: 'webhook-port',
+      handler: app,
+      tls: {},
+    });
     servers.push(server);
     follow(WEBHOOK_SECRET, server);
   }
   if (options.roles.includes('extender')) {
     watches['nodes'] = nodes;
     const view = { node: (name: string) => facts.get(name), policies, operandNamespace: options.operandNamespace };
-    const app = extenderApp({ metrics: extenderMetrics(registry), now, view: () => (policies.synced && nodes.synced ? view : undefined) });
-    const server = await startServer({ port: options.extenderPort, host: options.bindAddress, portOption: 'extender-port', handler: app, tls: {} });
+    const app = extenderApp({
+      metrics: extenderMetrics(registry),
+      now,
+      view: () => (policies.synced && nodes.synced ? view : undefined),
+    });
+    const server = await startServer({
+      port: options.extenderPort,
+      host: options.bindAddress,
+      portOption: 'extender-port',
+      handler: app,
+      tls: {},
+    });
     servers.push(server);
     follow(EXTENDER_SECRET, server);
   }
   for (const watch of Object.values(watches)) watch.start(signal);
-  watchAge(registry, () => Object.fromEntries(Object.entries(watches).map(([name, watch]) => [name, now() - watch.lastContact()])));
-  return { servers, notReady: () => [...staleWatches(shared, watches), ...followers.flatMap((follower) => follower.problem() ?? [])] };
+  watchAge(registry, () =>
+    Object.fromEntries(Object.entries(watches).map(([name, watch]) => [name, now() - watch.lastContact()])),
+  );
+  return {
+    servers,
+    notReady: () => [...staleWatches(shared, watches), ...followers.flatMap((follower) => follower.problem() ?? [])],
+  };
 }
 
 /** Reconciler and certificate authority: elected, and the only writers. */
@@ -164,7 +215,15 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
 function watchAge(registry: Registry, ages: () => Readonly<Record<string, number>>): void {
   const name = 'gpu_gate_watch_age_seconds';
   const present = registry.getSingleMetric(name);
-  const gauge = present instanceof Gauge ? present : new Gauge({ name, help: 'Time since the API server was last heard on a watch.', labelNames: ['watch'], registers: [registry] });
+  const gauge =
+    present instanceof Gauge
+      ? present
+      : new Gauge({
+          name,
+          help: 'Time since the API server was last heard on a watch.',
+          labelNames: ['watch'],
+          registers: [registry],
+        });
   const collect = (): void => {
     for (const [watch, age] of Object.entries(ages())) gauge.set({ watch }, age / 1000);
   };
@@ -176,7 +235,9 @@ function watchAge(registry: Registry, ages: () => Readonly<Record<string, number
 }
 
 async function run(options: Options, stop: AbortSignal): Promise<void> {
-  const log = jsonLog(options.logLevel, (line) => process.stdout.write(`${line}\n`), { roles: options.roles.join(',') });
+  const log = jsonLog(options.logLevel, (line) => process.stdout.write(`${line}\n`), {
+    roles: options.roles.join(','),
+  });
   const kube = openKube({ kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` });
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -188,17 +249,30 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
     port: options.metricsPort,
     host: options.bindAddress,
     portOption: 'metrics-port',
-    handler: metricsApp(registry, { notReady: () => (stop.aborted ? ['stopping'] : parts.length === 0 ? ['starting'] : parts.flatMap((part) => part.notReady())) }),
+    handler: metricsApp(registry, {
+      notReady: () =>
+        stop.aborted ? ['stopping'] : parts.length === 0 ? ['starting'] : parts.flatMap((part) => part.notReady()),
+    }),
   });
-  if (options.roles.includes('webhook') || options.roles.includes('extender')) parts.push(await startRequestPath(shared));
+  if (options.roles.includes('webhook') || options.roles.includes('extender'))
+    parts.push(await startRequestPath(shared));
   if (options.roles.includes('reconciler') || options.roles.includes('certs')) {
     const identity = `${hostname()}_${process.pid}_${Math.random().toString(36).slice(2, 8)}`;
-    const leadership = leaseElection({ kube, namespace: options.namespace, name: options.leaseName, identity, durationMs: options.leaseDuration, log });
+    const leadership = leaseElection({
+      kube,
+      namespace: options.namespace,
+      name: options.leaseName,
+      identity,
+      durationMs: options.leaseDuration,
+      log,
+    });
     parts.push(startWriters(shared, leadership));
     election = leadership.run(work.signal);
   }
   log.info('started', { server: kube.server, metrics: metrics.port });
-  await new Promise<void>((resolve) => (stop.aborted ? resolve() : stop.addEventListener('abort', () => resolve(), { once: true })));
+  await new Promise<void>((resolve) =>
+    stop.aborted ? resolve() : stop.addEventListener('abort', () => resolve(), { once: true }),
+  );
   // Readiness has failed by now; those who still come are served until the endpoints have been taken out.
   log.info('stopping', { drain: options.drain });
   const servers = parts.flatMap((part) => part.servers);
@@ -226,7 +300,8 @@ async function main(args: readonly string[]): Promise<number> {
     return 2;
   }
   const stop = new AbortController();
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => (stop.signal.aborted ? process.exit(1) : stop.abort()));
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.on(signal, () => (stop.signal.aborted ? process.exit(1) : stop.abort()));
   await run(parsed.options, stop.signal);
   return 0;
 }
@@ -236,12 +311,27 @@ async function runExplain(args: readonly string[]): Promise<number> {
     const { values, positionals } = parseArgs({
       args: [...args],
       allowPositionals: true,
-      options: { namespace: { type: 'string', short: 'n', default: 'default' }, output: { type: 'string', short: 'o', default: 'text' }, kubeconfig: { type: 'string' }, 'operand-namespace': { type: 'string', default: 'gpu-gate-operands' } },
+      options: {
+        namespace: { type: 'string', short: 'n', default: 'default' },
+        output: { type: 'string', short: 'o', default: 'text' },
+        kubeconfig: { type: 'string' },
+        'operand-namespace': { type: 'string', default: 'gpu-gate-operands' },
+      },
     });
     const [pod, ...more] = positionals;
-    if (pod === undefined || more.length > 0 || (values.output !== 'text' && values.output !== 'json')) throw new Error('write: explain POD [-n NAMESPACE] [-o text|json]');
+    if (pod === undefined || more.length > 0 || (values.output !== 'text' && values.output !== 'json'))
+      throw new Error('write: explain POD [-n NAMESPACE] [-o text|json]');
     const kubeconfig = values.kubeconfig ?? process.env['KUBECONFIG'] ?? `${process.env['HOME'] ?? ''}/.kube/config`;
-    return await explain({ pod, namespace: values.namespace, kubeconfig, operandNamespace: values['operand-namespace'], output: values.output }, (text) => void process.stdout.write(text));
+    return await explain(
+      {
+        pod,
+        namespace: values.namespace,
+        kubeconfig,
+        operandNamespace: values['operand-namespace'],
+        output: values.output,
+      },
+      (text) => void process.stdout.write(text),
+    );
   } catch (error) {
     process.stderr.write(`${explainError(error)}\n`);
     return 2;

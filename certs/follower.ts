@@ -31,7 +31,9 @@ export function certFollower(options: FollowerOptions): CertFollower {
   const take = (material: { cert: string; key: string }): void => {
     const cert = readCert(material.cert);
     if (cert === undefined || !keyMatches(material) || cert.to <= options.now()) {
-      options.log.error('certificate not taken: it is corrupted, expired or of another key; the last good one stays', { secret: options.secret });
+      options.log.error('certificate not taken: it is corrupted, expired or of another key; the last good one stays', {
+        secret: options.secret,
+      });
       return;
     }
     options.use(material);
@@ -52,7 +54,9 @@ export function certFollower(options: FollowerOptions): CertFollower {
     start: (signal) => secrets.start(signal),
     problem() {
       if (servedUntil === 0) return `no usable certificate in Secret ${options.namespace}/${options.secret} yet`;
-      return options.now() >= servedUntil ? `the certificate of Secret ${options.namespace}/${options.secret} has expired` : undefined;
+      return options.now() >= servedUntil
+        ? `the certificate of Secret ${options.namespace}/${options.secret} has expired`
+        : undefined;
     },
   };
 }

@@ -14,7 +14,11 @@ const HOUR = 3_600_000;
 const generate = promisify(generateKeyPair);
 
 const newKey = async (): Promise<{ key: string; publicKey: string }> => {
-  const pair = await generate('rsa', { modulusLength: 2048, publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' } });
+  const pair = await generate('rsa', {
+    modulusLength: 2048,
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  });
   return { key: pair.privateKey, publicKey: pair.publicKey };
 };
 
@@ -61,7 +65,11 @@ export async function issueCa(name: string, life: number, now: number): Promise<
       issuer: [{ name: 'commonName', value: unique }],
       from: now,
       to: now + life,
-      extensions: [{ name: 'basicConstraints', cA: true, critical: true }, { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true }, { name: 'subjectKeyIdentifier' }],
+      extensions: [
+        { name: 'basicConstraints', cA: true, critical: true },
+        { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true },
+        { name: 'subjectKeyIdentifier' },
+      ],
     },
     key,
   );
@@ -119,8 +127,18 @@ export function readCert(pem: string | undefined): CertFacts | undefined {
   if (pem === undefined || pem === '') return undefined;
   try {
     const parsed = new X509Certificate(pem);
-    const sans = (parsed.subjectAltName ?? '').split(', ').map((entry) => entry.replace(/^(DNS|IP Address):/, '')).filter((entry) => entry !== '');
-    const facts = { pem, from: Date.parse(parsed.validFrom), to: Date.parse(parsed.validTo), sans, isCa: parsed.ca, fingerprint: parsed.fingerprint256 };
+    const sans = (parsed.subjectAltName ?? '')
+      .split(', ')
+      .map((entry) => entry.replace(/^(DNS|IP Address):/, ''))
+      .filter((entry) => entry !== '');
+    const facts = {
+      pem,
+      from: Date.parse(parsed.validFrom),
+      to: Date.parse(parsed.validTo),
+      sans,
+      isCa: parsed.ca,
+      fingerprint: parsed.fingerprint256,
+    };
     return {
       ...facts,
       signedBy: (ca) => {
@@ -144,4 +162,6 @@ export function keyMatches(pair: { readonly cert: string; readonly key: string |
 
 /** The certificates of a bundle, each as PEM text of its own; what does not parse is left out. */
 export const splitBundle = (bundle: string): readonly string[] =>
-  (bundle.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? []).map((pem) => `${pem}\n`).filter((pem) => readCert(pem) !== undefined);
+  (bundle.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [])
+    .map((pem) => `${pem}\n`)
+    .filter((pem) => readCert(pem) !== undefined);

@@ -5,7 +5,14 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Log } from '../platform/log.ts';
 import { issueCa, issueLeaf, keyMatches, readCert, splitBundle, type CertFacts, type KeyPair } from './issue.ts';
 import { bundleOf, nextStep, renewalOf, type CaState, type Step } from './renewal.ts';
-import { CA_SECRET, EXTENDER_CA_CONFIG_MAP, EXTENDER_SECRET, WEBHOOK_SECRET, type CertStore, type Stored } from './store.ts';
+import {
+  CA_SECRET,
+  EXTENDER_CA_CONFIG_MAP,
+  EXTENDER_SECRET,
+  WEBHOOK_SECRET,
+  type CertStore,
+  type Stored,
+} from './store.ts';
 
 export interface KeeperOptions {
   readonly store: CertStore;
@@ -29,10 +36,28 @@ export type CertMetrics = ReturnType<typeof certMetrics>;
 export function certMetrics(registry: Registry) {
   const registers = [registry];
   return {
-    notAfter: new Gauge({ name: 'gpu_gate_certificate_not_after_seconds', help: 'When a certificate ends, seconds since the epoch.', labelNames: ['certificate'], registers }),
-    rotations: new Counter({ name: 'gpu_gate_certificate_rotations_total', help: 'Steps of making and replacing certificates.', labelNames: ['kind', 'result'], registers }),
-    bundle: new Gauge({ name: 'gpu_gate_ca_bundle_certificates', help: 'CAs that the webhook configuration trusts.', registers }),
-    lastError: new Gauge({ name: 'gpu_gate_certificate_last_error_timestamp_seconds', help: 'When a step last failed.', registers }),
+    notAfter: new Gauge({
+      name: 'gpu_gate_certificate_not_after_seconds',
+      help: 'When a certificate ends, seconds since the epoch.',
+      labelNames: ['certificate'],
+      registers,
+    }),
+    rotations: new Counter({
+      name: 'gpu_gate_certificate_rotations_total',
+      help: 'Steps of making and replacing certificates.',
+      labelNames: ['kind', 'result'],
+      registers,
+    }),
+    bundle: new Gauge({
+      name: 'gpu_gate_ca_bundle_certificates',
+      help: 'CAs that the webhook configuration trusts.',
+      registers,
+    }),
+    lastError: new Gauge({
+      name: 'gpu_gate_certificate_last_error_timestamp_seconds',
+      help: 'When a step last failed.',
+      registers,
+    }),
   };
 }
 
@@ -42,14 +67,20 @@ const OPAQUE = 'Opaque';
 /** A CA of which certificate and key are there and match. */
 const readCa = (data: Readonly<Record<string, string>>, prefix: string): CertFacts | undefined => {
   const cert = readCert(data[`${prefix}.crt`]);
-  return cert !== undefined && cert.isCa && keyMatches({ cert: cert.pem, key: data[`${prefix}.key`] }) ? cert : undefined;
+  return cert !== undefined && cert.isCa && keyMatches({ cert: cert.pem, key: data[`${prefix}.key`] })
+    ? cert
+    : undefined;
 };
 const readLeaf = (stored: Stored): CertFacts | undefined => {
   const cert = readCert(stored.data['tls.crt']);
   return cert !== undefined && keyMatches({ cert: cert.pem, key: stored.data['tls.key'] }) ? cert : undefined;
 };
-const pairOf = (data: Readonly<Record<string, string>>, prefix: string): KeyPair => ({ cert: data[`${prefix}.crt`] ?? '', key: data[`${prefix}.key`] ?? '' });
-const without = (data: Readonly<Record<string, string>>, ...keys: string[]): Record<string, string> => Object.fromEntries(Object.entries(data).filter(([key]) => !keys.includes(key)));
+const pairOf = (data: Readonly<Record<string, string>>, prefix: string): KeyPair => ({
+  cert: data[`${prefix}.crt`] ?? '',
+  key: data[`${prefix}.key`] ?? '',
+});
+const without = (data: Readonly<Record<string, string>>, ...keys: string[]): Record<string, string> =>
+  Object.fromEntries(Object.entries(data).filter(([key]) => !keys.includes(key)));
 
 export class CertKeeper {
   readonly #options: KeeperOptions;
@@ -113,7 +144,12 @@ export class CertKeeper {
     return true;
   }
 
-  async #take(step: Exclude<Step, { kind: 'wait' }>, ca: CaState, caStored: Stored, leafStored: Stored): Promise<boolean> {
+  async #take(
+    step: Exclude<Step, { kind: 'wait' }>,
+    ca: CaState,
+    caStored: Stored,
+    leafStored: Stored,
+  ): Promise<boolean> {
     const { store, now, certLife, caLife, webhookSans } = this.#options;
     const at = now();
     const { data } = caStored;
@@ -123,11 +159,21 @@ export class CertKeeper {
         // What may still be served was signed by the CA before: it stays trusted until the new leaf is out.
         const before = ca.current ?? readCert(leafStored.data['ca.crt']);
         const old = before === undefined ? {} : { 'old.crt': before.pem, 'old.switched': String(at) };
-        return store.writeSecret(CA_SECRET, OPAQUE, { ...extenderPart(data), 'ca.crt': fresh.cert, 'ca.key': fresh.key, ...old }, caStored);
+        return store.writeSecret(
+          CA_SECRET,
+          OPAQUE,
+          { ...extenderPart(data), 'ca.crt': fresh.cert, 'ca.key': fresh.key, ...old },
+          caStored,
+        );
       }
       case 'make-next-ca': {
         const fresh = await issueCa('gpu-gate webhook CA', caLife, at);
-        return store.writeSecret(CA_SECRET, OPAQUE, { ...data, 'next.crt': fresh.cert, 'next.key': fresh.key }, caStored);
+        return store.writeSecret(
+          CA_SECRET,
+          OPAQUE,
+          { ...data, 'next.crt': fresh.cert, 'next.key': fresh.key },
+          caStored,
+        );
       }
       case 'publish': {
         const written = await store.writeCaBundle(step.bundle.map((cert) => cert.pem).join(''));
@@ -136,15 +182,32 @@ export class CertKeeper {
       }
       case 'issue-leaf': {
         const signer = pairOf(data, step.by === 'next' ? 'next' : 'ca');
-        const leaf = await issueLeaf(signer, { name: webhookSans[0] ?? 'gpu-gate-webhook', sans: webhookSans, usage: 'server', life: certLife }, at);
-        const bundle = bundleOf(ca, at).map((cert) => cert.pem).join('');
-        return store.writeSecret(WEBHOOK_SECRET, TLS, { 'tls.crt': leaf.cert, 'tls.key': leaf.key, 'ca.crt': bundle }, leafStored);
+        const leaf = await issueLeaf(
+          signer,
+          { name: webhookSans[0] ?? 'gpu-gate-webhook', sans: webhookSans, usage: 'server', life: certLife },
+          at,
+        );
+        const bundle = bundleOf(ca, at)
+          .map((cert) => cert.pem)
+          .join('');
+        return store.writeSecret(
+          WEBHOOK_SECRET,
+          TLS,
+          { 'tls.crt': leaf.cert, 'tls.key': leaf.key, 'ca.crt': bundle },
+          leafStored,
+        );
       }
       case 'promote-next':
         return store.writeSecret(
           CA_SECRET,
           OPAQUE,
-          { ...extenderPart(data), 'ca.crt': data['next.crt'] ?? '', 'ca.key': data['next.key'] ?? '', 'old.crt': data['ca.crt'] ?? '', 'old.switched': String(at) },
+          {
+            ...extenderPart(data),
+            'ca.crt': data['next.crt'] ?? '',
+            'ca.key': data['next.key'] ?? '',
+            'old.crt': data['ca.crt'] ?? '',
+            'old.switched': String(at),
+          },
           caStored,
         );
       case 'drop-old':
@@ -159,9 +222,17 @@ export class CertKeeper {
     let caStored = await store.secret(CA_SECRET);
     let ca = readCa(caStored.data, 'extender-ca');
     if (ca === undefined || at >= ca.to) {
-      log.info('certificate step', { step: 'make-extender-ca', because: ca === undefined ? 'there is no usable CA' : 'the CA has expired; restart the schedulers that use it' });
+      log.info('certificate step', {
+        step: 'make-extender-ca',
+        because: ca === undefined ? 'there is no usable CA' : 'the CA has expired; restart the schedulers that use it',
+      });
       const fresh = await issueCa('gpu-gate extender CA', extenderCaLife, at);
-      const done = await store.writeSecret(CA_SECRET, OPAQUE, { ...caStored.data, 'extender-ca.crt': fresh.cert, 'extender-ca.key': fresh.key }, caStored);
+      const done = await store.writeSecret(
+        CA_SECRET,
+        OPAQUE,
+        { ...caStored.data, 'extender-ca.crt': fresh.cert, 'extender-ca.key': fresh.key },
+        caStored,
+      );
       metrics.rotations.inc({ kind: 'make-extender-ca', result: done ? 'ok' : 'conflict' });
       if (!done) return;
       caStored = await store.secret(CA_SECRET);
@@ -173,10 +244,24 @@ export class CertKeeper {
     const leafStored = await store.secret(EXTENDER_SECRET);
     const leaf = readLeaf(leafStored);
     if (leaf !== undefined) metrics.notAfter.set({ certificate: 'extender' }, leaf.to / 1000);
-    const good = leaf !== undefined && at < renewalOf(leaf) && leaf.from <= at && leaf.signedBy(ca) && extenderSans.every((san) => leaf.sans.includes(san));
+    const good =
+      leaf !== undefined &&
+      at < renewalOf(leaf) &&
+      leaf.from <= at &&
+      leaf.signedBy(ca) &&
+      extenderSans.every((san) => leaf.sans.includes(san));
     if (good) return;
-    const fresh = await issueLeaf(pairOf(caStored.data, 'extender-ca'), { name: extenderSans[0] ?? 'gpu-gate-extender', sans: extenderSans, usage: 'server', life: certLife }, at);
-    const done = await store.writeSecret(EXTENDER_SECRET, TLS, { 'tls.crt': fresh.cert, 'tls.key': fresh.key, 'ca.crt': ca.pem }, leafStored);
+    const fresh = await issueLeaf(
+      pairOf(caStored.data, 'extender-ca'),
+      { name: extenderSans[0] ?? 'gpu-gate-extender', sans: extenderSans, usage: 'server', life: certLife },
+      at,
+    );
+    const done = await store.writeSecret(
+      EXTENDER_SECRET,
+      TLS,
+      { 'tls.crt': fresh.cert, 'tls.key': fresh.key, 'ca.crt': ca.pem },
+      leafStored,
+    );
     metrics.rotations.inc({ kind: 'issue-extender-leaf', result: done ? 'ok' : 'conflict' });
   }
 }
@@ -184,7 +269,8 @@ export class CertKeeper {
 const extenderPart = (data: Readonly<Record<string, string>>): Record<string, string> =>
   Object.fromEntries(Object.entries(data).filter(([key]) => key.startsWith('extender-ca.')));
 
-const numberOf = (text: string | undefined): number | undefined => (text === undefined || !Number.isFinite(Number(text)) ? undefined : Number(text));
+const numberOf = (text: string | undefined): number | undefined =>
+  text === undefined || !Number.isFinite(Number(text)) ? undefined : Number(text);
 
 /** Fingerprints that every entry trusts; an entry without a bundle makes it none. */
 const commonOf = (bundles: readonly string[]): readonly string[] => {

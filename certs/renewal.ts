@@ -38,10 +38,12 @@ export type Step =
 /** Two thirds of a certificate's life. */
 export const renewalOf = (cert: CertFacts): number => cert.from + ((cert.to - cert.from) * 2) / 3;
 
-const usable = (cert: CertFacts | undefined, now: number): cert is CertFacts => cert !== undefined && cert.from <= now && now < cert.to;
+const usable = (cert: CertFacts | undefined, now: number): cert is CertFacts =>
+  cert !== undefined && cert.from <= now && now < cert.to;
 
 /** The CAs that clients must trust now: whoever may have signed what is served. */
-export const bundleOf = (ca: CaState, now: number): readonly CertFacts[] => [ca.current, ca.next, ca.old].filter((cert) => usable(cert, now));
+export const bundleOf = (ca: CaState, now: number): readonly CertFacts[] =>
+  [ca.current, ca.next, ca.old].filter((cert) => usable(cert, now));
 
 type Rule = (input: RenewalInput) => Step | undefined;
 
@@ -56,7 +58,16 @@ const bundleNotTrusted: Rule = ({ ca, trusted, now }) => {
   if (trusted === undefined) return undefined;
   const bundle = bundleOf(ca, now);
   const same = bundle.length === trusted.length && bundle.every((cert) => trusted.includes(cert.fingerprint));
-  return same ? undefined : { kind: 'publish', bundle, because: trusted.length === 0 ? 'the webhook configuration trusts no CA' : 'the webhook configuration trusts other CAs' };
+  return same
+    ? undefined
+    : {
+        kind: 'publish',
+        bundle,
+        because:
+          trusted.length === 0
+            ? 'the webhook configuration trusts no CA'
+            : 'the webhook configuration trusts other CAs',
+      };
 };
 
 const leafUnusable: Rule = ({ ca, leaf, sans, now }) => {
@@ -64,7 +75,8 @@ const leafUnusable: Rule = ({ ca, leaf, sans, now }) => {
   if (leaf === undefined) return { kind: 'issue-leaf', by, because: 'there is no usable certificate' };
   if (now >= leaf.to) return { kind: 'issue-leaf', by, because: 'the certificate has expired' };
   if (leaf.from > now) return { kind: 'issue-leaf', by, because: 'the certificate is not valid yet' };
-  if (!sans.every((san) => leaf.sans.includes(san))) return { kind: 'issue-leaf', by, because: 'the certificate lacks a name' };
+  if (!sans.every((san) => leaf.sans.includes(san)))
+    return { kind: 'issue-leaf', by, because: 'the certificate lacks a name' };
   const signer = bundleOf(ca, now).find((cert) => leaf.signedBy(cert));
   return signer === undefined ? { kind: 'issue-leaf', by, because: 'the certificate is of a foreign CA' } : undefined;
 };
@@ -84,9 +96,14 @@ const oldOutlived: Rule = ({ ca, grace, now }) => {
 };
 
 const caAged: Rule = ({ ca, now }) =>
-  ca.current !== undefined && ca.next === undefined && ca.old === undefined && now >= renewalOf(ca.current) ? { kind: 'make-next-ca', because: 'two thirds of the life of the CA are over' } : undefined;
+  ca.current !== undefined && ca.next === undefined && ca.old === undefined && now >= renewalOf(ca.current)
+    ? { kind: 'make-next-ca', because: 'two thirds of the life of the CA are over' }
+    : undefined;
 
-const leafAged: Rule = ({ leaf, now }) => (leaf !== undefined && now >= renewalOf(leaf) ? { kind: 'issue-leaf', by: 'current', because: 'two thirds of its life are over' } : undefined);
+const leafAged: Rule = ({ leaf, now }) =>
+  leaf !== undefined && now >= renewalOf(leaf)
+    ? { kind: 'issue-leaf', by: 'current', because: 'two thirds of its life are over' }
+    : undefined;
 
 const RULES: readonly Rule[] = [caMissing, bundleNotTrusted, leafUnusable, nextOverlaps, oldOutlived, caAged, leafAged];
 
@@ -97,6 +114,10 @@ export function nextStep(input: RenewalInput): Step {
     if (step !== undefined) return step;
   }
   const { ca, leaf, grace } = input;
-  const dates = [ca.current === undefined ? undefined : renewalOf(ca.current), leaf === undefined ? undefined : renewalOf(leaf), ca.old === undefined ? undefined : (ca.switchedAt ?? 0) + grace];
+  const dates = [
+    ca.current === undefined ? undefined : renewalOf(ca.current),
+    leaf === undefined ? undefined : renewalOf(leaf),
+    ca.old === undefined ? undefined : (ca.switchedAt ?? 0) + grace,
+  ];
   return { kind: 'wait', until: Math.min(...dates.filter((date) => date !== undefined)) };
 }

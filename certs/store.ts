@@ -33,7 +33,9 @@ export interface CertStore {
 }
 
 const decode = (data: Readonly<Record<string, string>> | undefined): Record<string, string> =>
-  Object.fromEntries(Object.entries(data ?? {}).map(([key, value]) => [key, Buffer.from(value, 'base64').toString('utf8')]));
+  Object.fromEntries(
+    Object.entries(data ?? {}).map(([key, value]) => [key, Buffer.from(value, 'base64').toString('utf8')]),
+  );
 
 /** False for the outcomes that mean "look again". */
 const swapped = async (write: Promise<unknown>): Promise<boolean> => {
@@ -67,28 +69,51 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
       const body = {
         apiVersion: 'v1',
         kind: 'Secret',
-        metadata: { name, namespace, labels: { 'app.kubernetes.io/part-of': 'gpu-gate' }, ...(before.resourceVersion === undefined ? {} : { resourceVersion: before.resourceVersion }) },
+        metadata: {
+          name,
+          namespace,
+          labels: { 'app.kubernetes.io/part-of': 'gpu-gate' },
+          ...(before.resourceVersion === undefined ? {} : { resourceVersion: before.resourceVersion }),
+        },
         type,
-        data: Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')])),
+        data: Object.fromEntries(
+          Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')]),
+        ),
       };
-      return swapped(before.resourceVersion === undefined ? kube.request('POST', secrets, { body }) : kube.request('PUT', `${secrets}/${name}`, { body }));
+      return swapped(
+        before.resourceVersion === undefined
+          ? kube.request('POST', secrets, { body })
+          : kube.request('PUT', `${secrets}/${name}`, { body }),
+      );
     },
     async writeConfigMap(name, data) {
       try {
-        const present = await kube.request<{ metadata: { resourceVersion: string }; data?: Record<string, string> }>('GET', `${configMaps}/${name}`);
+        const present = await kube.request<{ metadata: { resourceVersion: string }; data?: Record<string, string> }>(
+          'GET',
+          `${configMaps}/${name}`,
+        );
         if (JSON.stringify(present.data) === JSON.stringify(data)) return;
         guard();
         await swapped(kube.request('PUT', `${configMaps}/${name}`, { body: { ...present, data } }));
       } catch (error) {
         if (!isNotFound(error)) throw error;
         guard();
-        await swapped(kube.request('POST', configMaps, { body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace }, data } }));
+        await swapped(
+          kube.request('POST', configMaps, {
+            body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace }, data },
+          }),
+        );
       }
     },
     async caBundles() {
       try {
         const raw = await kube.request<RawSecret>('GET', WEBHOOKS);
-        return new Map((raw.webhooks ?? []).map((entry) => [entry.name, Buffer.from(entry.clientConfig.caBundle ?? '', 'base64').toString('utf8')]));
+        return new Map(
+          (raw.webhooks ?? []).map((entry) => [
+            entry.name,
+            Buffer.from(entry.clientConfig.caBundle ?? '', 'base64').toString('utf8'),
+          ]),
+        );
       } catch (error) {
         if (isNotFound(error)) return undefined;
         throw error;
@@ -98,7 +123,10 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
       const raw = await kube.request<RawSecret>('GET', WEBHOOKS);
       guard();
       const encoded = Buffer.from(bundle).toString('base64');
-      const webhooks = (raw.webhooks ?? []).map((entry) => ({ ...entry, clientConfig: { ...entry.clientConfig, caBundle: encoded } }));
+      const webhooks = (raw.webhooks ?? []).map((entry) => ({
+        ...entry,
+        clientConfig: { ...entry.clientConfig, caBundle: encoded },
+      }));
       return swapped(kube.request('PUT', WEBHOOKS, { body: { ...raw, webhooks } }));
     },
   };

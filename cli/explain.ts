@@ -33,7 +33,11 @@ export async function explain(args: ExplainArgs, print: (text: string) => void):
     print(args.output === 'json' ? `${JSON.stringify(explanation, undefined, 2)}\n` : explanationText(explanation));
     return 0;
   } catch (error) {
-    print(isNotFound(error) ? `not found: ${explainError(error)}; is the pod's name right, its namespace (-n), and is gpu-gate installed?\n` : `${explainError(error)}\n`);
+    print(
+      isNotFound(error)
+        ? `not found: ${explainError(error)}; is the pod's name right, its namespace (-n), and is gpu-gate installed?\n`
+        : `${explainError(error)}\n`,
+    );
     return 1;
   }
 }

@@ -70,8 +70,6 @@ export const NFD_PREFIX = 'feature.node.kubernetes.io/';
 /** NVIDIA's own installer marks nodes with labels below this prefix. */
 export const GPU_OPERATOR_DEPLOY_PREFIX = 'nvidia.com/gpu.deploy.';
 
-export const API_GROUP = 'gpu-gate.dev';
-export const API_VERSION = 'gpu-gate.dev/v1alpha1';
 export const POLICIES_PATH = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 /** The policy that pods without a `gpu-gate.dev/policy` annotation use. */
 export const DEFAULT_POLICY = 'default';

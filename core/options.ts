@@ -1,7 +1,7 @@
 // Every option of the program: one table gives flag, environment variable, default, parser and help. Parsing returns all
 // problems at once, so that nobody mends a Deployment one crash at a time.
 
-export const ROLES = ['webhook', 'extender', 'reconciler', 'certs'] as const;
+const ROLES = ['webhook', 'extender', 'reconciler', 'certs'] as const;
 export type Role = (typeof ROLES)[number];
 
 interface Parsed<T> {
@@ -18,30 +18,52 @@ interface Option<T> {
 
 const text = (value: string): Parsed<string> => ({ value });
 const name = (value: string): Parsed<string> =>
-  /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(value) ? { value } : { problem: `${JSON.stringify(value)} is no Kubernetes name: lower-case letters, digits and '-'` };
+  /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(value)
+    ? { value }
+    : { problem: `${JSON.stringify(value)} is no Kubernetes name: lower-case letters, digits and '-'` };
 const port = (value: string): Parsed<number> =>
-  /^\d{1,5}$/.test(value) && Number(value) <= 65_535 ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is no port: write a number from 0 to 65535` };
+  /^\d{1,5}$/.test(value) && Number(value) <= 65_535
+    ? { value: Number(value) }
+    : { problem: `${JSON.stringify(value)} is no port: write a number from 0 to 65535` };
 const duration =
   (least: number) =>
   (value: string): Parsed<number> => {
     const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value);
     const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
     const ms = match === null ? Number.NaN : Number(match[1]) * (units[match[2] ?? ''] ?? Number.NaN);
-    return ms >= least ? { value: ms } : { problem: `${JSON.stringify(value)} is no duration of at least ${least} ms: write one such as 15s, 5m, 1h or 90d` };
+    return ms >= least
+      ? { value: ms }
+      : {
+          problem: `${JSON.stringify(value)} is no duration of at least ${least} ms: write one such as 15s, 5m, 1h or 90d`,
+        };
   };
 const oneOf =
   <T extends string>(...values: readonly T[]) =>
   (value: string): Parsed<T> => {
     const found = values.find((v) => v === value);
-    return found === undefined ? { problem: `${JSON.stringify(value)} is none of ${values.join(', ')}` } : { value: found };
+    return found === undefined
+      ? { problem: `${JSON.stringify(value)} is none of ${values.join(', ')}` }
+      : { value: found };
   };
 const roles = (value: string): Parsed<readonly Role[]> => {
   const given = value.split(',').map((part) => part.trim());
   const unknown = given.filter((part) => !ROLES.some((role) => role === part));
-  return unknown.length === 0 ? { value: ROLES.filter((role) => given.includes(role)) } : { problem: `${JSON.stringify(unknown.join(','))} is none of ${ROLES.join(', ')}` };
+  return unknown.length === 0
+    ? { value: ROLES.filter((role) => given.includes(role)) }
+    : { problem: `${JSON.stringify(unknown.join(','))} is none of ${ROLES.join(', ')}` };
 };
-const list = (value: string): Parsed<readonly string[]> => ({ value: value.split(',').map((part) => part.trim()).filter((part) => part !== '') });
-const option = <T>(flag: string, otherwise: string, parse: (value: string) => Parsed<T>, help: string): Option<T> => ({ flag, otherwise, parse, help });
+const list = (value: string): Parsed<readonly string[]> => ({
+  value: value
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== ''),
+});
+const option = <T>(flag: string, otherwise: string, parse: (value: string) => Parsed<T>, help: string): Option<T> => ({
+  flag,
+  otherwise,
+  parse,
+  help,
+});
 
 /** The table. Keys are the names in the parsed Options; flags are `--like-this`, variables `GPU_GATE_LIKE_THIS`. */
 export const OPTIONS = {
@@ -49,21 +71,46 @@ export const OPTIONS = {
   kubeconfig: option('kubeconfig', '', text, 'path of a kubeconfig; empty: the ServiceAccount of the pod'),
   namespace: option('namespace', 'gpu-gate', name, 'namespace of gpu-gate itself'),
   operandNamespace: option('operand-namespace', 'gpu-gate-operands', name, 'namespace of operands and validation pods'),
-  excludedNamespaces: option('excluded-namespaces', 'kube-system', list, 'namespaces that are never injected, besides our own two'),
+  excludedNamespaces: option(
+    'excluded-namespaces',
+    'kube-system',
+    list,
+    'namespaces that are never injected, besides our own two',
+  ),
   bindAddress: option('bind-address', '', text, 'address to listen on; empty: all'),
   webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
   extenderPort: option('extender-port', '8444', port, 'port of /filter, /prioritize, /preempt'),
   metricsPort: option('metrics-port', '9090', port, 'port of /metrics, /healthz, /readyz'),
   leaseName: option('lease-name', 'gpu-gate-reconciler', name, 'Lease of the leader election'),
   leaseDuration: option('lease-duration', '15s', duration(500), 'how long a leader that went silent is still believed'),
-  notReadyGrace: option('not-ready-grace', '60s', duration(0), "how long a node may be not Ready before its proof is withdrawn"),
+  notReadyGrace: option(
+    'not-ready-grace',
+    '60s',
+    duration(0),
+    'how long a node may be not Ready before its proof is withdrawn',
+  ),
   watchLimit: option('watch-limit', '150s', duration(1000), 'a watch silent for longer makes this replica not ready'),
   drain: option('drain', '10s', duration(0), 'how long a stop goes on serving after readiness failed'),
   certLife: option('cert-life', '90d', duration(10_000), 'life of serving certificates; renewed at two thirds'),
   caLife: option('ca-life', '1825d', duration(20_000), "life of the webhook's CA; renewed at two thirds"),
-  extenderCaLife: option('extender-ca-life', '3650d', duration(20_000), "life of the extender's CA, which schedulers read once"),
-  caOverlap: option('ca-overlap', '2m', duration(0), 'how long a new CA has been trusted before a certificate of it is served'),
-  caGrace: option('ca-grace', '10m', duration(0), 'how long an old CA stays in the bundle after the last certificate of it was replaced'),
+  extenderCaLife: option(
+    'extender-ca-life',
+    '3650d',
+    duration(20_000),
+    "life of the extender's CA, which schedulers read once",
+  ),
+  caOverlap: option(
+    'ca-overlap',
+    '2m',
+    duration(0),
+    'how long a new CA has been trusted before a certificate of it is served',
+  ),
+  caGrace: option(
+    'ca-grace',
+    '10m',
+    duration(0),
+    'how long an old CA stays in the bundle after the last certificate of it was replaced',
+  ),
   certCheck: option('cert-check', '5s', duration(100), 'how often certificates are checked against the wall clock'),
   certSource: option('cert-source', 'self', oneOf('self', 'cert-manager'), 'who makes the certificates'),
   certExtraSans: option('cert-extra-sans', '', list, 'further names or addresses in the serving certificates'),
@@ -76,7 +123,10 @@ export type Options = { readonly [K in keyof Table]: Table[K] extends Option<inf
 export const variableOf = (flag: string): string => `GPU_GATE_${flag.toUpperCase().replaceAll('-', '_')}`;
 
 /** Kubernetes itself sets GPU_GATE_WEBHOOK_PORT=tcp://… and the like in pods beside Services of our name. */
-const isServiceLink = (key: string, value: string | undefined): boolean => /_SERVICE_(HOST|PORT)/.test(key) || /_PORT_\d+_/.test(key) || (key.endsWith('_PORT') && value?.startsWith('tcp://') === true);
+const isServiceLink = (key: string, value: string | undefined): boolean =>
+  /_SERVICE_(HOST|PORT)/.test(key) ||
+  /_PORT_\d+_/.test(key) ||
+  (key.endsWith('_PORT') && value?.startsWith('tcp://') === true);
 
 /** Arguments and environment → options, or every problem, one sentence each. Flags win over the environment. */
 export function parseOptions(
@@ -104,7 +154,12 @@ export function parseOptions(
   }
   const known = new Set(Object.values(OPTIONS).map((o) => variableOf(o.flag)));
   for (const [key, value] of Object.entries(env)) {
-    if (key.startsWith('GPU_GATE_') && !known.has(key) && !isServiceLink(key, value) && !key.startsWith('GPU_GATE_TEST_')) {
+    if (
+      key.startsWith('GPU_GATE_') &&
+      !known.has(key) &&
+      !isServiceLink(key, value) &&
+      !key.startsWith('GPU_GATE_TEST_')
+    ) {
       problems.push(`unknown environment variable ${key}: see --help`);
     }
   }

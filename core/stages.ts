@@ -19,9 +19,6 @@ export type State = (typeof STATES)[number];
 export const COMPONENTS = ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter', 'feature-discovery'] as const;
 export type Component = (typeof COMPONENTS)[number];
 
-/** The components that gate a stage; the others gate nothing. */
-export const GATING = ['toolkit', 'driver', 'device-plugin'] as const satisfies readonly Component[];
-
 /** `app.kubernetes.io/component` values of operand and validation pods. */
 export const POD_COMPONENT = {
   toolkit: 'container-toolkit',

@@ -47,22 +47,36 @@ export function explainPod(input: ExplainInput): Explanation {
   const ask = askOf(pod, policies, input.operandNamespace);
   // An auditing policy is asked as if it enforced, so that one sees what is to come.
   const policy = policies.get(pod.metadata?.annotations?.['gpu-gate.dev/policy'] ?? 'default');
-  const gate = ask.kind === 'gate' ? ask : ask.kind === 'pass' && ask.because === 'auditing' && policy !== undefined ? { kind: 'gate' as const, policy, minDriver: undefined, cuda: [] } : undefined;
+  const gate =
+    ask.kind === 'gate'
+      ? ask
+      : ask.kind === 'pass' && ask.because === 'auditing' && policy !== undefined
+        ? { kind: 'gate' as const, policy, minDriver: undefined, cuda: [] }
+        : undefined;
   const rows = nodes.map((node): Row => {
     const condition = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
-    const because = ask.kind === 'refuse' ? ask.because : gate === undefined ? undefined : refusal(gate, nodeFacts(node));
+    const because =
+      ask.kind === 'refuse' ? ask.because : gate === undefined ? undefined : refusal(gate, nodeFacts(node));
     return {
       node: node.metadata.name,
       state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-'),
       verdict: because === undefined ? 'open' : 'refused',
       reason: because ?? '',
       since: because === undefined ? '' : (condition?.lastTransitionTime ?? ''),
-      next: because === undefined ? '' : (condition?.message ?? (isOurs(node) ? '' : `kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`)),
+      next:
+        because === undefined
+          ? ''
+          : (condition?.message ??
+            (isOurs(node) ? '' : `kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`)),
     };
   });
   const open = rows.filter((row) => row.verdict === 'open').length;
   const summary =
-    ask.kind === 'refuse' ? ask.because : ask.kind === 'pass' ? SUMMARY[ask.because] : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
+    ask.kind === 'refuse'
+      ? ask.because
+      : ask.kind === 'pass'
+        ? SUMMARY[ask.because]
+        : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
   return { pod: name, summary, webhook: webhookDid(pod), rows };
 }
 
@@ -70,7 +84,11 @@ function webhookDid(pod: RawPod): string {
   const text = pod.metadata?.annotations?.[INJECTION];
   if (text === undefined) return 'the webhook did not inject this pod';
   try {
-    const record = JSON.parse(text) as { policy?: string; injected?: string[]; skipped?: { what: string; because: string }[] };
+    const record = JSON.parse(text) as {
+      policy?: string;
+      injected?: string[];
+      skipped?: { what: string; because: string }[];
+    };
     const skipped = (record.skipped ?? []).map(({ what, because }) => `${what} (${because})`);
     return `the webhook injected ${(record.injected ?? []).join(', ') || 'nothing'} by policy ${record.policy ?? '?'}${skipped.length === 0 ? '' : `; left out: ${skipped.join(', ')}`}`;
   } catch {
@@ -84,11 +102,23 @@ const GROUP_ABOVE = 20;
 /** The explanation as a table. */
 export function explanationText(explanation: Explanation): string {
   const grouped = explanation.rows.length > GROUP_ABOVE ? group(explanation.rows) : explanation.rows;
-  const header = { node: 'NODE', state: 'STATE', verdict: 'VERDICT', reason: 'REASON', since: 'SINCE', next: 'WHAT NEXT' };
+  const header = {
+    node: 'NODE',
+    state: 'STATE',
+    verdict: 'VERDICT',
+    reason: 'REASON',
+    since: 'SINCE',
+    next: 'WHAT NEXT',
+  };
   const columns = ['node', 'state', 'verdict', 'reason', 'since', 'next'] as const;
   const lines = [header, ...grouped];
   const widths = columns.map((column) => Math.max(...lines.map((line) => line[column].length)));
-  const table = lines.map((line) => columns.map((column, i) => (column === 'next' ? line[column] : line[column].padEnd(widths[i] ?? 0))).join('  ').trimEnd());
+  const table = lines.map((line) =>
+    columns
+      .map((column, i) => (column === 'next' ? line[column] : line[column].padEnd(widths[i] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  );
   return [`pod ${explanation.pod}: ${explanation.summary}`, explanation.webhook, '', ...table, ''].join('\n');
 }
 
@@ -100,7 +130,12 @@ const group = (rows: readonly Row[]): Row[] => {
   }
   return [...groups.values()].map((members) => {
     const [first] = members;
-    if (first === undefined || members.length === 1) return first ?? { node: '', state: '', verdict: 'open', reason: '', since: '', next: '' };
-    return { ...first, node: `${members.length} nodes, such as ${first.node}`, since: members.map((row) => row.since).toSorted()[0] ?? '' };
+    if (first === undefined || members.length === 1)
+      return first ?? { node: '', state: '', verdict: 'open', reason: '', since: '', next: '' };
+    return {
+      ...first,
+      node: `${members.length} nodes, such as ${first.node}`,
+      since: members.map((row) => row.since).toSorted()[0] ?? '',
+    };
   });
 };

@@ -26,36 +26,47 @@ export function extenderApp(deps: ExtenderDeps): Express {
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
-  const serve = (verb: Verb, answer: (body: unknown, view: View) => Answer) => async (request: Request, response: Response) => {
-    const body = await readBody(request, MAX_BODY);
-    if (!body.ok) return replyText(response, body.status, body.because);
-    const began = performance.now();
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(body.bytes.toString('utf8'));
-    } catch {
-      deps.metrics.calls.inc({ verb, result: 'malformed' });
-      return replyText(response, 400, 'the body is not JSON');
-    }
-    const view = deps.view();
-    const { body: text, result } = view === undefined ? { body: encodeError('node states are not loaded yet, the pod is tried again'), result: 'error' as const } : answer(parsed, view);
-    deps.metrics.calls.inc({ verb, result });
-    reply(response, 200, 'application/json', text);
-    deps.metrics.duration.observe({ verb }, (performance.now() - began) / 1000);
-  };
-  app.post('/filter', serve('filter', (body, view) => answerFilter(body, view, deps.metrics)));
+  const serve =
+    (verb: Verb, answer: (body: unknown, view: View) => Answer) => async (request: Request, response: Response) => {
+      const body = await readBody(request, MAX_BODY);
+      if (!body.ok) return replyText(response, body.status, body.because);
+      const began = performance.now();
+      let parsed: unknown;
+      try {
+        parsed = JSON.parse(body.bytes.toString('utf8'));
+      } catch {
+        deps.metrics.calls.inc({ verb, result: 'malformed' });
+        return replyText(response, 400, 'the body is not JSON');
+      }
+      const view = deps.view();
+      const { body: text, result } =
+        view === undefined
+          ? { body: encodeError('node states are not loaded yet, the pod is tried again'), result: 'error' as const }
+          : answer(parsed, view);
+      deps.metrics.calls.inc({ verb, result });
+      reply(response, 200, 'application/json', text);
+      deps.metrics.duration.observe({ verb }, (performance.now() - began) / 1000);
+    };
+  app.post(
+    '/filter',
+    serve('filter', (body, view) => answerFilter(body, view, deps.metrics)),
+  );
   app.post(
     '/prioritize',
     serve('prioritize', (body, view) => {
       const decoded = decodeArgs(body);
-      return decoded.ok ? { body: JSON.stringify(prioritize(decoded.args, view, deps.now())), result: 'ok' } : { body: '[]', result: 'error' };
+      return decoded.ok
+        ? { body: JSON.stringify(prioritize(decoded.args, view, deps.now())), result: 'ok' }
+        : { body: '[]', result: 'error' };
     }),
   );
   app.post(
     '/preempt',
     serve('preempt', (body, view) => {
       const decoded = decodePreemption(body);
-      return decoded.ok ? { body: encodePreemption(preempt(decoded.args, view)), result: 'ok' } : { body: encodePreemption(new Map()), result: 'error' };
+      return decoded.ok
+        ? { body: encodePreemption(preempt(decoded.args, view)), result: 'ok' }
+        : { body: encodePreemption(new Map()), result: 'error' };
     }),
   );
   app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /filter, /prioritize and /preempt here'));
@@ -67,7 +78,8 @@ function answerFilter(body: unknown, view: View, metrics: ExtenderMetrics): Answ
   if (!decoded.ok) return { body: encodeError(decoded.because), result: 'error' };
   const { ask, result } = filter(decoded.args, view);
   metrics.nodes.observe(decoded.args.names.length);
-  if (result.passed.length > 0) metrics.verdicts.inc({ verdict: 'pass', reason: ask.kind === 'pass' ? ask.because : '' }, result.passed.length);
+  if (result.passed.length > 0)
+    metrics.verdicts.inc({ verdict: 'pass', reason: ask.kind === 'pass' ? ask.because : '' }, result.passed.length);
   const counts = new Map<string, number>();
   for (const reason of result.refused.values()) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   for (const [reason, count] of counts) metrics.verdicts.inc({ verdict: 'refuse', reason: reasonLabel(reason) }, count);

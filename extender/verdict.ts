@@ -30,7 +30,7 @@ export function nodeFacts(node: NodeView): NodeFacts {
   };
 }
 
-export const REASONS = {
+const REASONS = {
   unknown: 'GPU state not known yet',
   unmanaged: 'node not opted in to gpu-gate',
   otherPolicy: 'other GPU policy',
@@ -43,11 +43,20 @@ export const REASONS = {
 export type Ask =
   /** Every node passes, for the reason given; `policy`: what it would have asked, were that policy to enforce. */
   | { readonly kind: 'pass'; readonly because: 'validation-pod' | 'no-gpu' | 'no-policy' | 'suspended' | 'auditing' }
-  | { readonly kind: 'gate'; readonly policy: GpuPolicy; readonly minDriver: string | undefined; readonly cuda: readonly CudaClause[] }
+  | {
+      readonly kind: 'gate';
+      readonly policy: GpuPolicy;
+      readonly minDriver: string | undefined;
+      readonly cuda: readonly CudaClause[];
+    }
   | { readonly kind: 'refuse'; readonly because: string };
 
 /** One alternative of NVIDIA_REQUIRE_CUDA: all of its limits must hold. */
-export type CudaClause = readonly { readonly what: 'cuda' | 'driver'; readonly operator: string; readonly version: string }[];
+export type CudaClause = readonly {
+  readonly what: 'cuda' | 'driver';
+  readonly operator: string;
+  readonly version: string;
+}[];
 
 /** Reads NVIDIA_REQUIRE_CUDA as the container toolkit documents it: a space is OR, a comma AND. Conditions on anything but cuda and driver are left to the toolkit. */
 export function parseRequireCuda(text: string): readonly CudaClause[] {
@@ -57,7 +66,9 @@ export function parseRequireCuda(text: string): readonly CudaClause[] {
     .map((part) =>
       part.split(',').flatMap((limit) => {
         const match = /^(cuda|driver)(>=|<=|!=|=|>|<)(\d+(?:\.\d+)*)$/.exec(limit);
-        return match === null ? [] : [{ what: match[1] as 'cuda' | 'driver', operator: match[2] ?? '', version: match[3] ?? '' }];
+        return match === null
+          ? []
+          : [{ what: match[1] as 'cuda' | 'driver', operator: match[2] ?? '', version: match[3] ?? '' }];
       }),
     );
 }
@@ -80,21 +91,35 @@ const holds = (comparison: number, operator: string): boolean => {
 };
 
 /** What this pod asks, once per call. */
-export function askOf(pod: RawPod, policies: { get(name: string): GpuPolicy | undefined }, operandNamespace: string): Ask {
+export function askOf(
+  pod: RawPod,
+  policies: { get(name: string): GpuPolicy | undefined },
+  operandNamespace: string,
+): Ask {
   const { labels, namespace } = pod.metadata ?? {};
   const component = labels?.[COMPONENT];
-  if (namespace === operandNamespace && labels?.[PART_OF] === PRODUCT && (component === 'driver-validation' || component === 'device-plugin-validation')) {
+  if (
+    namespace === operandNamespace &&
+    labels?.[PART_OF] === PRODUCT &&
+    (component === 'driver-validation' || component === 'device-plugin-validation')
+  ) {
     return { kind: 'pass', because: 'validation-pod' };
   }
   const read = wishesOf(pod);
   if (!read.ok) return { kind: 'refuse', because: read.because };
   const policy = policies.get(read.wishes.policy ?? DEFAULT_POLICY);
-  if (gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']) === undefined) return { kind: 'pass', because: 'no-gpu' };
+  if (gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']) === undefined)
+    return { kind: 'pass', because: 'no-gpu' };
   if (policy === undefined) return { kind: 'pass', because: 'no-policy' };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
   if (!isEnforcing(policy)) return { kind: 'pass', because: 'auditing' };
   const containers = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])];
-  const required = containers.flatMap((container) => container.env?.filter((variable) => variable.name === 'NVIDIA_REQUIRE_CUDA').map((variable) => variable.value ?? '') ?? []);
+  const required = containers.flatMap(
+    (container) =>
+      container.env
+        ?.filter((variable) => variable.name === 'NVIDIA_REQUIRE_CUDA')
+        .map((variable) => variable.value ?? '') ?? [],
+  );
   return { kind: 'gate', policy, minDriver: read.wishes.minDriver, cuda: required.flatMap(parseRequireCuda) };
 }
 
@@ -108,7 +133,9 @@ export function refusal(ask: Extract<Ask, { kind: 'gate' }>, node: NodeFacts | u
     if (node.driver === undefined) return REASONS.driverUnknown;
     if (compareVersions(node.driver, ask.minDriver) < 0) return REASONS.driverOld;
   }
-  return ask.cuda.length > 0 && !ask.cuda.some((clause) => clause.every((limit) => meets(limit, node))) ? REASONS.cudaOld : undefined;
+  return ask.cuda.length > 0 && !ask.cuda.some((clause) => clause.every((limit) => meets(limit, node)))
+    ? REASONS.cudaOld
+    : undefined;
 }
 
 /** A version that the proof does not know cannot be held against the pod: the toolkit checks it again at start. */

@@ -18,31 +18,36 @@ export interface PreemptionArgs {
 
 export type Decoded<T> = { readonly ok: true; readonly args: T } | { readonly ok: false; readonly because: string };
 
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /** ExtenderArgs of /filter and /prioritize. */
 export function decodeArgs(body: unknown): Decoded<ExtenderArgs> {
-  if (!isObject(body)) return { ok: false, because: 'the body is no ExtenderArgs object: only a kube-scheduler should call this' };
+  if (!isObject(body))
+    return { ok: false, because: 'the body is no ExtenderArgs object: only a kube-scheduler should call this' };
   const pod = body['Pod'];
   if (!isObject(pod)) return { ok: false, because: 'ExtenderArgs has no Pod' };
   const names = body['NodeNames'];
   if (Array.isArray(names)) {
-    if (!names.every((name) => typeof name === 'string')) return { ok: false, because: 'ExtenderArgs.NodeNames holds something that is no string' };
-    return { ok: true, args: { pod: pod as RawPod, names: names as string[], nodes: undefined } };
+    if (!names.every((name) => typeof name === 'string'))
+      return { ok: false, because: 'ExtenderArgs.NodeNames holds something that is no string' };
+    return { ok: true, args: { pod: pod, names: names, nodes: undefined } };
   }
   const list = isObject(body['Nodes']) ? body['Nodes']['items'] : undefined;
   if (!Array.isArray(list)) return { ok: false, because: 'ExtenderArgs has neither NodeNames nor Nodes' };
   const nodes = new Map<string, NodeView>();
   for (const node of list) {
-    if (!isObject(node) || !isObject(node['metadata']) || typeof node['metadata']['name'] !== 'string') return { ok: false, because: 'ExtenderArgs.Nodes holds a node without metadata.name' };
+    if (!isObject(node) || !isObject(node['metadata']) || typeof node['metadata']['name'] !== 'string')
+      return { ok: false, because: 'ExtenderArgs.Nodes holds a node without metadata.name' };
     nodes.set(node['metadata']['name'], node as unknown as NodeView);
   }
-  return { ok: true, args: { pod: pod as RawPod, names: [...nodes.keys()], nodes } };
+  return { ok: true, args: { pod: pod, names: [...nodes.keys()], nodes } };
 }
 
 /** ExtenderPreemptionArgs; victims come as whole pods or as UIDs. */
 export function decodePreemption(body: unknown): Decoded<PreemptionArgs> {
-  if (!isObject(body) || !isObject(body['Pod'])) return { ok: false, because: 'the body is no ExtenderPreemptionArgs with a Pod' };
+  if (!isObject(body) || !isObject(body['Pod']))
+    return { ok: false, because: 'the body is no ExtenderPreemptionArgs with a Pod' };
   const meta = body['NodeNameToMetaVictims'];
   const whole = body['NodeNameToVictims'];
   const source = isObject(meta) ? meta : isObject(whole) ? whole : {};
@@ -54,9 +59,12 @@ export function decodePreemption(body: unknown): Decoded<PreemptionArgs> {
       const uid = pod['UID'] ?? (isObject(pod['metadata']) ? pod['metadata']['uid'] : undefined);
       return typeof uid === 'string' ? [uid] : [];
     });
-    victims.set(node, { uids, violations: isObject(entry) && typeof entry['NumPDBViolations'] === 'number' ? entry['NumPDBViolations'] : 0 });
+    victims.set(node, {
+      uids,
+      violations: isObject(entry) && typeof entry['NumPDBViolations'] === 'number' ? entry['NumPDBViolations'] : 0,
+    });
   }
-  return { ok: true, args: { pod: body['Pod'] as RawPod, victims } };
+  return { ok: true, args: { pod: body['Pod'], victims } };
 }
 
 export interface FilterResult {
@@ -77,9 +85,21 @@ export function encodeFilter(result: FilterResult, nodes: ReadonlyMap<string, No
 }
 
 /** A readable error must come with status 200: the scheduler throws the body of any other away. */
-export const encodeError = (sentence: string): string => JSON.stringify({ Nodes: null, NodeNames: [], FailedNodes: {}, FailedAndUnresolvableNodes: {}, Error: `gpu-gate: ${sentence}` });
+export const encodeError = (sentence: string): string =>
+  JSON.stringify({
+    Nodes: null,
+    NodeNames: [],
+    FailedNodes: {},
+    FailedAndUnresolvableNodes: {},
+    Error: `gpu-gate: ${sentence}`,
+  });
 
 export const encodePreemption = (victims: PreemptionArgs['victims']): string =>
   JSON.stringify({
-    NodeNameToMetaVictims: Object.fromEntries([...victims].map(([node, { uids, violations }]) => [node, { Pods: uids.map((UID) => ({ UID })), NumPDBViolations: violations }])),
+    NodeNameToMetaVictims: Object.fromEntries(
+      [...victims].map(([node, { uids, violations }]) => [
+        node,
+        { Pods: uids.map((UID) => ({ UID })), NumPDBViolations: violations },
+      ]),
+    ),
   });

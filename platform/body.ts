@@ -1,7 +1,9 @@
 // Reads a request's body whole, up to a limit; and answers with a length, so that clients keep the connection.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
-export type Body = { readonly ok: true; readonly bytes: Buffer } | { readonly ok: false; readonly status: 413 | 400; readonly because: string };
+export type Body =
+  | { readonly ok: true; readonly bytes: Buffer }
+  | { readonly ok: false; readonly status: 413 | 400; readonly because: string };
 
 /** The body's bytes, or why there are none. A body over the limit is not read to its end. */
 export function readBody(request: IncomingMessage, limit: number): Promise<Body> {
@@ -17,7 +19,9 @@ export function readBody(request: IncomingMessage, limit: number): Promise<Body>
         request.pause();
       } else chunks.push(chunk);
     });
-    request.on('end', () => resolve({ ok: true, bytes: chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks) }));
+    request.on('end', () =>
+      resolve({ ok: true, bytes: chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks) }),
+    );
     request.on('error', () => resolve({ ok: false, status: 400, because: 'the body ended early' }));
     request.on('aborted', () => resolve({ ok: false, status: 400, because: 'the body ended early' }));
   });

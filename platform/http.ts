@@ -21,7 +21,10 @@ export interface ServerOptions {
   readonly portOption: string;
   readonly handler: RequestListener;
   /** Present: HTTPS; until `setTls` was called, handshakes fail. */
-  readonly tls?: { readonly material?: TlsMaterial; readonly client?: { readonly ca: string; readonly names: readonly string[] } };
+  readonly tls?: {
+    readonly material?: TlsMaterial;
+    readonly client?: { readonly ca: string; readonly names: readonly string[] };
+  };
   /** Default 10 s. */
   readonly headersTimeoutMs?: number;
 }
@@ -38,8 +41,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let closing = false;
   const handler: RequestListener = (request, response) => {
     const names = options.tls?.client?.names;
-    if (names !== undefined && !names.includes(String((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? ''))) {
-      response.writeHead(403, { 'content-type': 'text/plain', 'content-length': 38 }).end('this client certificate is not served\n');
+    if (
+      names !== undefined &&
+      !names.includes(String((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? ''))
+    ) {
+      response
+        .writeHead(403, { 'content-type': 'text/plain', 'content-length': 38 })
+        .end('this client certificate is not served\n');
       return;
     }
     if (closing) response.setHeader('connection', 'close');
@@ -53,7 +61,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
             minVersion: 'TLSv1.2',
             ALPNProtocols: ['http/1.1'],
             ...options.tls.material,
-            ...(options.tls.client === undefined ? {} : { requestCert: true, rejectUnauthorized: true, ca: options.tls.client.ca }),
+            ...(options.tls.client === undefined
+              ? {}
+              : { requestCert: true, rejectUnauthorized: true, ca: options.tls.client.ca }),
           },
           handler,
         );
@@ -65,14 +75,25 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) =>
-      reject(error.code === 'EADDRINUSE' ? new Error(`port ${options.port} is in use: choose another one with --${options.portOption}`) : new Error(`listening on port ${options.port}`, { cause: error })),
+      reject(
+        error.code === 'EADDRINUSE'
+          ? new Error(`port ${options.port} is in use: choose another one with --${options.portOption}`)
+          : new Error(`listening on port ${options.port}`, { cause: error }),
+      ),
     );
-    server.listen({ port: options.port, ...(options.host === undefined || options.host === '' ? {} : { host: options.host }) }, resolve);
+    server.listen(
+      { port: options.port, ...(options.host === undefined || options.host === '' ? {} : { host: options.host }) },
+      resolve,
+    );
   });
   return {
     port: (server.address() as AddressInfo).port,
     setTls(material) {
-      (server as HttpsServer).setSecureContext({ ...material, minVersion: 'TLSv1.2', ...(options.tls?.client === undefined ? {} : { ca: options.tls.client.ca }) });
+      (server as HttpsServer).setSecureContext({
+        ...material,
+        minVersion: 'TLSv1.2',
+        ...(options.tls?.client === undefined ? {} : { ca: options.tls.client.ca }),
+      });
     },
     close(graceMs) {
       closing = true;

@@ -7,8 +7,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
 
-export const JSON_TYPE = 'application/json';
-export const JSON_PATCH = 'application/json-patch+json';
+const JSON_TYPE = 'application/json';
 export const MERGE_PATCH = 'application/merge-patch+json';
 export const STRATEGIC_PATCH = 'application/strategic-merge-patch+json';
 /** JSON is valid YAML, so that server-side apply takes it. */
@@ -31,8 +30,6 @@ export const isNotFound = (error: unknown): boolean => hasStatus(error, 404);
 export const isConflict = (error: unknown): boolean => hasStatus(error, 409) && !isAlreadyExists(error);
 export const isAlreadyExists = (error: unknown): boolean => hasStatus(error, 409, 'AlreadyExists');
 export const isGone = (error: unknown): boolean => hasStatus(error, 410);
-export const isForbidden = (error: unknown): boolean => hasStatus(error, 403);
-export const isInvalid = (error: unknown): boolean => hasStatus(error, 422);
 
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
@@ -74,7 +71,9 @@ function loadConfig(options: KubeOptions): KubeConfig {
     try {
       readFileSync('/var/run/secrets/kubernetes.io/serviceaccount/token');
     } catch (error) {
-      throw new Error('no API server to talk to: give --kubeconfig PATH, or run in a pod with a ServiceAccount token', { cause: error });
+      throw new Error('no API server to talk to: give --kubeconfig PATH, or run in a pod with a ServiceAccount token', {
+        cause: error,
+      });
     }
     config.loadFromCluster();
     return config;
@@ -85,7 +84,8 @@ function loadConfig(options: KubeOptions): KubeConfig {
     throw new Error(`kubeconfig ${options.kubeconfig} cannot be read`, { cause: error });
   }
   if (options.context !== undefined) config.setCurrentContext(options.context);
-  if (config.getCurrentCluster() === null) throw new Error(`kubeconfig ${options.kubeconfig} names no current cluster: set current-context in it`);
+  if (config.getCurrentCluster() === null)
+    throw new Error(`kubeconfig ${options.kubeconfig} names no current cluster: set current-context in it`);
   return config;
 }
 
@@ -113,7 +113,14 @@ export function openKube(options: KubeOptions): Kube {
     return credentials;
   };
 
-  const open = async (method: Method, path: string, query: Query, headers: Record<string, string | number>, body: string | undefined, signal: AbortSignal): Promise<IncomingMessage> => {
+  const open = async (
+    method: Method,
+    path: string,
+    query: Query,
+    headers: Record<string, string | number>,
+    body: string | undefined,
+    signal: AbortSignal,
+  ): Promise<IncomingMessage> => {
     const auth = await authenticate();
     agent ??= new Agent({
       keepAlive: true,
@@ -136,7 +143,12 @@ export function openKube(options: KubeOptions): Kube {
           signal,
           ...(base.protocol === 'http:' ? {} : { agent: used }),
           ...(auth.auth === undefined || auth.auth === null ? {} : { auth: auth.auth }),
-          headers: { accept: JSON_TYPE, 'user-agent': options.userAgent, ...(auth.headers as Record<string, string> | undefined), ...headers },
+          headers: {
+            accept: JSON_TYPE,
+            'user-agent': options.userAgent,
+            ...(auth.headers as Record<string, string> | undefined),
+            ...headers,
+          },
         },
         resolve,
       );
@@ -146,19 +158,33 @@ export function openKube(options: KubeOptions): Kube {
     });
   };
 
-  const once = async (method: Method, path: string, call: CallOptions): Promise<{ status: number; text: string; retryAfter: number | undefined }> => {
+  const once = async (
+    method: Method,
+    path: string,
+    call: CallOptions,
+  ): Promise<{ status: number; text: string; retryAfter: number | undefined }> => {
     const timeout = AbortSignal.timeout(call.timeoutMs ?? 15_000);
     const signal = call.signal === undefined ? timeout : AbortSignal.any([call.signal, timeout]);
     const body = call.body === undefined ? undefined : JSON.stringify(call.body);
-    const headers = body === undefined ? {} : { 'content-type': call.contentType ?? JSON_TYPE, 'content-length': Buffer.byteLength(body) };
+    const headers =
+      body === undefined
+        ? {}
+        : { 'content-type': call.contentType ?? JSON_TYPE, 'content-length': Buffer.byteLength(body) };
     try {
       const response = await open(method, path, call.query ?? {}, headers, body, signal);
       const chunks: Buffer[] = [];
       for await (const chunk of response) chunks.push(chunk as Buffer);
       const retry = Number(response.headers['retry-after']);
-      return { status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString(), retryAfter: Number.isFinite(retry) ? retry : undefined };
+      return {
+        status: response.statusCode ?? 0,
+        text: Buffer.concat(chunks).toString(),
+        retryAfter: Number.isFinite(retry) ? retry : undefined,
+      };
     } catch (error) {
-      throw new Error(`API server ${server} not reached for ${method} ${path}${timeout.aborted ? ` within ${call.timeoutMs ?? 15_000} ms` : ''}`, { cause: error });
+      throw new Error(
+        `API server ${server} not reached for ${method} ${path}${timeout.aborted ? ` within ${call.timeoutMs ?? 15_000} ms` : ''}`,
+        { cause: error },
+      );
     }
   };
 

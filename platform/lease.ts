@@ -6,7 +6,13 @@ import type { Log } from './log.ts';
 
 interface LeaseObject {
   metadata: { name: string; namespace: string; resourceVersion?: string };
-  spec?: { holderIdentity?: string; leaseDurationSeconds?: number; acquireTime?: string; renewTime?: string; leaseTransitions?: number };
+  spec?: {
+    holderIdentity?: string;
+    leaseDurationSeconds?: number;
+    acquireTime?: string;
+    renewTime?: string;
+    leaseTransitions?: number;
+  };
 }
 
 export interface LeaseOptions {
@@ -68,7 +74,12 @@ export function leaseElection(options: LeaseOptions): Leadership {
       renewTime: microTime(),
     };
     if (lease === undefined) {
-      const body = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: options.name, namespace: options.namespace }, spec: { ...spec, acquireTime: spec.renewTime, leaseTransitions: 0 } };
+      const body = {
+        apiVersion: 'coordination.k8s.io/v1',
+        kind: 'Lease',
+        metadata: { name: options.name, namespace: options.namespace },
+        spec: { ...spec, acquireTime: spec.renewTime, leaseTransitions: 0 },
+      };
       await options.kube.request('POST', collection, { ...call, body });
       renewed = asked;
       return;
@@ -98,7 +109,10 @@ export function leaseElection(options: LeaseOptions): Leadership {
     try {
       const lease = await options.kube.request<LeaseObject>('GET', path, { timeoutMs: 2000 });
       if (lease.spec?.holderIdentity !== options.identity) return;
-      await options.kube.request('PUT', path, { timeoutMs: 2000, body: { ...lease, spec: { ...lease.spec, holderIdentity: '' } } });
+      await options.kube.request('PUT', path, {
+        timeoutMs: 2000,
+        body: { ...lease, spec: { ...lease.spec, holderIdentity: '' } },
+      });
     } catch (error) {
       options.log.error('lease not given back: the next leader waits for it to run out', { error });
     }
@@ -121,7 +135,8 @@ export function leaseElection(options: LeaseOptions): Leadership {
         } catch (error) {
           if (signal.aborted) break;
           failures += 1;
-          if (!isConflict(error) && !isAlreadyExists(error) && (failures === 1 || failures % 20 === 0)) options.log.error('lease not renewed, trying again', { error });
+          if (!isConflict(error) && !isAlreadyExists(error) && (failures === 1 || failures % 20 === 0))
+            options.log.error('lease not renewed, trying again', { error });
         }
         tell();
         await sleep(retry * (0.9 + Math.random() / 5), undefined, { signal }).catch(() => undefined);

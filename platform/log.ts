@@ -12,10 +12,14 @@ export interface Log {
 }
 
 const ORDER: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, error: 2 };
-const SECRETS = [/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g, /Bearer [\w.~+/=-]+/g, /eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+/g];
+const SECRETS = [
+  /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g,
+  /Bearer [\w.~+/=-]+/g,
+  /eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+/g,
+];
 
 /** Text without private keys, bearer tokens or JWTs. */
-export const redact = (text: string): string => SECRETS.reduce((kept, pattern) => kept.replace(pattern, '[redacted]'), text);
+const redact = (text: string): string => SECRETS.reduce((kept, pattern) => kept.replace(pattern, '[redacted]'), text);
 
 /** An error's message with those of its causes. */
 export function explainError(error: unknown): string {
@@ -30,7 +34,14 @@ export function jsonLog(level: LogLevel, write: (line: string) => void, common: 
     (msg: string, fields: LogFields = {}): void => {
       if (ORDER[of] < ORDER[level]) return;
       const line = { time: new Date().toISOString(), level: of, msg, ...common, ...fields };
-      write(redact(JSON.stringify(line, (_, value: unknown) => (value instanceof Error ? explainError(value) : value))));
+      write(
+        redact(JSON.stringify(line, (_, value: unknown) => (value instanceof Error ? explainError(value) : value))),
+      );
     };
-  return { debug: at('debug'), info: at('info'), error: at('error'), with: (fields) => jsonLog(level, write, { ...common, ...fields }) };
+  return {
+    debug: at('debug'),
+    info: at('info'),
+    error: at('error'),
+    with: (fields) => jsonLog(level, write, { ...common, ...fields }),
+  };
 }

@@ -17,7 +17,10 @@ export function metricsApp(registry: Registry, health: Health): Express {
   app.get('/healthz', (_, response) => void response.type('text').send('ok\n'));
   app.get('/readyz', (_, response) => {
     const reasons = health.notReady();
-    response.status(reasons.length === 0 ? 200 : 503).type('text').send(reasons.length === 0 ? 'ok\n' : `${reasons.join('\n')}\n`);
+    response
+      .status(reasons.length === 0 ? 200 : 503)
+      .type('text')
+      .send(reasons.length === 0 ? 'ok\n' : `${reasons.join('\n')}\n`);
   });
   return app;
 }

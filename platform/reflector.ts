@@ -44,7 +44,10 @@ export interface Reflector<T> {
   readonly size: number;
 }
 
-const keyOf = (object: KubeObject): string => (object.metadata.namespace === undefined ? object.metadata.name : `${object.metadata.namespace}/${object.metadata.name}`);
+const keyOf = (object: KubeObject): string =>
+  object.metadata.namespace === undefined
+    ? object.metadata.name
+    : `${object.metadata.namespace}/${object.metadata.name}`;
 
 /** A reflector, not started yet. */
 export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
@@ -70,11 +73,16 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     let next: string | undefined;
     let at = '';
     do {
-      const page: { metadata?: { continue?: string; resourceVersion?: string }; items?: KubeObject[] } = await options.kube.request('GET', options.path, {
-        query: { ...options.query, limit: options.pageSize ?? 500, ...(next === undefined ? {} : { continue: next }) },
-        signal,
-        timeoutMs: 60_000,
-      });
+      const page: { metadata?: { continue?: string; resourceVersion?: string }; items?: KubeObject[] } =
+        await options.kube.request('GET', options.path, {
+          query: {
+            ...options.query,
+            limit: options.pageSize ?? 500,
+            ...(next === undefined ? {} : { continue: next }),
+          },
+          signal,
+          timeoutMs: 60_000,
+        });
       for (const item of page.items ?? []) {
         const kept = trim(item);
         if (kept !== undefined) found.set(keyOf(item), kept);
@@ -103,7 +111,13 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     try {
       const lines = await options.kube.stream(
         options.path,
-        { ...options.query, watch: true, allowWatchBookmarks: true, resourceVersion: version, timeoutSeconds: 300 + Math.floor(Math.random() * 300) },
+        {
+          ...options.query,
+          watch: true,
+          allowWatchBookmarks: true,
+          resourceVersion: version,
+          timeoutSeconds: 300 + Math.floor(Math.random() * 300),
+        },
         signal,
       );
       contact = now();
@@ -112,7 +126,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         const delay = options.delayMs?.() ?? 0;
         if (delay > 0) await sleep(delay);
         const event = JSON.parse(line) as { type: string; object: KubeObject & { code?: number } };
-        if (event.type === 'ERROR') throw errorOf(event.object.code ?? 500, JSON.stringify(event.object), `watch of ${options.path}`);
+        if (event.type === 'ERROR')
+          throw errorOf(event.object.code ?? 500, JSON.stringify(event.object), `watch of ${options.path}`);
         contact = now();
         version = event.object.metadata.resourceVersion ?? version;
         if (event.type === 'BOOKMARK') continue;
@@ -159,7 +174,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         }
         failures += 1;
         options.onError?.(error);
-        if (failures === 1 || failures % 10 === 0) options.log.error('watch failed, trying again', { path: options.path, failures, error });
+        if (failures === 1 || failures % 10 === 0)
+          options.log.error('watch failed, trying again', { path: options.path, failures, error });
         // After some failures in a row the version may be what is wrong: list anew.
         if (failures >= 5) listed = false;
         const backoff = Math.min(10_000, 100 * 2 ** Math.min(failures, 10));

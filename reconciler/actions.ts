@@ -26,16 +26,45 @@ export type Action =
       readonly annotations: Readonly<Record<string, string | null>>;
     }
   /** Taints are one list: written whole, guarded by the resourceVersion that the list was read at. */
-  | { readonly kind: 'set-taints'; readonly node: string; readonly uid: string; readonly resourceVersion: string; readonly taints: readonly Taint[] }
+  | {
+      readonly kind: 'set-taints';
+      readonly node: string;
+      readonly uid: string;
+      readonly resourceVersion: string;
+      readonly taints: readonly Taint[];
+    }
   /** undefined removes the condition. */
-  | { readonly kind: 'set-node-condition'; readonly node: string; readonly uid: string; readonly type: string; readonly condition: Condition | undefined }
-  | { readonly kind: 'set-pod-condition'; readonly namespace: string; readonly name: string; readonly uid: string; readonly condition: Condition }
+  | {
+      readonly kind: 'set-node-condition';
+      readonly node: string;
+      readonly uid: string;
+      readonly type: string;
+      readonly condition: Condition | undefined;
+    }
+  | {
+      readonly kind: 'set-pod-condition';
+      readonly namespace: string;
+      readonly name: string;
+      readonly uid: string;
+      readonly condition: Condition;
+    }
   | { readonly kind: 'create-pod'; readonly manifest: Manifest }
-  | { readonly kind: 'delete-pod'; readonly namespace: string; readonly name: string; readonly uid: string; readonly because: string }
+  | {
+      readonly kind: 'delete-pod';
+      readonly namespace: string;
+      readonly name: string;
+      readonly uid: string;
+      readonly because: string;
+    }
   | { readonly kind: 'apply-daemonset'; readonly manifest: Manifest }
   | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }
   | { readonly kind: 'policy-status'; readonly name: string; readonly status: PolicyStatus }
-  | { readonly kind: 'policy-finalizers'; readonly name: string; readonly uid: string; readonly finalizers: readonly string[] }
+  | {
+      readonly kind: 'policy-finalizers';
+      readonly name: string;
+      readonly uid: string;
+      readonly finalizers: readonly string[];
+    }
   | {
       readonly kind: 'event';
       readonly about: ObjectRef;

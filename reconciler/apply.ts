@@ -1,13 +1,28 @@
 // Carries out actions: one switch, no decisions. Every write asks first whether we still lead.
 import { createHash } from 'node:crypto';
 import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
-import { APPLY, isAlreadyExists, isConflict, isNotFound, MERGE_PATCH, STRATEGIC_PATCH, type Kube } from '../platform/kube.ts';
+import {
+  APPLY,
+  isAlreadyExists,
+  isConflict,
+  isNotFound,
+  MERGE_PATCH,
+  STRATEGIC_PATCH,
+  type Kube,
+} from '../platform/kube.ts';
 import type { Action } from './actions.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import type { Taint } from './model.ts';
 
 /** `stale`: the object is not what the action was planned for; look again. */
-export type Outcome = { readonly kind: 'done'; readonly resourceVersion?: string; readonly generation?: number; readonly taints?: readonly Taint[] } | { readonly kind: 'stale' };
+export type Outcome =
+  | {
+      readonly kind: 'done';
+      readonly resourceVersion?: string;
+      readonly generation?: number;
+      readonly taints?: readonly Taint[];
+    }
+  | { readonly kind: 'stale' };
 
 export interface Applier {
   apply(action: Action): Promise<Outcome>;
@@ -20,7 +35,13 @@ interface Written {
 
 export class NotLeading extends Error {}
 
-export function applier(deps: { readonly kube: Kube; readonly metrics: ReconcilerMetrics; readonly leads: () => boolean; readonly now: () => number; readonly instance: string }): Applier {
+export function applier(deps: {
+  readonly kube: Kube;
+  readonly metrics: ReconcilerMetrics;
+  readonly leads: () => boolean;
+  readonly now: () => number;
+  readonly instance: string;
+}): Applier {
   const { kube } = deps;
   const written = (object: Written): Outcome => ({
     kind: 'done',
@@ -41,45 +62,82 @@ export function applier(deps: { readonly kube: Kube; readonly metrics: Reconcile
         return written(
           await kube.request<Written>('PATCH', `/api/v1/nodes/${action.node}`, {
             contentType: MERGE_PATCH,
-            body: { metadata: { uid: action.uid, resourceVersion: action.resourceVersion }, spec: { taints: action.taints.length === 0 ? null : action.taints } },
+            body: {
+              metadata: { uid: action.uid, resourceVersion: action.resourceVersion },
+              spec: { taints: action.taints.length === 0 ? null : action.taints },
+            },
           }),
         );
       case 'set-node-condition':
         return written(
           await kube.request<Written>('PATCH', `/api/v1/nodes/${action.node}/status`, {
             contentType: STRATEGIC_PATCH,
-            body: { metadata: { uid: action.uid }, status: { conditions: [action.condition === undefined ? { type: action.type, $patch: 'delete' } : stamped(action.condition, deps.now())] } },
+            body: {
+              metadata: { uid: action.uid },
+              status: {
+                conditions: [
+                  action.condition === undefined
+                    ? { type: action.type, $patch: 'delete' }
+                    : stamped(action.condition, deps.now()),
+                ],
+              },
+            },
           }),
         );
       case 'set-pod-condition':
         return written(
           await kube.request<Written>('PATCH', `/api/v1/namespaces/${action.namespace}/pods/${action.name}/status`, {
             contentType: STRATEGIC_PATCH,
-            body: { metadata: { uid: action.uid }, status: { conditions: [{ ...action.condition, lastTransitionTime: seconds(deps.now()) }] } },
+            body: {
+              metadata: { uid: action.uid },
+              status: { conditions: [{ ...action.condition, lastTransitionTime: seconds(deps.now()) }] },
+            },
           }),
         );
       case 'create-pod':
-        return written(await kube.request<Written>('POST', `/api/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/pods`, { body: action.manifest }));
-      case 'delete-pod':
         return written(
-          await kube.request<Written>('DELETE', `/api/v1/namespaces/${action.namespace}/pods/${action.name}`, { body: { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: action.uid } } }),
-        );
-      case 'apply-daemonset':
-        return written(
-          await kube.request<Written>('PATCH', `/apis/apps/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/daemonsets/${action.manifest.metadata.name}`, {
-            contentType: APPLY,
-            query: { fieldManager: FIELD_MANAGER, force: true },
+          await kube.request<Written>('POST', `/api/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/pods`, {
             body: action.manifest,
           }),
         );
+      case 'delete-pod':
+        return written(
+          await kube.request<Written>('DELETE', `/api/v1/namespaces/${action.namespace}/pods/${action.name}`, {
+            body: { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: action.uid } },
+          }),
+        );
+      case 'apply-daemonset':
+        return written(
+          await kube.request<Written>(
+            'PATCH',
+            `/apis/apps/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/daemonsets/${action.manifest.metadata.name}`,
+            {
+              contentType: APPLY,
+              query: { fieldManager: FIELD_MANAGER, force: true },
+              body: action.manifest,
+            },
+          ),
+        );
       case 'delete-daemonset':
-        await kube.request('DELETE', `/apis/apps/v1/namespaces/${action.namespace}/daemonsets/${action.name}`, { query: { propagationPolicy: 'Background' } });
+        await kube.request('DELETE', `/apis/apps/v1/namespaces/${action.namespace}/daemonsets/${action.name}`, {
+          query: { propagationPolicy: 'Background' },
+        });
         return { kind: 'done' };
       case 'policy-status':
-        return written(await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}/status`, { contentType: MERGE_PATCH, body: { status: { nodes: null, ...action.status } } }));
+        return written(
+          await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}/status`, {
+            contentType: MERGE_PATCH,
+            body: { status: { nodes: null, ...action.status } },
+          }),
+        );
       case 'policy-finalizers':
         return written(
-          await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}`, { contentType: MERGE_PATCH, body: { metadata: { uid: action.uid, finalizers: action.finalizers.length === 0 ? null : action.finalizers } } }),
+          await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}`, {
+            contentType: MERGE_PATCH,
+            body: {
+              metadata: { uid: action.uid, finalizers: action.finalizers.length === 0 ? null : action.finalizers },
+            },
+          }),
         );
       case 'event':
         return record(action);
@@ -89,7 +147,10 @@ export function applier(deps: { readonly kube: Kube; readonly metrics: Reconcile
   const record = async (action: Extract<Action, { kind: 'event' }>): Promise<Outcome> => {
     const { about } = action;
     const namespace = about.namespace ?? 'default';
-    const hash = createHash('sha256').update([about.uid, action.reason, action.message].join('\n')).digest('hex').slice(0, 16);
+    const hash = createHash('sha256')
+      .update([about.uid, action.reason, action.message].join('\n'))
+      .digest('hex')
+      .slice(0, 16);
     const name = `${about.name.slice(0, 200)}.${hash}`;
     const at = seconds(deps.now());
     const path = `/api/v1/namespaces/${namespace}/events`;
@@ -97,7 +158,13 @@ export function applier(deps: { readonly kube: Kube; readonly metrics: Reconcile
       apiVersion: 'v1',
       kind: 'Event',
       metadata: { name, namespace },
-      involvedObject: { apiVersion: about.kind === 'GPUPolicy' ? 'gpu-gate.dev/v1alpha1' : 'v1', kind: about.kind, name: about.name, uid: about.uid, ...(about.namespace === undefined ? {} : { namespace: about.namespace }) },
+      involvedObject: {
+        apiVersion: about.kind === 'GPUPolicy' ? 'gpu-gate.dev/v1alpha1' : 'v1',
+        kind: about.kind,
+        name: about.name,
+        uid: about.uid,
+        ...(about.namespace === undefined ? {} : { namespace: about.namespace }),
+      },
       type: action.type,
       reason: action.reason,
       message: action.message.slice(0, 1024),
@@ -137,7 +204,11 @@ export function applier(deps: { readonly kube: Kube; readonly metrics: Reconcile
 
 const seconds = (now: number): string => new Date(now).toISOString().replace(/\.\d+Z$/, 'Z');
 
-const stamped = (condition: object, now: number): object => ({ ...condition, lastHeartbeatTime: seconds(now), lastTransitionTime: seconds(now) });
+const stamped = (condition: object, now: number): object => ({
+  ...condition,
+  lastHeartbeatTime: seconds(now),
+  lastTransitionTime: seconds(now),
+});
 
 const targetOf = (action: Action): string => {
   switch (action.kind) {

@@ -11,26 +11,44 @@ import type { ContainerStatus, NodeObject, PodObject } from './model.ts';
 /** What one stage shows. */
 export type Finding =
   | { readonly kind: 'done'; readonly evidence?: ComponentEvidence }
-  | { readonly kind: 'waiting'; readonly reason: string; readonly message: string; readonly untimed?: boolean; readonly since?: string }
+  | {
+      readonly kind: 'waiting';
+      readonly reason: string;
+      readonly message: string;
+      readonly untimed?: boolean;
+      readonly since?: string;
+    }
   | { readonly kind: 'failed'; readonly reason: string; readonly message: string };
 
 const waiting = (reason: string, message: string): Finding => ({ kind: 'waiting', reason, message });
 const failed = (reason: string, message: string): Finding => ({ kind: 'failed', reason, message });
 
-export const digest = (...parts: readonly unknown[]): string => createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 12);
+export const digest = (...parts: readonly unknown[]): string =>
+  createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 12);
 
 /** Start of the newest running container, RFC 3339; empty where none runs. */
-export const startedOf = (pod: PodObject): string => pod.containers.map((c) => c.state?.running?.startedAt ?? '').reduce((a, b) => (a > b ? a : b), '');
+const startedOf = (pod: PodObject): string =>
+  pod.containers.map((c) => c.state?.running?.startedAt ?? '').reduce((a, b) => (a > b ? a : b), '');
 
 const isReady = (pod: PodObject): boolean => pod.conditions.some((c) => c.type === 'Ready' && c.status === 'True');
 
-export const evidenceOf = (pod: PodObject, revision: string): ComponentEvidence => ({ revision, pod: pod.uid, started: startedOf(pod) });
+export const evidenceOf = (pod: PodObject, revision: string): ComponentEvidence => ({
+  revision,
+  pod: pod.uid,
+  started: startedOf(pod),
+});
 
 /** The same pod with the same containers, or another one? */
 export const sameEvidence = (a: ComponentEvidence | undefined, b: ComponentEvidence | undefined): boolean =>
   a !== undefined && b !== undefined && a.pod === b.pod && a.started === b.started;
 
-const oneLine = (text: string | undefined): string => (text ?? '').trim().split('\n').findLast((line) => line.trim() !== '')?.trim().slice(0, 200) ?? '';
+const oneLine = (text: string | undefined): string =>
+  (text ?? '')
+    .trim()
+    .split('\n')
+    .findLast((line) => line.trim() !== '')
+    ?.trim()
+    .slice(0, 200) ?? '';
 
 /** Container troubles that no waiting mends, with what a person can do. */
 function trouble(pod: PodObject): Finding | undefined {
@@ -44,53 +62,93 @@ function trouble(pod: PodObject): Finding | undefined {
 function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined {
   const { waiting: stuck } = status.state ?? {};
   const reason = stuck?.reason ?? '';
-  if (reason === 'ImagePullBackOff' || reason === 'ErrImagePull' || reason === 'InvalidImageName' || reason === 'ErrImageNeverPull') {
-    return failed('ImagePull', `image ${status.image ?? '?'} of ${pod.name} cannot be pulled (${oneLine(stuck?.message) || reason}): check name, tag and pull secret in the GPUPolicy`);
+  if (
+    reason === 'ImagePullBackOff' ||
+    reason === 'ErrImagePull' ||
+    reason === 'InvalidImageName' ||
+    reason === 'ErrImageNeverPull'
+  ) {
+    return failed(
+      'ImagePull',
+      `image ${status.image ?? '?'} of ${pod.name} cannot be pulled (${oneLine(stuck?.message) || reason}): check name, tag and pull secret in the GPUPolicy`,
+    );
   }
   if (reason === 'CrashLoopBackOff') {
     const last = status.lastState?.terminated;
-    return failed('CrashLoop', `container ${status.name} of ${pod.name} ends again and again (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${oneLine(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`);
+    return failed(
+      'CrashLoop',
+      `container ${status.name} of ${pod.name} ends again and again (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${oneLine(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`,
+    );
   }
-  if (/no runtime for ".*" is configured/.test(stuck?.message ?? '') || /no runtime for ".*" is configured/.test(pod.message)) return handlerMissing(pod);
+  if (
+    /no runtime for ".*" is configured/.test(stuck?.message ?? '') ||
+    /no runtime for ".*" is configured/.test(pod.message)
+  )
+    return handlerMissing(pod);
   if (reason === 'CreateContainerConfigError' || reason === 'CreateContainerError' || reason === 'RunContainerError') {
-    return failed('ContainerCreate', `container ${status.name} of ${pod.name} cannot be created: ${oneLine(stuck?.message) || reason}`);
+    return failed(
+      'ContainerCreate',
+      `container ${status.name} of ${pod.name} cannot be created: ${oneLine(stuck?.message) || reason}`,
+    );
   }
   return undefined;
 }
 
 const handlerMissing = (pod: PodObject): Finding =>
-  failed('RuntimeHandlerMissing', `the container runtime has no handler for ${pod.name}: the toolkit's change is not in effect, check its runtime, configPath and socketPath in the GPUPolicy`);
+  failed(
+    'RuntimeHandlerMissing',
+    `the container runtime has no handler for ${pod.name}: the toolkit's change is not in effect, check its runtime, configPath and socketPath in the GPUPolicy`,
+  );
 
 /** Pods that are evidence for a managed component: of this revision, on this node, not going away. */
 export const operandPod = (pods: readonly PodObject[], component: Component, revision: string): PodObject | undefined =>
-  pods.find((pod) => pod.labels[COMPONENT] === POD_COMPONENT[component] && pod.labels[REVISION] === revision && !pod.deleting);
+  pods.find(
+    (pod) => pod.labels[COMPONENT] === POD_COMPONENT[component] && pod.labels[REVISION] === revision && !pod.deleting,
+  );
 
 /** Is any pod of the component left, of any revision, going away or not? */
 export const componentPods = (pods: readonly PodObject[], component: Component): readonly PodObject[] =>
   pods.filter((pod) => pod.labels[COMPONENT] === POD_COMPONENT[component]);
 
 /** What a managed component's pod shows. `stale` is the evidence accepted before the last reboot. */
-export function operandFinding(pods: readonly PodObject[], component: Component, revision: string, stale: ComponentEvidence | undefined): Finding {
+export function operandFinding(
+  pods: readonly PodObject[],
+  component: Component,
+  revision: string,
+  stale: ComponentEvidence | undefined,
+): Finding {
   const pod = operandPod(pods, component, revision);
   if (pod === undefined) return waiting('PodMissing', `waiting for the ${POD_COMPONENT[component]} pod to be created`);
   if (isReady(pod)) {
     const evidence = evidenceOf(pod, revision);
     if (evidence.started === '') return waiting('PodNotReady', `waiting for ${pod.name} to run`);
-    if (sameEvidence(evidence, stale)) return waiting('StaleEvidence', `waiting for ${pod.name} to start again after the reboot`);
+    if (sameEvidence(evidence, stale))
+      return waiting('StaleEvidence', `waiting for ${pod.name} to start again after the reboot`);
     return { kind: 'done', evidence };
   }
   return trouble(pod) ?? waiting('PodNotReady', `waiting for ${pod.name} to be Ready`);
 }
 
 /** What an external component shows: its pods where the policy selects some, else it is taken as given. */
-export function externalFinding(pods: readonly PodObject[], spec: ComponentSpec, component: Component, stale: ComponentEvidence | undefined): Finding {
+export function externalFinding(
+  pods: readonly PodObject[],
+  spec: ComponentSpec,
+  component: Component,
+  stale: ComponentEvidence | undefined,
+): Finding {
   const wanted = spec.podSelector?.matchLabels;
   if (wanted === undefined) return { kind: 'done', evidence: { revision: 'external', pod: '', started: '' } };
   const pod = pods.find((p) => !p.deleting && Object.entries(wanted).every(([key, value]) => p.labels[key] === value));
-  if (pod === undefined) return waiting('ExternalPodMissing', `waiting for a pod of the external ${component} (${JSON.stringify(wanted)})`);
+  if (pod === undefined)
+    return waiting('ExternalPodMissing', `waiting for a pod of the external ${component} (${JSON.stringify(wanted)})`);
   const evidence = evidenceOf(pod, 'external');
-  if (!isReady(pod)) return waiting('ExternalPodNotReady', `waiting for ${pod.namespace}/${pod.name} of the external ${component} to be Ready`);
-  if (sameEvidence(evidence, stale)) return waiting('StaleEvidence', `waiting for ${pod.name} to start again after the reboot`);
+  if (!isReady(pod))
+    return waiting(
+      'ExternalPodNotReady',
+      `waiting for ${pod.namespace}/${pod.name} of the external ${component} to be Ready`,
+    );
+  if (sameEvidence(evidence, stale))
+    return waiting('StaleEvidence', `waiting for ${pod.name} to start again after the reboot`);
   return { kind: 'done', evidence };
 }
 
@@ -100,21 +158,36 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
   const ended = pod.containers[0]?.state?.terminated;
   if (pod.phase === 'Succeeded') {
     if ((ended?.message ?? '').includes('Test PASSED')) return { kind: 'done' };
-    return failed('NoPass', `${pod.name} ended without "Test PASSED" (${oneLine(ended?.message) || 'no output'}): the validation image is not vectorAdd, check validation.image in the GPUPolicy`);
+    return failed(
+      'NoPass',
+      `${pod.name} ended without "Test PASSED" (${oneLine(ended?.message) || 'no output'}): the validation image is not vectorAdd, check validation.image in the GPUPolicy`,
+    );
   }
   if (pod.phase === 'Failed') {
     const said = oneLine(ended?.message) || oneLine(pod.message) || pod.reason || 'no output';
-    return failed(pod.reason === 'UnexpectedAdmissionError' ? 'Rejected' : 'VectorAdd', `${pod.name} failed (exit code ${ended?.exitCode ?? '?'}): ${said}`);
+    return failed(
+      pod.reason === 'UnexpectedAdmissionError' ? 'Rejected' : 'VectorAdd',
+      `${pod.name} failed (exit code ${ended?.exitCode ?? '?'}): ${said}`,
+    );
   }
   const scheduled = pod.conditions.find((c) => c.type === 'PodScheduled');
   if (scheduled?.status === 'False' && scheduled.reason === 'Unschedulable') {
     const full = /Insufficient nvidia\.com\//.test(scheduled.message ?? '');
     const message = `${pod.name} cannot be scheduled: ${oneLine(scheduled.message)}`;
     // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs no clock.
-    return full ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true } : waiting('Unschedulable', message);
+    return full
+      ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
+      : waiting('Unschedulable', message);
   }
   const since = scheduled?.status === 'True' ? scheduled.lastTransitionTime : undefined;
-  return trouble(pod) ?? { kind: 'waiting', reason: 'Running', message: `waiting for ${pod.name} to end`, ...(since === undefined ? {} : { since }) };
+  return (
+    trouble(pod) ?? {
+      kind: 'waiting',
+      reason: 'Running',
+      message: `waiting for ${pod.name} to end`,
+      ...(since === undefined ? {} : { since }),
+    }
+  );
 }
 
 /** GPUs that the node offers to Kubernetes, by resource. */
@@ -126,23 +199,46 @@ export const allocatable = (node: NodeObject, resources: readonly string[]): Rea
   );
 
 /** Does NFD say that an NVIDIA device is there? */
-export const hasPciLabel = (node: NodeObject): boolean => NFD_PCI_LABELS.some((key) => node.metadata.labels?.[key] === 'true');
+export const hasPciLabel = (node: NodeObject): boolean =>
+  NFD_PCI_LABELS.some((key) => node.metadata.labels?.[key] === 'true');
 
 /** Another installer's marks, judged only where we install something ourselves and nothing of ours is or was there. */
-export function preflightFinding(node: NodeObject, input: { readonly managesAny: boolean; readonly managesPlugin: boolean; readonly beenHere: boolean; readonly resources: readonly string[] }): Finding {
+export function preflightFinding(
+  node: NodeObject,
+  input: {
+    readonly managesAny: boolean;
+    readonly managesPlugin: boolean;
+    readonly beenHere: boolean;
+    readonly resources: readonly string[];
+  },
+): Finding {
   const labels = node.metadata.labels ?? {};
   if (!hasPciLabel(node)) {
     return Object.keys(labels).some((key) => key.startsWith(NFD_PREFIX))
-      ? failed('NoGPU', 'Node Feature Discovery found no NVIDIA PCI device on this node: opt it out, or check that its worker runs with the pci source')
-      : failed('NoNFD', 'Node Feature Discovery has not labelled this node: it is not installed, or a taint keeps its worker off');
+      ? failed(
+          'NoGPU',
+          'Node Feature Discovery found no NVIDIA PCI device on this node: opt it out, or check that its worker runs with the pci source',
+        )
+      : failed(
+          'NoNFD',
+          'Node Feature Discovery has not labelled this node: it is not installed, or a taint keeps its worker off',
+        );
   }
   if (input.beenHere || !input.managesAny) return { kind: 'done' };
-  const foreign = Object.keys(labels).find((key) => key.startsWith(GPU_OPERATOR_DEPLOY_PREFIX) && labels[key] !== 'false');
+  const foreign = Object.keys(labels).find(
+    (key) => key.startsWith(GPU_OPERATOR_DEPLOY_PREFIX) && labels[key] !== 'false',
+  );
   if (foreign !== undefined) {
-    return failed('AnotherInstaller', `label ${foreign} shows another installer (NVIDIA's GPU Operator): remove it from this node, or set the components to mode: external in the GPUPolicy`);
+    return failed(
+      'AnotherInstaller',
+      `label ${foreign} shows another installer (NVIDIA's GPU Operator): remove it from this node, or set the components to mode: external in the GPUPolicy`,
+    );
   }
   if (input.managesPlugin && Object.keys(allocatable(node, input.resources)).length > 0) {
-    return failed('AnotherInstaller', 'this node already offers GPUs: another device plugin runs here; remove it, or set devicePlugin to mode: external in the GPUPolicy');
+    return failed(
+      'AnotherInstaller',
+      'this node already offers GPUs: another device plugin runs here; remove it, or set devicePlugin to mode: external in the GPUPolicy',
+    );
   }
   return { kind: 'done' };
 }

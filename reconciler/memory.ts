@@ -67,8 +67,9 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
   try {
     const value = JSON.parse(text) as Partial<Walk>;
     const stageKnown = value.stage === 'done' || STAGES.some((stage) => stage === value.stage);
-    if (value.node !== node || typeof value.boot !== 'string' || !stageKnown || typeof value.since !== 'string') return undefined;
-    return { ...newWalk(node, value.boot, 0), ...value } as Walk;
+    if (value.node !== node || typeof value.boot !== 'string' || !stageKnown || typeof value.since !== 'string')
+      return undefined;
+    return { ...newWalk(node, value.boot, 0), ...value };
   } catch {
     return undefined;
   }

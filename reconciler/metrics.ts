@@ -6,7 +6,12 @@ export type ReconcilerMetrics = ReturnType<typeof reconcilerMetrics>;
 export function reconcilerMetrics(registry: Registry) {
   const registers = [registry];
   return {
-    nodes: new Gauge({ name: 'gpu_gate_nodes', help: 'Opted-in nodes by state of their walk and policy.', labelNames: ['state', 'policy'], registers }),
+    nodes: new Gauge({
+      name: 'gpu_gate_nodes',
+      help: 'Opted-in nodes by state of their walk and policy.',
+      labelNames: ['state', 'policy'],
+      registers,
+    }),
     open: new Gauge({ name: 'gpu_gate_open_nodes', help: 'Nodes that take new GPU pods now.', registers }),
     stageSeconds: new Histogram({
       name: 'gpu_gate_stage_seconds',
@@ -15,17 +20,65 @@ export function reconcilerMetrics(registry: Registry) {
       buckets: [0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800],
       registers,
     }),
-    failures: new Counter({ name: 'gpu_gate_stage_failures_total', help: 'Failures of a stage of the walk.', labelNames: ['stage', 'reason'], registers }),
-    withdrawals: new Counter({ name: 'gpu_gate_proofs_withdrawn_total', help: 'Proofs withdrawn with no reboot behind it.', registers }),
-    breaker: new Gauge({ name: 'gpu_gate_breaker_tripped', help: '1 while the circuit breaker keeps proofs from being withdrawn.', registers }),
-    lastValidation: new Gauge({ name: 'gpu_gate_last_validation_timestamp_seconds', help: 'When a node was last validated.', registers }),
-    errors: new Counter({ name: 'gpu_gate_reconcile_errors_total', help: 'Reconciliations that failed and are tried again.', labelNames: ['kind'], registers }),
-    writes: new Counter({ name: 'gpu_gate_writes_total', help: 'Writes to the API server.', labelNames: ['kind', 'result'], registers }),
+    failures: new Counter({
+      name: 'gpu_gate_stage_failures_total',
+      help: 'Failures of a stage of the walk.',
+      labelNames: ['stage', 'reason'],
+      registers,
+    }),
+    withdrawals: new Counter({
+      name: 'gpu_gate_proofs_withdrawn_total',
+      help: 'Proofs withdrawn with no reboot behind it.',
+      registers,
+    }),
+    breaker: new Gauge({
+      name: 'gpu_gate_breaker_tripped',
+      help: '1 while the circuit breaker keeps proofs from being withdrawn.',
+      registers,
+    }),
+    lastValidation: new Gauge({
+      name: 'gpu_gate_last_validation_timestamp_seconds',
+      help: 'When a node was last validated.',
+      registers,
+    }),
+    errors: new Counter({
+      name: 'gpu_gate_reconcile_errors_total',
+      help: 'Reconciliations that failed and are tried again.',
+      labelNames: ['kind'],
+      registers,
+    }),
+    writes: new Counter({
+      name: 'gpu_gate_writes_total',
+      help: 'Writes to the API server.',
+      labelNames: ['kind', 'result'],
+      registers,
+    }),
     leader: new Gauge({ name: 'gpu_gate_leader', help: '1 on the replica that reconciles.', registers }),
-    rejected: new Counter({ name: 'gpu_gate_rejected_pods_total', help: 'GPU pods that a kubelet rejected after they were bound, as after a reboot.', labelNames: ['reason'], registers }),
-    missed: new Counter({ name: 'gpu_gate_missed_pods_total', help: 'GPU pods that were not injected though their policy enforces.', registers }),
-    pastGate: new Counter({ name: 'gpu_gate_pods_past_gate_total', help: 'GPU pods bound to a node that was not open.', registers }),
-    pendingGates: new Gauge({ name: 'gpu_gate_gates_pending', help: 'Running pods whose readiness gate is not True.', registers }),
-    wakes: new Counter({ name: 'gpu_gate_wakes_total', help: 'Rewrites of the wake annotation for pods that still wait after a node opened.', registers }),
+    rejected: new Counter({
+      name: 'gpu_gate_rejected_pods_total',
+      help: 'GPU pods that a kubelet rejected after they were bound, as after a reboot.',
+      labelNames: ['reason'],
+      registers,
+    }),
+    missed: new Counter({
+      name: 'gpu_gate_missed_pods_total',
+      help: 'GPU pods that were not injected though their policy enforces.',
+      registers,
+    }),
+    pastGate: new Counter({
+      name: 'gpu_gate_pods_past_gate_total',
+      help: 'GPU pods bound to a node that was not open.',
+      registers,
+    }),
+    pendingGates: new Gauge({
+      name: 'gpu_gate_gates_pending',
+      help: 'Running pods whose readiness gate is not True.',
+      registers,
+    }),
+    wakes: new Counter({
+      name: 'gpu_gate_wakes_total',
+      help: 'Rewrites of the wake annotation for pods that still wait after a node opened.',
+      registers,
+    }),
   };
 }

@@ -1,8 +1,18 @@
 // What the reconciler looks at: Nodes and Pods trimmed to the fields that decisions need, and the Snapshot made of them.
 // Trimming happens once, when an object arrives; nothing here is written back.
-import { COMPONENT, INJECT, INJECTED, INJECTION, NODE_VALIDATED, PART_OF, POLICY, PRODUCT, REVISION, VALIDATES } from '../core/keys.ts';
+import {
+  COMPONENT,
+  INJECT,
+  INJECTED,
+  INJECTION,
+  NODE_VALIDATED,
+  PART_OF,
+  POLICY,
+  PRODUCT,
+  REVISION,
+  VALIDATES,
+} from '../core/keys.ts';
 import type { NodeView } from '../core/node-proof.ts';
-import type { GpuPolicy } from '../core/gpu-policy.ts';
 
 export interface Taint {
   readonly key: string;
@@ -23,7 +33,12 @@ export interface NodeObject extends NodeView {
 interface ContainerState {
   readonly waiting?: { readonly reason?: string; readonly message?: string };
   readonly running?: { readonly startedAt?: string };
-  readonly terminated?: { readonly exitCode?: number; readonly reason?: string; readonly message?: string; readonly startedAt?: string };
+  readonly terminated?: {
+    readonly exitCode?: number;
+    readonly reason?: string;
+    readonly message?: string;
+    readonly startedAt?: string;
+  };
 }
 
 export interface ContainerStatus {
@@ -69,14 +84,6 @@ export interface PodObject {
   readonly initContainers: readonly ContainerStatus[];
 }
 
-/** Everything that one planning pass sees. */
-export interface Snapshot {
-  readonly nodes: ReadonlyMap<string, NodeObject>;
-  /** Pods by node name; unbound ones under the empty name. */
-  readonly podsByNode: ReadonlyMap<string, readonly PodObject[]>;
-  readonly policies: readonly GpuPolicy[];
-}
-
 const GPU_PREFIX = 'nvidia.com/';
 
 interface RawContainer {
@@ -108,7 +115,11 @@ const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NOD
 /* oxlint-disable typescript/no-explicit-any, typescript/no-unsafe-assignment, typescript/no-unsafe-member-access, typescript/no-unsafe-argument, typescript/no-unsafe-call, typescript/no-unsafe-return -- raw JSON of the API server, narrowed here once */
 
 /** Raw Pod → what we keep; undefined for the pods that are none of our business: no GPU, not injected, not an operand, no evidence. */
-export function trimPod(raw: any, operandNamespace: string, evidence: (labels: Readonly<Record<string, string>>) => boolean): PodObject | undefined {
+export function trimPod(
+  raw: any,
+  operandNamespace: string,
+  evidence: (labels: Readonly<Record<string, string>>) => boolean,
+): PodObject | undefined {
   const labels: Record<string, string> = raw.metadata.labels ?? {};
   const gpus = gpusOf(raw.spec.containers ?? [], raw.spec.initContainers ?? []);
   const operand = raw.metadata.namespace === operandNamespace && labels[PART_OF] === PRODUCT;

@@ -90,7 +90,8 @@ const KEY_OF: Readonly<Record<Component, keyof GpuPolicy['spec']['components']>>
   'dcgm-exporter': 'dcgmExporter',
   'feature-discovery': 'featureDiscovery',
 };
-export const specOf = (policy: GpuPolicy, component: Component): ComponentSpec => policy.spec.components[KEY_OF[component]];
+export const specOf = (policy: GpuPolicy, component: Component): ComponentSpec =>
+  policy.spec.components[KEY_OF[component]];
 export const isDeployed = (spec: ComponentSpec): boolean => spec.mode === 'managed' && spec.enabled;
 
 const iso = (now: number): string => new Date(now).toISOString();
@@ -117,7 +118,9 @@ export function planNode(input: NodeInput): NodePlan {
   if (policy.deleting) return planRemoval(input, deployed, false);
   if (policy.spec.suspend) {
     const taints = withoutOurs(node);
-    return taints.length === (node.spec?.taints ?? []).length ? NOTHING : { ...NOTHING, actions: [setTaints(node, taints)] };
+    return taints.length === (node.spec?.taints ?? []).length
+      ? NOTHING
+      : { ...NOTHING, actions: [setTaints(node, taints)] };
   }
   return planWalk({ ...input, policy }, deployed);
 }
@@ -159,22 +162,48 @@ type WithPolicy = NodeInput & { readonly policy: GpuPolicy };
 function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>>): NodePlan {
   const { node, now } = input;
   const boot = node.status?.nodeInfo?.bootID ?? '';
-  if (node.metadata.labels?.[STATE] === undefined && node.metadata.annotations?.[WALK] === undefined) return begin(input, boot);
-  const remembered = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid) ?? newWalk(node.metadata.uid, boot, now);
+  if (node.metadata.labels?.[STATE] === undefined && node.metadata.annotations?.[WALK] === undefined)
+    return begin(input, boot);
+  const remembered =
+    parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid) ?? newWalk(node.metadata.uid, boot, now);
   const written = parseProof(node.metadata.annotations?.[PROOF]);
-  const proof = written !== undefined && written.node === node.metadata.uid && written.boot === boot && boot !== '' ? written : undefined;
-  const walk = noteLosses(remembered.boot === boot ? remembered : rebooted(remembered, boot, now), input, proof !== undefined);
-  const pass: Pass = { input, boot, proof, settled: proof !== undefined || walk.proven === boot, walk, deploy: { ...deployed }, evidence: {}, actions: [] };
+  const proof =
+    written !== undefined && written.node === node.metadata.uid && written.boot === boot && boot !== ''
+      ? written
+      : undefined;
+  const walk = noteLosses(
+    remembered.boot === boot ? remembered : rebooted(remembered, boot, now),
+    input,
+    proof !== undefined,
+  );
+  const pass: Pass = {
+    input,
+    boot,
+    proof,
+    settled: proof !== undefined || walk.proven === boot,
+    walk,
+    deploy: { ...deployed },
+    evidence: {},
+    actions: [],
+  };
 
   const stop = firstUndone(pass);
   const lost = lossOf(pass, stop);
   const timing = stop === undefined ? { failure: false, wakeAt: undefined, message: '' } : clockOf(pass, stop);
   const desired = stop === undefined ? validated(pass) : underway(pass, stop, timing, lost);
-  const wakeAts = [timing.wakeAt, graceEnd(pass.walk.notReady, input.notReadyGrace), graceEnd(pass.walk.labelGone, input.policy.spec.labelHold), intervalEnd(pass, stop)];
+  const wakeAts = [
+    timing.wakeAt,
+    graceEnd(pass.walk.notReady, input.notReadyGrace),
+    graceEnd(pass.walk.labelGone, input.policy.spec.labelHold),
+    intervalEnd(pass, stop),
+  ];
   return {
     actions: [...differences(node, desired), ...pass.actions, ...events(input, desired, pass.walk, remembered)],
-    wakeAt: wakeAts.filter((at) => at !== undefined && at > now).reduce((a: number | undefined, b) => (a === undefined || (b as number) < a ? b : a), undefined),
-    holdsSlot: stop !== undefined && !pass.walk.once && pass.walk.stage !== 'preflight' && pass.walk.failed === undefined,
+    wakeAt: wakeAts
+      .filter((at) => at !== undefined && at > now)
+      .reduce((a: number | undefined, b) => (a === undefined || (b as number) < a ? b : a), undefined),
+    holdsSlot:
+      stop !== undefined && !pass.walk.once && pass.walk.stage !== 'preflight' && pass.walk.failed === undefined,
     withdraws: proof !== undefined && lost === 'withdraw' && !input.breakerTripped,
   };
 }
@@ -182,16 +211,33 @@ function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>
 /** The first mark: from here on the node is ours, also if the operator's label goes again. */
 const begin = (input: WithPolicy, boot: string): NodePlan => {
   const walk = newWalk(input.node.metadata.uid, boot, input.now);
-  const condition: Condition = { type: GPU_VALIDATED, status: 'False', reason: 'Preflight', message: `preflight: begun, since ${walk.since}` };
-  const desired: Desired = { state: 'preflight', deploy: deployedOn(input.node), proof: undefined, closed: undefined, walk, policy: input.policy.name, condition, taint: hasOurTaint(input.node) };
+  const condition: Condition = {
+    type: GPU_VALIDATED,
+    status: 'False',
+    reason: 'Preflight',
+    message: `preflight: begun, since ${walk.since}`,
+  };
+  const desired: Desired = {
+    state: 'preflight',
+    deploy: deployedOn(input.node),
+    proof: undefined,
+    closed: undefined,
+    walk,
+    policy: input.policy.name,
+    condition,
+    taint: hasOurTaint(input.node),
+  };
   return { ...NOTHING, actions: [...differences(input.node, desired), ...events(input, desired, walk, walk)] };
 };
 
-const graceEnd = (since: string | undefined, grace: number): number | undefined => (since === undefined ? undefined : Date.parse(since) + grace);
+const graceEnd = (since: string | undefined, grace: number): number | undefined =>
+  since === undefined ? undefined : Date.parse(since) + grace;
 
 const intervalEnd = (pass: Pass, stop: Stop | undefined): number | undefined => {
   const { interval } = pass.input.policy.spec.validation;
-  return interval > 0 && stop === undefined && pass.proof !== undefined ? Date.parse(pass.proof.at) + interval : undefined;
+  return interval > 0 && stop === undefined && pass.proof !== undefined
+    ? Date.parse(pass.proof.at) + interval
+    : undefined;
 };
 
 /** Losses that are no pod's: the node out of sight, NFD's label gone, all GPUs gone, the interval over. */
@@ -203,12 +249,15 @@ function noteLosses(walk: Walk, input: WithPolicy, proven: boolean): Walk {
   else next.notReady ??= iso(now);
   if (hasPciLabel(node) || !proven) delete next.labelGone;
   else next.labelGone ??= iso(now);
-  if (walk.stage === 'done' && Object.keys(allocatable(node, policy.spec.resources)).length === 0) next.gpuEpoch = walk.gpuEpoch + 1;
-  if (!ready && walk.stage === 'done' && now - Date.parse(next.notReady ?? iso(now)) >= input.notReadyGrace) next.epoch = walk.epoch + 1;
+  if (walk.stage === 'done' && Object.keys(allocatable(node, policy.spec.resources)).length === 0)
+    next.gpuEpoch = walk.gpuEpoch + 1;
+  if (!ready && walk.stage === 'done' && now - Date.parse(next.notReady ?? iso(now)) >= input.notReadyGrace)
+    next.epoch = walk.epoch + 1;
   const { interval } = policy.spec.validation;
   const at = parseProof(node.metadata.annotations?.[PROOF])?.at;
   const idle = !input.pods.some((pod) => usesGpu(pod, input.operandNamespace));
-  if (interval > 0 && walk.stage === 'done' && idle && at !== undefined && now - Date.parse(at) >= interval) next.epoch = walk.epoch + 1;
+  if (interval > 0 && walk.stage === 'done' && idle && at !== undefined && now - Date.parse(at) >= interval)
+    next.epoch = walk.epoch + 1;
   return next;
 }
 
@@ -248,8 +297,16 @@ function findingOf(pass: Pass, stage: Stage): Finding {
       return component(pass, stage);
     case 'device-plugin': {
       const finding = component(pass, stage);
-      if (finding.kind !== 'done' || Object.keys(allocatable(pass.input.node, pass.input.policy.spec.resources)).length > 0) return finding;
-      return { kind: 'waiting', reason: 'NoAllocatableGPUs', message: `waiting for the kubelet to offer ${pass.input.policy.spec.resources[0] ?? 'GPUs'} on this node` };
+      if (
+        finding.kind !== 'done' ||
+        Object.keys(allocatable(pass.input.node, pass.input.policy.spec.resources)).length > 0
+      )
+        return finding;
+      return {
+        kind: 'waiting',
+        reason: 'NoAllocatableGPUs',
+        message: `waiting for the kubelet to offer ${pass.input.policy.spec.resources[0] ?? 'GPUs'} on this node`,
+      };
     }
     case 'driver-validation':
     case 'device-plugin-validation':
@@ -268,10 +325,27 @@ function preflight(pass: Pass): Finding {
     resources: spec.resources,
   });
   // A label that flaps is not believed at once: NFD's worker may only be restarting.
-  if (finding.kind === 'failed' && pass.settled && walk.labelGone !== undefined && input.now - Date.parse(walk.labelGone) < spec.labelHold) return { kind: 'done' };
-  if (finding.kind === 'done' && pass.boot === '') return { kind: 'waiting', reason: 'NoBootID', message: 'waiting for the kubelet to publish a boot ID', untimed: true };
+  if (
+    finding.kind === 'failed' &&
+    pass.settled &&
+    walk.labelGone !== undefined &&
+    input.now - Date.parse(walk.labelGone) < spec.labelHold
+  )
+    return { kind: 'done' };
+  if (finding.kind === 'done' && pass.boot === '')
+    return {
+      kind: 'waiting',
+      reason: 'NoBootID',
+      message: 'waiting for the kubelet to publish a boot ID',
+      untimed: true,
+    };
   if (finding.kind === 'done' && !input.slotFree && !walk.once && walk.stage === 'preflight') {
-    return { kind: 'waiting', reason: 'WaitingForSlot', message: `waiting until fewer nodes are on their way (bringUp.maxConcurrent ${spec.bringUp.maxConcurrent})`, untimed: true };
+    return {
+      kind: 'waiting',
+      reason: 'WaitingForSlot',
+      message: `waiting until fewer nodes are on their way (bringUp.maxConcurrent ${spec.bringUp.maxConcurrent})`,
+      untimed: true,
+    };
   }
   return finding;
 }
@@ -289,13 +363,18 @@ function deployment(pass: Pass, name: Component): Finding {
   const { input } = pass;
   const current = pass.deploy[name];
   const target = pass.settled && current !== undefined ? current : input.revisions[name];
-  if (target === undefined) return { kind: 'waiting', reason: 'NoRevision', message: `waiting for the ${name} DaemonSet to be rendered` };
+  if (target === undefined)
+    return { kind: 'waiting', reason: 'NoRevision', message: `waiting for the ${name} DaemonSet to be rendered` };
   if (current === target) return operandFinding(input.pods, name, target, pass.walk.stale[name]);
   const from = COMPONENTS.indexOf(name);
   for (const later of COMPONENTS.slice(from).toReversed()) {
     if (pass.deploy[later] !== undefined || componentPods(input.pods, later).length > 0) {
       delete pass.deploy[later];
-      return { kind: 'waiting', reason: 'Replacing', message: `waiting for the former ${POD_COMPONENT[later]} pod to go` };
+      return {
+        kind: 'waiting',
+        reason: 'Replacing',
+        message: `waiting for the former ${POD_COMPONENT[later]} pod to go`,
+      };
     }
   }
   pass.deploy[name] = target;
@@ -305,7 +384,10 @@ function deployment(pass: Pass, name: Component): Finding {
 /** What a round of validation stands for: whatever is in here is proven by it, and a change of it asks for a new round. */
 const roundOf = (pass: Pass, kind: 'driver-validation' | 'device-plugin-validation'): string => {
   const { evidence, walk, boot, input } = pass;
-  const own = kind === 'driver-validation' ? [evidence['toolkit'], walk.epoch] : [evidence['device-plugin'], walk.epoch, walk.gpuEpoch];
+  const own =
+    kind === 'driver-validation'
+      ? [evidence['toolkit'], walk.epoch]
+      : [evidence['device-plugin'], walk.epoch, walk.gpuEpoch];
   return digest(kind, input.node.metadata.uid, boot, evidence['driver'], own, input.policy.spec.validation.image);
 };
 
@@ -313,7 +395,8 @@ function validation(pass: Pass, kind: 'driver-validation' | 'device-plugin-valid
   const { input, walk } = pass;
   const round = roundOf(pass, kind);
   if (walk.passed[kind] === round) return { kind: 'done' };
-  if (walk.notReady !== undefined) return { kind: 'waiting', reason: 'NodeNotReady', message: 'waiting for the node to be Ready', untimed: true };
+  if (walk.notReady !== undefined)
+    return { kind: 'waiting', reason: 'NodeNotReady', message: 'waiting for the node to be Ready', untimed: true };
   const resource = Object.keys(allocatable(input.node, input.policy.spec.resources))[0];
   const manifest: Manifest = validationPod({
     kind,
@@ -323,7 +406,9 @@ function validation(pass: Pass, kind: 'driver-validation' | 'device-plugin-valid
     round,
     attempt: attemptFor(pass, kind),
     ...(kind === 'device-plugin-validation' && resource !== undefined ? { resource } : {}),
-    ...(kind === 'device-plugin-validation' && input.policy.spec.injection.schedulerName !== '' ? { schedulerName: input.policy.spec.injection.schedulerName } : {}),
+    ...(kind === 'device-plugin-validation' && input.policy.spec.injection.schedulerName !== ''
+      ? { schedulerName: input.policy.spec.injection.schedulerName }
+      : {}),
   });
   const name = manifest.metadata.name;
   const pod = input.validationPods.get(name);
@@ -337,18 +422,44 @@ function validation(pass: Pass, kind: 'driver-validation' | 'device-plugin-valid
 }
 
 /** Former rounds are kept to be looked at until the next one begins. */
-const oldRounds = (input: NodeInput, kind: 'driver-validation' | 'device-plugin-validation', except: string): Action[] =>
+const oldRounds = (
+  input: NodeInput,
+  kind: 'driver-validation' | 'device-plugin-validation',
+  except: string,
+): Action[] =>
   [...input.validationPods.values()]
-    .filter((pod) => pod.name !== except && !pod.deleting && pod.labels[COMPONENT] === POD_COMPONENT[kind] && isOfNode(pod, input.node))
-    .map((pod) => ({ kind: 'delete-pod', namespace: pod.namespace, name: pod.name, uid: pod.uid, because: 'a new round of validation begins' }));
+    .filter(
+      (pod) =>
+        pod.name !== except &&
+        !pod.deleting &&
+        pod.labels[COMPONENT] === POD_COMPONENT[kind] &&
+        isOfNode(pod, input.node),
+    )
+    .map((pod) => ({
+      kind: 'delete-pod',
+      namespace: pod.namespace,
+      name: pod.name,
+      uid: pod.uid,
+      because: 'a new round of validation begins',
+    }));
 
 /** Validation pods are owned by their Node, so that they go with it; unbound ones are found by that owner's pinning. */
-const isOfNode = (pod: PodObject, node: NodeObject): boolean => pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
+const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
+  pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
 
 /** Inputs of a stage: a change of them ends a failure at once. */
 const inputsOf = (pass: Pass, stage: Stage): string => {
   const { input } = pass;
-  return digest(stage, pass.boot, hasPciLabel(input.node), input.policy.name, input.revisions, input.policy.spec.validation.image, input.policy.spec.validation.command, input.policy.spec.resources);
+  return digest(
+    stage,
+    pass.boot,
+    hasPciLabel(input.node),
+    input.policy.name,
+    input.revisions,
+    input.policy.spec.validation.image,
+    input.policy.spec.validation.command,
+    input.policy.spec.resources,
+  );
 };
 
 /** Is it time to try the failed stage again? */
@@ -360,9 +471,11 @@ function retryDue(pass: Pass, stage: Stage): 'operator' | 'inputs' | 'backoff' |
   return input.now >= Date.parse(walk.failed.retryAt) ? 'backoff' : undefined;
 }
 
-const isBackingOff = (pass: Pass, stage: Stage): boolean => pass.walk.failed?.stage === stage && retryDue(pass, stage) === undefined;
+const isBackingOff = (pass: Pass, stage: Stage): boolean =>
+  pass.walk.failed?.stage === stage && retryDue(pass, stage) === undefined;
 
-const attemptFor = (pass: Pass, stage: Stage): number => pass.walk.attempt + (retryDue(pass, stage) === undefined ? 0 : 1);
+const attemptFor = (pass: Pass, stage: Stage): number =>
+  pass.walk.attempt + (retryDue(pass, stage) === undefined ? 0 : 1);
 
 const TIMEOUT_OF = {
   toolkit: 'toolkit',
@@ -390,28 +503,44 @@ function clockOf(pass: Pass, stop: Stop): Timing {
   const due = retryDue(pass, stop.stage);
   if (due !== undefined) {
     const { failed: _, ...rest } = pass.walk;
-    pass.walk = { ...rest, since: iso(now), attempt: rest.attempt + 1, streak: due === 'backoff' ? rest.streak + 1 : 0, ...(retry === undefined ? {} : { retry }) };
+    pass.walk = {
+      ...rest,
+      since: iso(now),
+      attempt: rest.attempt + 1,
+      streak: due === 'backoff' ? rest.streak + 1 : 0,
+      ...(retry === undefined ? {} : { retry }),
+    };
     if (stop.stage !== 'preflight' || stop.finding.kind !== 'failed') {
       discardFailedPod(pass, stop.stage);
       return { failure: false, wakeAt: timeoutEnd(pass, stop), message: 'trying again' };
     }
   }
-  if (pass.walk.failed?.stage === stop.stage) return { failure: true, wakeAt: Date.parse(pass.walk.failed.retryAt), message: pass.walk.failed.message };
+  if (pass.walk.failed?.stage === stop.stage)
+    return { failure: true, wakeAt: Date.parse(pass.walk.failed.retryAt), message: pass.walk.failed.message };
   const end = timeoutEnd(pass, stop);
   if (stop.finding.kind === 'failed') return fail(pass, stop.stage, stop.finding.reason, stop.finding.message);
   if (end !== undefined && now >= end) {
-    return fail(pass, stop.stage, 'TimedOut', `timed out after ${seconds(end - Date.parse(pass.walk.since))}: still ${stop.finding.message}`);
+    return fail(
+      pass,
+      stop.stage,
+      'TimedOut',
+      `timed out after ${seconds(end - Date.parse(pass.walk.since))}: still ${stop.finding.message}`,
+    );
   }
   return { failure: false, wakeAt: end, message: stop.finding.message };
 }
 
-const seconds = (ms: number): string => (ms >= 120_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 1000)} s`);
+const seconds = (ms: number): string =>
+  ms >= 120_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 1000)} s`;
 
 function timeoutEnd(pass: Pass, stop: Stop): number | undefined {
   if (stop.stage === 'preflight') return undefined;
   const { finding } = stop;
   if (finding.kind === 'waiting' && finding.untimed === true) return undefined;
-  const from = finding.kind === 'waiting' && finding.since !== undefined ? Math.max(Date.parse(finding.since), Date.parse(pass.walk.since)) : Date.parse(pass.walk.since);
+  const from =
+    finding.kind === 'waiting' && finding.since !== undefined
+      ? Math.max(Date.parse(finding.since), Date.parse(pass.walk.since))
+      : Date.parse(pass.walk.since);
   return from + pass.input.policy.spec.validation.timeouts[TIMEOUT_OF[stop.stage]];
 }
 
@@ -424,7 +553,9 @@ function fail(pass: Pass, stage: Stage, reason: string, message: string): Timing
   pass.walk = {
     ...walk,
     failed: { stage, reason, message, at: iso(input.now), retryAt: iso(retryAt), inputs: inputsOf(pass, stage) },
-    ...(input.node.metadata.annotations?.[RETRY] === undefined ? {} : { retry: input.node.metadata.annotations[RETRY] }),
+    ...(input.node.metadata.annotations?.[RETRY] === undefined
+      ? {}
+      : { retry: input.node.metadata.annotations[RETRY] }),
   };
   return { failure: true, wakeAt: retryAt, message };
 }
@@ -434,7 +565,14 @@ function discardFailedPod(pass: Pass, stage: Stage): void {
   if (stage !== 'toolkit' && stage !== 'driver' && stage !== 'device-plugin') return;
   const revision = pass.deploy[stage];
   const pod = revision === undefined ? undefined : operandPod(pass.input.pods, stage, revision);
-  if (pod !== undefined) pass.actions.push({ kind: 'delete-pod', namespace: pod.namespace, name: pod.name, uid: pod.uid, because: `trying ${stage} again` });
+  if (pod !== undefined)
+    pass.actions.push({
+      kind: 'delete-pod',
+      namespace: pod.namespace,
+      name: pod.name,
+      uid: pod.uid,
+      because: `trying ${stage} again`,
+    });
 }
 
 /** What a stop means for a proof that stands: nothing here without one. The table is in the design, section 3. */
@@ -467,10 +605,25 @@ function driverAsSeen(pass: Pass): ComponentEvidence | undefined {
 function validated(pass: Pass): Desired {
   const { input, walk, proof, boot } = pass;
   const current = { ...pass.evidence };
-  const unchanged = proof !== undefined && walk.stage === 'done' && Object.keys(current).every((name) => sameEvidence(current[name], proof.components[name]));
+  const unchanged =
+    proof !== undefined &&
+    walk.stage === 'done' &&
+    Object.keys(current).every((name) => sameEvidence(current[name], proof.components[name]));
   const next: Proof = unchanged ? proof : proofOf(pass, current);
   const { failed: _, ...rest } = walk;
-  pass.walk = walk.stage === 'done' ? { ...walk, evidence: current } : { ...rest, stage: 'done', since: iso(input.now), streak: 0, evidence: current, stale: {}, proven: boot, once: true };
+  pass.walk =
+    walk.stage === 'done'
+      ? { ...walk, evidence: current }
+      : {
+          ...rest,
+          stage: 'done',
+          since: iso(input.now),
+          streak: 0,
+          evidence: current,
+          stale: {},
+          proven: boot,
+          once: true,
+        };
   return {
     state: 'validated',
     deploy: pass.deploy,
@@ -489,13 +642,17 @@ function validated(pass: Pass): Desired {
 }
 
 const conflictText = (input: NodeInput): string =>
-  input.conflicts.length === 0 ? '' : `; also selected by ${input.conflicts.join(', ')}, which the older policy ${input.policy?.name ?? ''} keeps off`;
+  input.conflicts.length === 0
+    ? ''
+    : `; also selected by ${input.conflicts.join(', ')}, which the older policy ${input.policy?.name ?? ''} keeps off`;
 
 function proofOf(pass: Pass, components: Readonly<Record<string, ComponentEvidence>>): Proof {
   const { input, boot } = pass;
   const labels = input.node.metadata.labels ?? {};
   const driverSpec = specOf(input.policy, 'driver');
-  const driver = labels['nvidia.com/cuda.driver-version.full'] ?? (isDeployed(driverSpec) ? (driverSpec.version ?? DRIVER_VERSION).split('-')[0] : undefined);
+  const driver =
+    labels['nvidia.com/cuda.driver-version.full'] ??
+    (isDeployed(driverSpec) ? (driverSpec.version ?? DRIVER_VERSION).split('-')[0] : undefined);
   const cuda = labels['nvidia.com/cuda.runtime-version.full'] ?? pass.proof?.cuda;
   return {
     node: input.node.metadata.uid,
@@ -511,10 +668,14 @@ function proofOf(pass: Pass, components: Readonly<Record<string, ComponentEviden
 function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'close' | undefined): Desired {
   const { input, proof, boot } = pass;
   const order = STAGES.indexOf(stop.stage);
-  const accepted = Object.keys(pass.evidence).length === 0 ? pass.walk.evidence : { ...pass.walk.evidence, ...pass.evidence };
+  const accepted =
+    Object.keys(pass.evidence).length === 0 ? pass.walk.evidence : { ...pass.walk.evidence, ...pass.evidence };
   const kept: Proof | undefined = lost === 'withdraw' && !input.breakerTripped ? undefined : proof;
   // With no reboot since, a driver that computes again is all that pods already there need.
-  const restored = kept === undefined && pass.walk.proven === boot && order > STAGES.indexOf('driver-validation') ? proofOf(pass, pass.evidence) : undefined;
+  const restored =
+    kept === undefined && pass.walk.proven === boot && order > STAGES.indexOf('driver-validation')
+      ? proofOf(pass, pass.evidence)
+      : undefined;
   const standing = kept ?? restored;
   pass.walk = { ...pass.walk, evidence: accepted };
   const what = `${stop.stage}: ${timing.message}`;
@@ -525,8 +686,18 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
       ...shared,
       state: 'validated',
       proof: standing,
-      closed: lost === 'withdraw' ? 'circuit breaker' : restored === undefined ? `awaiting ${stop.stage}` : 'awaiting device-plugin-validation',
-      condition: { type: GPU_VALIDATED, status: 'True', reason: timing.failure ? `${camel(stop.stage)}Failed${pass.walk.failed?.reason ?? ''}` : 'Closed', message: `no new GPU pods, ${what}, ${since}` },
+      closed:
+        lost === 'withdraw'
+          ? 'circuit breaker'
+          : restored === undefined
+            ? `awaiting ${stop.stage}`
+            : 'awaiting device-plugin-validation',
+      condition: {
+        type: GPU_VALIDATED,
+        status: 'True',
+        reason: timing.failure ? `${camel(stop.stage)}Failed${pass.walk.failed?.reason ?? ''}` : 'Closed',
+        message: `no new GPU pods, ${what}, ${since}`,
+      },
       taint: false,
     };
   }
@@ -540,15 +711,25 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
       type: GPU_VALIDATED,
       status: 'False',
       reason: failure === undefined ? camel(stop.stage) : `${camel(stop.stage)}Failed${failure.reason}`,
-      message: (failure === undefined ? `${what}, ${since}` : `${what}; tried again after ${failure.retryAt}, or now: kubectl annotate node ${input.node.metadata.name} --overwrite ${RETRY}=$(date +%s)`) + conflictText(input),
+      message:
+        (failure === undefined
+          ? `${what}, ${since}`
+          : `${what}; tried again after ${failure.retryAt}, or now: kubectl annotate node ${input.node.metadata.name} --overwrite ${RETRY}=$(date +%s)`) +
+        conflictText(input),
     },
-    taint: input.policy.spec.startupTaint === 'BringUp' && pass.walk.proven !== boot && (stop.stage !== 'preflight' || pass.walk.once || hasOurTaint(input.node)),
+    taint:
+      input.policy.spec.startupTaint === 'BringUp' &&
+      pass.walk.proven !== boot &&
+      (stop.stage !== 'preflight' || pass.walk.once || hasOurTaint(input.node)),
   };
 }
 
 /** Is this a pod of users' that holds GPUs on the node now? */
-export const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
-  pod.namespace !== operandNamespace && Object.keys(pod.gpus).length > 0 && pod.phase !== 'Succeeded' && pod.phase !== 'Failed';
+const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
+  pod.namespace !== operandNamespace &&
+  Object.keys(pod.gpus).length > 0 &&
+  pod.phase !== 'Succeeded' &&
+  pod.phase !== 'Failed';
 
 /** Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone. */
 function planRemoval(input: NodeInput, deployed: Partial<Record<Component, string>>, final: boolean): NodePlan {
@@ -575,26 +756,55 @@ function planRemoval(input: NodeInput, deployed: Partial<Record<Component, strin
   for (const component of COMPONENTS.toReversed()) {
     if (deployed[component] !== undefined || componentPods(input.pods, component).length > 0) {
       const { [component]: _, ...rest } = deployed;
-      return { ...NOTHING, actions: differences(node, marks(`removing: waiting for the ${POD_COMPONENT[component]} pod to go`, { deploy: rest })) };
+      return {
+        ...NOTHING,
+        actions: differences(
+          node,
+          marks(`removing: waiting for the ${POD_COMPONENT[component]} pod to go`, { deploy: rest }),
+        ),
+      };
     }
   }
   const validations = [...input.validationPods.values()].filter((pod) => isOfNode(pod, node));
   if (validations.length > 0) {
     const actions: Action[] = validations
       .filter((pod) => !pod.deleting)
-      .map((pod) => ({ kind: 'delete-pod', namespace: pod.namespace, name: pod.name, uid: pod.uid, because: 'the node was opted out' }));
-    return { ...NOTHING, actions: [...differences(node, marks('removing: waiting for validation pods to go', { deploy: {} })), ...actions] };
+      .map((pod) => ({
+        kind: 'delete-pod',
+        namespace: pod.namespace,
+        name: pod.name,
+        uid: pod.uid,
+        because: 'the node was opted out',
+      }));
+    return {
+      ...NOTHING,
+      actions: [...differences(node, marks('removing: waiting for validation pods to go', { deploy: {} })), ...actions],
+    };
   }
-  const gone: Desired = { state: undefined, deploy: {}, proof: undefined, closed: undefined, walk: undefined, policy: undefined, condition: undefined, taint: false };
+  const gone: Desired = {
+    state: undefined,
+    deploy: {},
+    proof: undefined,
+    closed: undefined,
+    walk: undefined,
+    policy: undefined,
+    condition: undefined,
+    taint: false,
+  };
   // The condition goes before the state label: while that label is there, the node is still ours and this runs again.
-  return { ...NOTHING, actions: final ? differences(node, gone).toSorted(conditionFirst) : planUnassigned(input).actions };
+  return {
+    ...NOTHING,
+    actions: final ? differences(node, gone).toSorted(conditionFirst) : planUnassigned(input).actions,
+  };
 }
 
 const RANK: Partial<Record<Action['kind'], number>> = { 'set-node-condition': 0, 'set-taints': 1, 'patch-node': 2 };
 const conditionFirst = (a: Action, b: Action): number => (RANK[a.kind] ?? 3) - (RANK[b.kind] ?? 3);
 
-const hasOurTaint = (node: NodeObject): boolean => (node.spec?.taints ?? []).some((taint) => taint.key === STARTUP_TAINT);
-const withoutOurs = (node: NodeObject): readonly Taint[] => (node.spec?.taints ?? []).filter((taint) => taint.key !== STARTUP_TAINT);
+const hasOurTaint = (node: NodeObject): boolean =>
+  (node.spec?.taints ?? []).some((taint) => taint.key === STARTUP_TAINT);
+const withoutOurs = (node: NodeObject): readonly Taint[] =>
+  (node.spec?.taints ?? []).filter((taint) => taint.key !== STARTUP_TAINT);
 const setTaints = (node: NodeObject, taints: readonly Taint[]): Action => ({
   kind: 'set-taints',
   node: node.metadata.name,
@@ -604,7 +814,7 @@ const setTaints = (node: NodeObject, taints: readonly Taint[]): Action => ({
 });
 
 /** Desired marks → the fewest writes. Marks, taint on, condition, taint off: trust goes first and comes last. */
-export function differences(node: NodeObject, desired: Desired): Action[] {
+function differences(node: NodeObject, desired: Desired): Action[] {
   const actions: Action[] = [];
   const { name, uid } = node.metadata;
   const labels = changes(node.metadata.labels ?? {}, {
@@ -618,32 +828,72 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
     [NODE_POLICY]: desired.policy,
     ...(desired.state === undefined ? { [WAKE]: undefined } : {}),
   });
-  if (Object.keys(labels).length + Object.keys(annotations).length > 0) actions.push({ kind: 'patch-node', node: name, uid, labels, annotations });
+  if (Object.keys(labels).length + Object.keys(annotations).length > 0)
+    actions.push({ kind: 'patch-node', node: name, uid, labels, annotations });
   const tainted = hasOurTaint(node);
-  if (desired.taint && !tainted) actions.push(setTaints(node, [...withoutOurs(node), { key: STARTUP_TAINT, effect: 'NoSchedule' }]));
+  if (desired.taint && !tainted)
+    actions.push(setTaints(node, [...withoutOurs(node), { key: STARTUP_TAINT, effect: 'NoSchedule' }]));
   const present = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
-  const same = desired.condition === undefined ? present === undefined : present?.status === desired.condition.status && present.reason === desired.condition.reason && present.message === desired.condition.message;
-  if (!same) actions.push({ kind: 'set-node-condition', node: name, uid, type: GPU_VALIDATED, condition: desired.condition });
+  const same =
+    desired.condition === undefined
+      ? present === undefined
+      : present?.status === desired.condition.status &&
+        present.reason === desired.condition.reason &&
+        present.message === desired.condition.message;
+  if (!same)
+    actions.push({ kind: 'set-node-condition', node: name, uid, type: GPU_VALIDATED, condition: desired.condition });
   if (!desired.taint && tainted) actions.push(setTaints(node, withoutOurs(node)));
   return actions;
 }
 
 /** Keys that differ; undefined in `wanted` means that the key must not be there. */
-const changes = (present: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string | undefined>>): Record<string, string | null> =>
-  Object.fromEntries(Object.entries(wanted).flatMap(([key, value]) => (present[key] === value ? [] : [[key, value ?? null]])));
+const changes = (
+  present: Readonly<Record<string, string>>,
+  wanted: Readonly<Record<string, string | undefined>>,
+): Record<string, string | null> =>
+  Object.fromEntries(
+    Object.entries(wanted).flatMap(([key, value]) => (present[key] === value ? [] : [[key, value ?? null]])),
+  );
 
 /** Events on the Node: each change of state, each new failure. */
 function events(input: NodeInput, desired: Desired, walk: Walk, before: Walk): Action[] {
   const { node } = input;
   const about = { kind: 'Node' as const, name: node.metadata.name, uid: node.metadata.uid };
   if (walk.failed !== undefined && walk.failed.at !== before.failed?.at) {
-    return [{ kind: 'event', about, type: 'Warning', reason: desired.condition?.reason ?? 'Failed', message: `${walk.failed.stage}: ${walk.failed.message}` }];
+    return [
+      {
+        kind: 'event',
+        about,
+        type: 'Warning',
+        reason: desired.condition?.reason ?? 'Failed',
+        message: `${walk.failed.stage}: ${walk.failed.message}`,
+      },
+    ];
   }
   if (desired.closed !== undefined && node.metadata.annotations?.[CLOSED] !== desired.closed) {
-    return [{ kind: 'event', about, type: 'Warning', reason: 'GPUNodeClosed', message: desired.condition?.message ?? desired.closed }];
+    return [
+      {
+        kind: 'event',
+        about,
+        type: 'Warning',
+        reason: 'GPUNodeClosed',
+        message: desired.condition?.message ?? desired.closed,
+      },
+    ];
   }
-  if (desired.state !== node.metadata.labels?.[STATE] || (desired.proof !== undefined && node.metadata.annotations?.[PROOF] === undefined)) {
-    return [{ kind: 'event', about, type: 'Normal', reason: desired.state === 'validated' ? 'GPUValidated' : 'GPUStage', message: desired.condition?.message ?? '' }];
+  if (
+    desired.state !== node.metadata.labels?.[STATE] ||
+    (desired.proof !== undefined && node.metadata.annotations?.[PROOF] === undefined)
+  ) {
+    return [
+      {
+        kind: 'event',
+        about,
+        type: 'Normal',
+        reason: desired.state === 'validated' ? 'GPUValidated' : 'GPUStage',
+        message: desired.condition?.message ?? '',
+      },
+    ];
   }
   return [];
 }

@@ -21,28 +21,53 @@ export function policyNameOf(pod: PodObject): string {
 const ended = (pod: PodObject): boolean => pod.phase === 'Succeeded' || pod.phase === 'Failed';
 
 /** What the pod's readiness gate should say; undefined where it has none, or nothing is to be said yet. */
-export function gateOf(pod: PodObject, node: NodeObject | undefined, policy: GpuPolicy | undefined): Condition | undefined {
+export function gateOf(
+  pod: PodObject,
+  node: NodeObject | undefined,
+  policy: GpuPolicy | undefined,
+): Condition | undefined {
   if (!pod.gated || pod.nodeName === undefined || pod.deleting || ended(pod)) return undefined;
-  const say = (status: 'True' | 'False', reason: string, message: string): Condition => ({ type: NODE_VALIDATED, status, reason, message });
+  const say = (status: 'True' | 'False', reason: string, message: string): Condition => ({
+    type: NODE_VALIDATED,
+    status,
+    reason,
+    message,
+  });
   if (policy === undefined) return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone');
   if (policy.spec.suspend) return say('True', 'PolicySuspended', `GPUPolicy ${policy.name} is suspended`);
   if (node === undefined) return undefined;
   if (!isOurs(node)) {
     return policy.spec.unmanagedNodes === 'Allow'
       ? say('True', 'NodeNotManaged', 'the node is not opted in; the GPUPolicy allows that')
-      : say('False', 'NodeNotManaged', `node ${node.metadata.name} is not opted in: kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`);
+      : say(
+          'False',
+          'NodeNotManaged',
+          `node ${node.metadata.name} is not opted in: kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`,
+        );
   }
   const answer = serving(node);
-  return answer.yes ? say('True', 'NodeValidated', `GPU stack validated at ${answer.proof.at}`) : say('False', 'NodeNotValidated', answer.because);
+  return answer.yes
+    ? say('True', 'NodeValidated', `GPU stack validated at ${answer.proof.at}`)
+    : say('False', 'NodeNotValidated', answer.because);
 }
 
 /** Does the present condition already say it? */
 export const saysAlready = (pod: PodObject, wanted: Condition): boolean =>
-  pod.conditions.some((c) => c.type === wanted.type && c.status === wanted.status && c.reason === wanted.reason && c.message === wanted.message);
+  pod.conditions.some(
+    (c) =>
+      c.type === wanted.type &&
+      c.status === wanted.status &&
+      c.reason === wanted.reason &&
+      c.message === wanted.message,
+  );
 
 /** Was the pod thrown out by a kubelet that had no GPU for it, as happens to bound pods after a reboot? Its controller makes another one. */
 export const isRejected = (pod: PodObject, node: NodeObject | undefined): boolean =>
-  node !== undefined && isOurs(node) && pod.owned && pod.phase === 'Failed' && (pod.reason === 'UnexpectedAdmissionError' || /^OutOf.*nvidia\.com\//.test(pod.reason));
+  node !== undefined &&
+  isOurs(node) &&
+  pod.owned &&
+  pod.phase === 'Failed' &&
+  (pod.reason === 'UnexpectedAdmissionError' || /^OutOf.*nvidia\.com\//.test(pod.reason));
 
 /** A GPU pod that should have been injected and was not: created while the webhook was away, or past it. */
 export function isMissed(pod: PodObject, policy: GpuPolicy | undefined, excluded: ReadonlySet<string>): boolean {
@@ -54,7 +79,9 @@ export function isMissed(pod: PodObject, policy: GpuPolicy | undefined, excluded
 
 /** A GPU pod waits for a node: the scheduler has tried and found none. */
 export const isUnschedulable = (pod: PodObject): boolean =>
-  pod.nodeName === undefined && !pod.deleting && pod.conditions.some((c) => c.type === 'PodScheduled' && c.status === 'False' && c.reason === 'Unschedulable');
+  pod.nodeName === undefined &&
+  !pod.deleting &&
+  pod.conditions.some((c) => c.type === 'PodScheduled' && c.status === 'False' && c.reason === 'Unschedulable');
 
 /** Does the node have free GPUs for the pod, so that trying again is worth it? */
 export function couldFit(pod: PodObject, node: NodeObject, there: readonly PodObject[]): boolean {
@@ -78,7 +105,9 @@ export function nodesOnTheirWay(nodes: Iterable<NodeObject>, policy: string): st
     }
     const condition = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
     const awaited = (condition?.message ?? '').replace(/, since \S+$/, '').replace(/; tried again after .*$/, '');
-    parts.push(`node ${node.metadata.name} is ${state === 'failed' ? 'failed' : `in ${state}`}${awaited === '' ? '' : ` (${awaited})`}`);
+    parts.push(
+      `node ${node.metadata.name} is ${state === 'failed' ? 'failed' : `in ${state}`}${awaited === '' ? '' : ` (${awaited})`}`,
+    );
   }
   if (parts.length === 0) return undefined;
   return `waiting for a GPU node: ${parts.join('; ')}${more === 0 ? '' : `; and ${more} more`}`.slice(0, 1000);

@@ -9,7 +9,9 @@ const selects = (policy: GpuPolicy, node: NodeObject): boolean =>
   Object.entries(policy.spec.nodeSelector).every(([key, value]) => node.metadata.labels?.[key] === value);
 
 const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
-  Object.entries(node.status?.allocatable ?? {}).some(([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0);
+  Object.entries(node.status?.allocatable ?? {}).some(
+    ([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0,
+  );
 
 interface Enforcement {
   readonly enforcing: boolean;
@@ -19,16 +21,31 @@ interface Enforcement {
 
 /** From when on the policy injects and refuses: design section 4. Once it does, it does for good. */
 export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): Enforcement {
-  if (policy.spec.suspend) return { enforcing: false, reason: 'Suspended', message: 'spec.suspend is true: nothing is injected, nothing refused' };
-  if (policy.enforcingSince !== undefined) return { enforcing: true, reason: 'Enforcing', message: `since ${policy.enforcingSince}` };
+  if (policy.spec.suspend)
+    return {
+      enforcing: false,
+      reason: 'Suspended',
+      message: 'spec.suspend is true: nothing is injected, nothing refused',
+    };
+  if (policy.enforcingSince !== undefined)
+    return { enforcing: true, reason: 'Enforcing', message: `since ${policy.enforcingSince}` };
   const mine = nodes.filter((node) => selects(policy, node));
   const optedIn = mine.filter((node) => node.metadata.labels?.[MANAGED] === 'true');
   if (optedIn.length === 0) {
-    return { enforcing: false, reason: 'NoNodeOptedIn', message: 'nothing changes until a node is opted in: kubectl label node NAME gpu-gate.dev/managed=true' };
+    return {
+      enforcing: false,
+      reason: 'NoNodeOptedIn',
+      message: 'nothing changes until a node is opted in: kubectl label node NAME gpu-gate.dev/managed=true',
+    };
   }
-  if (policy.spec.unmanagedNodes !== 'Auto') return { enforcing: true, reason: 'Enforcing', message: 'the first node was opted in' };
-  const open = mine.filter((node) => offersGpus(policy, node) && parseProof(node.metadata.annotations?.[PROOF]) === undefined && !onItsWay(node));
-  if (open.length === 0) return { enforcing: true, reason: 'Enforcing', message: 'every node that offers GPUs has been validated once' };
+  if (policy.spec.unmanagedNodes !== 'Auto')
+    return { enforcing: true, reason: 'Enforcing', message: 'the first node was opted in' };
+  const open = mine.filter(
+    (node) =>
+      offersGpus(policy, node) && parseProof(node.metadata.annotations?.[PROOF]) === undefined && !onItsWay(node),
+  );
+  if (open.length === 0)
+    return { enforcing: true, reason: 'Enforcing', message: 'every node that offers GPUs has been validated once' };
   const names = open.slice(0, 5).map((node) => node.metadata.name);
   return {
     enforcing: false,
@@ -41,7 +58,12 @@ export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): En
 const onItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
 
 /** The whole status; conditions keep their transition time where their status stays. */
-export function policyStatus(policy: GpuPolicy, nodes: readonly NodeObject[], conflicts: readonly string[], now: number): PolicyStatus {
+export function policyStatus(
+  policy: GpuPolicy,
+  nodes: readonly NodeObject[],
+  conflicts: readonly string[],
+  now: number,
+): PolicyStatus {
   const at = new Date(now).toISOString();
   const mine = nodes.filter((node) => isOurs(node) && policyOf(node) === policy.name);
   const counts: Record<string, number> = {};
@@ -56,27 +78,62 @@ export function policyStatus(policy: GpuPolicy, nodes: readonly NodeObject[], co
   const condition = (type: string, holds: boolean, reason: string, message: string): PolicyCondition => {
     const status = holds ? 'True' : 'False';
     const before = policy.status.conditions?.find((c) => c.type === type);
-    return { type, status, reason, message, observedGeneration: policy.generation, lastTransitionTime: before?.status === status ? before.lastTransitionTime : at };
+    return {
+      type,
+      status,
+      reason,
+      message,
+      observedGeneration: policy.generation,
+      lastTransitionTime: before?.status === status ? before.lastTransitionTime : at,
+    };
   };
   return {
     observedGeneration: policy.generation,
-    ...(policy.enforcingSince !== undefined ? { enforcingSince: policy.enforcingSince } : enforces.enforcing ? { enforcingSince: at } : {}),
+    ...(policy.enforcingSince !== undefined
+      ? { enforcingSince: policy.enforcingSince }
+      : enforces.enforcing
+        ? { enforcingSince: at }
+        : {}),
     nodes: { ...counts, total: mine.length },
     conditions: [
-      condition('Ready', mine.length === validated, mine.length === validated ? 'AllValidated' : failed > 0 ? 'NodesFailed' : 'NodesOnTheirWay', `${validated} of ${mine.length} nodes validated${failed > 0 ? `, ${failed} failed: kubectl get nodes -L gpu-gate.dev/state` : ''}`),
+      condition(
+        'Ready',
+        mine.length === validated,
+        mine.length === validated ? 'AllValidated' : failed > 0 ? 'NodesFailed' : 'NodesOnTheirWay',
+        `${validated} of ${mine.length} nodes validated${failed > 0 ? `, ${failed} failed: kubectl get nodes -L gpu-gate.dev/state` : ''}`,
+      ),
       condition('Enforcing', enforces.enforcing, enforces.reason, enforces.message),
-      condition('Conflict', conflicts.length > 0, conflicts.length > 0 ? 'SelectorsOverlap' : 'None', conflicts.length > 0 ? `nodes are also selected by ${conflicts.join(', ')}: the older policy has them; make the nodeSelectors disjoint` : ''),
-      condition('Degraded', tooMany.length > 0, tooMany.length > 0 ? 'UnknownResources' : 'None', tooMany.length > 0 ? `${tooMany.join(', ')}: the chart's webhook looks only at nvidia.com/gpu, nvidia.com/gpu.shared and nvidia.com/mig-*` : ''),
+      condition(
+        'Conflict',
+        conflicts.length > 0,
+        conflicts.length > 0 ? 'SelectorsOverlap' : 'None',
+        conflicts.length > 0
+          ? `nodes are also selected by ${conflicts.join(', ')}: the older policy has them; make the nodeSelectors disjoint`
+          : '',
+      ),
+      condition(
+        'Degraded',
+        tooMany.length > 0,
+        tooMany.length > 0 ? 'UnknownResources' : 'None',
+        tooMany.length > 0
+          ? `${tooMany.join(', ')}: the chart's webhook looks only at nvidia.com/gpu, nvidia.com/gpu.shared and nvidia.com/mig-*`
+          : '',
+      ),
     ],
   };
 }
 
 /** Equal but for nothing: statuses are compared by what they say. */
-export const sameStatus = (a: PolicyStatus, b: PolicyStatus): boolean => JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
+export const sameStatus = (a: PolicyStatus, b: PolicyStatus): boolean =>
+  JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
 
 const sorted = (value: unknown): unknown =>
   Array.isArray(value)
     ? value.map(sorted)
     : typeof value === 'object' && value !== null
-      ? Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([key, inner]) => [key, sorted(inner)]))
+      ? Object.fromEntries(
+          Object.entries(value)
+            .toSorted(([a], [b]) => (a < b ? -1 : 1))
+            .map(([key, inner]) => [key, sorted(inner)]),
+        )
       : value;

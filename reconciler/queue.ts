@@ -35,10 +35,13 @@ export function workQueue(options: QueueOptions): Queue {
     const present = timers.get(key);
     if (present !== undefined && present.at <= at) return;
     clearTimeout(present?.timer);
-    const timer = setTimeout(() => {
-      timers.delete(key);
-      add(key);
-    }, Math.min(ms, 2 ** 31 - 1));
+    const timer = setTimeout(
+      () => {
+        timers.delete(key);
+        add(key);
+      },
+      Math.min(ms, 2 ** 31 - 1),
+    );
     timers.set(key, { at, timer });
   };
   const fill = (): void => {

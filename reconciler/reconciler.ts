@@ -1,7 +1,19 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
 // from the caches and applies. No decision is taken here that plan.ts, pods.ts or policy-status.ts could take.
 import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
-import { BREAKER_RELEASE, COMPONENT, MANAGED, PART_OF, POLICIES_PATH, POLICY_FINALIZER, PRODUCT, PROOF, RENDERED, WAKE, WALK } from '../core/keys.ts';
+import {
+  BREAKER_RELEASE,
+  COMPONENT,
+  MANAGED,
+  PART_OF,
+  POLICIES_PATH,
+  POLICY_FINALIZER,
+  PRODUCT,
+  PROOF,
+  RENDERED,
+  WAKE,
+  WALK,
+} from '../core/keys.ts';
 import { isOurs, open, policyOf, stateOf } from '../core/node-proof.ts';
 import { COMPONENTS, POD_COMPONENT, STATES, type Component } from '../core/stages.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
@@ -16,7 +28,16 @@ import type { ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
 import { renderOperand, type Rendered } from './operands/operand.ts';
 import { deployedOn, isDeployed, planNode, specOf, type NodePlan } from './plan.ts';
-import { couldFit, gateOf, isMissed, isRejected, isUnschedulable, nodesOnTheirWay, policyNameOf, saysAlready } from './pods.ts';
+import {
+  couldFit,
+  gateOf,
+  isMissed,
+  isRejected,
+  isUnschedulable,
+  nodesOnTheirWay,
+  policyNameOf,
+  saysAlready,
+} from './pods.ts';
 import { policyStatus, sameStatus } from './policy-status.ts';
 import { workQueue } from './queue.ts';
 
@@ -56,7 +77,12 @@ const BREAKER_WINDOW_MS = 600_000;
 const BREAKER_LEAST = 3;
 
 interface RawDaemonSet {
-  readonly metadata: { readonly name: string; readonly generation?: number; readonly labels?: Record<string, string>; readonly annotations?: Record<string, string> };
+  readonly metadata: {
+    readonly name: string;
+    readonly generation?: number;
+    readonly labels?: Record<string, string>;
+    readonly annotations?: Record<string, string>;
+  };
 }
 
 const trimDaemonSet = (raw: RawDaemonSet): DaemonSetView => ({
@@ -100,8 +126,21 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   let add: (key: string) => void = () => undefined;
   let addAfter: (key: string, ms: number) => void = () => undefined;
 
-  const nodes = reflector<NodeObject>({ kube, log, path: '/api/v1/nodes', trim: trimNode, onChange: (key, before, after) => nodeChanged(key, before, after) });
-  const policies = reflector<GpuPolicy>({ kube, log, path: POLICIES_PATH, optional: true, trim: (raw) => parsePolicy(raw), onChange: () => policiesChanged() });
+  const nodes = reflector<NodeObject>({
+    kube,
+    log,
+    path: '/api/v1/nodes',
+    trim: trimNode,
+    onChange: (key, before, after) => nodeChanged(key, before, after),
+  });
+  const policies = reflector<GpuPolicy>({
+    kube,
+    log,
+    path: POLICIES_PATH,
+    optional: true,
+    trim: (raw) => parsePolicy(raw),
+    onChange: () => policiesChanged(),
+  });
   const isEvidence = (labels: Readonly<Record<string, string>>): boolean =>
     [...policies.values()].some((policy) =>
       COMPONENTS.some((component) => {
@@ -188,12 +227,16 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
     const known = rendered.get(policy);
     if (known !== undefined) return known;
-    const fresh = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map((component) => renderOperand(component, policy, { namespace: deps.operandNamespace }));
+    const fresh = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map((component) =>
+      renderOperand(component, policy, { namespace: deps.operandNamespace }),
+    );
     rendered.set(policy, fresh);
     return fresh;
   };
   const revisionsOf = (policy: GpuPolicy | undefined): Partial<Record<Component, string>> =>
-    policy === undefined ? {} : Object.fromEntries(operandsOf(policy).map(({ component, revision }) => [component, revision]));
+    policy === undefined
+      ? {}
+      : Object.fromEntries(operandsOf(policy).map(({ component, revision }) => [component, revision]));
 
   async function handleOperands(): Promise<void> {
     const wanted = new Map<string, Rendered>();
@@ -202,7 +245,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const used = new Set<string>();
     for (const node of nodes.values()) {
       if (!isOurs(node)) continue;
-      for (const [component, revision] of Object.entries(deployedOn(node))) named.add(`${POD_COMPONENT[component as Component]}-${revision}`);
+      for (const [component, revision] of Object.entries(deployedOn(node)))
+        named.add(`${POD_COMPONENT[component as Component]}-${revision}`);
       const policy = selecting(node.metadata.labels ?? {}, all)[0];
       if (isManaged(node) && policy !== undefined) used.add(policy.name);
     }
@@ -213,15 +257,29 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     for (const [name, operand] of wanted) {
       const present = daemonSets.get(`${deps.operandNamespace}/${name}`);
       const applied = appliedGeneration.get(name);
-      if (present !== undefined && present.generation === applied && present.rendered === operand.daemonSet.metadata['annotations']?.[RENDERED as never]) continue;
+      if (
+        present !== undefined &&
+        present.generation === applied &&
+        present.rendered === operand.daemonSet.metadata['annotations']?.[RENDERED as never]
+      )
+        continue;
       const outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
-      if (outcome.kind === 'stale') throw new Error(`DaemonSet ${name} was not applied: namespace ${deps.operandNamespace} is missing or going away`);
+      if (outcome.kind === 'stale')
+        throw new Error(
+          `DaemonSet ${name} was not applied: namespace ${deps.operandNamespace} is missing or going away`,
+        );
       appliedGeneration.set(name, outcome.generation ?? 0);
       if (present !== undefined && outcome.generation !== present.generation) {
         log.info('operand was changed by somebody else and put back', { daemonset: name });
         for (const policy of all) {
           if (!operandsOf(policy).some((o) => o.daemonSet.metadata.name === name)) continue;
-          await apply.apply({ kind: 'event', about: { kind: 'GPUPolicy', name: policy.name, uid: policy.uid }, type: 'Warning', reason: 'OperandPutBack', message: `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead` });
+          await apply.apply({
+            kind: 'event',
+            about: { kind: 'GPUPolicy', name: policy.name, uid: policy.uid },
+            type: 'Warning',
+            reason: 'OperandPutBack',
+            message: `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead`,
+          });
         }
       }
     }
@@ -237,7 +295,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const slotFree = (name: string, policy: GpuPolicy): boolean => {
     if (slots.has(name)) return true;
     const managed = [...nodes.values()].filter((node) => isManaged(node) && policyOf(node) === policy.name).length;
-    return [...slots.values()].filter((holder) => holder === policy.name).length < shareOf(policy.spec.bringUp.maxConcurrent, managed);
+    return (
+      [...slots.values()].filter((holder) => holder === policy.name).length <
+      shareOf(policy.spec.bringUp.maxConcurrent, managed)
+    );
   };
 
   /** More withdrawals than can be believed at once? Counted over all nodes of the policy. */
@@ -249,14 +310,22 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const at = now();
     for (const [name, time] of withdrawals) if (at - time > BREAKER_WINDOW_MS) withdrawals.delete(name);
     withdrawals.set(node, at);
-    const proofs = [...nodes.values()].filter((n) => policyOf(n) === policy.name && n.metadata.annotations?.[PROOF] !== undefined).length;
-    const recent = [...withdrawals.keys()].filter((name) => policyOf(nodes.get(name) ?? { metadata: { name, uid: '' } }) === policy.name);
+    const proofs = [...nodes.values()].filter(
+      (n) => policyOf(n) === policy.name && n.metadata.annotations?.[PROOF] !== undefined,
+    ).length;
+    const recent = [...withdrawals.keys()].filter(
+      (name) => policyOf(nodes.get(name) ?? { metadata: { name, uid: '' } }) === policy.name,
+    );
     const gone = recent.filter((name) => nodes.get(name)?.metadata.annotations?.[PROOF] === undefined).length;
     const share = (Number.parseFloat(policy.spec.breaker) / 100) * (proofs + gone);
     if (since !== undefined || recent.length < BREAKER_LEAST || recent.length <= share) return false;
     tripped.set(policy.name, release);
     metrics.breaker.set(1);
-    log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy: policy.name, withdrawals: recent.length, proofs });
+    log.error('circuit breaker tripped: proofs are kept, nodes closed', {
+      policy: policy.name,
+      withdrawals: recent.length,
+      proofs,
+    });
     return true;
   };
 
@@ -290,7 +359,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
 
   const validationsOf = (node: NodeObject): ReadonlyMap<string, PodObject> => {
     const found = new Map<string, PodObject>();
-    for (const pod of validationPods.values()) if (pod.validates === node.metadata.uid || pod.nodeName === node.metadata.name) found.set(pod.name, pod);
+    for (const pod of validationPods.values())
+      if (pod.validates === node.metadata.uid || pod.nodeName === node.metadata.name) found.set(pod.name, pod);
     return found;
   };
 
@@ -298,7 +368,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const had = slots.has(name);
     if (holds && policy !== undefined) slots.set(name, policy.name);
     else slots.delete(name);
-    if (had && !slots.has(name)) for (const node of nodes.values()) if (stateOf(node) === 'preflight') add(`node:${node.metadata.name}`);
+    if (had && !slots.has(name))
+      for (const node of nodes.values()) if (stateOf(node) === 'preflight') add(`node:${node.metadata.name}`);
   };
 
   /** Applies in order; what changed meanwhile ends the list, and the node is looked at again. */
@@ -319,7 +390,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
         addAfter(`node:${name}`, 50);
         return;
       }
-      if ((action.kind === 'patch-node' || action.kind === 'set-taints' || action.kind === 'set-node-condition') && outcome.resourceVersion !== undefined) {
+      if (
+        (action.kind === 'patch-node' || action.kind === 'set-taints' || action.kind === 'set-node-condition') &&
+        outcome.resourceVersion !== undefined
+      ) {
         latest = { resourceVersion: outcome.resourceVersion, taints: JSON.stringify(outcome.taints ?? []) };
         written.set(name, BigInt(outcome.resourceVersion));
         if (action.kind === 'patch-node') observeWalk(node, action.annotations[WALK]);
@@ -338,7 +412,12 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     }
     if (walk.failed !== undefined && walk.failed.at !== before?.failed?.at) {
       metrics.failures.inc({ stage: walk.failed.stage, reason: walk.failed.reason });
-      log.info('stage failed', { node: node.metadata.name, stage: walk.failed.stage, reason: walk.failed.reason, message: walk.failed.message });
+      log.info('stage failed', {
+        node: node.metadata.name,
+        stage: walk.failed.stage,
+        reason: walk.failed.reason,
+        message: walk.failed.message,
+      });
     }
     if (walk.stage === 'done' && before?.stage !== 'done') {
       metrics.lastValidation.set(Math.round(now() / 1000));
@@ -352,7 +431,15 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const there = [...(podsByNode.get(name)?.values() ?? [])];
     if (![...unbound.values()].some((pod) => isUnschedulable(pod) && couldFit(pod, node, there))) return;
     metrics.wakes.inc();
-    await carryOut(node, [{ kind: 'patch-node', node: name, uid: node.metadata.uid, labels: {}, annotations: { [WAKE]: new Date(now()).toISOString() } }]);
+    await carryOut(node, [
+      {
+        kind: 'patch-node',
+        node: name,
+        uid: node.metadata.uid,
+        labels: {},
+        annotations: { [WAKE]: new Date(now()).toISOString() },
+      },
+    ]);
   }
 
   // ---- users' pods
@@ -364,22 +451,47 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const policy = policies.get(policyNameOf(pod));
     const gate = gateOf(pod, node, policy);
     if (gate !== undefined && !saysAlready(pod, gate)) {
-      await apply.apply({ kind: 'set-pod-condition', namespace: pod.namespace, name: pod.name, uid: pod.uid, condition: gate });
+      await apply.apply({
+        kind: 'set-pod-condition',
+        namespace: pod.namespace,
+        name: pod.name,
+        uid: pod.uid,
+        condition: gate,
+      });
     }
     if (node !== undefined && isRejected(pod, node) && !counted.has(pod.uid)) {
       counted.add(pod.uid);
       metrics.rejected.inc({ reason: pod.reason.startsWith('OutOf') ? 'OutOfGPU' : pod.reason });
       const message = `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`;
       await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodRejected', message });
-      await apply.apply({ kind: 'event', about: nodeRef(node), type: 'Warning', reason: 'GPUPodRejected', message: `${pod.namespace}/${pod.name} was rejected by the kubelet (${pod.reason})` });
+      await apply.apply({
+        kind: 'event',
+        about: nodeRef(node),
+        type: 'Warning',
+        reason: 'GPUPodRejected',
+        message: `${pod.namespace}/${pod.name} was rejected by the kubelet (${pod.reason})`,
+      });
       if (policy?.spec.rejectedPods === 'Delete') {
-        await apply.apply({ kind: 'delete-pod', namespace: pod.namespace, name: pod.name, uid: pod.uid, because: 'rejected by the kubelet' });
+        await apply.apply({
+          kind: 'delete-pod',
+          namespace: pod.namespace,
+          name: pod.name,
+          uid: pod.uid,
+          because: 'rejected by the kubelet',
+        });
       }
     }
     if (!counted.has(pod.uid) && isMissed(pod, policy, deps.excludedNamespaces)) {
       counted.add(pod.uid);
       metrics.missed.inc();
-      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodNotInjected', message: 'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it' });
+      await apply.apply({
+        kind: 'event',
+        about: podRef(pod),
+        type: 'Warning',
+        reason: 'GPUPodNotInjected',
+        message:
+          'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it',
+      });
     }
   }
 
@@ -387,11 +499,25 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const pod = pods.get(key);
     const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
     const policy = pod === undefined ? undefined : policies.get(policyNameOf(pod));
-    if (pod === undefined || node === undefined || policy === undefined || !isEnforcing(policy) || !isOurs(node) || Object.keys(pod.gpus).length === 0) return;
+    if (
+      pod === undefined ||
+      node === undefined ||
+      policy === undefined ||
+      !isEnforcing(policy) ||
+      !isOurs(node) ||
+      Object.keys(pod.gpus).length === 0
+    )
+      return;
     const answer = open(node);
     if (answer.yes) return;
     metrics.pastGate.inc();
-    await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodPastGate', message: `bound to ${node.metadata.name} by ${pod.schedulerName} though it takes no GPU pods: ${answer.because}` });
+    await apply.apply({
+      kind: 'event',
+      about: podRef(pod),
+      type: 'Warning',
+      reason: 'GPUPodPastGate',
+      message: `bound to ${node.metadata.name} by ${pod.schedulerName} though it takes no GPU pods: ${answer.because}`,
+    });
   }
 
   async function handleWaiting(): Promise<void> {
@@ -399,12 +525,24 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     for (const pod of unbound.values()) {
       const name = policyNameOf(pod);
       const policy = policies.get(name);
-      if (policy === undefined || !isEnforcing(policy) || !isUnschedulable(pod) || pod.namespace === deps.operandNamespace) continue;
+      if (
+        policy === undefined ||
+        !isEnforcing(policy) ||
+        !isUnschedulable(pod) ||
+        pod.namespace === deps.operandNamespace
+      )
+        continue;
       if (!texts.has(name)) texts.set(name, nodesOnTheirWay(nodes.values(), name));
       const text = texts.get(name);
       if (text === undefined || told.get(pod.uid) === text) continue;
       told.set(pod.uid, text);
-      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Normal', reason: 'WaitingForGPUNode', message: text });
+      await apply.apply({
+        kind: 'event',
+        about: podRef(pod),
+        type: 'Normal',
+        reason: 'WaitingForGPUNode',
+        message: text,
+      });
     }
   }
 
@@ -422,7 +560,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     for (const policy of all) for (const state of STATES) metrics.nodes.inc({ state, policy: policy.name }, 0);
     metrics.open.set(openNodes);
     metrics.breaker.set(tripped.size > 0 ? 1 : 0);
-    metrics.pendingGates.set([...pods.values()].filter((pod) => pod.gated && pod.phase === 'Running' && gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod)))?.status === 'False').length);
+    metrics.pendingGates.set(
+      [...pods.values()].filter(
+        (pod) =>
+          pod.gated &&
+          pod.phase === 'Running' &&
+          gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod)))?.status === 'False',
+      ).length,
+    );
     for (const policy of all) {
       const conflicts = new Set<string>();
       for (const node of every) {
@@ -434,12 +579,25 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       if (!sameStatus(status, policy.status)) {
         const had = policy.enforcingSince;
         await apply.apply({ kind: 'policy-status', name: policy.name, status });
-        if (had === undefined && status.enforcingSince !== undefined) log.info('policy enforces from now on', { policy: policy.name });
+        if (had === undefined && status.enforcingSince !== undefined)
+          log.info('policy enforces from now on', { policy: policy.name });
       }
       const has = every.some((node) => isOurs(node) && policyOf(node) === policy.name);
       const marked = policy.finalizers.includes(POLICY_FINALIZER);
-      if (has && !marked && !policy.deleting) await apply.apply({ kind: 'policy-finalizers', name: policy.name, uid: policy.uid, finalizers: [...policy.finalizers, POLICY_FINALIZER] });
-      if (!has && marked) await apply.apply({ kind: 'policy-finalizers', name: policy.name, uid: policy.uid, finalizers: policy.finalizers.filter((f) => f !== POLICY_FINALIZER) });
+      if (has && !marked && !policy.deleting)
+        await apply.apply({
+          kind: 'policy-finalizers',
+          name: policy.name,
+          uid: policy.uid,
+          finalizers: [...policy.finalizers, POLICY_FINALIZER],
+        });
+      if (!has && marked)
+        await apply.apply({
+          kind: 'policy-finalizers',
+          name: policy.name,
+          uid: policy.uid,
+          finalizers: policy.finalizers.filter((f) => f !== POLICY_FINALIZER),
+        });
     }
   }
 
@@ -473,7 +631,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     for (const node of nodes.values()) {
       const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
       const policy = policyOf(node);
-      if (walk !== undefined && policy !== undefined && !walk.once && walk.stage !== 'preflight' && walk.failed === undefined) slots.set(node.metadata.name, policy);
+      if (
+        walk !== undefined &&
+        policy !== undefined &&
+        !walk.once &&
+        walk.stage !== 'preflight' &&
+        walk.failed === undefined
+      )
+        slots.set(node.metadata.name, policy);
     }
     const ours = [...nodes.values()].filter(isOurs);
     const proven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
@@ -489,7 +654,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     get synced() {
       return synced();
     },
-    watchAges: () => Object.fromEntries(Object.entries(watches).map(([kind, watch]) => [kind, now() - watch.lastContact()])),
+    watchAges: () =>
+      Object.fromEntries(Object.entries(watches).map(([kind, watch]) => [kind, now() - watch.lastContact()])),
     async run(signal) {
       stopped = signal;
       const queue = workQueue({
@@ -502,8 +668,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
           log.error('reconciling failed, trying again', { key, error });
         },
       });
-      add = queue.add;
-      addAfter = queue.addAfter;
+      add = (key) => queue.add(key);
+      addAfter = (key, ms) => queue.addAfter(key, ms);
       leadership.onChange((held) => {
         metrics.leader.set(held ? 1 : 0);
         if (held) everything();

@@ -6,7 +6,8 @@ import { untilStopped } from './stop.ts';
 try {
   const { values } = parseArgs({ options: { nodes: { type: 'string', default: '3' } } });
   const nodes = Number(values.nodes);
-  if (!Number.isInteger(nodes) || nodes < 0 || nodes > 5000) throw new TypeError(`--nodes ${values.nodes}: write a whole number from 0 to 5000`);
+  if (!Number.isInteger(nodes) || nodes < 0 || nodes > 5000)
+    throw new TypeError(`--nodes ${values.nodes}: write a whole number from 0 to 5000`);
   await untilStopped(async (stopping) => {
     const began = Date.now();
     const cluster = await startCluster({ nodes, say: console.log });

@@ -3,7 +3,10 @@
 type Undo = () => Promise<void>;
 
 /** Runs `work`, then waits for a signal unless `once`; in every case undoes what was handed to `stopping`. */
-export async function untilStopped(work: (stopping: (undo: Undo) => void, signal: AbortSignal) => Promise<void>, once = false): Promise<void> {
+export async function untilStopped(
+  work: (stopping: (undo: Undo) => void, signal: AbortSignal) => Promise<void>,
+  once = false,
+): Promise<void> {
   const undo: Undo[] = [];
   const ended = new AbortController();
   const signalled = new Promise<'signalled'>((resolve) => {

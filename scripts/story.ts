@@ -11,7 +11,12 @@ export interface Story {
   shows(text: string): void;
 }
 
-const indent = (text: string): string => text.trimEnd().split('\n').map((line) => `        ${line}`).join('\n');
+const indent = (text: string): string =>
+  text
+    .trimEnd()
+    .split('\n')
+    .map((line) => `        ${line}`)
+    .join('\n');
 
 export function tell(say: (line: string) => void, failed: () => Promise<string>): Story {
   let chapters = 0;

@@ -30,7 +30,17 @@ export interface Skipped {
 }
 
 /** Bounded: it is a metric's label. */
-export type Leave = 'no-gpu' | 'excluded-namespace' | 'opted-out' | 'mirror-pod' | 'node-name-set' | 'no-policy' | 'suspended' | 'auditing' | 'already-injected' | 'not-ready';
+export type Leave =
+  | 'no-gpu'
+  | 'excluded-namespace'
+  | 'opted-out'
+  | 'mirror-pod'
+  | 'node-name-set'
+  | 'no-policy'
+  | 'suspended'
+  | 'auditing'
+  | 'already-injected'
+  | 'not-ready';
 export type Refuse = 'unknown-policy' | 'malformed-annotation' | 'node-selector-conflict';
 
 export type Admission =
@@ -45,7 +55,11 @@ export type Admission =
     }
   | { readonly kind: 'refuse'; readonly reason: Refuse; readonly because: string };
 
-const leave = (reason: Leave, ...warnings: string[]): Admission => ({ kind: 'leave', reason, warnings: warnings.map(short) });
+const leave = (reason: Leave, ...warnings: string[]): Admission => ({
+  kind: 'leave',
+  reason,
+  warnings: warnings.map(short),
+});
 const refuse = (reason: Refuse, because: string): Admission => ({ kind: 'refuse', reason, because });
 
 /** Kubernetes asks for warnings below 120 characters. */
@@ -54,28 +68,64 @@ const short = (text: string): string => (text.length < 120 ? text : `${text.slic
 const MIRROR = 'kubernetes.io/config.mirror';
 const ENFORCE = 'pod-security.kubernetes.io/enforce';
 
-const PRESETS: Readonly<Record<GpuPolicy['spec']['injection']['driverVolumesPreset'], { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] }>> = {
+const PRESETS: Readonly<
+  Record<
+    GpuPolicy['spec']['injection']['driverVolumesPreset'],
+    { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] }
+  >
+> = {
   None: { volumes: [], env: [] },
   GKE: {
-    volumes: [{ name: 'gpu-gate-driver', hostPath: '/home/kubernetes/bin/nvidia', mountPath: '/usr/local/nvidia', type: 'Directory', readOnly: true }],
+    volumes: [
+      {
+        name: 'gpu-gate-driver',
+        hostPath: '/home/kubernetes/bin/nvidia',
+        mountPath: '/usr/local/nvidia',
+        type: 'Directory',
+        readOnly: true,
+      },
+    ],
     env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }],
   },
   DriverContainer: {
-    volumes: [{ name: 'gpu-gate-driver', hostPath: '/run/nvidia/driver', mountPath: '/run/nvidia/driver', type: 'Directory', readOnly: true }],
-    env: [{ name: 'LD_LIBRARY_PATH', value: '/run/nvidia/driver/usr/lib/x86_64-linux-gnu:/run/nvidia/driver/usr/lib64' }],
+    volumes: [
+      {
+        name: 'gpu-gate-driver',
+        hostPath: '/run/nvidia/driver',
+        mountPath: '/run/nvidia/driver',
+        type: 'Directory',
+        readOnly: true,
+      },
+    ],
+    env: [
+      { name: 'LD_LIBRARY_PATH', value: '/run/nvidia/driver/usr/lib/x86_64-linux-gnu:/run/nvidia/driver/usr/lib64' },
+    ],
   },
   Host: {
-    volumes: [{ name: 'gpu-gate-driver', hostPath: '/usr/lib/x86_64-linux-gnu', mountPath: '/usr/local/nvidia/lib64', type: 'Directory', readOnly: true }],
+    volumes: [
+      {
+        name: 'gpu-gate-driver',
+        hostPath: '/usr/lib/x86_64-linux-gnu',
+        mountPath: '/usr/local/nvidia/lib64',
+        type: 'Directory',
+        readOnly: true,
+      },
+    ],
     env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }],
   },
 };
 
 /** The driver volumes and environment that a policy injects: its preset's, then its own. */
-export const driverMounts = (policy: GpuPolicy): { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] } => {
+const driverMounts = (
+  policy: GpuPolicy,
+): { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] } => {
   const { injection } = policy.spec;
   const preset = PRESETS[injection.driverVolumesPreset];
   const own = new Set(injection.env.map(({ name }) => name));
-  return { volumes: [...preset.volumes, ...injection.driverVolumes], env: [...preset.env.filter(({ name }) => !own.has(name)), ...injection.env] };
+  return {
+    volumes: [...preset.volumes, ...injection.driverVolumes],
+    env: [...preset.env.filter(({ name }) => !own.has(name)), ...injection.env],
+  };
 };
 
 /** What to do with a pod that is about to be created. */
@@ -87,17 +137,25 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   // Without a policy there is no list of resources; the widest one says whether this is any of our business.
   const request = gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']);
   if (request === undefined) return leave('no-gpu');
-  if (pod.metadata?.annotations?.[MIRROR] !== undefined) return leave('mirror-pod', 'gpu-gate: a static pod passes every gate; its node may not be validated');
+  if (pod.metadata?.annotations?.[MIRROR] !== undefined)
+    return leave('mirror-pod', 'gpu-gate: a static pod passes every gate; its node may not be validated');
   if ((read.ok && read.wishes.optedOut) || facts.namespaceLabels?.[INJECT] === 'false') return leave('opted-out');
   if (!read.ok) return refuse('malformed-annotation', read.because);
   if (policy === undefined) {
     return read.wishes.policy === undefined
       ? leave('no-policy')
-      : refuse('unknown-policy', `GPUPolicy ${JSON.stringify(named)} does not exist: name one of 'kubectl get gpupolicies', or leave the annotation gpu-gate.dev/policy out`);
+      : refuse(
+          'unknown-policy',
+          `GPUPolicy ${JSON.stringify(named)} does not exist: name one of 'kubectl get gpupolicies', or leave the annotation gpu-gate.dev/policy out`,
+        );
   }
   if (policy.spec.suspend) return leave('suspended');
   if (!isEnforcing(policy)) return leave('auditing');
-  if (pod.spec?.nodeName !== undefined && pod.spec.nodeName !== '') return leave('node-name-set', 'gpu-gate: spec.nodeName passes the scheduler and so the gate; use node affinity instead');
+  if (pod.spec?.nodeName !== undefined && pod.spec.nodeName !== '')
+    return leave(
+      'node-name-set',
+      'gpu-gate: spec.nodeName passes the scheduler and so the gate; use node affinity instead',
+    );
   return inject(pod, request, policy, facts);
 }
 
@@ -127,9 +185,16 @@ function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Fact
     if (present !== undefined && present !== '') {
       if (present !== wanted) skip('runtimeClassName', `already ${present}`);
     } else if (everywhere) skip('runtimeClassName', 'the policy allows unmanaged nodes');
-    else if (facts_ === undefined) skip('runtimeClassName', `RuntimeClass ${wanted} does not exist`, `gpu-gate: RuntimeClass ${wanted} does not exist, the pod runs without it`);
+    else if (facts_ === undefined)
+      skip(
+        'runtimeClassName',
+        `RuntimeClass ${wanted} does not exist`,
+        `gpu-gate: RuntimeClass ${wanted} does not exist, the pod runs without it`,
+      );
     else {
-      const clash = Object.entries(facts_.nodeSelector).find(([key, value]) => pod.spec?.nodeSelector?.[key] !== undefined && pod.spec.nodeSelector[key] !== value);
+      const clash = Object.entries(facts_.nodeSelector).find(
+        ([key, value]) => pod.spec?.nodeSelector?.[key] !== undefined && pod.spec.nodeSelector[key] !== value,
+      );
       if (clash !== undefined) {
         return refuse(
           'node-selector-conflict',
@@ -141,8 +206,13 @@ function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Fact
     }
   }
   mounts(pod, request, policy, facts, everywhere, draft, skip);
-  if (injection.readinessGate && pod.spec?.readinessGates?.some((gate) => gate?.conditionType === NODE_VALIDATED) !== true) {
-    draft.operations.push(...append('/spec/readinessGates', pod.spec?.readinessGates, [{ conditionType: NODE_VALIDATED }]));
+  if (
+    injection.readinessGate &&
+    pod.spec?.readinessGates?.some((gate) => gate?.conditionType === NODE_VALIDATED) !== true
+  ) {
+    draft.operations.push(
+      ...append('/spec/readinessGates', pod.spec?.readinessGates, [{ conditionType: NODE_VALIDATED }]),
+    );
     draft.injected.push('readinessGate');
   }
   const scheduler = pod.spec?.schedulerName;
@@ -152,8 +222,10 @@ function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Fact
       draft.injected.push('schedulerName');
     } else skip('schedulerName', `already ${scheduler}`);
   }
-  if (done && draft.operations.length === 0) return { kind: 'leave', reason: 'already-injected', warnings: draft.warnings.map(short) };
-  if (pod.metadata?.labels?.[INJECTED] !== 'true') draft.operations.push(...put('/metadata/labels', pod.metadata?.labels, INJECTED, 'true'));
+  if (done && draft.operations.length === 0)
+    return { kind: 'leave', reason: 'already-injected', warnings: draft.warnings.map(short) };
+  if (pod.metadata?.labels?.[INJECTED] !== 'true')
+    draft.operations.push(...put('/metadata/labels', pod.metadata?.labels, INJECTED, 'true'));
   if (!done) {
     const record = JSON.stringify({ policy: policy.name, injected: draft.injected, skipped: draft.skipped });
     draft.operations.push(...put('/metadata/annotations', pod.metadata?.annotations, INJECTION, record));
@@ -176,21 +248,39 @@ function mounts(
   if (volumes.length === 0 && env.length === 0) return;
   if (everywhere) return skip('driverVolumes', 'the policy allows unmanaged nodes');
   if (volumes.length > 0) {
-    const level = facts.namespaceLabels === undefined ? 'restricted' : (facts.namespaceLabels[ENFORCE] ?? policy.spec.injection.podSecurityDefault);
+    const level =
+      facts.namespaceLabels === undefined
+        ? 'restricted'
+        : (facts.namespaceLabels[ENFORCE] ?? policy.spec.injection.podSecurityDefault);
     if (level !== 'privileged') {
-      return skip('driverVolumes', `the namespace enforces Pod Security ${level}`, `gpu-gate: no driver volumes, Pod Security ${level} forbids hostPath; use the runtime class alone`);
+      return skip(
+        'driverVolumes',
+        `the namespace enforces Pod Security ${level}`,
+        `gpu-gate: no driver volumes, Pod Security ${level} forbids hostPath; use the runtime class alone`,
+      );
     }
   }
   const present = new Set((pod.spec?.volumes ?? []).map((volume) => volume?.name));
   const usable = volumes.filter((volume) => {
     if (!present.has(volume.name)) return true;
-    if (!alreadyInjected(pod)) skip(`volume ${volume.name}`, 'the pod has a volume of that name', `gpu-gate: volume ${volume.name} is the pod's own, the driver's was left out`);
+    if (!alreadyInjected(pod))
+      skip(
+        `volume ${volume.name}`,
+        'the pod has a volume of that name',
+        `gpu-gate: volume ${volume.name} is the pod's own, the driver's was left out`,
+      );
     return false;
   });
   const used = new Set<string>();
   const targets = [
-    ...request.initContainers.map((index) => ({ path: `/spec/initContainers/${index}`, container: pod.spec?.initContainers?.[index] ?? {} })),
-    ...request.containers.map((index) => ({ path: `/spec/containers/${index}`, container: pod.spec?.containers?.[index] ?? {} })),
+    ...request.initContainers.map((index) => ({
+      path: `/spec/initContainers/${index}`,
+      container: pod.spec?.initContainers?.[index] ?? {},
+    })),
+    ...request.containers.map((index) => ({
+      path: `/spec/containers/${index}`,
+      container: pod.spec?.containers?.[index] ?? {},
+    })),
   ];
   const perContainer: AddOperation[] = [];
   for (const { path, container } of targets) {
@@ -202,7 +292,9 @@ function mounts(
       note(draft.injected, 'env');
     }
   }
-  const volumesUsed = usable.filter(({ name }) => used.has(name)).map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } }));
+  const volumesUsed = usable
+    .filter(({ name }) => used.has(name))
+    .map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } }));
   if (volumesUsed.length > 0) {
     draft.operations.push(...append('/spec/volumes', pod.spec?.volumes, volumesUsed));
     note(draft.injected, 'driverVolumes');
@@ -210,13 +302,24 @@ function mounts(
   draft.operations.push(...perContainer);
 }
 
-function mountsOf(path: string, container: RawContainer, volumes: readonly DriverVolume[], used: Set<string>, draft: Draft): AddOperation[] {
+function mountsOf(
+  path: string,
+  container: RawContainer,
+  volumes: readonly DriverVolume[],
+  used: Set<string>,
+  draft: Draft,
+): AddOperation[] {
   const taken = new Set((container.volumeMounts ?? []).map((mount) => mount?.mountPath?.replace(/\/$/, '')));
   const added: { name: string; mountPath: string; readOnly: boolean }[] = [];
   for (const { name, mountPath, readOnly } of volumes) {
     if (taken.has(mountPath.replace(/\/$/, ''))) {
-      draft.skipped.push({ what: `mount ${mountPath} in ${container.name ?? '?'}`, because: 'the container mounts something there' });
-      draft.warnings.push(`gpu-gate: ${mountPath} in ${(container.name ?? '?').slice(0, 40)} is the pod's own mount, the driver's was left out`);
+      draft.skipped.push({
+        what: `mount ${mountPath} in ${container.name ?? '?'}`,
+        because: 'the container mounts something there',
+      });
+      draft.warnings.push(
+        `gpu-gate: ${mountPath} in ${(container.name ?? '?').slice(0, 40)} is the pod's own mount, the driver's was left out`,
+      );
       continue;
     }
     used.add(name);
@@ -232,9 +335,19 @@ const note = (list: string[], what: string): void => {
 const add = (path: string, value: unknown): AddOperation => ({ op: 'add', path, value });
 
 /** Adds to a list, which is made where there is none (null counts as none). */
-const append = (path: string, present: readonly unknown[] | null | undefined, values: readonly unknown[]): AddOperation[] =>
-  Array.isArray(present) ? values.map((value) => add(`${path}/-`, value)) : [add(path, values)];
+const append = (
+  path: string,
+  present: readonly unknown[] | null | undefined,
+  values: readonly unknown[],
+): AddOperation[] => (Array.isArray(present) ? values.map((value) => add(`${path}/-`, value)) : [add(path, values)]);
 
 /** Adds a key to a map, which is made where there is none. */
-const put = (path: string, present: Readonly<Record<string, string>> | null | undefined, key: string, value: string): AddOperation[] =>
-  typeof present === 'object' && present !== null ? [add(`${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, value)] : [add(path, { [key]: value })];
+const put = (
+  path: string,
+  present: Readonly<Record<string, string>> | null | undefined,
+  key: string,
+  value: string,
+): AddOperation[] =>
+  typeof present === 'object' && present !== null
+    ? [add(`${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, value)]
+    : [add(path, { [key]: value })];

@@ -6,7 +6,12 @@ export type WebhookMetrics = ReturnType<typeof webhookMetrics>;
 export function webhookMetrics(registry: Registry) {
   const registers = [registry];
   return {
-    calls: new Counter({ name: 'gpu_gate_admission_total', help: 'Admission calls by outcome (injected, left, refused, malformed) and reason.', labelNames: ['outcome', 'reason'], registers }),
+    calls: new Counter({
+      name: 'gpu_gate_admission_total',
+      help: 'Admission calls by outcome (injected, left, refused, malformed) and reason.',
+      labelNames: ['outcome', 'reason'],
+      registers,
+    }),
     duration: new Histogram({
       name: 'gpu_gate_admission_duration_seconds',
       help: 'Time from the whole body to the answer.',
@@ -14,6 +19,11 @@ export function webhookMetrics(registry: Registry) {
       registers,
     }),
     inFlight: new Gauge({ name: 'gpu_gate_admission_in_flight', help: 'Admission calls being answered.', registers }),
-    size: new Histogram({ name: 'gpu_gate_admission_body_bytes', help: 'Size of admission requests.', buckets: [1e3, 4e3, 1.6e4, 6.4e4, 2.56e5, 1e6, 4e6], registers }),
+    size: new Histogram({
+      name: 'gpu_gate_admission_body_bytes',
+      help: 'Size of admission requests.',
+      buckets: [1e3, 4e3, 1.6e4, 6.4e4, 2.56e5, 1e6, 4e6],
+      registers,
+    }),
   };
 }

@@ -11,23 +11,37 @@ export interface Review {
 
 export type Decoded = { readonly ok: true; readonly review: Review } | { readonly ok: false; readonly because: string };
 
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 const wrong = (because: string): Decoded => ({ ok: false, because });
 
 /** Parsed JSON → the pod to decide on, or one sentence on what is wrong with it. */
 export function decode(body: unknown): Decoded {
-  if (!isObject(body) || body['kind'] !== 'AdmissionReview') return wrong('the body is no AdmissionReview: only a Kubernetes API server should call /mutate');
-  if (body['apiVersion'] !== 'admission.k8s.io/v1') return wrong(`AdmissionReview ${JSON.stringify(body['apiVersion'] ?? null)} is not served: set admissionReviewVersions to [v1]`);
+  if (!isObject(body) || body['kind'] !== 'AdmissionReview')
+    return wrong('the body is no AdmissionReview: only a Kubernetes API server should call /mutate');
+  if (body['apiVersion'] !== 'admission.k8s.io/v1')
+    return wrong(
+      `AdmissionReview ${JSON.stringify(body['apiVersion'] ?? null)} is not served: set admissionReviewVersions to [v1]`,
+    );
   const request = body['request'];
-  if (!isObject(request) || typeof request['uid'] !== 'string' || request['uid'] === '') return wrong('the AdmissionReview has no request.uid');
+  if (!isObject(request) || typeof request['uid'] !== 'string' || request['uid'] === '')
+    return wrong('the AdmissionReview has no request.uid');
   const kind = request['kind'];
-  if (!isObject(kind) || kind['kind'] !== 'Pod' || kind['group'] !== '') return wrong('the AdmissionReview is not about a Pod: the webhook configuration must name pods only');
+  if (!isObject(kind) || kind['kind'] !== 'Pod' || kind['group'] !== '')
+    return wrong('the AdmissionReview is not about a Pod: the webhook configuration must name pods only');
   const pod = request['object'];
-  if (!isObject(pod) || !isObject(pod['spec'])) return wrong('the AdmissionReview carries no Pod object with a spec: the webhook configuration must name CREATE only');
+  if (!isObject(pod) || !isObject(pod['spec']))
+    return wrong(
+      'the AdmissionReview carries no Pod object with a spec: the webhook configuration must name CREATE only',
+    );
   const metadata = pod['metadata'];
   const inPod = isObject(metadata) && typeof metadata['namespace'] === 'string' ? metadata['namespace'] : '';
-  const namespace = typeof request['namespace'] === 'string' && request['namespace'] !== '' ? request['namespace'] : inPod;
-  return { ok: true, review: { uid: request['uid'], namespace, pod: pod as RawPod, dryRun: request['dryRun'] === true } };
+  const namespace =
+    typeof request['namespace'] === 'string' && request['namespace'] !== '' ? request['namespace'] : inPod;
+  return {
+    ok: true,
+    review: { uid: request['uid'], namespace, pod: pod, dryRun: request['dryRun'] === true },
+  };
 }
 
 /** Decision → AdmissionReview response, as JSON text. */
@@ -42,7 +56,12 @@ export function encode(uid: string, admission: Admission): string {
       response['patchType'] = 'JSONPatch';
       response['patch'] = Buffer.from(JSON.stringify(admission.operations)).toString('base64');
     }
-    response['auditAnnotations'] = { decision: admission.kind === 'leave' ? `left alone: ${admission.reason}` : `injected by ${admission.policy}: ${admission.injected.join(', ')}` };
+    response['auditAnnotations'] = {
+      decision:
+        admission.kind === 'leave'
+          ? `left alone: ${admission.reason}`
+          : `injected by ${admission.policy}: ${admission.injected.join(', ')}`,
+    };
   }
   return JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response });
 }

@@ -17,7 +17,11 @@ export interface WebhookDeps {
   readonly log: Log;
 }
 
-const UNSYNCED: Admission = { kind: 'leave', reason: 'not-ready', warnings: ['gpu-gate: not ready yet, the pod was left as it is'] };
+const UNSYNCED: Admission = {
+  kind: 'leave',
+  reason: 'not-ready',
+  warnings: ['gpu-gate: not ready yet, the pod was left as it is'],
+};
 
 /** The webhook's express application. */
 export function webhookApp(deps: WebhookDeps): Express {
@@ -68,11 +72,17 @@ function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
   const { review } = decoded;
   const facts = deps.facts(review.namespace);
   const admission = facts === undefined ? UNSYNCED : checked(review.pod, facts, deps.log);
-  deps.metrics.calls.inc({ outcome: OUTCOME[admission.kind], reason: admission.kind === 'inject' ? '' : admission.reason });
+  deps.metrics.calls.inc({
+    outcome: OUTCOME[admission.kind],
+    reason: admission.kind === 'inject' ? '' : admission.reason,
+  });
   return { ok: true, body: encode(review.uid, admission) };
 }
 
-const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as const satisfies Record<Admission['kind'], string>;
+const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as const satisfies Record<
+  Admission['kind'],
+  string
+>;
 
 /** A pod so odd that our patch does not fit it is left alone rather than lost. */
 function checked(pod: Parameters<typeof decide>[0], facts: Facts, log: Log): Admission {
@@ -82,6 +92,10 @@ function checked(pod: Parameters<typeof decide>[0], facts: Facts, log: Log): Adm
     return admission;
   } catch (error) {
     log.error('pod left alone: the patch does not fit it', { error: explainError(error), namespace: facts.namespace });
-    return { kind: 'leave', reason: 'not-ready', warnings: ['gpu-gate: this pod could not be injected and was left as it is'] };
+    return {
+      kind: 'leave',
+      reason: 'not-ready',
+      warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
+    };
   }
 }

@@ -32,6 +32,9 @@ export function devicePlugin(policy: GpuPolicy): Readonly<Record<string, unknown
         ],
       },
     ],
-    volumes: [hostPath('device-plugins', `${hostPaths.kubeletRoot}/device-plugins`, 'Directory'), hostPath('driver-root', hostPaths.driverRoot)],
+    volumes: [
+      hostPath('device-plugins', `${hostPaths.kubeletRoot}/device-plugins`, 'Directory'),
+      hostPath('driver-root', hostPaths.driverRoot),
+    ],
   };
 }

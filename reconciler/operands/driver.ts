@@ -26,7 +26,10 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const tagged = version.includes('-') ? version : `${version}-${DEFAULT_OS}`;
   const image = imageOf({ ...spec, version: tagged }, 'nvcr.io/nvidia/driver', tagged);
   // An unchanged restart must not reload the module: driver-manager compares this with what it finds on the node.
-  const digest = createHash('sha256').update(JSON.stringify([image, spec.env, spec.args])).digest('hex').slice(0, 16);
+  const digest = createHash('sha256')
+    .update(JSON.stringify([image, spec.env, spec.args]))
+    .digest('hex')
+    .slice(0, 16);
   const bidirectional = { mountPropagation: 'Bidirectional' };
   return {
     hostPID: true,
@@ -44,7 +47,10 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
           { name: 'ENABLE_AUTO_DRAIN', value: 'false' },
           { name: 'NVIDIA_VISIBLE_DEVICES', value: 'void' },
           { name: 'DRIVER_CONFIG_DIGEST', value: digest },
-          { name: 'OPERATOR_NAMESPACE', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } } },
+          {
+            name: 'OPERATOR_NAMESPACE',
+            valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } },
+          },
         ],
         securityContext: { privileged: true },
         volumeMounts: [
@@ -60,10 +66,29 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
         image,
         command: ['nvidia-driver'],
         ...containerExtras({ ...spec, args: spec.args.length === 0 ? ['init'] : spec.args }),
-        env: [NODE_NAME, ...envOf({ KERNEL_MODULE_TYPE: 'auto', DRIVER_CONFIG_DIGEST: digest, NVIDIA_VISIBLE_DEVICES: 'void' }, spec)],
+        env: [
+          NODE_NAME,
+          ...envOf({ KERNEL_MODULE_TYPE: 'auto', DRIVER_CONFIG_DIGEST: digest, NVIDIA_VISIBLE_DEVICES: 'void' }, spec),
+        ],
         securityContext: { privileged: true, seLinuxOptions: { level: 's0' } },
-        startupProbe: { exec: { command: ['sh', '-c', STARTUP] }, initialDelaySeconds: 5, periodSeconds: 10, timeoutSeconds: 60, failureThreshold: 180 },
-        lifecycle: { preStop: { exec: { command: ['/bin/sh', '-c', 'rm -f /run/nvidia/validations/driver-ready /run/nvidia/validations/.driver-ctr-ready'] } } },
+        startupProbe: {
+          exec: { command: ['sh', '-c', STARTUP] },
+          initialDelaySeconds: 5,
+          periodSeconds: 10,
+          timeoutSeconds: 60,
+          failureThreshold: 180,
+        },
+        lifecycle: {
+          preStop: {
+            exec: {
+              command: [
+                '/bin/sh',
+                '-c',
+                'rm -f /run/nvidia/validations/driver-ready /run/nvidia/validations/.driver-ctr-ready',
+              ],
+            },
+          },
+        },
         volumeMounts: [
           { name: 'run-nvidia', mountPath: '/run/nvidia', ...bidirectional },
           { name: 'run-nvidia-fabricmanager', mountPath: '/run/nvidia-fabricmanager' },

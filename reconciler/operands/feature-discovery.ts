@@ -14,7 +14,10 @@ export function featureDiscovery(policy: GpuPolicy): Readonly<Record<string, unk
         image: imageOf(spec, 'nvcr.io/nvidia/k8s-device-plugin', 'v0.20.0'),
         command: ['gpu-feature-discovery'],
         ...containerExtras(spec),
-        env: [NODE_NAME, ...envOf({ GFD_SLEEP_INTERVAL: '60s', GFD_FAIL_ON_INIT_ERROR: 'true', NVIDIA_VISIBLE_DEVICES: 'all' }, spec)],
+        env: [
+          NODE_NAME,
+          ...envOf({ GFD_SLEEP_INTERVAL: '60s', GFD_FAIL_ON_INIT_ERROR: 'true', NVIDIA_VISIBLE_DEVICES: 'all' }, spec),
+        ],
         securityContext: { privileged: true },
         volumeMounts: [
           { name: 'features', mountPath: '/etc/kubernetes/node-feature-discovery/features.d' },
@@ -22,6 +25,9 @@ export function featureDiscovery(policy: GpuPolicy): Readonly<Record<string, unk
         ],
       },
     ],
-    volumes: [hostPath('features', '/etc/kubernetes/node-feature-discovery/features.d'), hostPath('host-sys', '/sys', 'Directory')],
+    volumes: [
+      hostPath('features', '/etc/kubernetes/node-feature-discovery/features.d'),
+      hostPath('host-sys', '/sys', 'Directory'),
+    ],
   };
 }

@@ -43,7 +43,11 @@ const canonical = (value: unknown): unknown =>
         )
       : value;
 
-const digestOf = (value: unknown): string => createHash('sha256').update(JSON.stringify(canonical(value))).digest('hex').slice(0, 10);
+const digestOf = (value: unknown): string =>
+  createHash('sha256')
+    .update(JSON.stringify(canonical(value)))
+    .digest('hex')
+    .slice(0, 10);
 
 /** The DaemonSet of a component as the policy wants it now. */
 export function renderOperand(component: Component, policy: GpuPolicy, context: OperandContext): Rendered {
@@ -57,7 +61,10 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
   const revision = digestOf({ component, podSpec });
   const podComponent = POD_COMPONENT[component];
   const labels = { [PART_OF]: PRODUCT, [COMPONENT]: podComponent, [REVISION]: revision };
-  const template = { metadata: { labels }, spec: { ...podSpec, nodeSelector: { [DEPLOY_PREFIX + component]: revision } } };
+  const template = {
+    metadata: { labels },
+    spec: { ...podSpec, nodeSelector: { [DEPLOY_PREFIX + component]: revision } },
+  };
   const spec = {
     selector: { matchLabels: { [COMPONENT]: podComponent, [REVISION]: revision } },
     // A hand edit, or putting it back, must restart nothing: pods change only with the node's label.

@@ -15,12 +15,17 @@ export function envOf(ours: Readonly<Record<string, string>>, spec: ComponentSpe
 }
 
 /** Downward-API variable with the node's name. */
-export const NODE_NAME = { name: 'NODE_NAME', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'spec.nodeName' } } } as const;
+export const NODE_NAME = {
+  name: 'NODE_NAME',
+  valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'spec.nodeName' } },
+} as const;
 
 export const pullSecrets = (spec: ComponentSpec): Readonly<Record<string, unknown>> =>
   spec.imagePullSecrets.length === 0 ? {} : { imagePullSecrets: spec.imagePullSecrets.map((name) => ({ name })) };
 
-export const pullPolicy = (spec: ComponentSpec): Readonly<Record<string, unknown>> => ({ imagePullPolicy: spec.imagePullPolicy ?? 'IfNotPresent' });
+export const pullPolicy = (spec: ComponentSpec): Readonly<Record<string, unknown>> => ({
+  imagePullPolicy: spec.imagePullPolicy ?? 'IfNotPresent',
+});
 
 export const containerExtras = (spec: ComponentSpec): Readonly<Record<string, unknown>> => ({
   ...pullPolicy(spec),
@@ -29,4 +34,8 @@ export const containerExtras = (spec: ComponentSpec): Readonly<Record<string, un
 });
 
 /** A hostPath volume. */
-export const hostPath = (name: string, path: string, type = 'DirectoryOrCreate'): Readonly<Record<string, unknown>> => ({ name, hostPath: { path, type } });
+export const hostPath = (
+  name: string,
+  path: string,
+  type = 'DirectoryOrCreate',
+): Readonly<Record<string, unknown>> => ({ name, hostPath: { path, type } });

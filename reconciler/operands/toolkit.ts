@@ -7,16 +7,31 @@ const dirname = (path: string): string => path.replace(/\/[^/]*$/, '') || '/';
 const basename = (path: string): string => path.replace(/^.*\//, '');
 
 const DEFAULTS = {
-  containerd: { config: '/etc/containerd/config.toml', dropIn: '/etc/containerd/conf.d/99-nvidia.toml', socket: '/run/containerd/containerd.sock' },
-  crio: { config: '/etc/crio/config.toml', dropIn: '/etc/crio/crio.conf.d/99-nvidia.conf', socket: '/var/run/crio/crio.sock' },
+  containerd: {
+    config: '/etc/containerd/config.toml',
+    dropIn: '/etc/containerd/conf.d/99-nvidia.toml',
+    socket: '/run/containerd/containerd.sock',
+  },
+  crio: {
+    config: '/etc/crio/config.toml',
+    dropIn: '/etc/crio/crio.conf.d/99-nvidia.conf',
+    socket: '/var/run/crio/crio.sock',
+  },
 } as const;
 
 /** Where the runtime's files are on the host; k3s and RKE2 by the policy's configPath and socketPath. */
-function runtimePaths(spec: ToolkitSpec): { readonly config: string; readonly dropIn: string; readonly socket: string } {
+function runtimePaths(spec: ToolkitSpec): {
+  readonly config: string;
+  readonly dropIn: string;
+  readonly socket: string;
+} {
   const defaults = DEFAULTS[spec.runtime];
   const config = spec.configPath ?? defaults.config;
   // A runtime with a configuration elsewhere has its drop-ins beside it.
-  const dropIn = spec.configPath === undefined ? defaults.dropIn : `${dirname(config)}/${spec.runtime === 'crio' ? 'crio.conf.d' : 'conf.d'}/${basename(defaults.dropIn)}`;
+  const dropIn =
+    spec.configPath === undefined
+      ? defaults.dropIn
+      : `${dirname(config)}/${spec.runtime === 'crio' ? 'crio.conf.d' : 'conf.d'}/${basename(defaults.dropIn)}`;
   return { config, dropIn, socket: spec.socketPath ?? defaults.socket };
 }
 
@@ -51,7 +66,16 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
         ...containerExtras(spec),
         securityContext: { privileged: true },
         // Written when configuration and restart are through; the stock image has no endpoint to ask.
-        readinessProbe: { exec: { command: ['sh', '-c', 'test -s /run/nvidia/toolkit/toolkit.pid && test -x /usr/local/nvidia/toolkit/nvidia-container-runtime'] }, periodSeconds: 5 },
+        readinessProbe: {
+          exec: {
+            command: [
+              'sh',
+              '-c',
+              'test -s /run/nvidia/toolkit/toolkit.pid && test -x /usr/local/nvidia/toolkit/nvidia-container-runtime',
+            ],
+          },
+          periodSeconds: 5,
+        },
         volumeMounts: [
           { name: 'toolkit-run', mountPath: '/run/nvidia/toolkit' },
           { name: 'toolkit-install', mountPath: '/usr/local/nvidia' },

@@ -21,13 +21,20 @@ export interface ValidationInput {
 }
 
 /** The output must reach the status: reading logs would need a permission more. */
-const PROGRAM = ['sh', '-c', '/cuda-samples/vectorAdd > /dev/termination-log 2>&1; code=$?; cat /dev/termination-log; exit $code'];
+const PROGRAM = [
+  'sh',
+  '-c',
+  '/cuda-samples/vectorAdd > /dev/termination-log 2>&1; code=$?; cat /dev/termination-log; exit $code',
+];
 
 /** The pod of one try of one round. */
 export function validationPod(input: ValidationInput): Manifest {
   const { kind, policy, node } = input;
   const { validation, injection } = policy.spec;
-  const hash = createHash('sha256').update([node.uid, input.round, String(input.attempt)].join('\n')).digest('hex').slice(0, 10);
+  const hash = createHash('sha256')
+    .update([node.uid, input.round, String(input.attempt)].join('\n'))
+    .digest('hex')
+    .slice(0, 10);
   const asksKubernetes = kind === 'device-plugin-validation';
   const driverVolumes = asksKubernetes ? injection.driverVolumes : [];
   return {
@@ -47,11 +54,15 @@ export function validationPod(input: ValidationInput): Manifest {
       terminationGracePeriodSeconds: 5,
       runtimeClassName: injection.runtimeClassName === '' ? 'nvidia' : injection.runtimeClassName,
       ...(input.schedulerName === undefined ? {} : { schedulerName: input.schedulerName }),
-      ...(validation.imagePullSecrets.length === 0 ? {} : { imagePullSecrets: validation.imagePullSecrets.map((name) => ({ name })) }),
+      ...(validation.imagePullSecrets.length === 0
+        ? {}
+        : { imagePullSecrets: validation.imagePullSecrets.map((name) => ({ name })) }),
       tolerations: [{ operator: 'Exists' }],
       affinity: {
         nodeAffinity: {
-          requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: [node.name] }] }] },
+          requiredDuringSchedulingIgnoredDuringExecution: {
+            nodeSelectorTerms: [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: [node.name] }] }],
+          },
         },
       },
       containers: [
@@ -61,14 +72,21 @@ export function validationPod(input: ValidationInput): Manifest {
           imagePullPolicy: validation.imagePullPolicy ?? 'IfNotPresent',
           command: validation.command.length === 0 ? PROGRAM : validation.command,
           env: [
-            ...(asksKubernetes ? [] : [{ name: 'NVIDIA_VISIBLE_DEVICES', value: 'all' }, { name: 'NVIDIA_DRIVER_CAPABILITIES', value: 'compute,utility' }]),
+            ...(asksKubernetes
+              ? []
+              : [
+                  { name: 'NVIDIA_VISIBLE_DEVICES', value: 'all' },
+                  { name: 'NVIDIA_DRIVER_CAPABILITIES', value: 'compute,utility' },
+                ]),
             ...(asksKubernetes ? injection.env : []),
           ],
           resources: {
             requests: { cpu: '10m', memory: '64Mi' },
             limits: { memory: '512Mi', ...(input.resource === undefined ? {} : { [input.resource]: '1' }) },
           },
-          securityContext: asksKubernetes ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } } : { privileged: true },
+          securityContext: asksKubernetes
+            ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } }
+            : { privileged: true },
           terminationMessagePolicy: 'FallbackToLogsOnError',
           volumeMounts: driverVolumes.map(({ name, mountPath, readOnly }) => ({ name, mountPath, readOnly })),
         },

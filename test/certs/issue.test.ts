@@ -8,7 +8,11 @@ const NOW = Date.parse('2026-11-24T10:00:00Z');
 describe('certificates', () => {
   it('are what the API server accepts', async () => {
     const ca = await issueCa('test CA', 100 * DAY, NOW);
-    const leaf = await issueLeaf(ca, { name: 'w', sans: ['gpu-gate-webhook.gpu-gate.svc', '127.0.0.1'], usage: 'server', life: 10 * DAY }, NOW);
+    const leaf = await issueLeaf(
+      ca,
+      { name: 'w', sans: ['gpu-gate-webhook.gpu-gate.svc', '127.0.0.1'], usage: 'server', life: 10 * DAY },
+      NOW,
+    );
     const [root, cert] = [new X509Certificate(ca.cert), new X509Certificate(leaf.cert)];
     expect(cert.verify(root.publicKey)).toBe(true);
     expect(cert.checkHost('gpu-gate-webhook.gpu-gate.svc')).toBeDefined();

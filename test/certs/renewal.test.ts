@@ -4,10 +4,34 @@ import { bundleOf, nextStep, type CaState, type RenewalInput } from '../../certs
 
 const NOW = 1_000_000;
 /** A certificate of a life of 300, begun at `from`, signed by the CA of that fingerprint. */
-const cert = (fingerprint: string, from: number, by?: string, life = 300): CertFacts => ({ pem: fingerprint, fingerprint, from, to: from + life, sans: ['w'], isCa: by === undefined, signedBy: (ca) => ca.fingerprint === by });
+const cert = (fingerprint: string, from: number, by?: string, life = 300): CertFacts => ({
+  pem: fingerprint,
+  fingerprint,
+  from,
+  to: from + life,
+  sans: ['w'],
+  isCa: by === undefined,
+  signedBy: (ca) => ca.fingerprint === by,
+});
 const CA = cert('ca1', NOW);
-const ca = (more: Partial<CaState> = {}): CaState => ({ current: CA, next: undefined, old: undefined, publishedAt: undefined, switchedAt: undefined, ...more });
-const input = (more: Partial<RenewalInput> = {}): RenewalInput => ({ ca: ca(), leaf: cert('leaf', NOW, 'ca1', 90), sans: ['w'], trusted: ['ca1'], overlap: 20, grace: 50, now: NOW, ...more });
+const ca = (more: Partial<CaState> = {}): CaState => ({
+  current: CA,
+  next: undefined,
+  old: undefined,
+  publishedAt: undefined,
+  switchedAt: undefined,
+  ...more,
+});
+const input = (more: Partial<RenewalInput> = {}): RenewalInput => ({
+  ca: ca(),
+  leaf: cert('leaf', NOW, 'ca1', 90),
+  sans: ['w'],
+  trusted: ['ca1'],
+  overlap: 20,
+  grace: 50,
+  now: NOW,
+  ...more,
+});
 
 describe('the next step', () => {
   it.each([
@@ -24,11 +48,35 @@ describe('the next step', () => {
     ['a certificate where a name is missing', input({ sans: ['w', 'x'] }), 'issue-leaf'],
     ['a certificate where it is of a foreign CA', input({ leaf: cert('leaf', NOW, 'other', 90) }), 'issue-leaf'],
     ['a certificate at two thirds of its life', input({ now: NOW + 60 }), 'issue-leaf'],
-    ['a new CA at two thirds of its life', input({ now: NOW + 200, leaf: cert('leaf', NOW + 190, 'ca1', 90) }), 'make-next-ca'],
-    ['patience while the new CA is not trusted for long', input({ ca: ca({ next: cert('ca2', NOW), publishedAt: NOW - 5 }), trusted: ['ca1', 'ca2'] }), 'wait'],
-    ['a certificate of the new CA after the overlap', input({ ca: ca({ next: cert('ca2', NOW), publishedAt: NOW - 20 }), trusted: ['ca1', 'ca2'] }), 'issue-leaf'],
-    ['the switch once it is served', input({ ca: ca({ next: cert('ca2', NOW), publishedAt: NOW - 20 }), trusted: ['ca1', 'ca2'], leaf: cert('leaf', NOW, 'ca2', 90) }), 'promote-next'],
-    ['dropping the old CA after the grace time', input({ ca: ca({ old: cert('ca0', NOW - 100), switchedAt: NOW - 50 }), trusted: ['ca1', 'ca0'] }), 'drop-old'],
+    [
+      'a new CA at two thirds of its life',
+      input({ now: NOW + 200, leaf: cert('leaf', NOW + 190, 'ca1', 90) }),
+      'make-next-ca',
+    ],
+    [
+      'patience while the new CA is not trusted for long',
+      input({ ca: ca({ next: cert('ca2', NOW), publishedAt: NOW - 5 }), trusted: ['ca1', 'ca2'] }),
+      'wait',
+    ],
+    [
+      'a certificate of the new CA after the overlap',
+      input({ ca: ca({ next: cert('ca2', NOW), publishedAt: NOW - 20 }), trusted: ['ca1', 'ca2'] }),
+      'issue-leaf',
+    ],
+    [
+      'the switch once it is served',
+      input({
+        ca: ca({ next: cert('ca2', NOW), publishedAt: NOW - 20 }),
+        trusted: ['ca1', 'ca2'],
+        leaf: cert('leaf', NOW, 'ca2', 90),
+      }),
+      'promote-next',
+    ],
+    [
+      'dropping the old CA after the grace time',
+      input({ ca: ca({ old: cert('ca0', NOW - 100), switchedAt: NOW - 50 }), trusted: ['ca1', 'ca0'] }),
+      'drop-old',
+    ],
   ])('%s', (_, given, kind) => expect(nextStep(given).kind).toBe(kind));
 
   it('in a whole rotation never serves what is not trusted, and ends as it began', () => {
@@ -47,7 +95,8 @@ describe('the next step', () => {
         if (state.next !== undefined) state = { ...state, publishedAt: state.publishedAt ?? now };
       }
       if (step.kind === 'issue-leaf') leaf = cert('leaf2', now, step.by === 'next' ? 'ca2' : 'ca1', 400);
-      if (step.kind === 'promote-next') state = { current: state.next, next: undefined, old: state.current, publishedAt: undefined, switchedAt: now };
+      if (step.kind === 'promote-next')
+        state = { current: state.next, next: undefined, old: state.current, publishedAt: undefined, switchedAt: now };
       if (step.kind === 'drop-old') state = { ...state, old: undefined };
       expect(bundleOf(state, now).some((c) => leaf.signedBy(c) && trusted.includes(c.fingerprint))).toBe(true);
     }

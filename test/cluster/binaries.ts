@@ -28,10 +28,9 @@ const MODULES = {
   etcd: { packages: { etcd: 'go.etcd.io/etcd/server/v3' }, ldflags: '', minutes: 1 },
   kubernetes: {
     packages: Object.fromEntries(
-      ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubectl', 'kubelet', 'kube-proxy'].map((name) => [
-        name,
-        k8s(name),
-      ]),
+      ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubectl', 'kubelet', 'kube-proxy'].map(
+        (name) => [name, k8s(name)],
+      ),
     ),
     ldflags: versionFlags(KUBERNETES),
     minutes: 8,
@@ -40,7 +39,10 @@ const MODULES = {
   helm: { packages: { helm: 'helm.sh/helm/v4/cmd/helm' }, ldflags: '', minutes: 2 },
   containerd: {
     packages: Object.fromEntries(
-      ['containerd', 'containerd-shim-runc-v2', 'ctr'].map((name) => [name, `github.com/containerd/containerd/v2/cmd/${name}`]),
+      ['containerd', 'containerd-shim-runc-v2', 'ctr'].map((name) => [
+        name,
+        `github.com/containerd/containerd/v2/cmd/${name}`,
+      ]),
     ),
     ldflags: '',
     minutes: 2,
@@ -83,7 +85,9 @@ export async function ensureBinaries(options: BinariesOptions): Promise<Binaries
     const missing = programs.filter((program) => !existsSync(join(folder, program)));
     if (missing.length > 0) {
       if (options.folder !== undefined) {
-        throw new Error(`GPU_GATE_TEST_BIN=${options.folder} lacks ${missing.join(', ')}: put them there, or unset it and install Go to have them built`);
+        throw new Error(
+          `GPU_GATE_TEST_BIN=${options.folder} lacks ${missing.join(', ')}: put them there, or unset it and install Go to have them built`,
+        );
       }
       await build(name, folder, missing, options);
     }
@@ -91,13 +95,25 @@ export async function ensureBinaries(options: BinariesOptions): Promise<Binaries
   }
   return (program) => {
     const path = found.get(program);
-    if (path === undefined) throw new Error(`${program} belongs to no module asked for (${options.modules.join(', ')})`);
+    if (path === undefined)
+      throw new Error(`${program} belongs to no module asked for (${options.modules.join(', ')})`);
     return path;
   };
 }
 
-async function build(name: ModuleName, folder: string, programs: readonly string[], options: BinariesOptions): Promise<void> {
-  const env = { ...process.env, PATH: options.path ?? process.env['PATH'], CGO_ENABLED: '0', GOFLAGS: '', GOWORK: 'off' };
+async function build(
+  name: ModuleName,
+  folder: string,
+  programs: readonly string[],
+  options: BinariesOptions,
+): Promise<void> {
+  const env = {
+    ...process.env,
+    PATH: options.path ?? process.env['PATH'],
+    CGO_ENABLED: '0',
+    GOFLAGS: '',
+    GOWORK: 'off',
+  };
   if (spawnSync('go', ['version'], { env }).status !== 0) {
     throw new Error(
       `cannot run the test cluster: ${programs.join(', ')} not found and Go is not on PATH; install Go 1.26 or newer to build them, or set GPU_GATE_TEST_BIN to a folder that has them`,
@@ -106,13 +122,24 @@ async function build(name: ModuleName, folder: string, programs: readonly string
   const module: Module = MODULES[name];
   options.say(`building ${programs.join(', ')} (about ${module.minutes} min on 2 cores, once)`);
   const started = Date.now();
-  const tick = setInterval(() => options.say(`  still building ${name}: ${Math.round((Date.now() - started) / 1000)} s`), 20_000);
+  const tick = setInterval(
+    () => options.say(`  still building ${name}: ${Math.round((Date.now() - started) / 1000)} s`),
+    20_000,
+  );
   // Built beside and renamed at the end, so that an interrupted build leaves no half program in the cache.
   const partial = `${folder}.partial-${process.pid}`;
   mkdirSync(partial, { recursive: true });
   try {
     for (const program of programs) {
-      const args = ['build', '-trimpath', '-ldflags', `-s -w ${module.ldflags}`, '-o', join(partial, program), module.packages[program] ?? ''];
+      const args = [
+        'build',
+        '-trimpath',
+        '-ldflags',
+        `-s -w ${module.ldflags}`,
+        '-o',
+        join(partial, program),
+        module.packages[program] ?? '',
+      ];
       await run('go', args, join(here, 'binaries', name), env);
       mkdirSync(folder, { recursive: true });
       renameSync(join(partial, program), join(folder, program));

@@ -18,7 +18,13 @@ export interface ClusterOptions extends Omit<ControlPlaneOptions, 'binaries'> {
 
 /** Finds or builds the programs as the environment says. */
 export const binariesFromEnvironment = (say: (line: string) => void): Promise<Binaries> =>
-  ensureBinaries({ modules: CONTROL_PLANE, folder: process.env['GPU_GATE_TEST_BIN'], cacheHome: process.env['XDG_CACHE_HOME'], path: process.env['PATH'], say });
+  ensureBinaries({
+    modules: CONTROL_PLANE,
+    folder: process.env['GPU_GATE_TEST_BIN'],
+    cacheHome: process.env['XDG_CACHE_HOME'],
+    path: process.env['PATH'],
+    say,
+  });
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const say = options.say ?? (() => undefined);
@@ -75,11 +81,31 @@ async function addNode(cp: ControlPlane, name: string, labels: Readonly<Record<s
       status: {
         capacity: resources,
         allocatable: resources,
-        addresses: [{ type: 'InternalIP', address: '127.0.0.1' }, { type: 'Hostname', address: name }],
-        conditions: [{ type: 'Ready', status: 'True', reason: 'KubeletReady', message: 'simulated', lastHeartbeatTime: at, lastTransitionTime: at }],
+        addresses: [
+          { type: 'InternalIP', address: '127.0.0.1' },
+          { type: 'Hostname', address: name },
+        ],
+        conditions: [
+          {
+            type: 'Ready',
+            status: 'True',
+            reason: 'KubeletReady',
+            message: 'simulated',
+            lastHeartbeatTime: at,
+            lastTransitionTime: at,
+          },
+        ],
         nodeInfo: {
-          machineID: name, systemUUID: name, bootID: randomUUID(), kernelVersion: '6.8.0-71-generic', osImage: 'Ubuntu 24.04.3 LTS', containerRuntimeVersion: 'containerd://2.4.2',
-          kubeletVersion: 'v1.36.3', kubeProxyVersion: '', operatingSystem: 'linux', architecture: 'amd64',
+          machineID: name,
+          systemUUID: name,
+          bootID: randomUUID(),
+          kernelVersion: '6.8.0-71-generic',
+          osImage: 'Ubuntu 24.04.3 LTS',
+          containerRuntimeVersion: 'containerd://2.4.2',
+          kubeletVersion: 'v1.36.3',
+          kubeProxyVersion: '',
+          operatingSystem: 'linux',
+          architecture: 'amd64',
         },
       },
     },

@@ -57,9 +57,17 @@ export const freePort = (): Promise<number> =>
   });
 
 /** Runs a command to its end. */
-export const runCommand = (command: string, args: readonly string[], env: Readonly<Record<string, string>>, input?: string): Promise<CommandResult> =>
+const runCommand = (
+  command: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  input?: string,
+): Promise<CommandResult> =>
   new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: { PATH: process.env['PATH'] ?? '', ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(command, args, {
+      env: { PATH: process.env['PATH'] ?? '', ...env },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
     let stdout = '';
     let stderr = '';
     child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
@@ -92,14 +100,29 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   }
 }
 
-async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetime: Lifetime, dir: string): Promise<ControlPlane> {
+async function bringUp(
+  options: ControlPlaneOptions,
+  binaries: Binaries,
+  lifetime: Lifetime,
+  dir: string,
+): Promise<ControlPlane> {
   const within = options.readyWithinMs ?? 60_000;
   const say = options.say ?? (() => undefined);
-  const [etcdPort, peerPort, port, schedulerPort, managerPort] = await Promise.all([freePort(), freePort(), freePort(), freePort(), freePort()]);
+  const [etcdPort, peerPort, port, schedulerPort, managerPort] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+  ]);
   const server = `https://127.0.0.1:${port}`;
   const token = (): string => randomBytes(16).toString('hex');
   const tokens = { admin: token(), scheduler: token(), manager: token() };
-  const keys = generateKeyPairSync('rsa', { modulusLength: 2048, publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs1', format: 'pem' } });
+  const keys = generateKeyPairSync('rsa', {
+    modulusLength: 2048,
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+    privateKeyEncoding: { type: 'pkcs1', format: 'pem' },
+  });
   const file = (name: string, text: string): string => {
     writeFileSync(join(dir, name), text, { mode: 0o600 });
     return join(dir, name);
@@ -118,8 +141,16 @@ async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetim
       kind: 'Policy',
       omitStages: ['RequestReceived'],
       rules: [
-        { level: 'RequestResponse', verbs: ['create', 'patch', 'update', 'delete'], resources: [{ group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] }] },
-        { level: 'Metadata', verbs: ['create', 'patch', 'update', 'delete'], resources: [{ group: '', resources: ['pods', 'pods/status'] }] },
+        {
+          level: 'RequestResponse',
+          verbs: ['create', 'patch', 'update', 'delete'],
+          resources: [{ group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] }],
+        },
+        {
+          level: 'Metadata',
+          verbs: ['create', 'patch', 'update', 'delete'],
+          resources: [{ group: '', resources: ['pods', 'pods/status'] }],
+        },
         { level: 'None' },
       ],
     }),
@@ -127,8 +158,21 @@ async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetim
 
   say('starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler');
   const etcd = lifetime.start('etcd', binaries('etcd'), [
-    '--data-dir', join(dir, 'etcd'), '--unsafe-no-fsync', '--listen-client-urls', `http://127.0.0.1:${etcdPort}`, '--advertise-client-urls', `http://127.0.0.1:${etcdPort}`,
-    '--listen-peer-urls', `http://127.0.0.1:${peerPort}`, '--initial-advertise-peer-urls', `http://127.0.0.1:${peerPort}`, '--initial-cluster', `default=http://127.0.0.1:${peerPort}`, '--log-level', 'warn',
+    '--data-dir',
+    join(dir, 'etcd'),
+    '--unsafe-no-fsync',
+    '--listen-client-urls',
+    `http://127.0.0.1:${etcdPort}`,
+    '--advertise-client-urls',
+    `http://127.0.0.1:${etcdPort}`,
+    '--listen-peer-urls',
+    `http://127.0.0.1:${peerPort}`,
+    '--initial-advertise-peer-urls',
+    `http://127.0.0.1:${peerPort}`,
+    '--initial-cluster',
+    `default=http://127.0.0.1:${peerPort}`,
+    '--log-level',
+    'warn',
   ]);
   await untilReady(etcd, async () => (await fetch(`http://127.0.0.1:${etcdPort}/health`)).ok, within);
 
@@ -137,16 +181,44 @@ async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetim
   let apiServer: Running | undefined;
   const launchApiServer = (): Running =>
     lifetime.start('kube-apiserver', binaries('kube-apiserver'), [
-      '--etcd-servers', `http://127.0.0.1:${etcdPort}`, '--secure-port', String(port), '--bind-address', '127.0.0.1', '--cert-dir', certDir,
-      '--service-account-issuer', 'https://kubernetes.default.svc', '--service-account-key-file', saPub, '--service-account-signing-key-file', saKey,
-      '--token-auth-file', tokenFile, '--authorization-mode', 'Node,RBAC', '--enable-admission-plugins', 'NodeRestriction', '--allow-privileged=true',
-      '--service-cluster-ip-range', '10.96.0.0/16', '--profiling=false', '--audit-policy-file', auditPolicy, '--audit-log-path', auditLog, '--audit-log-maxsize', '2000',
+      '--etcd-servers',
+      `http://127.0.0.1:${etcdPort}`,
+      '--secure-port',
+      String(port),
+      '--bind-address',
+      '127.0.0.1',
+      '--cert-dir',
+      certDir,
+      '--service-account-issuer',
+      'https://kubernetes.default.svc',
+      '--service-account-key-file',
+      saPub,
+      '--service-account-signing-key-file',
+      saKey,
+      '--token-auth-file',
+      tokenFile,
+      '--authorization-mode',
+      'Node,RBAC',
+      '--enable-admission-plugins',
+      'NodeRestriction',
+      '--allow-privileged=true',
+      '--service-cluster-ip-range',
+      '10.96.0.0/16',
+      '--profiling=false',
+      '--audit-policy-file',
+      auditPolicy,
+      '--audit-log-path',
+      auditLog,
+      '--audit-log-maxsize',
+      '2000',
       ...(options.apiServerArgs ?? []),
     ]);
   const apiReady = async (): Promise<boolean> => {
     const ca = readFileSync(join(certDir, 'apiserver.crt'));
     const kubeconfig = file('admin.kubeconfig', kubeconfigText(server, ca.toString('base64'), tokens.admin));
-    await openKube({ kubeconfig, userAgent: 'test' }).request('GET', '/api/v1/namespaces/kube-system', { timeoutMs: 2000 });
+    await openKube({ kubeconfig, userAgent: 'test' }).request('GET', '/api/v1/namespaces/kube-system', {
+      timeoutMs: 2000,
+    });
     return (await runCommand('curl', ['-skf', '-m', '2', `${server}/readyz`], {})).code === 0;
   };
   apiServer = launchApiServer();
@@ -155,19 +227,47 @@ async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetim
   const ca = readFileSync(join(certDir, 'apiserver.crt')).toString('base64');
   const admin = openKube({ kubeconfig, userAgent: 'gpu-gate-test' });
 
-  const httpsReady = (url: string) => async (): Promise<boolean> => (await runCommand('curl', ['-skf', '-m', '2', url], {})).code === 0;
+  const httpsReady = (url: string) => async (): Promise<boolean> =>
+    (await runCommand('curl', ['-skf', '-m', '2', url], {})).code === 0;
   if (options.controllerManager !== false) {
     const config = file('manager.kubeconfig', kubeconfigText(server, ca, tokens.manager));
     const manager = lifetime.start('kube-controller-manager', binaries('kube-controller-manager'), [
-      '--kubeconfig', config, '--authentication-kubeconfig', config, '--authorization-kubeconfig', config, '--service-account-private-key-file', saKey, '--use-service-account-credentials=true',
-      '--root-ca-file', join(certDir, 'apiserver.crt'), '--leader-elect=false', '--secure-port', String(managerPort), '--bind-address', '127.0.0.1', '--profiling=false',
-      '--kube-api-qps', '500', '--kube-api-burst', '1000', '--concurrent-serviceaccount-token-syncs', '2',
+      '--kubeconfig',
+      config,
+      '--authentication-kubeconfig',
+      config,
+      '--authorization-kubeconfig',
+      config,
+      '--service-account-private-key-file',
+      saKey,
+      '--use-service-account-credentials=true',
+      '--root-ca-file',
+      join(certDir, 'apiserver.crt'),
+      '--leader-elect=false',
+      '--secure-port',
+      String(managerPort),
+      '--bind-address',
+      '127.0.0.1',
+      '--profiling=false',
+      '--kube-api-qps',
+      '500',
+      '--kube-api-burst',
+      '1000',
+      '--concurrent-serviceaccount-token-syncs',
+      '2',
     ]);
     await untilReady(manager, httpsReady(`https://127.0.0.1:${managerPort}/healthz`), within);
   }
   const startScheduler = async (name: string, configuration: object, at: number): Promise<Running> => {
     const config = file(`${name}.json`, JSON.stringify(configuration));
-    const scheduler = lifetime.start(name, binaries('kube-scheduler'), ['--config', config, '--secure-port', String(at), '--bind-address', '127.0.0.1']);
+    const scheduler = lifetime.start(name, binaries('kube-scheduler'), [
+      '--config',
+      config,
+      '--secure-port',
+      String(at),
+      '--bind-address',
+      '127.0.0.1',
+    ]);
     await untilReady(scheduler, httpsReady(`https://127.0.0.1:${at}/healthz`), within);
     return scheduler;
   };
@@ -175,7 +275,12 @@ async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetim
     const config = file('scheduler.kubeconfig', kubeconfigText(server, ca, tokens.scheduler));
     await startScheduler(
       'kube-scheduler',
-      { apiVersion: 'kubescheduler.config.k8s.io/v1', kind: 'KubeSchedulerConfiguration', leaderElection: { leaderElect: false }, clientConnection: { kubeconfig: config, qps: 1000, burst: 2000 } },
+      {
+        apiVersion: 'kubescheduler.config.k8s.io/v1',
+        kind: 'KubeSchedulerConfiguration',
+        leaderElection: { leaderElect: false },
+        clientConnection: { kubeconfig: config, qps: 1000, burst: 2000 },
+      },
       schedulerPort,
     );
   }
@@ -191,9 +296,13 @@ async function bringUp(options: ControlPlaneOptions, binaries: Binaries, lifetim
     kubectl: (args, input) => runCommand(binaries('kubectl'), args, { KUBECONFIG: kubeconfig, HOME: dir }, input),
     helm: (args) => runCommand(binaries('helm'), args, { KUBECONFIG: kubeconfig, HOME: dir }),
     async serviceAccountKubeconfig(namespace, name) {
-      const { status } = await admin.request<{ status: { token: string } }>('POST', `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`, {
-        body: { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 86_400 } },
-      });
+      const { status } = await admin.request<{ status: { token: string } }>(
+        'POST',
+        `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`,
+        {
+          body: { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 86_400 } },
+        },
+      );
       return file(`${namespace}-${name}.kubeconfig`, kubeconfigText(server, ca, status.token));
     },
     startScheduler: async (name, configuration) => startScheduler(name, configuration, await freePort()),

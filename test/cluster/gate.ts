@@ -29,18 +29,26 @@ export interface GateOptions {
   readonly scheduler?: boolean;
 }
 
-const merged = (a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): Record<string, unknown> => {
+const merged = (
+  a: Readonly<Record<string, unknown>>,
+  b: Readonly<Record<string, unknown>>,
+): Record<string, unknown> => {
   const both: Record<string, unknown> = { ...a };
   for (const [key, value] of Object.entries(b)) {
     const before = both[key];
-    const isMap = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v);
+    const isMap = (v: unknown): v is Record<string, unknown> =>
+      typeof v === 'object' && v !== null && !Array.isArray(v);
     both[key] = isMap(before) && isMap(value) ? merged(before, value) : value;
   }
   return both;
 };
 
 /** Waits for a condition that is checked every 100 ms; says what was awaited where it does not come. */
-export async function until<T>(what: string, check: () => Promise<T | undefined | false> | T | undefined | false, timeoutMs = 30_000): Promise<T> {
+export async function until<T>(
+  what: string,
+  check: () => Promise<T | undefined | false> | T | undefined | false,
+  timeoutMs = 30_000,
+): Promise<T> {
   const end = Date.now() + timeoutMs;
   let last: unknown;
   while (Date.now() < end) {
@@ -57,42 +65,95 @@ export async function until<T>(what: string, check: () => Promise<T | undefined 
 
 /** Installs and starts everything; resolves when every process is ready. */
 export async function startGate(cp: ControlPlane, options: GateOptions = {}): Promise<Gate> {
-  const [webhookPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const [webhookPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+  ]);
   const base = { deployments: { create: false }, webhook: { url: `https://127.0.0.1:${webhookPort}/mutate` } };
   const helm = async (verb: 'install' | 'upgrade', values: Record<string, unknown>): Promise<void> => {
     const file = join(cp.dir, 'values.json');
     writeFileSync(file, JSON.stringify(values));
-    const result = await cp.helm([verb, 'gpu-gate', join(ROOT, 'deploy', 'chart'), '--namespace', 'gpu-gate', '--create-namespace', '--values', file]);
+    const result = await cp.helm([
+      verb,
+      'gpu-gate',
+      join(ROOT, 'deploy', 'chart'),
+      '--namespace',
+      'gpu-gate',
+      '--create-namespace',
+      '--values',
+      file,
+    ]);
     if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
   };
   let values = merged(base, (options.values ?? {}) as Record<string, unknown>);
   await helm('install', values);
 
-  const common = ['--namespace', 'gpu-gate', '--bind-address', '127.0.0.1', '--cert-extra-sans', '127.0.0.1,localhost', '--drain', '200ms', '--lease-duration', '3s', ...(options.flags ?? [])];
-  const launch = async (account: string, roles: string, metricsPort: number, more: readonly string[]): Promise<Running> => {
+  const common = [
+    '--namespace',
+    'gpu-gate',
+    '--bind-address',
+    '127.0.0.1',
+    '--cert-extra-sans',
+    '127.0.0.1,localhost',
+    '--drain',
+    '200ms',
+    '--lease-duration',
+    '3s',
+    ...(options.flags ?? []),
+  ];
+  const launch = async (
+    account: string,
+    roles: string,
+    metricsPort: number,
+    more: readonly string[],
+  ): Promise<Running> => {
     const kubeconfig = await cp.serviceAccountKubeconfig('gpu-gate', account);
-    const process_ = cp.lifetime.start(account, process.execPath, [join(ROOT, 'main.ts'), 'run', '--roles', roles, '--kubeconfig', kubeconfig, '--metrics-port', String(metricsPort), ...more, ...common]);
+    const process_ = cp.lifetime.start(account, process.execPath, [
+      join(ROOT, 'main.ts'),
+      'run',
+      '--roles',
+      roles,
+      '--kubeconfig',
+      kubeconfig,
+      '--metrics-port',
+      String(metricsPort),
+      ...more,
+      ...common,
+    ]);
     await untilReady(process_, async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok);
     return process_;
   };
   let requestPath: Running | undefined;
   let reconciler: Running | undefined;
   const startRequestPath = async (): Promise<void> => {
-    requestPath = await launch('gpu-gate', 'webhook,extender', requestMetrics, ['--webhook-port', String(webhookPort), '--extender-port', String(extenderPort)]);
+    requestPath = await launch('gpu-gate', 'webhook,extender', requestMetrics, [
+      '--webhook-port',
+      String(webhookPort),
+      '--extender-port',
+      String(extenderPort),
+    ]);
   };
   const startReconciler = async (): Promise<void> => {
     reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, []);
   };
-  await until('the ServiceAccounts of the chart', () => cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'));
+  await until('the ServiceAccounts of the chart', () =>
+    cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
+  );
   await startReconciler();
   await startRequestPath();
   if (options.scheduler !== false) await startSecondScheduler(cp, extenderPort);
-  const metricsUrls = { requestPath: `http://127.0.0.1:${requestMetrics}/metrics`, reconciler: `http://127.0.0.1:${reconcilerMetrics}/metrics` };
+  const metricsUrls = {
+    requestPath: `http://127.0.0.1:${requestMetrics}/metrics`,
+    reconciler: `http://127.0.0.1:${reconcilerMetrics}/metrics`,
+  };
   return {
     webhookPort,
     extenderPort,
     metricsUrls,
-    metrics: async () => (await Promise.all(Object.values(metricsUrls).map(async (url) => (await fetch(url)).text()))).join('\n'),
+    metrics: async () =>
+      (await Promise.all(Object.values(metricsUrls).map(async (url) => (await fetch(url)).text()))).join('\n'),
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
     stopRequestPath: async () => requestPath?.stop(),
@@ -111,8 +172,20 @@ interface SchedulerConfig {
 
 /** The chart's scheduler as a process: its configuration but for the address and the files' places. */
 async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Promise<void> {
-  const { data } = await cp.admin.request<{ data: Record<string, string> }>('GET', '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-scheduler');
-  const ca = await until('the CA of the extender', async () => (await cp.admin.request<{ data?: Record<string, string> }>('GET', '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-extender-ca')).data?.['ca.crt']);
+  const { data } = await cp.admin.request<{ data: Record<string, string> }>(
+    'GET',
+    '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-scheduler',
+  );
+  const ca = await until(
+    'the CA of the extender',
+    async () =>
+      (
+        await cp.admin.request<{ data?: Record<string, string> }>(
+          'GET',
+          '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-extender-ca',
+        )
+      ).data?.['ca.crt'],
+  );
   const caFile = join(cp.dir, 'extender-ca.crt');
   writeFileSync(caFile, ca);
   const { parse } = await import('yaml');
@@ -122,5 +195,8 @@ async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Pro
     extender.urlPrefix = `https://127.0.0.1:${extenderPort}`;
     extender.tlsConfig = { caFile, serverName: extender.tlsConfig.serverName };
   }
-  await cp.startScheduler('gpu-gate-scheduler', { ...configuration, clientConnection: { kubeconfig, qps: 1000, burst: 2000 } });
+  await cp.startScheduler('gpu-gate-scheduler', {
+    ...configuration,
+    clientConnection: { kubeconfig, qps: 1000, burst: 2000 },
+  });
 }

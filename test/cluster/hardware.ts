@@ -15,9 +15,24 @@ interface RawNode {
   status?: { nodeInfo?: Record<string, string>; conditions?: { type: string; status: string }[] };
 }
 interface RawPod {
-  metadata: { name: string; namespace: string; uid: string; labels?: Record<string, string>; deletionTimestamp?: string };
-  spec: { nodeName?: string; containers: { name: string; image: string; resources?: { limits?: Record<string, string> } }[]; initContainers?: { name: string; image: string }[]; readinessGates?: { conditionType: string }[] };
-  status?: { phase?: string; conditions?: { type: string; status: string }[]; containerStatuses?: { ready: boolean; restartCount: number; state?: { running?: { startedAt: string } } }[] };
+  metadata: {
+    name: string;
+    namespace: string;
+    uid: string;
+    labels?: Record<string, string>;
+    deletionTimestamp?: string;
+  };
+  spec: {
+    nodeName?: string;
+    containers: { name: string; image: string; resources?: { limits?: Record<string, string> } }[];
+    initContainers?: { name: string; image: string }[];
+    readinessGates?: { conditionType: string }[];
+  };
+  status?: {
+    phase?: string;
+    conditions?: { type: string; status: string }[];
+    containerStatuses?: { ready: boolean; restartCount: number; state?: { running?: { startedAt: string } } }[];
+  };
 }
 
 /** What is really so on a node. */
@@ -39,13 +54,17 @@ const OPERANDS: Readonly<Record<string, { readonly annotation: string; readonly 
   'dcgm-exporter': { annotation: 'exporter-seconds', seconds: 0.5 },
   'feature-discovery': { annotation: 'discovery-seconds', seconds: 0.5 },
 };
-const PASSED = '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n';
-const NO_DRIVER = '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n';
+const PASSED =
+  '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n';
+const NO_DRIVER =
+  '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n';
 const REJECTED = `Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices ${GPU}, which is unexpected`;
 
 const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
-const gpusOf = (pod: RawPod): number => pod.spec.containers.reduce((sum, c) => sum + Number(c.resources?.limits?.[GPU] ?? 0), 0);
-const componentOf = (pod: RawPod): string => (pod.metadata.namespace === 'gpu-gate-operands' ? (pod.metadata.labels?.['app.kubernetes.io/component'] ?? '') : '');
+const gpusOf = (pod: RawPod): number =>
+  pod.spec.containers.reduce((sum, c) => sum + Number(c.resources?.limits?.[GPU] ?? 0), 0);
+const componentOf = (pod: RawPod): string =>
+  pod.metadata.namespace === 'gpu-gate-operands' ? (pod.metadata.labels?.['app.kubernetes.io/component'] ?? '') : '';
 
 /** Starts the simulation over all simulated nodes of the cluster. */
 export function startHardware(cp: ControlPlane): Hardware {
@@ -60,7 +79,14 @@ export function startHardware(cp: ControlPlane): Hardware {
   const lastStart = new Map<string, number>();
   const restarts = new Map<string, number>();
 
-  const nodes = reflector<RawNode>({ kube: admin, log, path: '/api/v1/nodes', query: { labelSelector: `${SIMULATED}=true` }, trim: (raw: RawNode) => raw, onChange: (_, __, after) => void (after === undefined ? undefined : attempt(() => nodeChanged(after))) });
+  const nodes = reflector<RawNode>({
+    kube: admin,
+    log,
+    path: '/api/v1/nodes',
+    query: { labelSelector: `${SIMULATED}=true` },
+    trim: (raw: RawNode) => raw,
+    onChange: (_, __, after) => (after === undefined ? undefined : attempt(() => nodeChanged(after))),
+  });
   const pods = reflector<RawPod>({
     kube: admin,
     log,
@@ -75,13 +101,25 @@ export function startHardware(cp: ControlPlane): Hardware {
       if (!signal.aborted && !isNotFound(error) && !isConflict(error)) log.error('step failed', { error });
     });
   };
-  const wait = (seconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, seconds * 1000).unref());
+  const wait = (seconds: number): Promise<void> =>
+    new Promise((resolve) => setTimeout(resolve, seconds * 1000).unref());
   const steer = (node: string, name: string): string | undefined => nodes.get(node)?.metadata.annotations?.[SIM + name];
   const secondsOf = (node: string, name: string, otherwise: number): number => Number(steer(node, name) ?? otherwise);
-  const patchNode = (name: string, status: object): Promise<unknown> => admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } });
+  const patchNode = (name: string, status: object): Promise<unknown> =>
+    admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } });
   const patchPod = (pod: RawPod, status: object): Promise<unknown> =>
-    admin.request('PATCH', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}/status`, { contentType: STRATEGIC_PATCH, body: { metadata: { uid: pod.metadata.uid }, status } });
-  const readyCondition = (ready: boolean, reason: string): object => ({ type: 'Ready', status: ready ? 'True' : 'False', reason, message: reason, lastHeartbeatTime: iso(Date.now()), lastTransitionTime: iso(Date.now()) });
+    admin.request('PATCH', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}/status`, {
+      contentType: STRATEGIC_PATCH,
+      body: { metadata: { uid: pod.metadata.uid }, status },
+    });
+  const readyCondition = (ready: boolean, reason: string): object => ({
+    type: 'Ready',
+    status: ready ? 'True' : 'False',
+    reason,
+    message: reason,
+    lastHeartbeatTime: iso(Date.now()),
+    lastTransitionTime: iso(Date.now()),
+  });
   const offer = (node: string, serving: boolean): Promise<unknown> => {
     const gpus = secondsOf(node, 'gpus', 8);
     const usable = serving ? gpus - secondsOf(node, 'lost-gpus', 0) : 0;
@@ -93,16 +131,25 @@ export function startHardware(cp: ControlPlane): Hardware {
     const bootID = node.status?.nodeInfo?.['bootID'] ?? '';
     const truth = truths.get(name) ?? { bootID, driverLoaded: false, pluginServing: false };
     truths.set(name, truth);
-    const wanted = { reboot: annotations?.[`${SIM}reboot`] ?? '', restart: annotations?.[`${SIM}restart`] ?? '', notReady: annotations?.[`${SIM}not-ready`] === 'true' };
+    const wanted = {
+      reboot: annotations?.[`${SIM}reboot`] ?? '',
+      restart: annotations?.[`${SIM}restart`] ?? '',
+      notReady: annotations?.[`${SIM}not-ready`] === 'true',
+    };
     const before = seenAnnotations.get(name);
     seenAnnotations.set(name, wanted);
     if (before === undefined) return;
     if (wanted.reboot !== before.reboot) await reboot(name, truth);
     else if (wanted.restart !== before.restart) await restart(name, wanted.restart.split(':')[0] ?? '');
-    else if (wanted.notReady !== before.notReady) await patchNode(name, { conditions: [readyCondition(!wanted.notReady, wanted.notReady ? 'KubeletNotReady' : 'KubeletReady')] });
+    else if (wanted.notReady !== before.notReady)
+      await patchNode(name, {
+        conditions: [readyCondition(!wanted.notReady, wanted.notReady ? 'KubeletNotReady' : 'KubeletReady')],
+      });
     else if (truth.pluginServing) {
       const lost = secondsOf(name, 'lost-gpus', 0);
-      const offered = Number((node.status as { allocatable?: Record<string, string> } | undefined)?.allocatable?.[GPU] ?? 0);
+      const offered = Number(
+        (node.status as { allocatable?: Record<string, string> } | undefined)?.allocatable?.[GPU] ?? 0,
+      );
       if (offered !== secondsOf(name, 'gpus', 8) - lost) await offer(name, true);
     }
   }
@@ -112,7 +159,11 @@ export function startHardware(cp: ControlPlane): Hardware {
     truth.driverLoaded = false;
     truth.pluginServing = false;
     truth.bootID = randomUUID();
-    await patchNode(name, { nodeInfo: { bootID: truth.bootID }, conditions: [readyCondition(false, 'KubeletNotReady')], allocatable: { [GPU]: '0' } });
+    await patchNode(name, {
+      nodeInfo: { bootID: truth.bootID },
+      conditions: [readyCondition(false, 'KubeletNotReady')],
+      allocatable: { [GPU]: '0' },
+    });
     await wait(secondsOf(name, 'reboot-seconds', 1));
     await patchNode(name, { conditions: [readyCondition(true, 'KubeletReady')] });
     for (const pod of pods.values()) {
@@ -125,7 +176,8 @@ export function startHardware(cp: ControlPlane): Hardware {
   }
 
   async function restart(name: string, component: string): Promise<void> {
-    for (const pod of pods.values()) if (pod.spec.nodeName === name && componentOf(pod) === component) await startOperand(pod, true);
+    for (const pod of pods.values())
+      if (pod.spec.nodeName === name && componentOf(pod) === component) await startOperand(pod, true);
   }
 
   function podChanged(before: RawPod | undefined, after: RawPod | undefined): void {
@@ -157,7 +209,14 @@ export function startHardware(cp: ControlPlane): Hardware {
   async function terminate(pod: RawPod): Promise<void> {
     nextTurn(pod);
     await wait(0.2);
-    await admin.request('DELETE', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}`, { body: { apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds: 0, preconditions: { uid: pod.metadata.uid } } });
+    await admin.request('DELETE', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}`, {
+      body: {
+        apiVersion: 'v1',
+        kind: 'DeleteOptions',
+        gracePeriodSeconds: 0,
+        preconditions: { uid: pod.metadata.uid },
+      },
+    });
   }
 
   const nextTurn = (pod: RawPod): number => {
@@ -204,7 +263,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     for (;;) {
       if (!isTurn(pod, turn)) return;
       if (steer(node, 'image-pull-fails') === component) {
-        await patchPod(pod, stuck(pod, 'ImagePullBackOff', `Back-off pulling image "${pod.spec.containers[0]?.image}": not found`));
+        await patchPod(
+          pod,
+          stuck(pod, 'ImagePullBackOff', `Back-off pulling image "${pod.spec.containers[0]?.image}": not found`),
+        );
         await wait(0.5);
         continue;
       }
@@ -234,10 +296,30 @@ export function startHardware(cp: ControlPlane): Hardware {
     return iso(at);
   };
   const conditions = (containersReady: boolean, ready: boolean): object[] =>
-    [['Initialized', true], ['ContainersReady', containersReady], ['Ready', ready]].map(([type, holds]) => ({ type, status: holds === true ? 'True' : 'False', lastTransitionTime: iso(Date.now()) }));
+    [
+      ['Initialized', true],
+      ['ContainersReady', containersReady],
+      ['Ready', ready],
+    ].map(([type, holds]) => ({
+      type,
+      status: holds === true ? 'True' : 'False',
+      lastTransitionTime: iso(Date.now()),
+    }));
   const statuses = (pod: RawPod, ready: boolean, state: object, lastState: object = {}): object[] =>
-    pod.spec.containers.map(({ name, image }) => ({ name, image, imageID: image, ready, started: ready, restartCount: restarts.get(pod.metadata.uid) ?? 0, state, lastState }));
-  const gatesHold = (pod: RawPod): boolean => (pod.spec.readinessGates ?? []).every((gate) => pod.status?.conditions?.some((c) => c.type === gate.conditionType && c.status === 'True') === true);
+    pod.spec.containers.map(({ name, image }) => ({
+      name,
+      image,
+      imageID: image,
+      ready,
+      started: ready,
+      restartCount: restarts.get(pod.metadata.uid) ?? 0,
+      state,
+      lastState,
+    }));
+  const gatesHold = (pod: RawPod): boolean =>
+    (pod.spec.readinessGates ?? []).every(
+      (gate) => pod.status?.conditions?.some((c) => c.type === gate.conditionType && c.status === 'True') === true,
+    );
   const running = (pod: RawPod, ready: boolean): object => ({
     phase: 'Running',
     podIP: '10.0.0.1',
@@ -248,7 +330,22 @@ export function startHardware(cp: ControlPlane): Hardware {
   const stuck = (pod: RawPod, reason: string, message: string, failure?: string): object => ({
     phase: 'Pending',
     conditions: conditions(false, false),
-    containerStatuses: statuses(pod, false, { waiting: { reason, message } }, failure === undefined ? {} : { terminated: { exitCode: 1, reason: 'Error', message: failure, startedAt: iso(Date.now()), finishedAt: iso(Date.now()) } }),
+    containerStatuses: statuses(
+      pod,
+      false,
+      { waiting: { reason, message } },
+      failure === undefined
+        ? {}
+        : {
+            terminated: {
+              exitCode: 1,
+              reason: 'Error',
+              message: failure,
+              startedAt: iso(Date.now()),
+              finishedAt: iso(Date.now()),
+            },
+          },
+    ),
   });
 
   /** As a kubelet does: Ready is containers and every readiness gate. */
@@ -262,12 +359,22 @@ export function startHardware(cp: ControlPlane): Hardware {
   async function end(pod: RawPod, phase: 'Succeeded' | 'Failed', terminated: object): Promise<void> {
     nextTurn(pod);
     const at = iso(Date.now());
-    await patchPod(pod, { phase, conditions: conditions(false, false), containerStatuses: statuses(pod, false, { terminated: { startedAt: at, finishedAt: at, ...terminated } }) });
+    await patchPod(pod, {
+      phase,
+      conditions: conditions(false, false),
+      containerStatuses: statuses(pod, false, { terminated: { startedAt: at, finishedAt: at, ...terminated } }),
+    });
   }
-  const fail = (pod: RawPod, exitCode: number, message: string): Promise<void> => end(pod, 'Failed', { exitCode, reason: 'Error', message });
+  const fail = (pod: RawPod, exitCode: number, message: string): Promise<void> =>
+    end(pod, 'Failed', { exitCode, reason: 'Error', message });
   async function reject(pod: RawPod): Promise<void> {
     nextTurn(pod);
-    await patchPod(pod, { phase: 'Failed', reason: 'UnexpectedAdmissionError', message: REJECTED, conditions: conditions(false, false) });
+    await patchPod(pod, {
+      phase: 'Failed',
+      reason: 'UnexpectedAdmissionError',
+      message: REJECTED,
+      conditions: conditions(false, false),
+    });
   }
 
   nodes.start(signal);

@@ -10,7 +10,12 @@ import { tailOf } from './lifetime.ts';
 
 export const SIMULATED = 'sim.gpu-gate.dev/node';
 
-const stage = (name: string, spec: object): object => ({ apiVersion: 'kwok.x-k8s.io/v1alpha1', kind: 'Stage', metadata: { name }, spec: { resourceRef: { apiGroup: 'v1', kind: 'Pod' }, ...spec } });
+const stage = (name: string, spec: object): object => ({
+  apiVersion: 'kwok.x-k8s.io/v1alpha1',
+  kind: 'Stage',
+  metadata: { name },
+  spec: { resourceRef: { apiGroup: 'v1', kind: 'Pod' }, ...spec },
+});
 
 const notOurs = [
   { key: '.metadata.namespace', operator: 'NotIn', values: ['gpu-gate-operands'] },
@@ -60,7 +65,14 @@ const documents = [
     },
   },
   stage('pod-ready', {
-    selector: { matchExpressions: [{ key: '.metadata.deletionTimestamp', operator: 'DoesNotExist' }, { key: '.status.podIP', operator: 'DoesNotExist' }, { key: '.status.containerStatuses', operator: 'DoesNotExist' }, ...notOurs] },
+    selector: {
+      matchExpressions: [
+        { key: '.metadata.deletionTimestamp', operator: 'DoesNotExist' },
+        { key: '.status.podIP', operator: 'DoesNotExist' },
+        { key: '.status.containerStatuses', operator: 'DoesNotExist' },
+        ...notOurs,
+      ],
+    },
     next: { statusTemplate: READY },
   }),
   stage('pod-delete', {
@@ -73,7 +85,14 @@ const documents = [
 export async function startKwok(cp: ControlPlane, binaries: Binaries): Promise<void> {
   const config = join(cp.dir, 'kwok.yaml');
   writeFileSync(config, documents.map((document) => JSON.stringify(document)).join('\n---\n'));
-  const kwok = cp.lifetime.start('kwok', binaries('kwok'), ['--kubeconfig', cp.kubeconfig, '--config', config, '--server-address', `127.0.0.1:${await freePort()}`]);
+  const kwok = cp.lifetime.start('kwok', binaries('kwok'), [
+    '--kubeconfig',
+    cp.kubeconfig,
+    '--config',
+    config,
+    '--server-address',
+    `127.0.0.1:${await freePort()}`,
+  ]);
   await sleep(300);
   const code = kwok.exitCode();
   if (code !== undefined) throw new Error(`kwok ended at once (${code}); the end of its log:\n${tailOf(kwok.logFile)}`);

@@ -27,7 +27,12 @@ export interface Lifetime {
 /** The last lines of a log file, for the sentence on why something did not start. */
 export const tailOf = (file: string, lines = 15): string => {
   try {
-    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-lines).map((line) => `    ${line}`).join('\n');
+    return readFileSync(file, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(-lines)
+      .map((line) => `    ${line}`)
+      .join('\n');
   } catch {
     return '    (no log)';
   }
@@ -45,11 +50,20 @@ export function openLifetime(prefix: string): Lifetime {
   const undo: (() => Promise<void>)[] = [];
   let stopping: Promise<void> | undefined;
 
-  const start = (name: string, command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Running => {
+  const start = (
+    name: string,
+    command: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ): Running => {
     const logFile = join(dir, `${name}.log`);
     const log = openSync(logFile, 'a');
     // Its own process group: Ctrl-C in a terminal must reach only us, who stop things in order.
-    const child: ChildProcess = spawn(command, args, { detached: true, stdio: ['ignore', log, log], env: { PATH: process.env['PATH'] ?? '', HOME: dir, ...env } });
+    const child: ChildProcess = spawn(command, args, {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: { PATH: process.env['PATH'] ?? '', HOME: dir, ...env },
+    });
     closeSync(log);
     let code: number | string | undefined;
     const ended = new Promise<void>((resolve) => {
@@ -103,9 +117,12 @@ export async function untilReady(process_: Running, check: () => Promise<boolean
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {
     const code = process_.exitCode();
-    if (code !== undefined) throw new Error(`${process_.name} ended at once (${code}); the end of its log:\n${tailOf(process_.logFile)}`);
+    if (code !== undefined)
+      throw new Error(`${process_.name} ended at once (${code}); the end of its log:\n${tailOf(process_.logFile)}`);
     if (await check().catch(() => false)) return;
     await sleep(100);
   }
-  throw new Error(`${process_.name} was not ready within ${Math.round(timeoutMs / 1000)} s; the end of its log:\n${tailOf(process_.logFile)}`);
+  throw new Error(
+    `${process_.name} was not ready within ${Math.round(timeoutMs / 1000)} s; the end of its log:\n${tailOf(process_.logFile)}`,
+  );
 }

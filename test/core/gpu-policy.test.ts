@@ -25,7 +25,10 @@ describe('a GPUPolicy', () => {
   });
   it('of two that select a node the older has it', () => {
     const older = aPolicy({}, { metadata: { name: 'b', creationTimestamp: '2026-01-01T00:00:00Z' } });
-    const younger = aPolicy({ nodeSelector: { pool: 'x' } }, { metadata: { name: 'a', creationTimestamp: '2026-02-01T00:00:00Z' } });
+    const younger = aPolicy(
+      { nodeSelector: { pool: 'x' } },
+      { metadata: { name: 'a', creationTimestamp: '2026-02-01T00:00:00Z' } },
+    );
     expect(policyFor({ pool: 'x' }, [younger, older])?.name).toBe('b');
     expect(policyFor({}, [younger])).toBeUndefined();
   });
@@ -34,12 +37,21 @@ describe('a GPUPolicy', () => {
       default?: unknown;
       properties?: Record<string, Schema>;
     }
-    const crd = parse(readFileSync(join(import.meta.dirname, '../../deploy/chart/crds/gpupolicies.yaml'), 'utf8')) as { spec: { versions: { schema: { openAPIV3Schema: { properties: { spec: Schema } } } }[] } };
+    const crd = parse(readFileSync(join(import.meta.dirname, '../../deploy/chart/crds/gpupolicies.yaml'), 'utf8')) as {
+      spec: { versions: { schema: { openAPIV3Schema: { properties: { spec: Schema } } } }[] };
+    };
     const filled = (schema: Schema | undefined): unknown =>
       schema?.properties === undefined
         ? schema?.default
-        : Object.fromEntries(Object.entries(schema.properties).flatMap(([key, inner]) => (key === 'podSelector' || filled(inner) === undefined ? [] : [[key, filled(inner)]])));
-    const fromCrd = parsePolicy({ metadata: { name: 'x' }, spec: filled(crd.spec.versions[0]?.schema.openAPIV3Schema.properties.spec) });
+        : Object.fromEntries(
+            Object.entries(schema.properties).flatMap(([key, inner]) =>
+              key === 'podSelector' || filled(inner) === undefined ? [] : [[key, filled(inner)]],
+            ),
+          );
+    const fromCrd = parsePolicy({
+      metadata: { name: 'x' },
+      spec: filled(crd.spec.versions[0]?.schema.openAPIV3Schema.properties.spec),
+    });
     expect(fromCrd.spec).toEqual(parsePolicy({ metadata: { name: 'x' }, spec: {} }).spec);
   });
 });

@@ -8,15 +8,50 @@ const because = (answer: ReturnType<typeof open>): string => (answer.yes ? 'yes'
 describe('a node with a proof', () => {
   it.each([
     ['is open when all holds', aNode(), 'yes', 'yes'],
-    ['neither serves nor is open after a reboot', aNode({ boot: 'boot-2' }), 'node rebooted since validation', 'node rebooted since validation'],
-    ['neither serves nor is open before the boot ID is known', aNode({ boot: '' }), 'node rebooted since validation', 'node rebooted since validation'],
+    [
+      'neither serves nor is open after a reboot',
+      aNode({ boot: 'boot-2' }),
+      'node rebooted since validation',
+      'node rebooted since validation',
+    ],
+    [
+      'neither serves nor is open before the boot ID is known',
+      aNode({ boot: '' }),
+      'node rebooted since validation',
+      'node rebooted since validation',
+    ],
     ['does not serve when the node is not Ready', aNode({ ready: false }), 'node not Ready', 'node not Ready'],
-    ['does not serve when the condition is not True', aNode({ validated: false }), 'GPU stack not validated: walk not started', 'GPU stack not validated: walk not started'],
-    ['serves but is not open while closed', aNode({ annotations: { [CLOSED]: 'opting out' } }), 'yes', 'GPU node closed: opting out'],
-    ['serves but is not open while held', aNode({ annotations: { [HOLD]: '' } }), 'yes', 'GPU node held by an operator'],
+    [
+      'does not serve when the condition is not True',
+      aNode({ validated: false }),
+      'GPU stack not validated: walk not started',
+      'GPU stack not validated: walk not started',
+    ],
+    [
+      'serves but is not open while closed',
+      aNode({ annotations: { [CLOSED]: 'opting out' } }),
+      'yes',
+      'GPU node closed: opting out',
+    ],
+    [
+      'serves but is not open while held',
+      aNode({ annotations: { [HOLD]: '' } }),
+      'yes',
+      'GPU node held by an operator',
+    ],
     ['serves but is not open while cordoned', aNode({ cordoned: true }), 'yes', 'node cordoned'],
-    ['proves nothing with another node’s proof', aNode({ annotations: { [PROOF]: '{"node":"other","boot":"boot-1","at":"2026-11-24T09:00:00Z"}' } }), 'GPU proof is of another node object', 'GPU proof is of another node object'],
-    ['proves nothing with a corrupted proof', aNode({ annotations: { [PROOF]: '{"node":' } }), 'GPU stack not validated: walk not started', 'GPU stack not validated: walk not started'],
+    [
+      'proves nothing with another node’s proof',
+      aNode({ annotations: { [PROOF]: '{"node":"other","boot":"boot-1","at":"2026-11-24T09:00:00Z"}' } }),
+      'GPU proof is of another node object',
+      'GPU proof is of another node object',
+    ],
+    [
+      'proves nothing with a corrupted proof',
+      aNode({ annotations: { [PROOF]: '{"node":' } }),
+      'GPU stack not validated: walk not started',
+      'GPU stack not validated: walk not started',
+    ],
   ])('%s', (_, node, servingSays, openSays) => {
     expect(because(serving(node))).toBe(servingSays);
     expect(because(open(node))).toBe(openSays);
@@ -33,8 +68,12 @@ describe('a node with a proof', () => {
   it('names the stage of a failure from the condition’s reason', () => {
     expect(stageOfReason('DevicePluginValidationFailedVectorAdd')).toBe('device-plugin-validation');
     expect(stageOfReason('whatever')).toBe('see node condition GPUValidated');
-    expect(because(open(aNode({ labels: { [STATE]: 'failed' }, validated: false, annotations: { [PROOF]: '' } })))).toContain('GPU stack failed');
+    expect(
+      because(open(aNode({ labels: { [STATE]: 'failed' }, validated: false, annotations: { [PROOF]: '' } }))),
+    ).toContain('GPU stack failed');
   });
 
-  it.each(['', 'null', '[]', '7', '{}', '{"node":1,"boot":"b","at":"c"}'])('takes %j for no proof', (text) => expect(parseProof(text)).toBeUndefined());
+  it.each(['', 'null', '[]', '7', '{}', '{"node":1,"boot":"b","at":"c"}'])('takes %j for no proof', (text) =>
+    expect(parseProof(text)).toBeUndefined(),
+  );
 });

@@ -14,7 +14,10 @@ import { webhookApp } from '../../webhook/routes.ts';
 import { aPod, aPolicy } from '../support/objects.ts';
 
 const servers: RunningServer[] = [];
-const serve = async (handler: Parameters<typeof startServer>[0]['handler'], more: object = {}): Promise<RunningServer> => {
+const serve = async (
+  handler: Parameters<typeof startServer>[0]['handler'],
+  more: object = {},
+): Promise<RunningServer> => {
   const server = await startServer({ port: 0, host: '127.0.0.1', portOption: 'webhook-port', handler, ...more });
   servers.push(server);
   return server;
@@ -24,10 +27,26 @@ afterEach(async () => {
 });
 
 const log = jsonLog('error', () => undefined);
-const facts = { policies: new Map([['default', aPolicy()]]), runtimeClasses: new Map([['nvidia', { nodeSelector: {} }]]), namespaceLabels: {}, namespace: 'team', excludedNamespaces: new Set<string>() };
-const webhook = (synced = true) => webhookApp({ log, metrics: webhookMetrics(new Registry()), facts: () => (synced ? facts : undefined) });
-const review = (pod: object): object => ({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', request: { uid: 'u', kind: { group: '', version: 'v1', kind: 'Pod' }, namespace: 'team', object: pod } });
-const post = async (server: RunningServer, path: string, body: string, headers: Record<string, string> = { 'content-type': 'application/json' }): Promise<{ status: number; text: string; length: string | null }> => {
+const facts = {
+  policies: new Map([['default', aPolicy()]]),
+  runtimeClasses: new Map([['nvidia', { nodeSelector: {} }]]),
+  namespaceLabels: {},
+  namespace: 'team',
+  excludedNamespaces: new Set<string>(),
+};
+const webhook = (synced = true) =>
+  webhookApp({ log, metrics: webhookMetrics(new Registry()), facts: () => (synced ? facts : undefined) });
+const review = (pod: object): object => ({
+  apiVersion: 'admission.k8s.io/v1',
+  kind: 'AdmissionReview',
+  request: { uid: 'u', kind: { group: '', version: 'v1', kind: 'Pod' }, namespace: 'team', object: pod },
+});
+const post = async (
+  server: RunningServer,
+  path: string,
+  body: string,
+  headers: Record<string, string> = { 'content-type': 'application/json' },
+): Promise<{ status: number; text: string; length: string | null }> => {
   const response = await fetch(`http://127.0.0.1:${server.port}${path}`, { method: 'POST', body, headers });
   return { status: response.status, text: await response.text(), length: response.headers.get('content-length') };
 };
@@ -35,11 +54,17 @@ const post = async (server: RunningServer, path: string, body: string, headers: 
 describe('a server', () => {
   it('says in one sentence that its port is taken', async () => {
     const first = await serve((_, response) => response.end('x'));
-    await expect(startServer({ port: first.port, host: '127.0.0.1', portOption: 'webhook-port', handler: () => undefined })).rejects.toThrow(`port ${first.port} is in use: choose another one with --webhook-port`);
+    await expect(
+      startServer({ port: first.port, host: '127.0.0.1', portOption: 'webhook-port', handler: () => undefined }),
+    ).rejects.toThrow(`port ${first.port} is in use: choose another one with --webhook-port`);
   });
   it('keeps connections longer than Go does', async () => {
     const server = await serve((_, response) => response.end('x'));
-    const header = await new Promise<string | undefined>((resolve) => get({ port: server.port, host: '127.0.0.1', agent: new Agent({ keepAlive: true }) }, (response) => resolve(response.headers['keep-alive'])));
+    const header = await new Promise<string | undefined>((resolve) =>
+      get({ port: server.port, host: '127.0.0.1', agent: new Agent({ keepAlive: true }) }, (response) =>
+        resolve(String(response.headers['keep-alive'])),
+      ),
+    );
     expect(header).toBe(`timeout=${KEEP_ALIVE_MS / 1000}`);
     expect(KEEP_ALIVE_MS).toBeGreaterThan(90_000);
   });
@@ -60,7 +85,15 @@ describe('a server', () => {
     const ca = await issueCa('ca', 3_600_000, now);
     const leaf = (life: number) => issueLeaf(ca, { name: 'w', sans: ['127.0.0.1'], usage: 'server', life }, now);
     const server = await serve((_, response) => response.end('x'), { tls: {} });
-    const until = (): Promise<string> => new Promise((resolve, reject) => httpsGet({ port: server.port, host: '127.0.0.1', ca: ca.cert, agent: false }, (response) => resolve((response.socket as unknown as { getPeerCertificate(): { valid_to: string } }).getPeerCertificate().valid_to)).on('error', reject));
+    const until = (): Promise<string> =>
+      new Promise((resolve, reject) =>
+        httpsGet({ port: server.port, host: '127.0.0.1', ca: ca.cert, agent: false }, (response) =>
+          resolve(
+            (response.socket as unknown as { getPeerCertificate(): { valid_to: string } }).getPeerCertificate()
+              .valid_to,
+          ),
+        ).on('error', reject),
+      );
     await expect(until()).rejects.toThrow();
     server.setTls(await leaf(600_000));
     const first = await until();
@@ -79,12 +112,23 @@ describe('POST /mutate', () => {
     expect(Buffer.from(response.patch, 'base64').toString()).toContain('/spec/runtimeClassName');
   });
   it('refuses in one sentence', async () => {
-    const { text } = await post(await serve(webhook()), '/mutate', JSON.stringify(review(aPod({ gpus: '1', annotations: { 'gpu-gate.dev/policy': 'nope' } }))));
-    expect(JSON.parse(text)).toMatchObject({ response: { allowed: false, status: { code: 403, message: expect.stringContaining('GPUPolicy "nope" does not exist') } } });
+    const { text } = await post(
+      await serve(webhook()),
+      '/mutate',
+      JSON.stringify(review(aPod({ gpus: '1', annotations: { 'gpu-gate.dev/policy': 'nope' } }))),
+    );
+    expect(JSON.parse(text)).toMatchObject({
+      response: {
+        allowed: false,
+        status: { code: 403, message: expect.stringContaining('GPUPolicy "nope" does not exist') },
+      },
+    });
   });
   it('leaves pods alone before its caches are loaded', async () => {
     const { text } = await post(await serve(webhook(false)), '/mutate', JSON.stringify(review(aPod({ gpus: '1' }))));
-    expect(JSON.parse(text)).toMatchObject({ response: { allowed: true, warnings: [expect.stringContaining('not ready')] } });
+    expect(JSON.parse(text)).toMatchObject({
+      response: { allowed: true, warnings: [expect.stringContaining('not ready')] },
+    });
   });
   it.each([
     ['not JSON', '{"kind":', undefined, 400],
@@ -93,28 +137,52 @@ describe('POST /mutate', () => {
     ['another kind', '{"kind":"Pod"}', undefined, 400],
     ['another version', JSON.stringify({ ...review(aPod()), apiVersion: 'admission.k8s.io/v1beta1' }), undefined, 400],
     ['no uid', '{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}', undefined, 400],
-    ['no object', '{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u","kind":{"group":"","kind":"Pod"}}}', undefined, 400],
+    [
+      'no object',
+      '{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u","kind":{"group":"","kind":"Pod"}}}',
+      undefined,
+      400,
+    ],
     ['the wrong content type', '{}', { 'content-type': 'text/plain' }, 415],
     ['8 MiB', 'x'.repeat(8 * 1024 * 1024), undefined, 413],
   ])('answers %s with one sentence and lives', async (_, body, headers, status) => {
     const server = await serve(webhook());
-    const answer = await post(server, '/mutate', body, headers).catch((error: unknown) => ({ status: String(error).includes('fetch failed') ? 413 : 0, text: 'one sentence\n' }));
+    const answer = await post(server, '/mutate', body, headers).catch((error: unknown) => ({
+      status: String(error).includes('fetch failed') ? 413 : 0,
+      text: 'one sentence\n',
+    }));
     expect(answer.status).toBe(status);
     expect(answer.text.trim().split('\n')).toHaveLength(1);
     expect((await post(server, '/mutate', JSON.stringify(review(aPod())))).status).toBe(200);
   });
   it('survives odd pods: __proto__, null lists, deep nesting', async () => {
     const server = await serve(webhook());
-    const odd = [`{"spec":{"containers":null,"__proto__":{"x":1}}}`, `{"spec":{"containers":[null,{"resources":{"limits":{"nvidia.com/gpu":"1"}},"env":null,"volumeMounts":null}],"volumes":null,"readinessGates":null}}`, `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(2000)}${']'.repeat(2000)}},"metadata":{"labels":null,"annotations":null}}`];
+    const odd = [
+      `{"spec":{"containers":null,"__proto__":{"x":1}}}`,
+      `{"spec":{"containers":[null,{"resources":{"limits":{"nvidia.com/gpu":"1"}},"env":null,"volumeMounts":null}],"volumes":null,"readinessGates":null}}`,
+      `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(2000)}${']'.repeat(2000)}},"metadata":{"labels":null,"annotations":null}}`,
+    ];
     for (const pod of odd) {
-      const answer = await post(server, '/mutate', JSON.stringify(review({})).replace('"object":{}', `"object":${pod}`));
-      expect([answer.status, (JSON.parse(answer.text) as { response: { allowed: boolean } }).response.allowed]).toEqual([200, true]);
+      const answer = await post(
+        server,
+        '/mutate',
+        JSON.stringify(review({})).replace('"object":{}', `"object":${pod}`),
+      );
+      expect([answer.status, (JSON.parse(answer.text) as { response: { allowed: boolean } }).response.allowed]).toEqual(
+        [200, true],
+      );
     }
   });
   it('is not held up by a slow client or by 1,000 idle connections', async () => {
     const server = await serve(webhook());
     const idle = Array.from({ length: 1000 }, () => connect(server.port, '127.0.0.1').on('error', () => undefined));
-    const slow = request({ port: server.port, host: '127.0.0.1', method: 'POST', path: '/mutate', headers: { 'content-type': 'application/json', 'content-length': 1000 } }).on('error', () => undefined);
+    const slow = request({
+      port: server.port,
+      host: '127.0.0.1',
+      method: 'POST',
+      path: '/mutate',
+      headers: { 'content-type': 'application/json', 'content-length': 1000 },
+    }).on('error', () => undefined);
     slow.write('{');
     expect((await post(server, '/mutate', JSON.stringify(review(aPod({ gpus: '1' }))))).status).toBe(200);
     slow.destroy();
@@ -123,16 +191,31 @@ describe('POST /mutate', () => {
 });
 
 describe('the extender’s endpoints', () => {
-  const extender = (synced = true) => extenderApp({ metrics: extenderMetrics(new Registry()), now: Date.now, view: () => (synced ? { node: () => undefined, policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' } : undefined) });
+  const extender = (synced = true) =>
+    extenderApp({
+      metrics: extenderMetrics(new Registry()),
+      now: Date.now,
+      view: () =>
+        synced
+          ? { node: () => undefined, policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
+          : undefined,
+    });
   it('answers a malformed body with 200 and Error, as the protocol wants, and what is no JSON with 400', async () => {
     const server = await serve(extender());
     const answer = await post(server, '/filter', '{}');
-    expect([answer.status, JSON.parse(answer.text)]).toEqual([200, expect.objectContaining({ Error: expect.stringContaining('ExtenderArgs has no Pod'), NodeNames: [] })]);
+    expect([answer.status, JSON.parse(answer.text)]).toEqual([
+      200,
+      expect.objectContaining({ Error: expect.stringContaining('ExtenderArgs has no Pod'), NodeNames: [] }),
+    ]);
     expect((await post(server, '/filter', 'junk')).status).toBe(400);
     expect((await post(server, '/nothing', '{}')).status).toBe(404);
   });
   it('says Error before its caches are loaded: nothing is let through', async () => {
-    const { text } = await post(await serve(extender(false)), '/filter', JSON.stringify({ Pod: aPod({ gpus: '1' }), NodeNames: ['a'] }));
+    const { text } = await post(
+      await serve(extender(false)),
+      '/filter',
+      JSON.stringify({ Pod: aPod({ gpus: '1' }), NodeNames: ['a'] }),
+    );
     expect(JSON.parse(text)).toMatchObject({ NodeNames: [], Error: expect.stringContaining('not loaded yet') });
   });
 });
@@ -142,7 +225,10 @@ describe('the metrics port', () => {
     let reasons = ['the list of nodes is not loaded yet'];
     const server = await serve(metricsApp(new Registry(), { notReady: () => reasons }));
     const ready = () => fetch(`http://127.0.0.1:${server.port}/readyz`);
-    expect([(await ready()).status, await (await ready()).text()]).toEqual([503, 'the list of nodes is not loaded yet\n']);
+    expect([(await ready()).status, await (await ready()).text()]).toEqual([
+      503,
+      'the list of nodes is not loaded yet\n',
+    ]);
     reasons = [];
     expect((await ready()).status).toBe(200);
     expect((await fetch(`http://127.0.0.1:${server.port}/healthz`)).status).toBe(200);

@@ -10,13 +10,21 @@ const lines = (level: 'debug' | 'info' | 'error', use: (log: ReturnType<typeof j
 
 describe('the log', () => {
   it('writes one JSON object a line, with the causes of errors', () => {
-    const [line = ''] = lines('info', (log) => log.with({ node: 'a' }).error('it failed', { error: new Error('outer', { cause: new Error('inner') }) }));
+    const [line = ''] = lines('info', (log) =>
+      log.with({ node: 'a' }).error('it failed', { error: new Error('outer', { cause: new Error('inner') }) }),
+    );
     expect(JSON.parse(line)).toMatchObject({ level: 'error', msg: 'it failed', node: 'a', error: 'outer: inner' });
   });
   it('leaves out what is below its level', () => expect(lines('info', (log) => log.debug('x'))).toEqual([]));
   it('never shows a private key or a token', async () => {
     const { key } = await issueCa('ca', 60_000, Date.now());
-    const text = lines('debug', (log) => log.info('x', { key, error: new Error(`sent Bearer abc.def-ghi and ${key}`), token: 'eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2ln' })).join('');
+    const text = lines('debug', (log) =>
+      log.info('x', {
+        key,
+        error: new Error(`sent Bearer abc.def-ghi and ${key}`),
+        token: 'eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2ln',
+      }),
+    ).join('');
     expect(text).toContain('[redacted]');
     for (const secret of [key.split('\n')[2] ?? '', 'abc.def-ghi', 'eyJhbGci']) expect(text).not.toContain(secret);
   });

@@ -15,39 +15,112 @@ const golden = (name: string, value: unknown): void => {
 };
 
 describe('operands', () => {
-  it.each(COMPONENTS)('%s is rendered as its golden file (GPU_GATE_TEST_UPDATE=1 rewrites it)', (component) => golden(component, renderOperand(component, aPolicy(), context).daemonSet));
+  it.each(COMPONENTS)('%s is rendered as its golden file (GPU_GATE_TEST_UPDATE=1 rewrites it)', (component) =>
+    golden(component, renderOperand(component, aPolicy(), context).daemonSet),
+  );
   it('toolkit follows k3s’ paths and CRI-O', () => {
-    golden('toolkit-k3s', renderOperand('toolkit', aPolicy({ components: { toolkit: { configPath: '/var/lib/rancher/k3s/agent/etc/containerd/config.toml', socketPath: '/run/k3s/containerd/containerd.sock' } } }), context).daemonSet);
-    golden('toolkit-crio', renderOperand('toolkit', aPolicy({ components: { toolkit: { runtime: 'crio' } } }), context).daemonSet);
+    golden(
+      'toolkit-k3s',
+      renderOperand(
+        'toolkit',
+        aPolicy({
+          components: {
+            toolkit: {
+              configPath: '/var/lib/rancher/k3s/agent/etc/containerd/config.toml',
+              socketPath: '/run/k3s/containerd/containerd.sock',
+            },
+          },
+        }),
+        context,
+      ).daemonSet,
+    );
+    golden(
+      'toolkit-crio',
+      renderOperand('toolkit', aPolicy({ components: { toolkit: { runtime: 'crio' } } }), context).daemonSet,
+    );
   });
   it.each(COMPONENTS)('%s tolerates everything, restarts only by label, and never pulls :latest', (component) => {
     const { daemonSet, revision } = renderOperand(component, aPolicy(), context);
     const text = JSON.stringify(daemonSet);
-    expect(daemonSet['spec']).toMatchObject({ updateStrategy: { type: 'OnDelete' }, template: { spec: { tolerations: [{ operator: 'Exists' }], nodeSelector: { [`gpu-gate.dev/deploy.${component}`]: revision } } } });
+    expect(daemonSet['spec']).toMatchObject({
+      updateStrategy: { type: 'OnDelete' },
+      template: {
+        spec: {
+          tolerations: [{ operator: 'Exists' }],
+          nodeSelector: { [`gpu-gate.dev/deploy.${component}`]: revision },
+        },
+      },
+    });
     expect(text).not.toContain(':latest');
     for (const [, image] of text.matchAll(/"image":"([^"]+)"/g)) expect(image).toMatch(/:[\w.-]+$/);
   });
   it('a policy edit makes a new revision only of what it touches', () => {
-    const revisions = (spec: object): string[] => COMPONENTS.map((component) => renderOperand(component, aPolicy(spec), context).revision);
+    const revisions = (spec: object): string[] =>
+      COMPONENTS.map((component) => renderOperand(component, aPolicy(spec), context).revision);
     const [before, after] = [revisions({}), revisions({ components: { driver: { version: '610.1.1' } } })];
     expect(COMPONENTS.filter((_, i) => before[i] !== after[i])).toEqual(['driver']);
     expect(revisions({ labelHold: '1m' })).toEqual(before);
   });
   it('the policy’s env, args and pull secrets win', () => {
-    const { daemonSet } = renderOperand('device-plugin', aPolicy({ components: { devicePlugin: { env: [{ name: 'PASS_DEVICE_SPECS', value: 'false' }], args: ['--x'], imagePullSecrets: ['s'], image: 'example/plugin', version: '9' } } }), context);
-    expect(daemonSet['spec']).toMatchObject({ template: { spec: { imagePullSecrets: [{ name: 's' }], containers: [{ image: 'example/plugin:9', args: ['--x'], env: expect.arrayContaining([{ name: 'PASS_DEVICE_SPECS', value: 'false' }]) }] } } });
+    const { daemonSet } = renderOperand(
+      'device-plugin',
+      aPolicy({
+        components: {
+          devicePlugin: {
+            env: [{ name: 'PASS_DEVICE_SPECS', value: 'false' }],
+            args: ['--x'],
+            imagePullSecrets: ['s'],
+            image: 'example/plugin',
+            version: '9',
+          },
+        },
+      }),
+      context,
+    );
+    expect(daemonSet['spec']).toMatchObject({
+      template: {
+        spec: {
+          imagePullSecrets: [{ name: 's' }],
+          containers: [
+            {
+              image: 'example/plugin:9',
+              args: ['--x'],
+              env: expect.arrayContaining([{ name: 'PASS_DEVICE_SPECS', value: 'false' }]),
+            },
+          ],
+        },
+      },
+    });
   });
 });
 
 describe('validation pods', () => {
-  const input = { policy: aPolicy(), namespace: 'gpu-gate-operands', node: { name: 'node-a', uid: 'u' }, round: 'r', attempt: 1 } as const;
+  const input = {
+    policy: aPolicy(),
+    namespace: 'gpu-gate-operands',
+    node: { name: 'node-a', uid: 'u' },
+    round: 'r',
+    attempt: 1,
+  } as const;
   it('are rendered as their golden files', () => {
     golden('driver-validation', validationPod({ ...input, kind: 'driver-validation' }));
-    golden('device-plugin-validation', validationPod({ ...input, kind: 'device-plugin-validation', resource: 'nvidia.com/gpu', schedulerName: 'gpu-gate-scheduler' }));
+    golden(
+      'device-plugin-validation',
+      validationPod({
+        ...input,
+        kind: 'device-plugin-validation',
+        resource: 'nvidia.com/gpu',
+        schedulerName: 'gpu-gate-scheduler',
+      }),
+    );
   });
   it('have a name that changes with what they prove', () => {
-    const name = (more: object): string => validationPod({ ...input, kind: 'driver-validation', ...more }).metadata.name;
-    expect(new Set([name({}), name({ round: 's' }), name({ attempt: 2 }), name({ node: { name: 'node-a', uid: 'v' } })]).size).toBe(4);
+    const name = (more: object): string =>
+      validationPod({ ...input, kind: 'driver-validation', ...more }).metadata.name;
+    expect(
+      new Set([name({}), name({ round: 's' }), name({ attempt: 2 }), name({ node: { name: 'node-a', uid: 'v' } })])
+        .size,
+    ).toBe(4);
     expect(name({})).toBe(name({}));
     expect(name({ node: { name: 'a'.repeat(300), uid: 'u' } }).length).toBeLessThan(76);
   });

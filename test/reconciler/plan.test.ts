@@ -2,7 +2,19 @@
 // memory, as the API server would.
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { CLOSED, COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, PART_OF, PROOF, RETRY, REVISION, STARTUP_TAINT, STATE } from '../../core/keys.ts';
+import {
+  CLOSED,
+  COMPONENT,
+  DEPLOY_PREFIX,
+  GPU_VALIDATED,
+  MANAGED,
+  PART_OF,
+  PROOF,
+  RETRY,
+  REVISION,
+  STARTUP_TAINT,
+  STATE,
+} from '../../core/keys.ts';
 import { open, serving } from '../../core/node-proof.ts';
 import { POD_COMPONENT, type Component } from '../../core/stages.ts';
 import type { Action } from '../../reconciler/actions.ts';
@@ -27,10 +39,19 @@ class World {
   slotFree = true;
   uid = 0;
 
-  constructor(policy: GpuPolicy = aPolicy({ validation: { timeouts: { driver: '60s' } } }), labels: Record<string, string> = {}) {
+  constructor(
+    policy: GpuPolicy = aPolicy({ validation: { timeouts: { driver: '60s' } } }),
+    labels: Record<string, string> = {},
+  ) {
     this.policy = policy;
     this.node = {
-      metadata: { name: 'n', uid: 'node-uid', resourceVersion: '1', labels: { [MANAGED]: 'true', 'feature.node.kubernetes.io/pci-10de.present': 'true', ...labels }, annotations: {} },
+      metadata: {
+        name: 'n',
+        uid: 'node-uid',
+        resourceVersion: '1',
+        labels: { [MANAGED]: 'true', 'feature.node.kubernetes.io/pci-10de.present': 'true', ...labels },
+        annotations: {},
+      },
       spec: { taints: [] },
       status: { nodeInfo: { bootID: 'boot-1' }, allocatable: {}, conditions: [{ type: 'Ready', status: 'True' }] },
     };
@@ -48,7 +69,8 @@ class World {
 
   input(): NodeInput {
     const revisions: Partial<Record<Component, string>> = {};
-    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const) revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
+    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
+      revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
     const all = [...this.pods.values()];
     return {
       node: this.node,
@@ -81,9 +103,21 @@ class World {
   private apply(action: Action): void {
     switch (action.kind) {
       case 'patch-node': {
-        const merge = (before: Readonly<Record<string, string>> | undefined, patch: Readonly<Record<string, string | null>>): Record<string, string> =>
-          Object.fromEntries(Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null));
-        this.node = { ...this.node, metadata: { ...this.node.metadata, labels: merge(this.node.metadata.labels, action.labels), annotations: merge(this.node.metadata.annotations, action.annotations) } };
+        const merge = (
+          before: Readonly<Record<string, string>> | undefined,
+          patch: Readonly<Record<string, string | null>>,
+        ): Record<string, string> =>
+          Object.fromEntries(
+            Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null),
+          );
+        this.node = {
+          ...this.node,
+          metadata: {
+            ...this.node.metadata,
+            labels: merge(this.node.metadata.labels, action.labels),
+            annotations: merge(this.node.metadata.annotations, action.annotations),
+          },
+        };
         return;
       }
       case 'set-taints':
@@ -91,7 +125,13 @@ class World {
         return;
       case 'set-node-condition': {
         const others = (this.node.status?.conditions ?? []).filter((c) => c.type !== action.type);
-        this.node = { ...this.node, status: { ...this.node.status, conditions: action.condition === undefined ? others : [...others, action.condition] } };
+        this.node = {
+          ...this.node,
+          status: {
+            ...this.node.status,
+            conditions: action.condition === undefined ? others : [...others, action.condition],
+          },
+        };
         return;
       }
       case 'create-pod': {
@@ -99,7 +139,24 @@ class World {
         const labels = action.manifest.metadata['labels'] as Record<string, string>;
         const passed = !this.validationsFail;
         const message = passed ? 'Test PASSED\nDone' : 'no device';
-        this.pods.set(name, pod({ name, uid: `pod-${(this.uid += 1)}`, labels, validates: 'node-uid', phase: passed ? 'Succeeded' : 'Failed', containers: [{ name: 'c', ready: false, restartCount: 0, state: { terminated: { exitCode: passed ? 0 : 1, message } } }] }));
+        this.pods.set(
+          name,
+          pod({
+            name,
+            uid: `pod-${(this.uid += 1)}`,
+            labels,
+            validates: 'node-uid',
+            phase: passed ? 'Succeeded' : 'Failed',
+            containers: [
+              {
+                name: 'c',
+                ready: false,
+                restartCount: 0,
+                state: { terminated: { exitCode: passed ? 0 : 1, message } },
+              },
+            ],
+          }),
+        );
         return;
       }
       case 'delete-pod':
@@ -108,7 +165,11 @@ class World {
       case 'event':
         this.events.push(action.reason);
         return;
-      default:
+      case 'apply-daemonset':
+      case 'delete-daemonset':
+      case 'policy-finalizers':
+      case 'policy-status':
+      case 'set-pod-condition':
         throw new Error(`not an action on a node: ${action.kind}`);
     }
   }
@@ -125,8 +186,12 @@ class World {
       const current = this.pods.get(name);
       if (current !== undefined && broken !== undefined) this.pods.set(name, { ...current, conditions: [], ...broken });
     }
-    const serving_ = this.pods.get('device-plugin-pod')?.conditions.some((c) => c.type === 'Ready' && c.status === 'True') === true;
-    this.node = { ...this.node, status: { ...this.node.status, allocatable: serving_ ? { 'nvidia.com/gpu': '8' } : {} } };
+    const serving_ =
+      this.pods.get('device-plugin-pod')?.conditions.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+    this.node = {
+      ...this.node,
+      status: { ...this.node.status, allocatable: serving_ ? { 'nvidia.com/gpu': '8' } : {} },
+    };
   }
   start(component: Component, revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component] ?? ''): void {
     this.pods.set(
@@ -144,7 +209,10 @@ class World {
     this.node = { ...this.node, status: { ...this.node.status, nodeInfo: { bootID: boot }, allocatable: {} } };
   }
   annotate(key: string, value: string): void {
-    this.node = { ...this.node, metadata: { ...this.node.metadata, annotations: { ...this.node.metadata.annotations, [key]: value } } };
+    this.node = {
+      ...this.node,
+      metadata: { ...this.node.metadata, annotations: { ...this.node.metadata.annotations, [key]: value } },
+    };
   }
   validated(): this {
     this.settle();
@@ -154,11 +222,39 @@ class World {
 }
 
 const pod = (parts: Partial<PodObject>): PodObject => ({
-  namespace: NAMESPACE, name: 'p', uid: 'u', created: iso(NOW), deleting: false, labels: {}, annotations: {}, validates: undefined, owned: true, nodeName: 'n', schedulerName: 'default-scheduler',
-  gpus: {}, gated: false, phase: 'Running', reason: '', message: '', conditions: [], containers: [], initContainers: [], ...parts,
+  namespace: NAMESPACE,
+  name: 'p',
+  uid: 'u',
+  created: iso(NOW),
+  deleting: false,
+  labels: {},
+  annotations: {},
+  validates: undefined,
+  owned: true,
+  nodeName: 'n',
+  schedulerName: 'default-scheduler',
+  gpus: {},
+  gated: false,
+  phase: 'Running',
+  reason: '',
+  message: '',
+  conditions: [],
+  containers: [],
+  initContainers: [],
+  ...parts,
 });
 
-const crash: Partial<PodObject> = { containers: [{ name: 'driver', ready: false, restartCount: 3, state: { waiting: { reason: 'CrashLoopBackOff' } }, lastState: { terminated: { exitCode: 1, message: 'no module' } } }] };
+const crash: Partial<PodObject> = {
+  containers: [
+    {
+      name: 'driver',
+      ready: false,
+      restartCount: 3,
+      state: { waiting: { reason: 'CrashLoopBackOff' } },
+      lastState: { terminated: { exitCode: 1, message: 'no module' } },
+    },
+  ],
+};
 
 describe('the walk', () => {
   it('goes through every stage in order, one deployment at a time, and ends open, untainted, with a proof', () => {
@@ -169,7 +265,15 @@ describe('the walk', () => {
       if (world.state !== undefined && states.at(-1) !== world.state) states.push(world.state);
       if (world.state !== 'validated' && i > 0 && world.state !== 'preflight') expect(world.tainted).toBe(true);
     }
-    expect(states).toEqual(['preflight', 'toolkit', 'driver', 'driver-validation', 'device-plugin', 'device-plugin-validation', 'validated']);
+    expect(states).toEqual([
+      'preflight',
+      'toolkit',
+      'driver',
+      'driver-validation',
+      'device-plugin',
+      'device-plugin-validation',
+      'validated',
+    ]);
     expect(open(world.node)).toMatchObject({ yes: true, proof: { driver: '595.91.07', boot: 'boot-1' } });
     expect(world.tainted).toBe(false);
   });
@@ -203,7 +307,10 @@ describe('the walk', () => {
     const world = new World();
     world.slotFree = false;
     world.settle(5);
-    expect([world.state, world.condition?.message]).toEqual(['preflight', expect.stringContaining('bringUp.maxConcurrent')]);
+    expect([world.state, world.condition?.message]).toEqual([
+      'preflight',
+      expect.stringContaining('bringUp.maxConcurrent'),
+    ]);
     world.slotFree = true;
     world.validated();
   });
@@ -214,7 +321,11 @@ describe('a failure', () => {
     const world = new World();
     world.broken['driver'] = crash;
     world.settle(8);
-    expect(world.condition).toMatchObject({ status: 'False', reason: 'DriverFailedCrashLoop', message: expect.stringContaining('no module') });
+    expect(world.condition).toMatchObject({
+      status: 'False',
+      reason: 'DriverFailedCrashLoop',
+      message: expect.stringContaining('no module'),
+    });
     expect(world.node.metadata.labels?.[`${DEPLOY_PREFIX}device-plugin`]).toBeUndefined();
     expect(world.events.filter((reason) => reason === 'DriverFailedCrashLoop')).toHaveLength(1);
   });
@@ -251,13 +362,29 @@ describe('a failure', () => {
     expect(world.state).toBe('driver');
     world.now += 61_000;
     world.settle(3);
-    expect(world.condition).toMatchObject({ reason: 'DriverFailedTimedOut', message: expect.stringContaining('timed out after 60 s') });
+    expect(world.condition).toMatchObject({
+      reason: 'DriverFailedTimedOut',
+      message: expect.stringContaining('timed out after 60 s'),
+    });
   });
   it('names the image that cannot be pulled', () => {
     const world = new World();
-    world.broken['toolkit'] = { containers: [{ name: 't', ready: false, restartCount: 0, image: 'nvcr.io/x:1', state: { waiting: { reason: 'ImagePullBackOff', message: 'not found' } } }] };
+    world.broken['toolkit'] = {
+      containers: [
+        {
+          name: 't',
+          ready: false,
+          restartCount: 0,
+          image: 'nvcr.io/x:1',
+          state: { waiting: { reason: 'ImagePullBackOff', message: 'not found' } },
+        },
+      ],
+    };
     world.settle(5);
-    expect(world.condition).toMatchObject({ reason: 'ToolkitFailedImagePull', message: expect.stringContaining('nvcr.io/x:1') });
+    expect(world.condition).toMatchObject({
+      reason: 'ToolkitFailedImagePull',
+      message: expect.stringContaining('nvcr.io/x:1'),
+    });
   });
   it('runs no clock while a validation waits for a free GPU', () => {
     const world = new World().validated();
@@ -266,12 +393,30 @@ describe('a failure', () => {
     world.step();
     for (const [name, p] of world.pods) {
       if (name.startsWith('device-plugin-validation')) {
-        world.pods.set(name, { ...p, phase: 'Pending', nodeName: undefined, containers: [], conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message: '0/1 nodes are available: 1 Insufficient nvidia.com/gpu.' }] });
+        world.pods.set(name, {
+          ...p,
+          phase: 'Pending',
+          nodeName: undefined,
+          containers: [],
+          conditions: [
+            {
+              type: 'PodScheduled',
+              status: 'False',
+              reason: 'Unschedulable',
+              message: '0/1 nodes are available: 1 Insufficient nvidia.com/gpu.',
+            },
+          ],
+        });
       }
     }
     world.now += 3_600_000;
     world.step();
-    expect([world.state, world.condition?.status, serving(world.node).yes, open(world.node).yes]).toEqual(['validated', 'True', true, false]);
+    expect([world.state, world.condition?.status, serving(world.node).yes, open(world.node).yes]).toEqual([
+      'validated',
+      'True',
+      true,
+      false,
+    ]);
   });
 });
 
@@ -284,7 +429,11 @@ describe('what ends a proof and what only closes the node (design, section 3)', 
     world.reboot('boot-2');
     expect(both(world)).toEqual([false, false]);
     world.step();
-    expect([world.state, world.tainted, world.node.metadata.annotations?.[PROOF]]).toEqual(['toolkit', true, undefined]);
+    expect([world.state, world.tainted, world.node.metadata.annotations?.[PROOF]]).toEqual([
+      'toolkit',
+      true,
+      undefined,
+    ]);
     // The pods still show what they were before the reboot: no evidence.
     world.settle(5);
     expect(world.state).toBe('toolkit');
@@ -349,7 +498,13 @@ describe('what ends a proof and what only closes the node (design, section 3)', 
   it('node not Ready beyond the grace time: withdrawn; restored when it is back', () => {
     const world = new World().validated();
     const ready = (status: string): void => {
-      world.node = { ...world.node, status: { ...world.node.status, conditions: (world.node.status?.conditions ?? []).map((c) => (c.type === 'Ready' ? { ...c, status } : c)) } };
+      world.node = {
+        ...world.node,
+        status: {
+          ...world.node.status,
+          conditions: (world.node.status?.conditions ?? []).map((c) => (c.type === 'Ready' ? { ...c, status } : c)),
+        },
+      };
     };
     ready('False');
     world.step();
@@ -381,8 +536,15 @@ describe('what ends a proof and what only closes the node (design, section 3)', 
     const world = new World().validated();
     world.start('driver');
     const { actions } = planNode({ ...world.input(), breakerTripped: true });
-    expect(actions).toContainEqual(expect.objectContaining({ kind: 'patch-node', annotations: expect.objectContaining({ [CLOSED]: 'circuit breaker' }) }));
-    expect(actions).not.toContainEqual(expect.objectContaining({ annotations: expect.objectContaining({ [PROOF]: null }) }));
+    expect(actions).toContainEqual(
+      expect.objectContaining({
+        kind: 'patch-node',
+        annotations: expect.objectContaining({ [CLOSED]: 'circuit breaker' }),
+      }),
+    );
+    expect(actions).not.toContainEqual(
+      expect.objectContaining({ annotations: expect.objectContaining({ [PROOF]: null }) }),
+    );
   });
 });
 
@@ -401,10 +563,23 @@ describe('an opt-out', () => {
     world.pods.delete('user');
     const removed: string[] = [];
     for (let i = 0; i < 12; i += 1) {
-      for (const action of world.step()) if (action.kind === 'patch-node') removed.push(...Object.keys(action.labels).filter((key) => key.startsWith(DEPLOY_PREFIX) && action.labels[key] === null));
+      for (const action of world.step())
+        if (action.kind === 'patch-node')
+          removed.push(
+            ...Object.keys(action.labels).filter((key) => key.startsWith(DEPLOY_PREFIX) && action.labels[key] === null),
+          );
     }
-    expect(removed.map((key) => key.slice(DEPLOY_PREFIX.length))).toEqual(['dcgm-exporter', 'device-plugin', 'driver', 'toolkit']);
-    expect(Object.keys({ ...world.node.metadata.labels, ...world.node.metadata.annotations }).filter((key) => key.includes('gpu-gate.dev'))).toEqual([]);
+    expect(removed.map((key) => key.slice(DEPLOY_PREFIX.length))).toEqual([
+      'dcgm-exporter',
+      'device-plugin',
+      'driver',
+      'toolkit',
+    ]);
+    expect(
+      Object.keys({ ...world.node.metadata.labels, ...world.node.metadata.annotations }).filter((key) =>
+        key.includes('gpu-gate.dev'),
+      ),
+    ).toEqual([]);
     expect([world.condition, world.tainted, world.pods.size]).toEqual([undefined, false, 0]);
     expect(world.step()).toEqual([]);
   });
@@ -413,7 +588,10 @@ describe('an opt-out', () => {
     optOut(world);
     world.step();
     world.step();
-    world.node = { ...world.node, metadata: { ...world.node.metadata, labels: { ...world.node.metadata.labels, [MANAGED]: 'true' } } };
+    world.node = {
+      ...world.node,
+      metadata: { ...world.node.metadata, labels: { ...world.node.metadata.labels, [MANAGED]: 'true' } },
+    };
     world.validated();
     expect(open(world.node).yes).toBe(true);
   });

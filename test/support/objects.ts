@@ -27,10 +27,24 @@ interface PodParts {
 
 /** A raw pod; without `gpus` it asks for none. */
 export const aPod = (parts: PodParts = {}): RawPod => ({
-  metadata: { name: 'pod', namespace: parts.namespace ?? 'team', uid: 'pod-uid', ...(parts.labels === undefined ? {} : { labels: parts.labels }), ...(parts.annotations === undefined ? {} : { annotations: parts.annotations }) },
+  metadata: {
+    name: 'pod',
+    namespace: parts.namespace ?? 'team',
+    uid: 'pod-uid',
+    ...(parts.labels === undefined ? {} : { labels: parts.labels }),
+    ...(parts.annotations === undefined ? {} : { annotations: parts.annotations }),
+  },
   spec: {
-    containers: [{ name: 'main', ...(parts.gpus === undefined ? {} : { resources: { limits: { 'nvidia.com/gpu': parts.gpus } } }), ...parts.container }],
-    ...(parts.initGpus === undefined ? {} : { initContainers: [{ name: 'init', resources: { limits: { 'nvidia.com/gpu': parts.initGpus } } }] }),
+    containers: [
+      {
+        name: 'main',
+        ...(parts.gpus === undefined ? {} : { resources: { limits: { 'nvidia.com/gpu': parts.gpus } } }),
+        ...parts.container,
+      },
+    ],
+    ...(parts.initGpus === undefined
+      ? {}
+      : { initContainers: [{ name: 'init', resources: { limits: { 'nvidia.com/gpu': parts.initGpus } } }] }),
     ...parts.spec,
   },
 });
@@ -52,10 +66,22 @@ export const aNode = (parts: NodeParts = {}): NodeObject => ({
     name: parts.name ?? 'node-a',
     uid: `uid-${parts.name ?? 'node-a'}`,
     resourceVersion: '1',
-    labels: { [MANAGED]: 'true', [STATE]: 'validated', 'feature.node.kubernetes.io/pci-10de.present': 'true', ...parts.labels },
+    labels: {
+      [MANAGED]: 'true',
+      [STATE]: 'validated',
+      'feature.node.kubernetes.io/pci-10de.present': 'true',
+      ...parts.labels,
+    },
     annotations: {
       [NODE_POLICY]: 'default',
-      [PROOF]: JSON.stringify({ node: `uid-${parts.name ?? 'node-a'}`, boot: 'boot-1', at: '2026-11-24T09:00:00Z', driver: '595.91.07', cuda: '13.1', components: {} }),
+      [PROOF]: JSON.stringify({
+        node: `uid-${parts.name ?? 'node-a'}`,
+        boot: 'boot-1',
+        at: '2026-11-24T09:00:00Z',
+        driver: '595.91.07',
+        cuda: '13.1',
+        components: {},
+      }),
       ...parts.annotations,
     },
   },
