@@ -1,0 +1,267 @@
+// Reflector and Lease election against a real API server.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openKube, type Kube } from '../../platform/kube.ts';
+import { leaseElection, type Leadership } from '../../platform/lease.ts';
+import { jsonLog } from '../../platform/log.ts';
+import { reflector, type Reflector } from '../../platform/reflector.ts';
+import { binariesFromEnvironment } from '../cluster/cluster.ts';
+import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
+import { until } from '../cluster/gate.ts';
+import { tcpProxy, type TcpProxy } from '../support/tcp-proxy.ts';
+
+const log = jsonLog('error', () => undefined);
+const NAMESPACE = '/api/v1/namespaces/default';
+let cp: ControlPlane;
+let proxy: TcpProxy;
+let proxied: Kube;
+const stop = new AbortController();
+
+beforeAll(async () => {
+  cp = await startControlPlane({
+    binaries: await binariesFromEnvironment(console.log),
+    scheduler: false,
+    controllerManager: false,
+  });
+  proxy = await tcpProxy(Number(new URL(cp.server).port));
+  proxied = openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${proxy.port}`, userAgent: 'test' });
+});
+afterAll(async () => {
+  stop.abort();
+  await proxy.close();
+  await cp.stop();
+});
+
+const put = (name: string, value: string): Promise<unknown> =>
+  cp.admin.request('PATCH', `${NAMESPACE}/configmaps/${name}`, {
+    contentType: 'application/apply-patch+yaml',
+    query: { fieldManager: 'test', force: true },
+    body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name }, data: { value } },
+  });
+interface RawConfigMap {
+  metadata: { name: string };
+  data?: { value?: string };
+}
+const follow = (more: object = {}): { watch: Reflector<string>; changes: string[] } => {
+  const changes: string[] = [];
+  const watch = reflector<string>({
+    kube: proxied,
+    log,
+    path: `${NAMESPACE}/configmaps`,
+    trim: (raw: RawConfigMap) => (raw.metadata.name.startsWith('t-') ? (raw.data?.value ?? '') : undefined),
+    onChange: (key, before, after) => changes.push(`${key.replace('default/', '')}:${before ?? '-'}>${after ?? '-'}`),
+    ...more,
+  });
+  watch.start(stop.signal);
+  return { watch, changes };
+};
+
+describe('a reflector', () => {
+  it('reads a paged list whole, and only then is synced', async () => {
+    await Promise.all(Array.from({ length: 25 }, (_, i) => put(`t-page-${i}`, 'x')));
+    const { watch } = follow({ pageSize: 4 });
+    expect(watch.synced).toBe(false);
+    await watch.whenSynced();
+    expect(watch.size).toBe(25);
+    await Promise.all(
+      Array.from({ length: 25 }, (_, i) => cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-page-${i}`)),
+    );
+    await until('the deletions', () => watch.size === 0);
+  });
+  it('misses nothing when its watch is cut, and tells each change once', async () => {
+    const { watch, changes } = follow();
+    await watch.whenSynced();
+    await put('t-cut', '1');
+    await until('the first value', () => watch.get('default/t-cut') === '1');
+    proxy.cut();
+    await put('t-cut', '2');
+    await until('the second value', () => watch.get('default/t-cut') === '2');
+    await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-cut`);
+    await until('the deletion', () => watch.get('default/t-cut') === undefined);
+    expect(changes.filter((change) => change.startsWith('t-cut'))).toEqual(['t-cut:->1', 't-cut:1>2', 't-cut:2>-']);
+  });
+  it('lists anew after 410, without a moment of emptiness, and tells what is gone', async () => {
+    await put('t-gone', '1');
+    await put('t-stays', '1');
+    await cp.compactEtcd();
+    const errors: unknown[] = [];
+    let first = true;
+    // The first watch asks the real server for a version that is compacted away; the server's own 410 is what comes back.
+    const kube: Kube = {
+      ...proxied,
+      async stream(path, query, signal) {
+        const old = first;
+        first = false;
+        if (!old) return proxied.stream(path, query, signal);
+        const lines = await proxied.stream(path, { ...query, resourceVersion: 1 }, signal).catch((error: unknown) => {
+          errors.push(error);
+          throw error;
+        });
+        return (async function* () {
+          for await (const line of lines) {
+            if (line.includes('"code":410')) errors.push(line);
+            yield line;
+          }
+        })();
+      },
+    };
+    const { watch, changes } = follow({ kube });
+    await watch.whenSynced();
+    await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-gone`);
+    await until('the deletion', () => watch.get('default/t-gone') === undefined);
+    expect(errors).toHaveLength(1);
+    expect(watch.get('default/t-stays')).toBe('1');
+    expect(changes.filter((change) => change.startsWith('t-stays'))).toEqual(['t-stays:->1']);
+    await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-stays`);
+  });
+  it('goes on after the API server was restarted', { timeout: 90_000 }, async () => {
+    const { watch } = follow();
+    await watch.whenSynced();
+    await cp.stopApiServer();
+    await sleep(500);
+    await cp.startApiServer();
+    await put('t-restart', 'after');
+    await until('the value after the restart', () => watch.get('default/t-restart') === 'after');
+    expect(watch.lastContact()).toBeGreaterThan(Date.now() - 10_000);
+  });
+  it('takes a kind that is not installed for an empty collection, until it is there', async () => {
+    const watch = reflector<string>({
+      kube: proxied,
+      log,
+      path: '/apis/gpu-gate.dev/v1alpha1/gpupolicies',
+      optional: true,
+      trim: (raw: RawConfigMap) => raw.metadata.name,
+    });
+    watch.start(stop.signal);
+    await watch.whenSynced();
+    expect(watch.size).toBe(0);
+    const applied = await cp.kubectl([
+      'apply',
+      '-f',
+      `${import.meta.dirname}/../../deploy/chart/crds/gpupolicies.yaml`,
+    ]);
+    expect(applied.code).toBe(0);
+    await until(
+      'the CRD to be served',
+      async () =>
+        (
+          await cp.kubectl(
+            ['create', '-f', '-'],
+            '{"apiVersion":"gpu-gate.dev/v1alpha1","kind":"GPUPolicy","metadata":{"name":"x"},"spec":{}}',
+          )
+        ).code === 0,
+    );
+    await until('the policy', () => watch.get('x') === 'x');
+  });
+});
+
+describe('a GPUPolicy on the real server', () => {
+  const create = async (spec: object): Promise<string> =>
+    (
+      await cp.kubectl(
+        ['create', '--dry-run=server', '-f', '-'],
+        JSON.stringify({ apiVersion: 'gpu-gate.dev/v1alpha1', kind: 'GPUPolicy', metadata: { name: 'y' }, spec }),
+      )
+    ).stderr;
+  it.each([
+    ['resources of another vendor', { resources: ['amd.com/gpu'] }, 'write exact names such as nvidia.com/gpu'],
+    [
+      'a podSelector on a managed component',
+      { components: { driver: { podSelector: { matchLabels: { a: 'b' } } } } },
+      'write mode: external',
+    ],
+    [
+      'the whole host as a volume',
+      { injection: { driverVolumes: [{ name: 'x', hostPath: '/', mountPath: '/x' }] } },
+      "name the driver's folder",
+    ],
+    [
+      'a path with ..',
+      { injection: { driverVolumes: [{ name: 'x', hostPath: '/a/../etc', mountPath: '/x' }] } },
+      'write the plain absolute path',
+    ],
+    ['a duration without a unit', { labelHold: '5' }, 'spec.labelHold'],
+    ['an unknown mode', { components: { driver: { mode: 'auto' } } }, 'supported values'],
+  ])('refuses %s with what to write', async (_, spec, message) => expect(await create(spec)).toContain(message));
+  it('takes an empty spec', async () => expect(await create({})).toBe(''));
+});
+
+describe('a Lease election', () => {
+  const participant = (
+    name: string,
+    identity: string,
+    more: object = {},
+  ): { leader: Leadership; end: AbortController; ran: Promise<void> } => {
+    const leader = leaseElection({
+      kube: cp.admin,
+      namespace: 'default',
+      name,
+      identity,
+      durationMs: 1500,
+      log,
+      ...more,
+    });
+    const end = new AbortController();
+    return { leader, end, ran: leader.run(end.signal) };
+  };
+  it('has one leader; when that one stops, the other takes over at once', async () => {
+    const a = participant('one', 'a');
+    await until('a to lead', () => a.leader.held);
+    const b = participant('one', 'b');
+    await sleep(1000);
+    expect([a.leader.held, b.leader.held]).toEqual([true, false]);
+    const began = Date.now();
+    a.end.abort();
+    await a.ran;
+    await until('b to lead', () => b.leader.held);
+    expect(Date.now() - began).toBeLessThan(1400);
+    b.end.abort();
+    await b.ran;
+  });
+  it('a holder that was stopped past its lease and goes on knows at once that it leads no more', async () => {
+    let frozen: number | undefined;
+    let jump = 0;
+    // The clock of a process that is stopped does not stop: it jumps when the process goes on.
+    const now = (): number => frozen ?? Date.now() + jump;
+    const a = participant('two', 'a', { now });
+    await until('a to lead', () => a.leader.held);
+    frozen = now();
+    a.end.abort();
+    const frozenLease = await cp.admin.request<{ spec: { holderIdentity: string } }>(
+      'GET',
+      '/apis/coordination.k8s.io/v1/namespaces/default/leases/two',
+    );
+    expect(frozenLease.spec.holderIdentity === 'a' || frozenLease.spec.holderIdentity === '').toBe(true);
+    frozen = undefined;
+    jump = 1100;
+    expect(a.leader.held).toBe(false);
+    await a.ran;
+  });
+  it('two that begin at once: never two leaders', async () => {
+    const all = ['x', 'y', 'z'].map((identity) => participant('three', identity));
+    let most = 0;
+    for (let i = 0; i < 60; i += 1) {
+      most = Math.max(most, all.filter(({ leader }) => leader.held).length);
+      await sleep(25);
+    }
+    expect(most).toBe(1);
+    for (const { end } of all) end.abort();
+    await Promise.all(all.map(({ ran }) => ran));
+  });
+  it('a dead holder is followed after its duration, by local observation', async () => {
+    await cp.admin.request('POST', '/apis/coordination.k8s.io/v1/namespaces/default/leases', {
+      body: {
+        apiVersion: 'coordination.k8s.io/v1',
+        kind: 'Lease',
+        metadata: { name: 'four', namespace: 'default' },
+        spec: { holderIdentity: 'dead', leaseDurationSeconds: 1, renewTime: '2020-01-01T00:00:00.000000Z' },
+      },
+    });
+    const a = participant('four', 'a');
+    await sleep(700);
+    expect(a.leader.held).toBe(false);
+    await until('a to lead', () => a.leader.held, 5000);
+    a.end.abort();
+    await a.ran;
+  });
+});

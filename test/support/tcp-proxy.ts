@@ -1,0 +1,41 @@
+// A TCP proxy whose connections a test can cut, as a network would.
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+
+export interface TcpProxy {
+  readonly port: number;
+  /** Cuts every connection that is open now. */
+  cut(): void;
+  close(): Promise<void>;
+}
+
+export async function tcpProxy(target: number): Promise<TcpProxy> {
+  const open = new Set<Socket>();
+  const server = createServer((inbound) => {
+    const outbound = connect(target, '127.0.0.1');
+    for (const [a, b] of [
+      [inbound, outbound],
+      [outbound, inbound],
+    ] as const) {
+      open.add(a);
+      a.on('close', () => {
+        open.delete(a);
+        b.destroy();
+      });
+      a.on('error', () => b.destroy());
+      a.pipe(b);
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const cut = (): void => {
+    for (const socket of open) socket.destroy();
+  };
+  return {
+    port: (server.address() as AddressInfo).port,
+    cut,
+    close: () =>
+      new Promise((resolve) => {
+        cut();
+        server.close(() => resolve());
+      }),
+  };
+}
