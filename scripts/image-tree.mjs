@@ -13,10 +13,26 @@ if (target === undefined) {
 }
 const app = join(target, 'app');
 mkdirSync(app, { recursive: true });
-for (const part of ['package.json', 'package-lock.json', '.npmrc', 'main.ts', 'core', 'platform', 'webhook', 'extender', 'reconciler', 'certs', 'cli']) {
+for (const part of [
+  'package.json',
+  'package-lock.json',
+  '.npmrc',
+  'main.ts',
+  'core',
+  'platform',
+  'webhook',
+  'extender',
+  'reconciler',
+  'certs',
+  'cli',
+]) {
   cpSync(join(root, part), join(app, part), { recursive: true });
 }
-const { status } = spawnSync('npm', ['install', '--no-save', '--omit', 'dev', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error'], { cwd: app, stdio: 'inherit' });
+const { status } = spawnSync(
+  'npm',
+  ['install', '--no-save', '--omit', 'dev', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error'],
+  { cwd: app, stdio: 'inherit' },
+);
 if (status !== 0) process.exit(1);
 mkdirSync(join(target, 'usr/local/bin'), { recursive: true });
 cpSync(process.execPath, join(target, 'usr/local/bin/node'), { dereference: true });

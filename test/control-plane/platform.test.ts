@@ -1,4 +1,6 @@
 // Reflector and Lease election against a real API server.
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openKube, type Kube } from '../../platform/kube.ts';
@@ -222,24 +224,44 @@ describe('a Lease election', () => {
     await b.ran;
   });
   it('a holder that was stopped past its lease and goes on knows at once that it leads no more', async () => {
-    let frozen: number | undefined;
-    let jump = 0;
-    // The clock of a process that is stopped does not stop: it jumps when the process goes on.
-    const now = (): number => frozen ?? Date.now() + jump;
-    const a = participant('two', 'a', { now });
-    await until('a to lead', () => a.leader.held);
-    frozen = now();
-    a.end.abort();
-    const frozenLease = await cp.admin.request<{ spec: { holderIdentity: string } }>(
-      'GET',
-      '/apis/coordination.k8s.io/v1/namespaces/default/leases/two',
-    );
-    expect(frozenLease.spec.holderIdentity === 'a' || frozenLease.spec.holderIdentity === '').toBe(true);
-    frozen = undefined;
-    jump = 1100;
-    expect(a.leader.held).toBe(false);
-    await a.ran;
+    const child = spawn(process.execPath, [
+      join(import.meta.dirname, '../support/lease-holder.ts'),
+      cp.kubeconfig,
+      'two',
+      'a',
+    ]);
+    let output = '';
+    child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    await until('a to lead', () => output.includes('held true'));
+    const b = participant('two', 'b');
+    child.kill('SIGSTOP');
+    await until('b to lead', () => b.leader.held, 10_000);
+    child.kill('SIGCONT');
+    await until('a to say what it believes', () => output.includes('continued'));
+    expect(output).toContain('continued false');
+    expect(output).not.toContain('continued true');
+    expect(b.leader.held).toBe(true);
+    child.kill('SIGKILL');
+    b.end.abort();
+    await b.ran;
   });
+  it(
+    'a leader that cannot reach the API server leads no more after its renewal deadline',
+    { timeout: 60_000 },
+    async () => {
+      const own = await tcpProxy(Number(new URL(cp.server).port));
+      const a = participant('five', 'a', {
+        kube: openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${own.port}`, userAgent: 'test' }),
+      });
+      await until('a to lead', () => a.leader.held);
+      const lost = new Promise<boolean>((resolve) => a.leader.onChange(resolve));
+      await own.close();
+      expect(await lost).toBe(false);
+      expect(a.leader.held).toBe(false);
+      a.end.abort();
+      await a.ran;
+    },
+  );
   it('two that begin at once: never two leaders', async () => {
     const all = ['x', 'y', 'z'].map((identity) => participant('three', identity));
     let most = 0;
