@@ -27,7 +27,9 @@ import { parseWalk } from './memory.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
 import { renderOperand, type Rendered } from './operands/operand.ts';
-import { deployedOn, isDeployed, planNode, specOf, type NodePlan } from './plan.ts';
+import { deployedOn } from './marks.ts';
+import { isDeployed, specOf, type NodePlan } from './pass.ts';
+import { planNode } from './plan.ts';
 import {
   couldFit,
   gateOf,

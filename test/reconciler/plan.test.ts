@@ -20,7 +20,8 @@ import { POD_COMPONENT, type Component } from '../../core/stages.ts';
 import type { Action } from '../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 import { renderOperand } from '../../reconciler/operands/operand.ts';
-import { planNode, type NodeInput } from '../../reconciler/plan.ts';
+import type { NodeInput } from '../../reconciler/pass.ts';
+import { planNode } from '../../reconciler/plan.ts';
 import { aPolicy, NOW } from '../support/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';

@@ -1,0 +1,98 @@
+// Out of our hands: a node that is opted out, or that no policy selects. Pure.
+import { GPU_VALIDATED, PROOF, WALK } from '../core/keys.ts';
+import { parseProof } from '../core/node-proof.ts';
+import { COMPONENTS, POD_COMPONENT, type Component } from '../core/stages.ts';
+import type { Action, Condition } from './actions.ts';
+import { componentPods } from './evidence.ts';
+import { newWalk, parseWalk } from './memory.ts';
+import { type Desired, differences } from './marks.ts';
+import { type NodeInput, type NodePlan, NOTHING, isOfNode, usesGpu } from './pass.ts';
+
+export const planUnassigned = (input: NodeInput): NodePlan => ({
+  ...NOTHING,
+  actions: differences(input.node, {
+    state: 'preflight',
+    deploy: {},
+    proof: undefined,
+    closed: undefined,
+    walk: undefined,
+    policy: undefined,
+    condition: {
+      type: GPU_VALIDATED,
+      status: 'False',
+      reason: 'NoPolicy',
+      message: "no GPUPolicy selects this node: see 'kubectl get gpupolicies' and their spec.nodeSelector",
+    },
+    taint: false,
+  }),
+});
+
+/** Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone. */
+export function planRemoval(input: NodeInput, deployed: Partial<Record<Component, string>>, final: boolean): NodePlan {
+  const { node, now } = input;
+  const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid) ?? newWalk(node.metadata.uid, '', now);
+  const proof = parseProof(node.metadata.annotations?.[PROOF]);
+  const users = input.pods.filter((pod) => usesGpu(pod, input.operandNamespace));
+  const base = { policy: input.policy?.name, taint: false, state: 'removing' as const };
+  const marks = (message: string, extra: Partial<Desired>): Desired => ({
+    ...base,
+    deploy: deployed,
+    proof: undefined,
+    closed: 'opting out',
+    walk: { ...walk, stage: 'preflight', passed: {} },
+    condition: { type: GPU_VALIDATED, status: 'False', reason: 'Removing', message },
+    ...extra,
+  });
+  if (users.length > 0 && proof !== undefined) {
+    const names = users.slice(0, 3).map((pod) => `${pod.namespace}/${pod.name}`);
+    const message = `opting out: waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end (${names.join(', ')}${users.length > 3 ? ', …' : ''})`;
+    const condition: Condition = { type: GPU_VALIDATED, status: 'True', reason: 'Removing', message };
+    return { ...NOTHING, actions: differences(node, marks(message, { proof, condition })) };
+  }
+  for (const component of COMPONENTS.toReversed()) {
+    if (deployed[component] !== undefined || componentPods(input.pods, component).length > 0) {
+      const { [component]: _, ...rest } = deployed;
+      return {
+        ...NOTHING,
+        actions: differences(
+          node,
+          marks(`removing: waiting for the ${POD_COMPONENT[component]} pod to go`, { deploy: rest }),
+        ),
+      };
+    }
+  }
+  const validations = [...input.validationPods.values()].filter((pod) => isOfNode(pod, node));
+  if (validations.length > 0) {
+    const actions: Action[] = validations
+      .filter((pod) => !pod.deleting)
+      .map((pod) => ({
+        kind: 'delete-pod',
+        namespace: pod.namespace,
+        name: pod.name,
+        uid: pod.uid,
+        because: 'the node was opted out',
+      }));
+    return {
+      ...NOTHING,
+      actions: [...differences(node, marks('removing: waiting for validation pods to go', { deploy: {} })), ...actions],
+    };
+  }
+  const gone: Desired = {
+    state: undefined,
+    deploy: {},
+    proof: undefined,
+    closed: undefined,
+    walk: undefined,
+    policy: undefined,
+    condition: undefined,
+    taint: false,
+  };
+  // The condition goes before the state label: while that label is there, the node is still ours and this runs again.
+  return {
+    ...NOTHING,
+    actions: final ? differences(node, gone).toSorted(conditionFirst) : planUnassigned(input).actions,
+  };
+}
+
+const RANK: Partial<Record<Action['kind'], number>> = { 'set-node-condition': 0, 'set-taints': 1, 'patch-node': 2 };
+const conditionFirst = (a: Action, b: Action): number => (RANK[a.kind] ?? 3) - (RANK[b.kind] ?? 3);
