@@ -59,7 +59,7 @@ export const freePort = (): Promise<number> =>
   });
 
 /** Runs a command to its end. */
-const runCommand = (
+export const runCommand = (
   command: string,
   args: readonly string[],
   env: Readonly<Record<string, string>>,

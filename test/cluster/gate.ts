@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { freePort, type ControlPlane } from './control-plane.ts';
+import { freePort, runCommand, type ControlPlane } from './control-plane.ts';
 import { untilReady, type Running } from './lifetime.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -152,8 +152,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     webhookPort,
     extenderPort,
     metricsUrls,
-    metrics: async () =>
-      (await Promise.all(Object.values(metricsUrls).map(async (url) => (await fetch(url)).text()))).join('\n'),
+    metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
     stopRequestPath: async () => requestPath?.stop(),
