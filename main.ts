@@ -241,6 +241,8 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
   const kube = openKube({ kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` });
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
+  // Gauges that prom-client names like counters, which `promtool check metrics` and dashboards rightly dislike.
+  for (const what of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${what}_total`);
   const work = new AbortController();
   const shared: Shared = { options, kube, log, registry, now: Date.now, signal: work.signal };
   const parts: Part[] = [];
