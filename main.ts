@@ -48,6 +48,8 @@ interface Shared {
   readonly log: Log;
   readonly registry: Registry;
   readonly now: () => number;
+  /** Ages of watches in ms, read at each scrape. */
+  readonly watchAges: (() => Readonly<Record<string, number>>)[];
   /** Ends the watches and loops; comes after the servers have drained. */
   readonly signal: AbortSignal;
 }
@@ -161,7 +163,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
     follow(EXTENDER_SECRET, server);
   }
   for (const watch of Object.values(watches)) watch.start(signal);
-  watchAge(registry, () =>
+  shared.watchAges.push(() =>
     Object.fromEntries(Object.entries(watches).map(([name, watch]) => [name, now() - watch.lastContact()])),
   );
   return {
@@ -186,7 +188,7 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
       notReadyGrace: options.notReadyGrace,
       now,
     });
-    watchAge(registry, () => loop.watchAges());
+    shared.watchAges.push(() => loop.watchAges());
     ready = () => loop.synced;
     void loop.run(signal);
   }
@@ -211,29 +213,6 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
   return { servers: [], notReady: () => (ready() ? [] : ['nodes, pods and policies are not loaded yet']) };
 }
 
-/** Age of the watches, read at each scrape. */
-function watchAge(registry: Registry, ages: () => Readonly<Record<string, number>>): void {
-  const name = 'gpu_gate_watch_age_seconds';
-  const present = registry.getSingleMetric(name);
-  const gauge =
-    present instanceof Gauge
-      ? present
-      : new Gauge({
-          name,
-          help: 'Time since the API server was last heard on a watch.',
-          labelNames: ['watch'],
-          registers: [registry],
-        });
-  const collect = (): void => {
-    for (const [watch, age] of Object.entries(ages())) gauge.set({ watch }, age / 1000);
-  };
-  const before = Reflect.get(gauge, 'collect') as unknown;
-  Reflect.set(gauge, 'collect', () => {
-    if (typeof before === 'function') before.call(gauge);
-    collect();
-  });
-}
-
 async function run(options: Options, stop: AbortSignal): Promise<void> {
   const log = jsonLog(options.logLevel, (line) => process.stdout.write(`${line}\n`), {
     roles: options.roles.join(','),
@@ -244,7 +223,18 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
   // Gauges that prom-client names like counters, which `promtool check metrics` and dashboards rightly dislike.
   for (const what of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${what}_total`);
   const work = new AbortController();
-  const shared: Shared = { options, kube, log, registry, now: Date.now, signal: work.signal };
+  const watchAges: Shared['watchAges'] = [];
+  const watchAge = new Gauge({
+    name: 'gpu_gate_watch_age_seconds',
+    help: 'Time since the API server was last heard on a watch.',
+    labelNames: ['watch'],
+    registers: [],
+    collect() {
+      for (const ages of watchAges) for (const [watch, ms] of Object.entries(ages())) this.set({ watch }, ms / 1000);
+    },
+  });
+  registry.registerMetric(watchAge);
+  const shared: Shared = { options, kube, log, registry, now: Date.now, watchAges, signal: work.signal };
   const parts: Part[] = [];
   let election: Promise<void> = Promise.resolve();
   const metrics = await startServer({

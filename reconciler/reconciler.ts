@@ -259,12 +259,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     for (const [name, operand] of wanted) {
       const present = daemonSets.get(`${deps.operandNamespace}/${name}`);
       const applied = appliedGeneration.get(name);
-      if (
-        present !== undefined &&
-        present.generation === applied &&
-        present.rendered === operand.daemonSet.metadata['annotations']?.[RENDERED as never]
-      )
-        continue;
+      if (present !== undefined && present.generation === applied && present.rendered === operand.digest) continue;
       const outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
       if (outcome.kind === 'stale')
         throw new Error(

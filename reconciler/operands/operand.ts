@@ -18,6 +18,8 @@ export interface OperandContext {
 export interface Rendered {
   readonly component: Component;
   readonly revision: string;
+  /** Digest of the whole DaemonSet, as its annotation says. */
+  readonly digest: string;
   readonly daemonSet: Manifest;
 }
 
@@ -71,9 +73,11 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
     updateStrategy: { type: 'OnDelete' },
     template,
   };
+  const digest = digestOf(spec);
   return {
     component,
     revision,
+    digest,
     daemonSet: {
       apiVersion: 'apps/v1',
       kind: 'DaemonSet',
@@ -81,7 +85,7 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
         name: `${podComponent}-${revision}`,
         namespace: context.namespace,
         labels: { ...labels, [MANAGED_BY]: PRODUCT },
-        annotations: { [RENDERED]: digestOf(spec) },
+        annotations: { [RENDERED]: digest },
       },
       spec,
     },
