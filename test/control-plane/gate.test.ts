@@ -1,5 +1,7 @@
 // gpu-gate whole, on a real control plane with simulated hardware, under its chart's own RBAC: what the demo does not tell.
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { jsonLog } from '../../platform/log.ts';
@@ -384,6 +386,42 @@ describe('pods and the gate', () => {
       await until('the count', async () => (await count('gpu_gate_missed_pods_total')) > before);
       expect(await kubectl('get', 'events', '--field-selector', 'reason=GPUPodNotInjected', '-o', 'name')).not.toBe('');
       await gone('missed');
+    },
+  );
+
+  it(
+    '`explain` shows every node and its verdict for a waiting pod, as text and as JSON',
+    { timeout: 60_000 },
+    async () => {
+      await gpuPod('waits', 'gpu-0');
+      const explain = (...more: string[]): { status: number | null; stdout: string } =>
+        spawnSync(process.execPath, ['main.ts', 'explain', ...more], {
+          cwd: join(import.meta.dirname, '..', '..'),
+          env: { PATH: process.env['PATH'] ?? '', KUBECONFIG: cluster.kubeconfig },
+          encoding: 'utf8',
+        });
+      const text = explain('waits', '-n', 'default');
+      expect([text.status, text.stdout]).toEqual([
+        0,
+        expect.stringMatching(/gpu-0 +- +refused +node not opted in to gpu-gate/),
+      ]);
+      expect(text.stdout).toMatch(/gpu-1 +validated +open/);
+      expect(text.stdout).toContain(
+        'the webhook injected runtimeClassName, readinessGate, schedulerName by policy default',
+      );
+      const { rows } = JSON.parse(explain('waits', '-o', 'json').stdout) as {
+        rows: { node: string; verdict: string }[];
+      };
+      expect(rows.map(({ node: name, verdict }) => `${name} ${verdict}`)).toEqual([
+        'gpu-0 refused',
+        'gpu-1 open',
+        'gpu-2 open',
+      ]);
+      expect(explain('nowhere')).toMatchObject({
+        status: 1,
+        stdout: expect.stringContaining("is the pod's name right"),
+      });
+      await gone('waits');
     },
   );
 
