@@ -2,9 +2,9 @@
 // checkout, else `go build` from the modules pinned in binaries/*/go.mod (minutes on the first run, then never again).
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 const KUBERNETES = 'v1.36.3';
 
@@ -70,11 +70,33 @@ export interface BinariesOptions {
 
 const here = import.meta.dirname;
 
+const cacheRoot = (cacheHome: string | undefined): string => join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate');
+
 const cacheFolder = (name: ModuleName, cacheHome: string | undefined): string => {
   const goMod = readFileSync(join(here, 'binaries', name, 'go.mod'));
   const hash = createHash('sha256').update(goMod).update(MODULES[name].ldflags).digest('hex').slice(0, 12);
-  return join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate', `${name}-${hash}`, 'bin');
+  return join(cacheRoot(cacheHome), `${name}-${hash}`, 'bin');
 };
+
+/** One of our own small Go programs (a fixture, a benchmark's reference), built once per content of its folder. Returns its path. */
+export async function ensureOwnProgram(
+  folder: string,
+  name: string,
+  options: Pick<BinariesOptions, 'cacheHome' | 'path' | 'say'>,
+): Promise<string> {
+  const hash = createHash('sha256');
+  for (const file of readdirSync(folder).toSorted()) hash.update(file).update(readFileSync(join(folder, file)));
+  const program = join(cacheRoot(options.cacheHome), `${name}-${hash.digest('hex').slice(0, 12)}`, name);
+  if (existsSync(program)) return program;
+  const env = goEnvironment(options.path);
+  requireGo(env, name);
+  options.say(`building ${name} (once)`);
+  mkdirSync(dirname(program), { recursive: true });
+  const partial = `${program}.partial-${process.pid}`;
+  await run('go', ['build', '-trimpath', '-ldflags', '-s -w', '-o', partial, '.'], folder, env);
+  renameSync(partial, program);
+  return program;
+}
 
 /** Paths of all programs of the modules asked for, built first where they are missing. Throws one sentence where they cannot be had. */
 export async function ensureBinaries(options: BinariesOptions): Promise<Binaries> {
@@ -101,24 +123,29 @@ export async function ensureBinaries(options: BinariesOptions): Promise<Binaries
   };
 }
 
+const goEnvironment = (path: string | undefined): NodeJS.ProcessEnv => ({
+  ...process.env,
+  PATH: path ?? process.env['PATH'],
+  CGO_ENABLED: '0',
+  GOFLAGS: '',
+  GOWORK: 'off',
+});
+
+function requireGo(env: NodeJS.ProcessEnv, wanted: string): void {
+  if (spawnSync('go', ['version'], { env }).status === 0) return;
+  throw new Error(
+    `cannot run the test cluster: ${wanted} not found and Go is not on PATH; install Go 1.26 or newer to build them, or set GPU_GATE_TEST_BIN to a folder that has them`,
+  );
+}
+
 async function build(
   name: ModuleName,
   folder: string,
   programs: readonly string[],
   options: BinariesOptions,
 ): Promise<void> {
-  const env = {
-    ...process.env,
-    PATH: options.path ?? process.env['PATH'],
-    CGO_ENABLED: '0',
-    GOFLAGS: '',
-    GOWORK: 'off',
-  };
-  if (spawnSync('go', ['version'], { env }).status !== 0) {
-    throw new Error(
-      `cannot run the test cluster: ${programs.join(', ')} not found and Go is not on PATH; install Go 1.26 or newer to build them, or set GPU_GATE_TEST_BIN to a folder that has them`,
-    );
-  }
+  const env = goEnvironment(options.path);
+  requireGo(env, programs.join(', '));
   const module: Module = MODULES[name];
   options.say(`building ${programs.join(', ')} (about ${module.minutes} min on 2 cores, once)`);
   const started = Date.now();
