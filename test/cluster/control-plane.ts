@@ -13,6 +13,10 @@ export interface ControlPlaneOptions {
   readonly binaries: Binaries;
   readonly say?: (line: string) => void;
   readonly apiServerArgs?: readonly string[];
+  /** Where the API server listens and what it advertises; default 127.0.0.1. Another one must exist, say on a private `lo`. */
+  readonly address?: string;
+  /** Further users with a token of their own, such as a kubelet. */
+  readonly users?: readonly { readonly name: string; readonly groups: readonly string[] }[];
   /** Default 60 s. */
   readonly readyWithinMs?: number;
   readonly scheduler?: boolean;
@@ -36,6 +40,8 @@ export interface ControlPlane {
   readonly lifetime: Lifetime;
   kubectl(args: readonly string[], input?: string): Promise<CommandResult>;
   helm(args: readonly string[]): Promise<CommandResult>;
+  /** A kubeconfig of one of the options' users. */
+  userKubeconfig(name: string): string;
   /** A kubeconfig with a real token of that ServiceAccount. */
   serviceAccountKubeconfig(namespace: string, name: string): Promise<string>;
   /** One more kube-scheduler with that configuration, as that ServiceAccount's kubeconfig. */
@@ -117,9 +123,11 @@ async function bringUp(
     freePort(),
     freePort(),
   ]);
-  const server = `https://127.0.0.1:${port}`;
+  const address = options.address ?? '127.0.0.1';
+  const server = `https://${address}:${port}`;
   const token = (): string => randomBytes(16).toString('hex');
   const tokens = { admin: token(), scheduler: token(), manager: token() };
+  const users = (options.users ?? []).map((user) => ({ ...user, token: token() }));
   const keys = generateKeyPairSync('rsa', {
     modulusLength: 2048,
     publicKeyEncoding: { type: 'spki', format: 'pem' },
@@ -133,7 +141,13 @@ async function bringUp(
   const saPub = file('sa.pub', keys.publicKey);
   const tokenFile = file(
     'tokens.csv',
-    `${tokens.admin},admin,admin,system:masters\n${tokens.scheduler},system:kube-scheduler,scheduler\n${tokens.manager},system:kube-controller-manager,manager\n`,
+    [
+      `${tokens.admin},admin,admin,system:masters`,
+      `${tokens.scheduler},system:kube-scheduler,scheduler`,
+      `${tokens.manager},system:kube-controller-manager,manager`,
+      ...users.map((user) => `${user.token},${user.name},${user.name},"${user.groups.join(',')}"`),
+      '',
+    ].join('\n'),
   );
   const auditLog = join(dir, 'audit.log');
   const auditPolicy = file(
@@ -188,7 +202,9 @@ async function bringUp(
       '--secure-port',
       String(port),
       '--bind-address',
-      '127.0.0.1',
+      address,
+      // Loopback is no address to advertise: there the API server picks the machine's own.
+      ...(options.address === undefined ? [] : ['--advertise-address', address]),
       '--cert-dir',
       certDir,
       '--service-account-issuer',
@@ -297,6 +313,11 @@ async function bringUp(
     lifetime,
     kubectl: (args, input) => runCommand(binaries('kubectl'), args, { KUBECONFIG: kubeconfig, HOME: dir }, input),
     helm: (args) => runCommand(binaries('helm'), args, { KUBECONFIG: kubeconfig, HOME: dir }),
+    userKubeconfig(name) {
+      const user = users.find((known) => known.name === name);
+      if (user === undefined) throw new Error(`${name} is none of the control plane's users`);
+      return file(`${name.replaceAll(':', '-')}.kubeconfig`, kubeconfigText(server, ca, user.token));
+    },
     async serviceAccountKubeconfig(namespace, name) {
       const { status } = await admin.request<{ status: { token: string } }>(
         'POST',
