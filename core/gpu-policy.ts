@@ -29,6 +29,11 @@ export interface ToolkitSpec extends ComponentSpec {
   readonly socketPath?: string;
 }
 
+export interface DriverSpec extends ComponentSpec {
+  /** k8s-driver-manager, the init container that unloads an earlier driver. */
+  readonly manager: { readonly image?: string; readonly version?: string };
+}
+
 export interface DriverVolume {
   readonly name: string;
   readonly hostPath: string;
@@ -82,7 +87,7 @@ export interface GpuPolicySpec {
   readonly resources: readonly string[];
   readonly components: {
     readonly toolkit: ToolkitSpec;
-    readonly driver: ComponentSpec;
+    readonly driver: DriverSpec;
     readonly devicePlugin: ComponentSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
@@ -190,6 +195,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const s = object(spec);
   const components = object(s['components']);
   const toolkit = object(components['toolkit']);
+  const driver = object(components['driver']);
+  const manager = object(driver['manager']);
   const validation = object(s['validation']);
   const timeouts = object(validation['timeouts']);
   const backoff = object(validation['backoff']);
@@ -219,7 +226,10 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           ...optional('configPath', toolkit['configPath']),
           ...optional('socketPath', toolkit['socketPath']),
         },
-        driver: component(components['driver'], true),
+        driver: {
+          ...component(driver, true),
+          manager: { ...optional('image', manager['image']), ...optional('version', manager['version']) },
+        },
         devicePlugin: component(components['devicePlugin'], true),
         dcgmExporter: component(components['dcgmExporter'], true),
         featureDiscovery: component(components['featureDiscovery'], false),

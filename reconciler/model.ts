@@ -27,6 +27,8 @@ export interface NodeObject extends NodeView {
   readonly status?: NonNullable<NodeView['status']> & {
     readonly allocatable?: Readonly<Record<string, string>>;
     readonly nodeInfo?: { readonly bootID?: string; readonly osImage?: string; readonly kernelVersion?: string };
+    /** Names of the container runtime's handlers; absent where the kubelet or the runtime does not tell. */
+    readonly runtimeHandlers?: readonly string[];
   };
 }
 
@@ -162,6 +164,9 @@ export function trimNode(raw: any): NodeObject {
     spec: { unschedulable: raw.spec?.unschedulable === true, taints: raw.spec?.taints ?? [] },
     status: {
       nodeInfo: pick(raw.status?.nodeInfo, ['bootID', 'osImage', 'kernelVersion']),
+      ...(raw.status?.runtimeHandlers === undefined
+        ? {}
+        : { runtimeHandlers: raw.status.runtimeHandlers.map((handler: { name?: string }) => handler.name ?? '') }),
       conditions: raw.status?.conditions ?? [],
       allocatable: Object.fromEntries(
         Object.entries(raw.status?.allocatable ?? {}).filter(([name]) => name.startsWith(GPU_PREFIX)),

@@ -12,6 +12,7 @@ import {
   validationFinding,
   type Finding,
 } from './evidence.ts';
+import { HANDLER } from './operands/toolkit.ts';
 import { validationPod } from './operands/validation-pod.ts';
 import { type NodeInput, specOf, isDeployed, type Pass, type Stop, isOfNode } from './pass.ts';
 import { isBackingOff, attemptFor } from './retry.ts';
@@ -42,7 +43,10 @@ function findingOf(pass: Pass, stage: Stage): Finding {
   switch (stage) {
     case 'preflight':
       return preflight(pass);
-    case 'toolkit':
+    case 'toolkit': {
+      const finding = component(pass, stage);
+      return finding.kind === 'done' ? (handlerMissing(pass.input) ?? finding) : finding;
+    }
     case 'driver':
       return component(pass, stage);
     case 'device-plugin': {
@@ -98,6 +102,18 @@ function preflight(pass: Pass): Finding {
     };
   }
   return finding;
+}
+
+/** The toolkit's pod is Ready, but does the runtime know the handler? A pod that names it would wait with an Event and no more. */
+function handlerMissing(input: Pass['input']): Finding | undefined {
+  const handlers = input.node.status?.runtimeHandlers ?? [];
+  if (handlers.length === 0 || handlers.includes(HANDLER) || !isDeployed(specOf(input.policy, 'toolkit')))
+    return undefined;
+  return {
+    kind: 'waiting',
+    reason: 'RuntimeHandlerMissing',
+    message: `the toolkit is Ready, but the container runtime has no handler ${HANDLER} (it has ${handlers.filter((name) => name !== '').join(', ')}): check the toolkit's runtime, configPath and socketPath in the GPUPolicy`,
+  };
 }
 
 function component(pass: Pass, name: 'toolkit' | 'driver' | 'device-plugin'): Finding {

@@ -37,7 +37,7 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
     initContainers: [
       {
         name: 'k8s-driver-manager',
-        image: 'nvcr.io/nvidia/cloud-native/k8s-driver-manager:v0.12.0',
+        image: imageOf(spec.manager, 'nvcr.io/nvidia/cloud-native/k8s-driver-manager', 'v0.12.0'),
         ...pullPolicy(spec),
         command: ['driver-manager'],
         args: ['uninstall_driver'],
@@ -95,7 +95,7 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
           { name: 'var-log', mountPath: '/var/log' },
           { name: 'host-os-release', mountPath: '/host-etc/os-release', readOnly: true },
           { name: 'firmware-search-path', mountPath: '/sys/module/firmware_class/parameters/path' },
-          { name: 'sysfs-memory', mountPath: '/sys/devices/system/memory/auto_online_blocks' },
+          { name: 'sysfs-system', mountPath: '/sys/devices/system' },
           { name: 'nvidia-firmware', mountPath: '/lib/firmware' },
         ],
       },
@@ -106,7 +106,8 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
       hostPath('var-log', '/var/log', 'Directory'),
       hostPath('host-os-release', '/etc/os-release', 'File'),
       hostPath('firmware-search-path', '/sys/module/firmware_class/parameters/path', ''),
-      hostPath('sysfs-memory', '/sys/devices/system/memory/auto_online_blocks', ''),
+      // Whole: memory/auto_online_blocks in it is not on every kernel, and nobody can create it there.
+      hostPath('sysfs-system', '/sys/devices/system', 'Directory'),
       hostPath('nvidia-firmware', `${hostPaths.driverRoot}/lib/firmware`),
       hostPath('host-root', hostPaths.root, 'Directory'),
       hostPath('host-sys', '/sys', 'Directory'),

@@ -2,7 +2,7 @@
 import type { ComponentSpec, EnvVar } from '../../core/gpu-policy.ts';
 
 /** `image:version`, unless the policy gives a whole image reference with a tag or digest of its own. */
-export function imageOf(spec: ComponentSpec, repository: string, version: string): string {
+export function imageOf(spec: Pick<ComponentSpec, 'image' | 'version'>, repository: string, version: string): string {
   const image = spec.image ?? repository;
   if (/@sha256:|:[^/]+$/.test(image)) return image;
   return `${image}:${spec.version ?? version}`;

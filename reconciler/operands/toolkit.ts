@@ -3,6 +3,9 @@
 import type { GpuPolicy, ToolkitSpec } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, pullSecrets } from './parts.ts';
 
+/** The handler that the toolkit adds to the container runtime. */
+export const HANDLER = 'nvidia';
+
 const dirname = (path: string): string => path.replace(/\/[^/]*$/, '') || '/';
 const basename = (path: string): string => path.replace(/^.*\//, '');
 
@@ -39,14 +42,16 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.toolkit;
   const { hostPaths } = policy.spec;
   const paths = runtimePaths(spec);
+  // One path in the container and on the host: the runtime's configuration names it.
+  const install = hostPaths.root === '/' ? '/usr/local/nvidia' : `${hostPaths.root}/usr/local/nvidia`;
   const env = {
-    ROOT: '/usr/local/nvidia',
+    ROOT: install,
     RUNTIME: spec.runtime,
     RUNTIME_CONFIG: `/runtime/config-dir/${basename(paths.config)}`,
     RUNTIME_DROP_IN_CONFIG: `/runtime/config-dir.d/${basename(paths.dropIn)}`,
     RUNTIME_DROP_IN_CONFIG_HOST_PATH: paths.dropIn,
     RUNTIME_SOCKET: `/runtime/sock-dir/${basename(paths.socket)}`,
-    ...(spec.runtime === 'containerd' ? { CONTAINERD_RUNTIME_CLASS: 'nvidia' } : { CRIO_CONFIG_MODE: 'config' }),
+    ...(spec.runtime === 'containerd' ? { CONTAINERD_RUNTIME_CLASS: HANDLER } : { CRIO_CONFIG_MODE: 'config' }),
     NVIDIA_RUNTIME_SET_AS_DEFAULT: 'false',
     CDI_ENABLED: 'false',
     CREATE_DEVICE_NODES: 'none',
@@ -71,14 +76,14 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
             command: [
               'sh',
               '-c',
-              'test -s /run/nvidia/toolkit/toolkit.pid && test -x /usr/local/nvidia/toolkit/nvidia-container-runtime',
+              `test -s /run/nvidia/toolkit/toolkit.pid && test -x ${install}/toolkit/nvidia-container-runtime`,
             ],
           },
           periodSeconds: 5,
         },
         volumeMounts: [
           { name: 'toolkit-run', mountPath: '/run/nvidia/toolkit' },
-          { name: 'toolkit-install', mountPath: '/usr/local/nvidia' },
+          { name: 'toolkit-install', mountPath: install },
           { name: 'driver-root', mountPath: '/driver-root', mountPropagation: 'HostToContainer' },
           { name: 'host-root', mountPath: '/host', readOnly: true, mountPropagation: 'HostToContainer' },
           { name: 'runtime-config', mountPath: '/runtime/config-dir' },
@@ -89,7 +94,7 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
     ],
     volumes: [
       hostPath('toolkit-run', `${hostPaths.run}/toolkit`),
-      hostPath('toolkit-install', hostPaths.root === '/' ? '/usr/local/nvidia' : `${hostPaths.root}/usr/local/nvidia`),
+      hostPath('toolkit-install', install),
       hostPath('driver-root', hostPaths.driverRoot),
       hostPath('host-root', hostPaths.root, 'Directory'),
       hostPath('runtime-config', dirname(paths.config)),
