@@ -1,0 +1,175 @@
+// A whole real cluster of one node: control plane, kubelet and containerd, NVIDIA's parts as our stand-in plays them, gpu-gate
+// in the cluster as pods of its own chart from the image that is shipped. Runs inside machine.ts only.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  CONTROL_PLANE,
+  ensureBinaries,
+  ensureOwnProgram,
+  type Binaries,
+  type ModuleName,
+} from '../cluster/binaries.ts';
+import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
+import { until } from '../cluster/gate.ts';
+import { packGate, packProgram, packStack, STACK_IMAGES } from './images.ts';
+import { furnish, MACHINE, runInMachine } from './machine.ts';
+import { startRealNode, type RealNode } from './node.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const ADDRESS = '10.99.0.1';
+const EXTENDER = '10.96.0.44';
+export const NODE = 'real-1';
+
+/** The folder of the image tars, named to what runs in the machine. */
+const IMAGES = 'GPU_GATE_REAL_NODE_IMAGES';
+
+const realNodeBinaries = (say: (line: string) => void): Promise<Binaries> =>
+  ensureBinaries({ modules: [...CONTROL_PLANE, 'containerd'], ...environment(), say });
+
+const environment = () => ({
+  folder: process.env['GPU_GATE_TEST_BIN'],
+  cacheHome: process.env['XDG_CACHE_HOME'],
+  path: process.env['PATH'],
+});
+
+/** Runs a Node.js program in a machine of its own. What needs a network (programs, packages) is built before: inside is none. */
+export async function runOnRealNode(args: readonly string[], say: (line: string) => void): Promise<number> {
+  const binaries = await realNodeBinaries(say);
+  const stack = await ensureOwnProgram(join(import.meta.dirname, 'stack'), 'stack', { ...environment(), say });
+  const images = mkdtempSync(join(tmpdir(), 'gpu-gate-images-'));
+  try {
+    say('packing image tars: NVIDIA’s parts, gpu-gate, kube-scheduler');
+    packStack(stack, images);
+    packGate(images, 'gpu-gate:0.1.0');
+    packProgram(binaries('kube-scheduler'), images, 'registry.k8s.io/kube-scheduler:v1.36.3');
+    process.env[IMAGES] = images;
+    return await runInMachine(process.execPath, args);
+  } finally {
+    rmSync(images, { recursive: true, force: true });
+  }
+}
+
+export interface RealCluster extends ControlPlane {
+  readonly node: RealNode;
+  /** Changes the chart's policy, as `helm upgrade` does. */
+  setPolicy(spec: object): Promise<void>;
+}
+
+/** The GPUPolicy of the real node: only images, and how long they play, differ from what production runs. */
+export const policySpec = (
+  faults: Readonly<Partial<Record<'toolkit' | 'driver' | 'devicePlugin', string>>> = {},
+): object => {
+  const fault = (part: 'toolkit' | 'driver' | 'devicePlugin'): { name: string; value: string }[] =>
+    faults[part] === undefined ? [] : [{ name: 'STACK_FAULT', value: faults[part] }];
+  return {
+    components: {
+      toolkit: { image: STACK_IMAGES.toolkit, env: fault('toolkit') },
+      driver: {
+        image: STACK_IMAGES.driver,
+        version: '595.91.07',
+        manager: { image: STACK_IMAGES.manager },
+        env: [{ name: 'STACK_COMPILE_SECONDS', value: '2' }, { name: 'STACK_GPUS', value: '2' }, ...fault('driver')],
+      },
+      devicePlugin: { image: STACK_IMAGES.devicePlugin, env: fault('devicePlugin') },
+      dcgmExporter: { image: STACK_IMAGES.dcgmExporter },
+    },
+    validation: {
+      image: STACK_IMAGES.validation,
+      backoff: { initial: '2s', max: '5s' },
+      timeouts: {
+        toolkit: '25s',
+        driver: '60s',
+        driverValidation: '30s',
+        devicePlugin: '30s',
+        devicePluginValidation: '30s',
+      },
+    },
+    injection: {
+      schedulerName: 'gpu-gate-scheduler',
+      driverVolumes: [
+        {
+          name: 'gpu-gate-driver',
+          hostPath: '/run/nvidia/driver',
+          mountPath: '/usr/local/nvidia',
+          type: 'Directory',
+          readOnly: true,
+        },
+      ],
+      env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/usr/lib/x86_64-linux-gnu' }],
+    },
+  };
+};
+
+/** Starts all of it; resolves when every pod of gpu-gate is Ready. */
+export async function startRealCluster(say: (line: string) => void): Promise<RealCluster> {
+  const machine = process.env[MACHINE];
+  const images = process.env[IMAGES];
+  if (machine === undefined || images === undefined)
+    throw new Error(
+      'a real node runs inside runOnRealNode only: npm test -- real-node, or npm run demo -- --real-node',
+    );
+  const binaries = await realNodeBinaries(say);
+  furnish(machine, ADDRESS);
+  const cp = await startControlPlane({
+    binaries,
+    say,
+    address: ADDRESS,
+    users: [{ name: `system:node:${NODE}`, groups: ['system:nodes'] }],
+    apiServerArgs: ['--enable-aggregator-routing=true', '--kubelet-preferred-address-types=InternalIP'],
+  });
+  try {
+    const node = await startRealNode({
+      cp,
+      binaries,
+      name: NODE,
+      address: ADDRESS,
+      images: ['stack.tar', 'gate.tar', 'kube-scheduler.tar'].map((tar) => join(images, tar)),
+      say,
+    });
+    // NFD's part: it labels what it finds on the PCI bus.
+    await cp.kubectl(['label', 'node', NODE, 'feature.node.kubernetes.io/pci-10de.present=true']);
+    const helm = async (verb: 'install' | 'upgrade', spec: object): Promise<void> => {
+      const file = join(cp.dir, 'values.json');
+      writeFileSync(
+        file,
+        JSON.stringify({
+          image: { tag: '0.1.0', pullPolicy: 'Never' },
+          replicas: 2,
+          reconcilerReplicas: 1,
+          extender: { clusterIP: EXTENDER },
+          scheduler: { replicas: 1 },
+          policy: { spec },
+        }),
+      );
+      const { code, stderr } = await cp.helm([
+        verb,
+        'gpu-gate',
+        join(ROOT, 'deploy/chart'),
+        '--namespace',
+        'gpu-gate',
+        '--create-namespace',
+        '--values',
+        file,
+      ]);
+      if (code !== 0) throw new Error(`helm ${verb} failed: ${stderr.trim()}`);
+    };
+    say('helm install gpu-gate');
+    await helm('install', policySpec());
+    await until(
+      'every pod of gpu-gate to be Ready',
+      async () => {
+        const { stdout } = await cp.kubectl(['get', 'deployments', '-n', 'gpu-gate', '-o', 'json']);
+        const { items } = JSON.parse(stdout) as {
+          items: { spec: { replicas: number }; status: { readyReplicas?: number } }[];
+        };
+        return items.length === 3 && items.every(({ spec, status }) => status.readyReplicas === spec.replicas);
+      },
+      90_000,
+    );
+    return { ...cp, node, setPolicy: (spec) => helm('upgrade', spec) };
+  } catch (error) {
+    await cp.stop();
+    throw error;
+  }
+}
