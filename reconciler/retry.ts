@@ -49,6 +49,9 @@ export interface Timing {
   readonly message: string;
 }
 
+/** What was awaited in vain where that is the failure itself, and more to the point than that time ran out. */
+const TELLING: ReadonlySet<string> = new Set(['RuntimeHandlerMissing', 'Unschedulable']);
+
 /** Moves the walk's clock on: a new stage starts it, a failure or a timeout sets the time of the next try. */
 export function clockOf(pass: Pass, stop: Stop): Timing {
   const { input } = pass;
@@ -81,7 +84,7 @@ export function clockOf(pass: Pass, stop: Stop): Timing {
     return fail(
       pass,
       stop.stage,
-      'TimedOut',
+      TELLING.has(stop.finding.reason) ? stop.finding.reason : 'TimedOut',
       `timed out after ${seconds(end - Date.parse(pass.walk.since))}: still ${stop.finding.message}`,
     );
   }

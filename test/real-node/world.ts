@@ -78,7 +78,7 @@ export const policySpec = (
       image: STACK_IMAGES.validation,
       backoff: { initial: '2s', max: '5s' },
       timeouts: {
-        toolkit: '25s',
+        toolkit: '12s',
         driver: '60s',
         driverValidation: '30s',
         devicePlugin: '30s',

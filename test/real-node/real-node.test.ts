@@ -1,0 +1,265 @@
+// The whole chain on a real kubelet and containerd, in the order in which a node lives: it fails at each stage in turn, is mended,
+// proven, used, disturbed, rebooted, and opted out. gpu-gate runs in the cluster, from its own chart and image.
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { STACK_IMAGES } from './images.ts';
+import { MACHINE } from './machine.ts';
+import { gpuDeployment, hostTraces, observe, type Pod } from './observe.ts';
+import { NODE, policySpec, startRealCluster, type RealCluster } from './world.ts';
+
+// Outside a machine of its own nothing here may run: it would write to this machine's paths. `npm test` says why it cannot make one.
+describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
+  let cluster: RealCluster;
+  let see: ReturnType<typeof observe>;
+
+  beforeAll(async () => {
+    cluster = await startRealCluster(console.log);
+    see = observe(cluster);
+  });
+  afterAll(async () => cluster?.stop());
+
+  const app = async (): Promise<Pod> => {
+    const living = (await see.pods('default', 'app=app')).filter(
+      ({ metadata, status }) => metadata.deletionTimestamp === undefined && status.phase !== 'Failed',
+    );
+    const [pod] = living;
+    if (pod === undefined) throw new Error('the app has no pod');
+    return pod;
+  };
+  const isReady = (pod: Pod): boolean =>
+    pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
+  const failure = async (reason: string): Promise<string> =>
+    see.awaits(`${NODE} to fail with ${reason}`, async () => {
+      const condition = await see.condition();
+      return condition?.reason === reason && condition.message;
+    });
+
+  it('gpu-gate runs in the cluster: read-only, as its user, with its ServiceAccounts', async () => {
+    const pods = await see.pods('gpu-gate');
+    expect(pods.map(({ spec }) => spec.containers[0]?.image).toSorted()).toEqual([
+      'gpu-gate:0.1.0',
+      'gpu-gate:0.1.0',
+      'gpu-gate:0.1.0',
+      'registry.k8s.io/kube-scheduler:v1.36.3',
+    ]);
+    const { stdout } = await cluster.kubectl([
+      'get',
+      'pods',
+      '-n',
+      'gpu-gate',
+      '-o',
+      'jsonpath={range .items[*]}{.spec.serviceAccountName} {.spec.containers[0].securityContext.runAsUser} {.spec.containers[0].securityContext.readOnlyRootFilesystem}{"\\n"}{end}',
+    ]);
+    expect(new Set(stdout.trim().split('\n'))).toEqual(
+      new Set(['gpu-gate 65532 true', 'gpu-gate-reconciler 65532 true', 'gpu-gate-scheduler 65532 true']),
+    );
+  });
+
+  it('no handler in containerd: the walk stops at toolkit, and says so', async () => {
+    await cluster.setPolicy(policySpec({ toolkit: 'no-handler' }));
+    await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed=true');
+    expect(await failure('ToolkitFailedRuntimeHandlerMissing')).toContain('has no handler nvidia');
+    expect(await see.operand('driver')).toEqual([]);
+  });
+
+  it('no driver root: the walk stops at driver-validation, with CUDA’s own words', async () => {
+    await cluster.setPolicy(policySpec({ driver: 'no-root' }));
+    expect(await failure('DriverValidationFailedVectorAdd')).toMatch(
+      /no driver root, or not started by the nvidia runtime/,
+    );
+    expect(await see.operand('device-plugin')).toEqual([]);
+    const { status } = await see.node();
+    expect(status.runtimeHandlers?.map(({ name }) => name)).toContain('nvidia');
+  });
+
+  it('a device plugin that gives no device: the walk stops at device-plugin-validation', async () => {
+    await cluster.setPolicy(policySpec({ devicePlugin: 'no-device' }));
+    expect(await failure('DevicePluginValidationFailedVectorAdd')).toContain('no device was given');
+    expect((await see.node()).status.allocatable['nvidia.com/gpu']).toBe('2');
+    expect(await see.proof()).toBeUndefined();
+  });
+
+  it('a user’s GPU pod waits, told why, until the node is proven; then it runs with all that it needs', async () => {
+    await see.create(gpuDeployment('app', STACK_IMAGES.app));
+    await see.awaits('the waiting pod to be told', async () =>
+      (await see.kubectl('get', 'events', '--field-selector', 'reason=WaitingForGPUNode')).includes(
+        'device-plugin-validation',
+      ),
+    );
+    expect((await app()).spec.nodeName).toBeUndefined();
+
+    await cluster.setPolicy(policySpec());
+    const proof = await see.validated();
+    const pod = await see.awaits('the app to be Ready', async () => {
+      const now = await app();
+      return isReady(now) && now;
+    });
+    const bound = pod.status.conditions?.find(({ type }) => type === 'PodScheduled')?.lastTransitionTime ?? '';
+    // The condition has whole seconds.
+    expect(Date.parse(bound)).toBeGreaterThanOrEqual(Math.floor(Date.parse(proof.at) / 1000) * 1000);
+    expect(pod.spec).toMatchObject({
+      nodeName: NODE,
+      runtimeClassName: 'nvidia',
+      schedulerName: 'gpu-gate-scheduler',
+      readinessGates: [{ conditionType: 'gpu-gate.dev/node-validated' }],
+    });
+    expect(await see.ask(pod.status.podIP ?? '')).toEqual({
+      devices: [expect.stringMatching(/^\/dev\/nvidia[01]$/)],
+      visible: expect.stringMatching(/^GPU-nvidia[01]$/),
+      ldLibraryPath: '/usr/local/nvidia/usr/lib/x86_64-linux-gnu',
+      driverVolume: '595.91.07',
+      runtimeInjected: '595.91.07',
+    });
+  });
+
+  it('the stages came in order, by the start times of real containers', async () => {
+    const started = async (component: string): Promise<string> => {
+      const ours = await see.operand(component);
+      const times = ours.flatMap(({ status }) =>
+        (status.containerStatuses ?? []).map(
+          ({ state }) => state.running?.startedAt ?? state.terminated?.startedAt ?? '',
+        ),
+      );
+      return times.toSorted().at(-1) ?? '';
+    };
+    const times = [];
+    for (const component of [
+      'container-toolkit',
+      'driver',
+      'driver-validation',
+      'device-plugin',
+      'device-plugin-validation',
+    ])
+      times.push(await started(component));
+    expect(times).not.toContain('');
+    expect(times).toEqual(times.toSorted());
+  });
+
+  it('only closed, the node keeps the Service’s endpoint; without its proof it loses it', async () => {
+    const before = await app();
+    expect(await see.endpoints('app')).toEqual([before.status.podIP]);
+    const seen: string[] = [];
+    const plugin = (await see.operand('device-plugin'))[0]?.metadata.name ?? '';
+    await see.kubectl('delete', 'pod', '-n', 'gpu-gate-operands', plugin);
+    await see.awaits('the node to be closed', async () => {
+      const { metadata } = await see.node();
+      return metadata.annotations['gpu-gate.dev/closed'] !== undefined;
+    });
+    await see.awaits('the node to be open again', async () => {
+      seen.push((await see.endpoints('app')).join());
+      return (await see.node()).metadata.annotations['gpu-gate.dev/closed'] === undefined;
+    });
+    expect(new Set(seen)).toEqual(new Set([before.status.podIP]));
+
+    const driver = (await see.operand('driver'))[0]?.metadata.name ?? '';
+    await see.kubectl('delete', 'pod', '-n', 'gpu-gate-operands', driver, '--wait=false');
+    await see.awaits('the proof to be withdrawn', async () => (await see.proof()) === undefined);
+    await see.awaits('the endpoint to go', async () => (await see.endpoints('app')).length === 0);
+    await see.validated();
+    await see.awaits('the endpoint to come back', async () => (await see.endpoints('app')).length === 1);
+    expect((await app()).metadata.uid).toBe(before.metadata.uid);
+  });
+
+  it('kubelet restarted, containerd restarted: the node is proven again and the user’s container lives on', async () => {
+    const container = async (): Promise<string | undefined> => (await app()).status.containerStatuses?.[0]?.containerID;
+    const before = await container();
+    await cluster.node.restartKubelet();
+    await see.validated();
+    await cluster.node.restartContainerd();
+    await see.validated();
+    await see.awaits('the app to be Ready', async () => isReady(await app()));
+    expect(await container()).toBe(before);
+  });
+
+  it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
+    await see.create({ ...(gpuDeployment('late', STACK_IMAGES.app) as object) });
+    await see.awaits('the second GPU to be in use', async () =>
+      (await see.pods('default', 'app=late')).some((pod) => isReady(pod)),
+    );
+    const boot = await cluster.node.reboot();
+    // Asks for a GPU while the node is on its way.
+    await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
+    await see.awaits('the startup taint', async () =>
+      (await see.node()).spec.taints?.some(({ key }) => key.startsWith('startup-taint')),
+    );
+    // The node carries the startup taint, and all of gpu-gate is lost.
+    for (const namespace of ['gpu-gate', 'gpu-gate-operands'])
+      await see.kubectl('delete', 'pods', '--all', '-n', namespace, '--force', '--grace-period=0');
+    const proof = await see.validated(150);
+    expect(proof.boot).toBe(boot);
+    await see.awaits('two GPU pods to be Ready', async () => {
+      const all = [...(await see.pods('default', 'app=app')), ...(await see.pods('default', 'app=late'))];
+      return all.filter(isReady).length === 2;
+    });
+
+    const timeline = auditOf(cluster.auditLog);
+    const booted = timeline.findIndex(({ nodeBoot }) => nodeBoot === boot);
+    const proven = timeline.findIndex(({ proofBoot }) => proofBoot === boot);
+    expect([booted > 0, proven > booted]).toEqual([true, true]);
+    const between = timeline.slice(booted, proven).filter(({ boundUser }) => boundUser !== undefined);
+    expect(between).toEqual([]);
+    expect(timeline.slice(proven).filter(({ boundUser }) => boundUser !== undefined).length).toBeGreaterThan(0);
+
+    const rejected = (await see.pods('default')).filter(({ status }) => status.reason === 'UnexpectedAdmissionError');
+    const reported = await see.kubectl('get', 'events', '--field-selector', 'reason=GPUPodRejected', '-o', 'name');
+    console.log(`rejected by the kubelet after the reboot: ${rejected.length}`);
+    expect(reported.trim().split('\n').filter(Boolean).length >= rejected.length).toBe(true);
+    expect(rejected.length).toBeGreaterThan(0);
+  });
+
+  it('opted out: waits for the last GPU pod, then everything of ours is gone from the node and the host', async () => {
+    expect(hostTraces().length).toBeGreaterThan(3);
+    await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed-');
+    await see.awaits('the opt-out to wait for GPU pods', async () => {
+      const condition = await see.condition();
+      return condition?.reason === 'Removing' && /GPU pod/.test(condition.message);
+    });
+    expect(await see.endpoints('app')).not.toEqual([]);
+    await see.kubectl('delete', 'deployment', 'app', 'late');
+    await see.awaits('the state label to go', async () => (await see.state()) === undefined, 90);
+    await see.awaits('operands to go', async () => (await see.pods('gpu-gate-operands')).length === 0);
+    const { metadata, spec, status } = await see.node();
+    const ours = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
+      key.startsWith('gpu-gate.dev/'),
+    );
+    expect(ours).toEqual([]);
+    expect(status.conditions.some(({ type }) => type === 'GPUValidated')).toBe(false);
+    expect(spec.taints ?? []).toEqual([]);
+    expect(hostTraces()).toEqual([]);
+    await see.awaits('the handler to be gone from the runtime', async () => {
+      const { runtimeHandlers = [] } = (await see.node()).status;
+      return !runtimeHandlers.some(({ name }) => name === 'nvidia');
+    });
+  });
+});
+
+interface Seen {
+  readonly nodeBoot?: string;
+  readonly proofBoot?: string;
+  readonly boundUser?: string;
+}
+
+/** What the API server did, in its own order: boot IDs and proofs written to the node, users' pods bound. */
+function auditOf(file: string): readonly Seen[] {
+  interface Entry {
+    objectRef: { resource: string; subresource?: string; namespace?: string; name?: string };
+    responseObject?: {
+      metadata?: { annotations?: Record<string, string> };
+      status?: { nodeInfo?: { bootID: string } };
+    };
+  }
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Entry)
+    .map(({ objectRef, responseObject }): Seen => {
+      if (objectRef.resource === 'pods' && objectRef.subresource === 'binding' && objectRef.namespace === 'default')
+        return { boundUser: objectRef.name ?? '' };
+      if (objectRef.resource !== 'nodes') return {};
+      const proof = responseObject?.metadata?.annotations?.['gpu-gate.dev/proof'];
+      return {
+        nodeBoot: responseObject?.status?.nodeInfo?.bootID ?? '',
+        proofBoot: proof === undefined ? '' : (JSON.parse(proof) as { boot: string }).boot,
+      };
+    });
+}
