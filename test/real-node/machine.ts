@@ -155,26 +155,26 @@ export function furnish(dir: string, address: string): void {
     must('mount', '--bind', source, path);
   }
   freshRun();
-  if (statfsSync(CGROUPS).type !== CGROUP2_MAGIC) {
-    for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
-      const [, path = '', type, options = ''] = line.split(' ');
-      if (type !== 'cgroup' || !path.startsWith(CGROUPS)) continue;
-      const controller = options.split(',').find((option) => path.endsWith(`/${option}`)) ?? 'name=systemd';
-      must('umount', path);
-      must(
-        'mount',
-        '-t',
-        'cgroup',
-        '-o',
-        controller === 'name=systemd' ? 'none,name=systemd' : controller,
-        'cgroup',
-        path,
-      );
-    }
-  }
+  ownCgroups();
   must('ip', 'link', 'set', 'lo', 'up');
   must('ip', 'addr', 'add', `${address}/32`, 'dev', 'lo');
   writeFileSync('/proc/sys/net/ipv4/ip_forward', '1');
+}
+
+/** The cgroup file systems as this machine's own root, not the whole of the host's. */
+function ownCgroups(): void {
+  if (statfsSync(CGROUPS).type === CGROUP2_MAGIC) {
+    must('umount', CGROUPS);
+    must('mount', '-t', 'cgroup2', 'cgroup2', CGROUPS);
+    return;
+  }
+  for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
+    const [, path = '', type, options = ''] = line.split(' ');
+    if (type !== 'cgroup' || !path.startsWith(CGROUPS)) continue;
+    const controller = options.split(',').find((option) => path.endsWith(`/${option}`)) ?? 'none,name=systemd';
+    must('umount', path);
+    must('mount', '-t', 'cgroup', '-o', controller, 'cgroup', path);
+  }
 }
 
 /** /run as a boot finds it: empty, and shared, as systemd makes it. */

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Binaries } from '../cluster/binaries.ts';
 import { runCommand, type ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
-import type { Running } from '../cluster/lifetime.ts';
+import { tailOf, type Running } from '../cluster/lifetime.ts';
 import { STACK_IMAGES } from './images.ts';
 import { freshRun } from './machine.ts';
 
@@ -16,8 +16,6 @@ const BOOT_ID = '/proc/sys/kernel/random/boot_id';
 export interface RealNode {
   readonly name: string;
   restartKubelet(): Promise<void>;
-  stopKubelet(): Promise<void>;
-  startKubelet(): Promise<void>;
   restartContainerd(): Promise<void>;
   /** Kubelet and containers end, /run is emptied, the boot ID is another one, everything starts again. Returns the new boot ID. */
   reboot(): Promise<string>;
@@ -108,60 +106,54 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   await command('mount', '--bind', bootFile, BOOT_ID);
 
   const env = { PATH: `${join(binaries('containerd'), '..')}:/usr/sbin:/usr/bin:/sbin:/bin` };
-  let containerd: Running | undefined;
-  let wanted = true;
-  // systemd's part: containerd ends on the toolkit's SIGHUP, and comes back.
-  const supervise = async (): Promise<void> => {
-    while (wanted) {
-      containerd = lifetime.start(
-        'containerd',
-        binaries('containerd'),
-        ['--config', '/etc/containerd/config.toml'],
-        env,
-      );
-      while (containerd.exitCode() === undefined) await sleep(50);
-      await sleep(200);
-    }
+  // systemd's part: containerd ends on the toolkit's SIGHUP, a kubelet ends where it finds no runtime, and both come back.
+  const service = (name: string, args: readonly string[]) => {
+    let wanted = false;
+    let running: Running | undefined;
+    const supervise = async (): Promise<void> => {
+      while (wanted) {
+        running = lifetime.start(name, binaries(name), args, env);
+        while (running.exitCode() === undefined) await sleep(50);
+        await sleep(200);
+      }
+    };
+    lifetime.onStop(async () => {
+      wanted = false;
+    });
+    return {
+      start(): void {
+        wanted = true;
+        void supervise();
+      },
+      /** Ends it; what is wanted comes back. */
+      end: async (graceMs: number): Promise<void> => running?.stop(graceMs),
+      async stop(graceMs: number): Promise<void> {
+        wanted = false;
+        await running?.stop(graceMs);
+      },
+    };
   };
+  const containerd = service('containerd', ['--config', '/etc/containerd/config.toml']);
   const runtimeUp = async (): Promise<void> => {
     await until(
       'containerd to answer',
       async () => (await runCommand(binaries('ctr'), ['-n', 'k8s.io', 'version'], env)).code === 0,
     );
   };
-  const startRuntime = async (): Promise<void> => {
-    wanted = true;
-    void supervise();
-    await runtimeUp();
-  };
-  lifetime.onStop(async () => {
-    wanted = false;
-  });
   const config = join(dir, 'kubelet.json');
   writeFileSync(config, JSON.stringify(kubeletConfig(address)));
-  const kubeconfig = cp.userKubeconfig(`system:node:${name}`);
-  let kubelet: Running | undefined;
-  const launchKubelet = (): void => {
-    kubelet = lifetime.start(
-      'kubelet',
-      binaries('kubelet'),
-      [
-        '--config',
-        config,
-        '--kubeconfig',
-        kubeconfig,
-        '--root-dir',
-        '/var/lib/kubelet',
-        '--hostname-override',
-        name,
-        '--node-ip',
-        address,
-        '--v',
-        '2',
-      ],
-      env,
-    );
-  };
+  const kubelet = service('kubelet', [
+    '--config',
+    config,
+    '--kubeconfig',
+    cp.userKubeconfig(`system:node:${name}`),
+    '--root-dir',
+    '/var/lib/kubelet',
+    '--hostname-override',
+    name,
+    '--node-ip',
+    address,
+  ]);
   const startProxy = (): void => {
     const proxyConfig = join(dir, 'kube-proxy.json');
     writeFileSync(
@@ -184,63 +176,73 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   };
 
   say('starting containerd, kubelet and kube-proxy');
-  await startRuntime();
-  for (const image of options.images) {
-    const { code, stderr } = await runCommand(binaries('ctr'), ['-n', 'k8s.io', 'images', 'import', image], env);
-    if (code !== 0) throw new Error(`ctr images import ${image}: ${stderr.trim()}`);
-  }
+  containerd.start();
+  await runtimeUp();
+  for (const image of options.images) await command(binaries('ctr'), '-n', 'k8s.io', 'images', 'import', image);
   await command('ip', 'route', 'add', '10.96.0.0/16', 'dev', 'lo');
   startProxy();
-  launchKubelet();
-  const ready = (): Promise<unknown> =>
-    until(
+  kubelet.start();
+  /** Ready as the kubelet itself said after `since`, under the present boot ID. */
+  const ready = async (since: number): Promise<void> => {
+    await explained(
+      dir,
       `node ${name} to be Ready`,
       async () => {
         const node = await cp.admin.request<{
-          status: { nodeInfo: { bootID: string }; conditions: { type: string; status: string }[] };
+          status: {
+            nodeInfo: { bootID: string };
+            conditions: { type: string; status: string; lastHeartbeatTime: string }[];
+          };
         }>('GET', `/api/v1/nodes/${name}`);
         return (
           node.status.nodeInfo.bootID === readFileSync(bootFile, 'utf8').trim() &&
-          node.status.conditions.some(({ type, status }) => type === 'Ready' && status === 'True')
+          node.status.conditions.some(
+            ({ type, status, lastHeartbeatTime }) =>
+              type === 'Ready' && status === 'True' && Date.parse(lastHeartbeatTime) > since,
+          )
         );
       },
       60_000,
     );
-  await ready();
+  };
+  await ready(0);
 
-  const stopKubelet = async (): Promise<void> => kubelet?.stop(10_000);
   return {
     name,
-    stopKubelet,
-    async startKubelet() {
-      launchKubelet();
-      await ready();
-    },
     async restartKubelet() {
-      await stopKubelet();
-      launchKubelet();
-      await ready();
+      await kubelet.end(10_000);
+      await ready(Date.now());
     },
     async restartContainerd() {
-      await containerd?.stop();
-      await sleep(300);
+      await containerd.end(10_000);
+      const since = Date.now();
       await runtimeUp();
+      await ready(since);
     },
     async reboot() {
-      wanted = false;
-      await kubelet?.stop(0);
-      await containerd?.stop(0);
+      await kubelet.stop(0);
+      await containerd.stop(0);
       await killContainers();
       await emptyRun();
       await runCommand('ip', ['link', 'delete', 'cni0'], env);
       const boot = newBoot();
-      await startRuntime();
-      launchKubelet();
-      await ready();
+      const since = Date.now();
+      containerd.start();
+      await runtimeUp();
+      kubelet.start();
+      await ready(since);
       return boot;
     },
   };
 }
+
+/** `until` with the end of the kubelet's log where what is awaited does not come. */
+const explained = (dir: string, ...args: Parameters<typeof until>): Promise<unknown> =>
+  until(...args).catch((error: unknown) => {
+    throw new Error(`${(error as Error).message}; the kubelet said:\n${tailOf(join(dir, 'kubelet.log'))}`, {
+      cause: error,
+    });
+  });
 
 async function command(program: string, ...args: string[]): Promise<void> {
   const { code, stderr } = await runCommand(program, args, {});
@@ -253,7 +255,7 @@ async function killContainers(): Promise<void> {
     const alive = readdirSync('/proc')
       .filter((entry) => /^\d+$/.test(entry))
       .filter((pid) => isContainers(pid));
-    if (alive.length === 0) return;
+    if (alive.length === 0) break;
     for (const pid of alive) {
       try {
         process.kill(Number(pid), 'SIGKILL');
@@ -263,6 +265,15 @@ async function killContainers(): Promise<void> {
     }
     await sleep(50);
   }
+  // Their cgroups too: a kubelet looks at each that it finds, for seconds.
+  await runCommand(
+    'sh',
+    [
+      '-c',
+      "find /sys/fs/cgroup -depth -type d -regextype egrep -regex '.*/[0-9a-f]{64}.*' -exec rmdir {} + 2>/dev/null",
+    ],
+    {},
+  );
 }
 
 function isContainers(pid: string): boolean {
