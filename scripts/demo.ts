@@ -6,6 +6,8 @@ import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../test/cluster/gate.ts';
 import { jsonLog } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
+import { whyNoMachine } from '../test/real-node/machine.ts';
+import { runOnRealNode } from '../test/real-node/world.ts';
 import { untilStopped } from './stop.ts';
 import { tell, type Story } from './story.ts';
 
@@ -401,7 +403,14 @@ Every step held. It stays up to play with:
 Ctrl-C stops it and leaves nothing.`;
 
 try {
-  const { values } = parseArgs({ options: { once: { type: 'boolean', default: false } } });
+  const { values } = parseArgs({
+    options: { once: { type: 'boolean', default: false }, 'real-node': { type: 'boolean', default: false } },
+  });
+  if (values['real-node']) {
+    const reason = whyNoMachine();
+    if (reason !== undefined) throw new Error(`npm run demo -- --real-node: ${reason}`);
+    process.exit(await runOnRealNode([join(import.meta.dirname, 'demo-real-node.ts')], console.log));
+  }
   await untilStopped(async (stopping) => {
     const cluster = await startCluster({ nodes: 3, say: console.log });
     stopping(() => cluster.stop());

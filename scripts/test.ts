@@ -3,6 +3,8 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { traces, whyNoMachine } from '../test/real-node/machine.ts';
+import { runOnRealNode } from '../test/real-node/world.ts';
 import { binariesFromEnvironment } from '../test/cluster/cluster.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -31,11 +33,16 @@ interface Report {
   success: boolean;
 }
 
-async function tests(name: string, project: string): Promise<void> {
+/** Runs a command with Node.js; the real node's tests run in a machine of their own. */
+type Runner = (args: readonly string[]) => Promise<number>;
+const here: Runner = (args) => run(process.execPath, args);
+
+async function tests(name: string, project: string, runner: Runner = here): Promise<void> {
   console.log(`\n== ${name}`);
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
-  const code = await run('vitest', [
+  const code = await runner([
+    join(ROOT, 'node_modules/vitest/vitest.mjs'),
     'run',
     '--project',
     project,
@@ -54,8 +61,8 @@ async function tests(name: string, project: string): Promise<void> {
 
 const began = Date.now();
 const part = process.argv[2];
-if (part !== undefined && part !== 'check' && part !== 'unit' && part !== 'control-plane') {
-  console.error(`npm test -- ${part}: write check, unit or control-plane, or nothing for all`);
+if (part !== undefined && !['check', 'unit', 'control-plane', 'real-node'].includes(part)) {
+  console.error(`npm test -- ${part}: write check, unit, control-plane or real-node, or nothing for all`);
   process.exit(2);
 }
 if (part === undefined || part === 'check') {
@@ -68,6 +75,20 @@ if (part === undefined || part === 'unit') await tests('unit tests and propertie
 if (part === undefined || part === 'control-plane') {
   await binariesFromEnvironment(console.log);
   await tests('tests on a real control plane', 'control-plane');
+}
+if (part === undefined || part === 'real-node') {
+  const reason = whyNoMachine();
+  if (reason === undefined) {
+    const before = traces();
+    await tests('tests on a real kubelet and containerd', 'real-node', (args) => runOnRealNode(args, console.log));
+    const left = traces().filter((line) => !before.includes(line));
+    if (left.length === 0) count.passed += 1;
+    else count.failed += 1;
+    console.log(left.length === 0 ? 'the machine is as it was' : `left behind on this machine:\n${left.join('\n')}`);
+  } else {
+    console.log(`\n== tests on a real kubelet and containerd: skipped, ${reason}`);
+    count.skipped += 1;
+  }
 }
 console.log(`\n${Math.round((Date.now() - began) / 1000)} s`);
 console.log(`${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ''}`);

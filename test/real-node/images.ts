@@ -22,7 +22,7 @@ const run = (command: string, ...args: string[]): string => {
 };
 
 /** Packs the files of `tree` into `file` as one layer with an image of each name. */
-export function packImages(tree: string, file: string, images: Readonly<Record<string, ImageConfig>>): void {
+function packImages(tree: string, file: string, images: Readonly<Record<string, ImageConfig>>): void {
   const dir = `${file}.parts`;
   mkdirSync(dir, { recursive: true });
   const layer = join(dir, 'layer.tar');

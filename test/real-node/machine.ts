@@ -118,7 +118,7 @@ export async function runInMachine(command: string, args: readonly string[]): Pr
   const ended = new Promise((resolve) => watchdog.once('exit', resolve));
   rmSync(pidFile, { force: true });
   watchdog.stdin?.end();
-  await Promise.race([ended, sleep(20_000)]);
+  await Promise.race([ended, sleep(20_000, undefined, { ref: false })]);
   return code;
 }
 
@@ -134,7 +134,7 @@ export function furnish(dir: string, address: string): void {
   const writable = join(dir, 'disk');
   for (const path of ['/etc', '/var/lib', '/var/log', '/usr/local', '/opt']) {
     if (!existsSync(path)) continue;
-    const upper = join(writable, `${path.slice(1).replaceAll('/', '-')}`);
+    const upper = join(writable, path.slice(1).replaceAll('/', '-'));
     mkdirSync(join(upper, 'upper'), { recursive: true });
     mkdirSync(join(upper, 'work'), { recursive: true });
     must(

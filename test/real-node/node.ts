@@ -108,27 +108,27 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   const env = { PATH: `${join(binaries('containerd'), '..')}:/usr/sbin:/usr/bin:/sbin:/bin` };
   // systemd's part: containerd ends on the toolkit's SIGHUP, a kubelet ends where it finds no runtime, and both come back.
   const service = (name: string, args: readonly string[]) => {
-    let wanted = false;
+    const wanted = { is: false };
     let running: Running | undefined;
     const supervise = async (): Promise<void> => {
-      while (wanted) {
+      while (wanted.is) {
         running = lifetime.start(name, binaries(name), args, env);
         while (running.exitCode() === undefined) await sleep(50);
         await sleep(200);
       }
     };
     lifetime.onStop(async () => {
-      wanted = false;
+      wanted.is = false;
     });
     return {
       start(): void {
-        wanted = true;
+        wanted.is = true;
         void supervise();
       },
       /** Ends it; what is wanted comes back. */
       end: async (graceMs: number): Promise<void> => running?.stop(graceMs),
       async stop(graceMs: number): Promise<void> {
-        wanted = false;
+        wanted.is = false;
         await running?.stop(graceMs);
       },
     };

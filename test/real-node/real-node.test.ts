@@ -36,7 +36,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
 
   it('gpu-gate runs in the cluster: read-only, as its user, with its ServiceAccounts', async () => {
     const pods = await see.pods('gpu-gate');
-    expect(pods.map(({ spec }) => spec.containers[0]?.image).toSorted()).toEqual([
+    expect(pods.map(({ spec }) => spec.containers[0]?.image ?? '').toSorted()).toEqual([
       'gpu-gate:0.1.0',
       'gpu-gate:0.1.0',
       'gpu-gate:0.1.0',
@@ -172,13 +172,16 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
   });
 
   it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
-    await see.create({ ...(gpuDeployment('late', STACK_IMAGES.app) as object) });
+    await see.create(gpuDeployment('late', STACK_IMAGES.app));
     await see.awaits('the second GPU to be in use', async () =>
       (await see.pods('default', 'app=late')).some((pod) => isReady(pod)),
     );
-    const boot = await cluster.node.reboot();
-    // Asks for a GPU while the node is on its way.
+    // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as anybody let it.
     await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
+    await see.awaits('a third GPU pod to wait', async () =>
+      (await see.pods('default', 'app=app')).some(({ spec }) => spec.nodeName === undefined),
+    );
+    const boot = await cluster.node.reboot();
     await see.awaits('the startup taint', async () =>
       (await see.node()).spec.taints?.some(({ key }) => key.startsWith('startup-taint')),
     );

@@ -3,13 +3,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  CONTROL_PLANE,
-  ensureBinaries,
-  ensureOwnProgram,
-  type Binaries,
-  type ModuleName,
-} from '../cluster/binaries.ts';
+import { CONTROL_PLANE, ensureBinaries, ensureOwnProgram, type Binaries } from '../cluster/binaries.ts';
 import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
 import { packGate, packProgram, packStack, STACK_IMAGES } from './images.ts';
@@ -136,6 +130,8 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
         JSON.stringify({
           image: { tag: '0.1.0', pullPolicy: 'Never' },
           replicas: 2,
+          // Of the only node: its webhook is away exactly when its pods are replaced after a reboot.
+          webhook: { failurePolicy: 'Fail' },
           reconcilerReplicas: 1,
           extender: { clusterIP: EXTENDER },
           scheduler: { replicas: 1 },

@@ -39,6 +39,11 @@ func devicePlugin([]string) error {
 	if len(p.ids) == 0 || !exists(filepath.Join(root, libDir, "libnvidia-ml.so.1")) {
 		return fmt.Errorf("device plugin: failed to initialize NVML: no libnvidia-ml.so.1 or no device under %s", root)
 	}
+	go func() {
+		untilStopped()
+		_ = os.Remove(filepath.Join(api.DevicePluginPath, pluginSocket))
+		os.Exit(0)
+	}()
 	for {
 		kubelet, err := inode(api.KubeletSocket)
 		if err != nil {
