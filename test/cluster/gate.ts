@@ -65,13 +65,20 @@ export async function until<T>(
 
 /** Installs and starts everything; resolves when every process is ready. */
 export async function startGate(cp: ControlPlane, options: GateOptions = {}): Promise<Gate> {
-  const [webhookPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
+  const [webhookPort, canaryPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
+    freePort(),
     freePort(),
     freePort(),
     freePort(),
     freePort(),
   ]);
-  const base = { deployments: { create: false }, webhook: { url: `https://127.0.0.1:${webhookPort}/mutate` } };
+  const base = {
+    deployments: { create: false },
+    webhook: {
+      url: `https://127.0.0.1:${webhookPort}/mutate`,
+      canaryUrl: `https://127.0.0.1:${canaryPort}/canary`,
+    },
+  };
   const helm = async (verb: 'install' | 'upgrade', values: Record<string, unknown>): Promise<void> => {
     const file = join(cp.dir, 'values.json');
     writeFileSync(file, JSON.stringify(values));
@@ -131,12 +138,20 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     requestPath = await launch('gpu-gate', 'webhook,extender', requestMetrics, [
       '--webhook-port',
       String(webhookPort),
+      '--canary-port',
+      String(canaryPort),
       '--extender-port',
       String(extenderPort),
     ]);
   };
   const startReconciler = async (): Promise<void> => {
-    reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, []);
+    reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
+      // No Service here, and a control plane on loopback advertises an address that it does not listen on.
+      '--webhook-replicas',
+      `127.0.0.1:${webhookPort}`,
+      '--api-servers',
+      new URL(cp.server).host,
+    ]);
   };
   await until('the ServiceAccounts of the chart', () =>
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
