@@ -75,6 +75,9 @@ const serviceNames = (service: string, namespace: string, extra: readonly string
   ...extra,
 ];
 
+const WEBHOOK_SERVICE = 'gpu-gate-webhook';
+const EXTENDER_SERVICE = 'gpu-gate-extender';
+
 /** Webhook and extender share their caches: they are the request path, and write nothing. */
 async function startRequestPath(shared: Shared): Promise<Part> {
   const { options, kube, log, registry, now, signal } = shared;
@@ -116,13 +119,15 @@ async function startRequestPath(shared: Shared): Promise<Part> {
     labelNames: ['secret'],
     registers: [registry],
   });
-  const follow = (secret: string, server: RunningServer): CertFollower => {
+  const follow = (secret: string, service: string, server: RunningServer): CertFollower => {
     const follower = certFollower({
       kube,
       namespace: options.namespace,
       secret,
       log,
       now,
+      // A certificate of another maker may be called by another name.
+      names: options.certSource === 'self' ? [`${service}.${options.namespace}.svc`] : [],
       served: (until) => servedUntil.set({ secret }, until / 1000),
       use: (material) => server.setTls(material),
     });
@@ -150,22 +155,24 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       port: options.webhookPort,
       host: options.bindAddress,
       portOption: 'webhook-port',
+      callsPerConnection: options.callsPerConnection,
       handler: app,
       tls: {},
     });
     servers.push(server);
-    followers.push(follow(WEBHOOK_SECRET, server));
+    followers.push(follow(WEBHOOK_SECRET, WEBHOOK_SERVICE, server));
     if (options.certSource === 'self') {
       const canary = await startServer({
         port: options.canaryPort,
         host: options.bindAddress,
         portOption: 'canary-port',
+        callsPerConnection: options.callsPerConnection,
         handler: canaryApp(),
         tls: {},
       });
       servers.push(canary);
       // Not a matter of readiness: only a change of CA waits for the canary.
-      follow(CANARY_SECRET, canary);
+      follow(CANARY_SECRET, WEBHOOK_SERVICE, canary);
     }
   }
   if (options.roles.includes('extender')) {
@@ -184,7 +191,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       tls: options.extenderClients.length === 0 ? {} : { client: { names: options.extenderClients } },
     });
     servers.push(server);
-    followers.push(follow(EXTENDER_SECRET, server));
+    followers.push(follow(EXTENDER_SECRET, EXTENDER_SERVICE, server));
   }
   for (const watch of Object.values(watches)) watch.start(signal);
   shared.watchAges.push(() =>
@@ -217,7 +224,7 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
     void loop.run(signal);
   }
   if (options.roles.includes('certs') && options.certSource === 'self') {
-    const webhookSans = serviceNames('gpu-gate-webhook', options.namespace, options.certExtraSans);
+    const webhookSans = serviceNames(WEBHOOK_SERVICE, options.namespace, options.certExtraSans);
     const keeper = new CertKeeper({
       store: certStore(kube, options.namespace, leads),
       probe: certProbe({
@@ -226,7 +233,7 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
         namespace: options.namespace,
         apiServers: options.apiServers,
         apiServerName: options.apiServerName,
-        service: 'gpu-gate-webhook',
+        service: WEBHOOK_SERVICE,
         replicas: options.webhookReplicas,
         serverName: webhookSans[0] ?? '',
       }),
@@ -235,7 +242,7 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
       leads,
       now,
       webhookSans,
-      extenderSans: serviceNames('gpu-gate-extender', options.namespace, options.certExtraSans),
+      extenderSans: serviceNames(EXTENDER_SERVICE, options.namespace, options.certExtraSans),
       certLife: options.certLife,
       caLife: options.caLife,
       extenderCaLife: options.extenderCaLife,

@@ -49,7 +49,7 @@ const build = (draft: Draft, signer: string): string => {
   certificate.setExtensions(draft.extensions);
   // Without a digest forge signs with SHA-1, which the API server refuses.
   certificate.sign(forge.pki.privateKeyFromPem(signer), forge.md.sha256.create());
-  return forge.pki.certificateToPem(certificate);
+  return forge.pki.certificateToPem(certificate).replaceAll('\r\n', '\n');
 };
 
 /** A self-signed CA. `life` in ms from `now`. */

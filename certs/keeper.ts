@@ -158,7 +158,6 @@ export class CertKeeper {
       retiredAt: numberOf(data['retired']),
     };
     const published = bundles.kind === 'present' ? bundles.entries : [];
-    const known = [data['tls.crt'], leafStored.data['ca.crt'], ...published].flatMap(readBundle);
     const input: RenewalInput = {
       ca,
       leaf: leafOf(leafStored.data),
@@ -166,7 +165,7 @@ export class CertKeeper {
       canaryLeaf: leafOf(canaryStored.data),
       configuration: this.#configuration(bundles),
       replicas,
-      known: known.filter(({ isCa }) => isCa),
+      known: published.flatMap(readBundle).filter(({ isCa }) => isCa),
       canary: this.#canary,
       window,
       grace,

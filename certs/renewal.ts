@@ -55,7 +55,7 @@ export interface RenewalInput {
   readonly canaryLeaf: CertFacts | undefined;
   readonly configuration: Configuration;
   readonly replicas: Replicas;
-  /** CAs seen in the configuration and beside the serving certificate: a lost CA is taken from there. */
+  /** CAs that the configuration trusts: a lost one is taken from there, and none from elsewhere. */
   readonly known: readonly CertFacts[];
   readonly canary: CanarySeries | undefined;
   /** ms: for how long the canary must come back without a miss; one address may hide several API servers. */
@@ -171,11 +171,13 @@ const seenEverywhere: Rule = ({ ca, configuration, canary, window, now }) => {
     : undefined;
 };
 
-const leafProblem = ({ ca, leaf, sans, now }: RenewalInput): string | undefined => {
+const leafProblem = ({ ca, leaf, sans, configuration, now }: RenewalInput): string | undefined => {
   if (leaf === undefined) return 'there is no usable certificate';
   if (now >= leaf.to) return 'the certificate has expired';
   if (leaf.from > now) return 'the certificate is not valid yet';
   if (!sans.every((san) => leaf.sans.includes(san))) return 'the certificate lacks a name';
+  // Where nobody can say what is trusted, a certificate that is good by itself stays.
+  if (configuration.kind === 'unknown') return undefined;
   return bundleOf(ca, now).some((cert) => leaf.signedBy(cert)) ? undefined : 'the certificate is of a foreign CA';
 };
 

@@ -25,6 +25,8 @@ const port = (value: string): Parsed<number> =>
   /^\d{1,5}$/.test(value) && Number(value) <= 65_535
     ? { value: Number(value) }
     : { problem: `${JSON.stringify(value)} is no port: write a number from 0 to 65535` };
+const count = (value: string): Parsed<number> =>
+  /^\d{1,9}$/.test(value) ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is no whole number` };
 const duration =
   (least: number) =>
   (value: string): Parsed<number> => {
@@ -82,6 +84,12 @@ export const OPTIONS = {
   canaryPort: option('canary-port', '8445', port, 'port of /canary, by which API servers show that they know a new CA'),
   extenderPort: option('extender-port', '8444', port, 'port of /filter, /prioritize, /preempt'),
   metricsPort: option('metrics-port', '9090', port, 'port of /metrics, /healthz, /readyz'),
+  callsPerConnection: option(
+    'calls-per-connection',
+    '10000',
+    count,
+    'a connection to webhook or canary ends after so many calls, so that replicas that came later get their share; 0: never',
+  ),
   leaseName: option('lease-name', 'gpu-gate-reconciler', name, 'Lease of the leader election'),
   leaseDuration: option('lease-duration', '15s', duration(500), 'how long a leader that went silent is still believed'),
   notReadyGrace: option(

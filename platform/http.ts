@@ -28,6 +28,8 @@ export interface ServerOptions {
     /** Callers must show a certificate with one of these common names; until there is a CA nobody does. */
     readonly client?: { readonly ca?: string; readonly names: readonly string[] };
   };
+  /** A connection is given up after so many calls, by a header that the caller heeds; 0: never. */
+  readonly callsPerConnection?: number;
   /** Default 10 s. */
   readonly headersTimeoutMs?: number;
 }
@@ -73,6 +75,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.headersTimeout = options.headersTimeoutMs ?? 10_000;
   server.requestTimeout = 30_000;
+  server.maxRequestsPerSocket = options.callsPerConnection ?? 0;
   server.on('clientError', (_, socket) => {
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
   });

@@ -119,6 +119,11 @@ describe('the next step', () => {
       'issue-leaf by current',
     ],
     [
+      'leaving a certificate of an unknown CA where nobody can say what is trusted',
+      input({ leaf: cert('l', NOW, 'other', 90), configuration: { kind: 'unknown', because: 'no' } }),
+      'wait for configuration',
+    ],
+    [
       'a certificate at two thirds of its life',
       input({ now: NOW + 60, canaryLeaf: cert('c', NOW + 50, 'ca1', 90) }),
       'issue-leaf by current',

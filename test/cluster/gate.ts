@@ -10,6 +10,7 @@ const ROOT = join(import.meta.dirname, '..', '..');
 
 export interface Gate {
   readonly webhookPort: number;
+  readonly canaryPort: number;
   readonly extenderPort: number;
   readonly metricsUrls: { readonly requestPath: string; readonly reconciler: string };
   /** Metrics of both processes as one text. */
@@ -165,6 +166,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   };
   return {
     webhookPort,
+    canaryPort,
     extenderPort,
     metricsUrls,
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
@@ -180,7 +182,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
 }
 
 interface SchedulerConfig {
-  extenders: { urlPrefix: string; tlsConfig: { caFile?: string; serverName: string } }[];
+  extenders: {
+    urlPrefix: string;
+    tlsConfig: { caFile?: string; serverName: string; certFile?: string; keyFile?: string };
+  }[];
   [key: string]: unknown;
 }
 
@@ -207,10 +212,25 @@ async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Pro
   const kubeconfig = await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-scheduler');
   for (const extender of configuration.extenders) {
     extender.urlPrefix = `https://127.0.0.1:${extenderPort}`;
-    extender.tlsConfig = { caFile, serverName: extender.tlsConfig.serverName };
+    const { serverName, certFile } = extender.tlsConfig;
+    extender.tlsConfig = { caFile, serverName, ...(certFile === undefined ? {} : await clientFiles(cp)) };
   }
   await cp.startScheduler('gpu-gate-scheduler', {
     ...configuration,
     clientConnection: { kubeconfig, qps: 1000, burst: 2000 },
   });
+}
+
+/** The scheduler's client certificate as files, as the kubelet would mount the Secret. */
+async function clientFiles(cp: ControlPlane): Promise<{ certFile: string; keyFile: string }> {
+  const { data } = await until('the client certificate of the scheduler', () =>
+    cp.admin.request<{ data: Record<string, string> }>(
+      'GET',
+      '/api/v1/namespaces/gpu-gate/secrets/gpu-gate-scheduler-client',
+    ),
+  );
+  const files = { certFile: join(cp.dir, 'scheduler-client.crt'), keyFile: join(cp.dir, 'scheduler-client.key') };
+  writeFileSync(files.certFile, Buffer.from(data['tls.crt'] ?? '', 'base64'));
+  writeFileSync(files.keyFile, Buffer.from(data['tls.key'] ?? '', 'base64'), { mode: 0o600 });
+  return files;
 }
