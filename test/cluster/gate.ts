@@ -64,6 +64,19 @@ export async function until<T>(
   throw new Error(`waited ${Math.round(timeoutMs / 1000)} s for ${what}`, { cause: last });
 }
 
+/** The chart by real helm into namespace gpu-gate. */
+export async function installChart(
+  cp: ControlPlane,
+  verb: 'install' | 'upgrade',
+  values: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const file = join(cp.dir, 'values.json');
+  writeFileSync(file, JSON.stringify(values));
+  const place = ['--namespace', 'gpu-gate', '--create-namespace', '--values', file];
+  const result = await cp.helm([verb, 'gpu-gate', join(ROOT, 'deploy', 'chart'), ...place]);
+  if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
+}
+
 /** Installs and starts everything; resolves when every process is ready. */
 export async function startGate(cp: ControlPlane, options: GateOptions = {}): Promise<Gate> {
   const [webhookPort, canaryPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
@@ -80,23 +93,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       canaryUrl: `https://127.0.0.1:${canaryPort}/canary`,
     },
   };
-  const helm = async (verb: 'install' | 'upgrade', values: Record<string, unknown>): Promise<void> => {
-    const file = join(cp.dir, 'values.json');
-    writeFileSync(file, JSON.stringify(values));
-    const result = await cp.helm([
-      verb,
-      'gpu-gate',
-      join(ROOT, 'deploy', 'chart'),
-      '--namespace',
-      'gpu-gate',
-      '--create-namespace',
-      '--values',
-      file,
-    ]);
-    if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
-  };
   let values = merged(base, (options.values ?? {}) as Record<string, unknown>);
-  await helm('install', values);
+  await installChart(cp, 'install', values);
 
   const common = [
     '--namespace',
@@ -176,7 +174,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     startRequestPath,
     async upgrade(more) {
       values = merged(values, more as Record<string, unknown>);
-      await helm('upgrade', values);
+      await installChart(cp, 'upgrade', values);
     },
   };
 }
