@@ -56,7 +56,11 @@ export async function startReplicas(cp: ControlPlane, options: ReplicasOptions):
         running = await startProcess(cp, `replica-${address}`, 'gpu-gate', address, flags);
       },
       stop: async () => running?.stop(15_000),
-      kill: async () => running?.stop(0),
+      async kill() {
+        if (running === undefined) return;
+        process.kill(running.pid, 'SIGKILL');
+        await running.stop();
+      },
     };
   });
   for (const replica of replicas) await replica.start();
@@ -74,7 +78,7 @@ const isReady = async (address: string): Promise<boolean> => {
 
 /** Plays the kubelet's probe and the EndpointSlice controller until the control plane stops. */
 function keepSlice(cp: ControlPlane, addresses: readonly string[]): void {
-  let stopped = false;
+  const ending = new AbortController();
   let written = '';
   const body = (ready: readonly boolean[]) => ({
     apiVersion: 'discovery.k8s.io/v1',
@@ -95,7 +99,7 @@ function keepSlice(cp: ControlPlane, addresses: readonly string[]): void {
     endpoints: addresses.map((address, i) => ({ addresses: [address], conditions: { ready: ready[i] ?? false } })),
   });
   const loop = (async () => {
-    while (!stopped) {
+    while (!ending.signal.aborted) {
       const ready = await Promise.all(addresses.map(isReady));
       const text = JSON.stringify(ready);
       if (text !== written) {
@@ -114,7 +118,7 @@ function keepSlice(cp: ControlPlane, addresses: readonly string[]): void {
     }
   })();
   cp.lifetime.onStop(async () => {
-    stopped = true;
+    ending.abort();
     await loop;
   });
 }

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import type { Kube } from '../../platform/kube.ts';
-import { startLoad, type Call, type Load } from '../support/calls.ts';
+import { startLoad, type Call } from '../support/calls.ts';
 import { tcpProxy } from '../support/tcp-proxy.ts';
 import { binariesFromEnvironment } from './cluster.ts';
 import { startControlPlane, type ControlPlane } from './control-plane.ts';
@@ -262,14 +262,15 @@ async function killEveryLeader(
   const leaders: Running[] = [];
   const end = Date.now() + 240_000;
   let idle = 0;
-  while (idle < 3 && Date.now() < end) {
+  while (idle < 2 && Date.now() < end) {
     const leader = await start(KEEPERS[0] ?? '');
     leaders.push(leader);
     const before = Date.now();
     // A step, or a long quiet: then there is nothing more to do.
-    while (Date.now() - before < 9000 && stepsOf([leader]).length === 0) await sleep(5);
+    while (Date.now() - before < 8000 && stepsOf([leader]).length === 0) await sleep(5);
     idle = stepsOf([leader]).length === 0 ? idle + 1 : 0;
-    await leader.stop(0);
+    process.kill(leader.pid, 'SIGKILL');
+    await leader.stop();
   }
   say(`killed ${leaders.length} leaders`);
   return leaders;
