@@ -3,8 +3,11 @@ import { hostname } from 'node:os';
 import { parseArgs } from 'node:util';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { certFollower, type CertFollower } from './certs/follower.ts';
-import { CertKeeper, certMetrics } from './certs/keeper.ts';
-import { certStore, EXTENDER_SECRET, WEBHOOK_SECRET } from './certs/store.ts';
+import { CertKeeper } from './certs/keeper.ts';
+import { certMetrics } from './certs/metrics.ts';
+import { certProbe } from './certs/probe.ts';
+import { canaryApp } from './certs/routes.ts';
+import { CANARY_SECRET, certStore, EXTENDER_SECRET, WEBHOOK_SECRET } from './certs/store.ts';
 import { explain } from './cli/explain.ts';
 import { parsePolicy, type GpuPolicy } from './core/gpu-policy.ts';
 import { POLICIES_PATH } from './core/keys.ts';
@@ -14,7 +17,7 @@ import { extenderMetrics } from './extender/metrics.ts';
 import { extenderApp } from './extender/routes.ts';
 import { nodeFacts, type NodeFacts } from './extender/verdict.ts';
 import { startServer, type RunningServer } from './platform/http.ts';
-import { openKube, type Kube } from './platform/kube.ts';
+import { openKube, type Kube, type KubeOptions } from './platform/kube.ts';
 import { leaseElection, type Leadership } from './platform/lease.ts';
 import { explainError, jsonLog, type Log } from './platform/log.ts';
 import { metricsApp } from './platform/metrics.ts';
@@ -45,6 +48,8 @@ interface Part {
 interface Shared {
   readonly options: Options;
   readonly kube: Kube;
+  /** How `kube` was opened. */
+  readonly access: KubeOptions;
   readonly log: Log;
   readonly registry: Registry;
   readonly now: () => number;
@@ -69,6 +74,9 @@ const serviceNames = (service: string, namespace: string, extra: readonly string
   `${service}.${namespace}`,
   ...extra,
 ];
+
+const WEBHOOK_SERVICE = 'gpu-gate-webhook';
+const EXTENDER_SERVICE = 'gpu-gate-extender';
 
 /** Webhook and extender share their caches: they are the request path, and write nothing. */
 async function startRequestPath(shared: Shared): Promise<Part> {
@@ -105,17 +113,26 @@ async function startRequestPath(shared: Shared): Promise<Part> {
   const servers: RunningServer[] = [];
   const followers: CertFollower[] = [];
   const watches: Record<string, Reflector<unknown>> = { gpupolicies: policies };
-  const follow = (secret: string, server: RunningServer): void => {
+  const servedUntil = new Gauge({
+    name: 'gpu_gate_served_certificate_not_after_seconds',
+    help: 'When the certificate that this replica serves ends, seconds since the epoch.',
+    labelNames: ['secret'],
+    registers: [registry],
+  });
+  const follow = (secret: string, service: string, server: RunningServer): CertFollower => {
     const follower = certFollower({
       kube,
       namespace: options.namespace,
       secret,
       log,
       now,
+      // A certificate of another maker may be called by another name.
+      names: options.certSource === 'self' ? [`${service}.${options.namespace}.svc`] : [],
+      served: (until) => servedUntil.set({ secret }, until / 1000),
       use: (material) => server.setTls(material),
     });
     follower.start(signal);
-    followers.push(follower);
+    return follower;
   };
   if (options.roles.includes('webhook')) {
     Object.assign(watches, { namespaces, runtimeclasses: runtimeClasses });
@@ -138,11 +155,25 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       port: options.webhookPort,
       host: options.bindAddress,
       portOption: 'webhook-port',
+      callsPerConnection: options.callsPerConnection,
       handler: app,
       tls: {},
     });
     servers.push(server);
-    follow(WEBHOOK_SECRET, server);
+    followers.push(follow(WEBHOOK_SECRET, WEBHOOK_SERVICE, server));
+    if (options.certSource === 'self') {
+      const canary = await startServer({
+        port: options.canaryPort,
+        host: options.bindAddress,
+        portOption: 'canary-port',
+        callsPerConnection: options.callsPerConnection,
+        handler: canaryApp(),
+        tls: {},
+      });
+      servers.push(canary);
+      // Not a matter of readiness: only a change of CA waits for the canary.
+      follow(CANARY_SECRET, WEBHOOK_SERVICE, canary);
+    }
   }
   if (options.roles.includes('extender')) {
     watches['nodes'] = nodes;
@@ -157,10 +188,10 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       host: options.bindAddress,
       portOption: 'extender-port',
       handler: app,
-      tls: {},
+      tls: options.extenderClients.length === 0 ? {} : { client: { names: options.extenderClients } },
     });
     servers.push(server);
-    follow(EXTENDER_SECRET, server);
+    followers.push(follow(EXTENDER_SECRET, EXTENDER_SERVICE, server));
   }
   for (const watch of Object.values(watches)) watch.start(signal);
   shared.watchAges.push(() =>
@@ -193,18 +224,29 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
     void loop.run(signal);
   }
   if (options.roles.includes('certs') && options.certSource === 'self') {
+    const webhookSans = serviceNames(WEBHOOK_SERVICE, options.namespace, options.certExtraSans);
     const keeper = new CertKeeper({
       store: certStore(kube, options.namespace, leads),
+      probe: certProbe({
+        kube,
+        access: shared.access,
+        namespace: options.namespace,
+        apiServers: options.apiServers,
+        apiServerName: options.apiServerName,
+        service: WEBHOOK_SERVICE,
+        replicas: options.webhookReplicas,
+        serverName: webhookSans[0] ?? '',
+      }),
       log,
-      metrics: certMetrics(registry),
+      metrics: certMetrics(registry, now),
       leads,
       now,
-      webhookSans: serviceNames('gpu-gate-webhook', options.namespace, options.certExtraSans),
-      extenderSans: serviceNames('gpu-gate-extender', options.namespace, options.certExtraSans),
+      webhookSans,
+      extenderSans: serviceNames(EXTENDER_SERVICE, options.namespace, options.certExtraSans),
       certLife: options.certLife,
       caLife: options.caLife,
       extenderCaLife: options.extenderCaLife,
-      caOverlap: options.caOverlap,
+      canaryWindow: options.canaryWindow,
       caGrace: options.caGrace,
       checkEvery: options.certCheck,
     });
@@ -217,7 +259,8 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
   const log = jsonLog(options.logLevel, (line) => process.stdout.write(`${line}\n`), {
     roles: options.roles.join(','),
   });
-  const kube = openKube({ kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` });
+  const access = { kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` };
+  const kube = openKube(access);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   // Gauges that prom-client names like counters, which `promtool check metrics` and dashboards rightly dislike.
@@ -234,7 +277,7 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
     },
   });
   registry.registerMetric(watchAge);
-  const shared: Shared = { options, kube, log, registry, now: Date.now, watchAges, signal: work.signal };
+  const shared: Shared = { options, kube, access, log, registry, now: Date.now, watchAges, signal: work.signal };
   const parts: Part[] = [];
   let election: Promise<void> = Promise.resolve();
   const metrics = await startServer({

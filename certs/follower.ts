@@ -17,7 +17,12 @@ export interface FollowerOptions {
   readonly secret: string;
   readonly log: Log;
   readonly now: () => number;
-  readonly use: (material: { readonly key: string; readonly cert: string }) => void;
+  /** Names that a certificate must have to be taken: whoever calls checks them. */
+  readonly names: readonly string[];
+  /** `ca` is what the Secret's ca.crt says: the CAs of clients, where they are asked. */
+  /** Told the end of what is served, ms since the epoch. */
+  readonly served?: (until: number) => void;
+  readonly use: (material: { readonly key: string; readonly cert: string; readonly ca: string }) => void;
 }
 
 interface RawSecret {
@@ -28,24 +33,33 @@ interface RawSecret {
 export function certFollower(options: FollowerOptions): CertFollower {
   let servedUntil = 0;
   const text = (raw: RawSecret, key: string): string => Buffer.from(raw.data?.[key] ?? '', 'base64').toString('utf8');
-  const take = (material: { cert: string; key: string }): void => {
+  const take = (material: { cert: string; key: string; ca: string }): void => {
     const cert = readCert(material.cert);
-    if (cert === undefined || !keyMatches(material) || cert.to <= options.now()) {
-      options.log.error('certificate not taken: it is corrupted, expired or of another key; the last good one stays', {
-        secret: options.secret,
-      });
+    const because =
+      cert === undefined
+        ? 'it cannot be read'
+        : !keyMatches(material)
+          ? 'its key is missing or is another one'
+          : cert.to <= options.now()
+            ? 'it has expired'
+            : options.names.some((name) => !cert.sans.includes(name))
+              ? `it lacks the name ${options.names.find((name) => !cert.sans.includes(name)) ?? ''}`
+              : undefined;
+    if (cert === undefined || because !== undefined) {
+      options.log.error('certificate not taken, the last good one stays', { secret: options.secret, because });
       return;
     }
     options.use(material);
     servedUntil = cert.to;
+    options.served?.(cert.to);
     options.log.info('certificate in use', { secret: options.secret, until: new Date(cert.to).toISOString() });
   };
-  const secrets = reflector<{ cert: string; key: string }>({
+  const secrets = reflector<{ cert: string; key: string; ca: string }>({
     kube: options.kube,
     log: options.log,
     path: `/api/v1/namespaces/${options.namespace}/secrets`,
     query: { fieldSelector: `metadata.name=${options.secret}` },
-    trim: (raw: RawSecret) => ({ cert: text(raw, 'tls.crt'), key: text(raw, 'tls.key') }),
+    trim: (raw: RawSecret) => ({ cert: text(raw, 'tls.crt'), key: text(raw, 'tls.key'), ca: text(raw, 'ca.crt') }),
     onChange: (_, __, after) => {
       if (after !== undefined) take(after);
     },

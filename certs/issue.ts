@@ -3,6 +3,7 @@
 import { createPrivateKey, generateKeyPair, randomBytes, X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
+import { BACKDATED } from './validity.ts';
 
 /** PEM texts. */
 export interface KeyPair {
@@ -10,7 +11,6 @@ export interface KeyPair {
   readonly key: string;
 }
 
-const HOUR = 3_600_000;
 const generate = promisify(generateKeyPair);
 
 const newKey = async (): Promise<{ key: string; publicKey: string }> => {
@@ -42,15 +42,14 @@ const build = (draft: Draft, signer: string): string => {
   const certificate = forge.pki.createCertificate();
   certificate.publicKey = forge.pki.publicKeyFromPem(draft.publicKey);
   certificate.serialNumber = serial();
-  // One hour back: clocks of control planes and nodes are never quite the same.
-  certificate.validity.notBefore = new Date(draft.from - HOUR);
+  certificate.validity.notBefore = new Date(draft.from - BACKDATED);
   certificate.validity.notAfter = new Date(draft.to);
   certificate.setSubject([{ name: 'commonName', value: draft.name }]);
   certificate.setIssuer(draft.issuer);
   certificate.setExtensions(draft.extensions);
   // Without a digest forge signs with SHA-1, which the API server refuses.
   certificate.sign(forge.pki.privateKeyFromPem(signer), forge.md.sha256.create());
-  return forge.pki.certificateToPem(certificate);
+  return forge.pki.certificateToPem(certificate).replaceAll('\r\n', '\n');
 };
 
 /** A self-signed CA. `life` in ms from `now`. */
@@ -160,8 +159,8 @@ export function keyMatches(pair: { readonly cert: string; readonly key: string |
   }
 }
 
-/** The certificates of a bundle, each as PEM text of its own; what does not parse is left out. */
-export const splitBundle = (bundle: string): readonly string[] =>
-  (bundle.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [])
-    .map((pem) => `${pem}\n`)
-    .filter((pem) => readCert(pem) !== undefined);
+/** The certificates of a bundle; what does not parse is left out. */
+export const readBundle = (bundle: string | undefined): readonly CertFacts[] =>
+  ((bundle ?? '').match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? []).flatMap(
+    (pem) => readCert(`${pem}\n`) ?? [],
+  );

@@ -1,89 +1,61 @@
 // The leader's part: reads the objects, asks renewal.ts for the next step, takes it, until nothing is due. A wall-clock check
 // at fixed times is all the timing there is: a process that was suspended for a day finds out at its next check.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Counter, Gauge, type Registry } from 'prom-client';
-import type { Log } from '../platform/log.ts';
-import { issueCa, issueLeaf, keyMatches, readCert, splitBundle, type CertFacts, type KeyPair } from './issue.ts';
-import { bundleOf, nextStep, renewalOf, type CaState, type Step } from './renewal.ts';
+import { explainError } from '../platform/log.ts';
+import { keepExtenderChain, type ExtenderChainOptions } from './extender-chain.ts';
+import { issueCa, issueLeaf, keyMatches, readBundle, type CertFacts } from './issue.ts';
+import { caOf, leafOf, pairOf, pemOf, without } from './material.ts';
+import type { Probe } from './probe.ts';
 import {
-  CA_SECRET,
-  EXTENDER_CA_CONFIG_MAP,
-  EXTENDER_SECRET,
-  WEBHOOK_SECRET,
-  type CertStore,
-  type Stored,
-} from './store.ts';
+  bundleOf,
+  nextStep,
+  type CanarySeries,
+  type CaState,
+  type Configuration,
+  type RenewalInput,
+  type Step,
+} from './renewal.ts';
+import { CA_SECRET, CANARY_SECRET, NotPermitted, WEBHOOK_SECRET, type Bundles, type Stored } from './store.ts';
 
-export interface KeeperOptions {
-  readonly store: CertStore;
-  readonly log: Log;
-  readonly metrics: CertMetrics;
+export interface KeeperOptions extends ExtenderChainOptions {
+  readonly probe: Probe;
   readonly leads: () => boolean;
   readonly now: () => number;
   readonly webhookSans: readonly string[];
-  readonly extenderSans: readonly string[];
   /** ms */
-  readonly certLife: number;
   readonly caLife: number;
-  readonly extenderCaLife: number;
-  readonly caOverlap: number;
+  readonly canaryWindow: number;
   readonly caGrace: number;
   readonly checkEvery: number;
 }
 
-export type CertMetrics = ReturnType<typeof certMetrics>;
+/** Between canaries while they are awaited, ms. */
+const CANARY_EVERY = 1000;
+/** A series with a longer gap than this between two canaries is none: the leader was asleep. */
+const CANARY_GAP = 15_000;
+/** The canary's way is tried now and then, lest years later the rotation be the first to find it shut. */
+const REHEARSAL_EVERY = 3_600_000;
+/** Clocks nearer than this are the same, ms: the API server's is read to the second. */
+const CLOCK_TOLERANCE = 60_000;
+const ISSUES: readonly Step['kind'][] = ['make-ca', 'issue-leaf', 'issue-canary'];
 
-export function certMetrics(registry: Registry) {
-  const registers = [registry];
-  return {
-    notAfter: new Gauge({
-      name: 'gpu_gate_certificate_not_after_seconds',
-      help: 'When a certificate ends, seconds since the epoch.',
-      labelNames: ['certificate'],
-      registers,
-    }),
-    rotations: new Counter({
-      name: 'gpu_gate_certificate_rotations_total',
-      help: 'Steps of making and replacing certificates.',
-      labelNames: ['kind', 'result'],
-      registers,
-    }),
-    bundle: new Gauge({
-      name: 'gpu_gate_ca_bundle_certificates',
-      help: 'CAs that the webhook configuration trusts.',
-      registers,
-    }),
-    lastError: new Gauge({
-      name: 'gpu_gate_certificate_last_error_timestamp_seconds',
-      help: 'When a step last failed.',
-      registers,
-    }),
-  };
+interface Seen {
+  readonly input: RenewalInput;
+  readonly caStored: Stored;
+  readonly leafStored: Stored;
+  readonly canaryStored: Stored;
 }
-
-const TLS = 'kubernetes.io/tls';
-const OPAQUE = 'Opaque';
-
-/** A CA of which certificate and key are there and match. */
-const readCa = (data: Readonly<Record<string, string>>, prefix: string): CertFacts | undefined => {
-  const cert = readCert(data[`${prefix}.crt`]);
-  return cert !== undefined && cert.isCa && keyMatches({ cert: cert.pem, key: data[`${prefix}.key`] })
-    ? cert
-    : undefined;
-};
-const readLeaf = (stored: Stored): CertFacts | undefined => {
-  const cert = readCert(stored.data['tls.crt']);
-  return cert !== undefined && keyMatches({ cert: cert.pem, key: stored.data['tls.key'] }) ? cert : undefined;
-};
-const pairOf = (data: Readonly<Record<string, string>>, prefix: string): KeyPair => ({
-  cert: data[`${prefix}.crt`] ?? '',
-  key: data[`${prefix}.key`] ?? '',
-});
-const without = (data: Readonly<Record<string, string>>, ...keys: string[]): Record<string, string> =>
-  Object.fromEntries(Object.entries(data).filter(([key]) => !keys.includes(key)));
+type Taken = Exclude<Step, { kind: 'wait' }>;
 
 export class CertKeeper {
   readonly #options: KeeperOptions;
+  #canary: (CanarySeries & { readonly last: number }) | undefined;
+  /** Why the configuration could not be written at this check. */
+  #denied: string | undefined;
+  /** The API server's clock less ours, ms, where they differ: it is what verifies certificates. */
+  #offset = 0;
+  #rehearsed = Number.NEGATIVE_INFINITY;
+  #told = '';
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -94,188 +66,248 @@ export class CertKeeper {
     const { leads, log, checkEvery, metrics, now } = this.#options;
     let failed = '';
     while (!signal.aborted) {
+      let pause = Math.min(checkEvery, 200);
       if (leads()) {
+        pause = checkEvery;
         try {
-          await this.check();
+          const step = await this.check();
+          if (step.kind === 'wait' && step.on === 'confirmation') pause = Math.min(checkEvery, CANARY_EVERY);
           failed = '';
         } catch (error) {
           metrics.lastError.set(now() / 1000);
-          const message = error instanceof Error ? error.message : String(error);
+          const message = explainError(error);
           if (message !== failed) log.error('certificates not checked, trying again', { error });
           failed = message;
         }
       }
-      await sleep(leads() ? checkEvery : Math.min(checkEvery, 200), undefined, { signal }).catch(() => undefined);
+      await sleep(pause, undefined, { signal }).catch(() => undefined);
     }
   }
 
-  /** Takes every step that is due now. */
-  async check(): Promise<void> {
-    // More steps than a whole rotation has mean that somebody writes against us; the next check goes on.
-    for (let steps = 0; steps < 12; steps += 1) if (!(await this.#step())) break;
-    await this.#extender();
+  /** Takes every step that is due now; returns the last one, `wait` where nothing more is. */
+  async check(): Promise<Step> {
+    this.#denied = undefined;
+    let step: Step | undefined;
+    let failure: unknown;
+    try {
+      // More steps than a whole rotation has mean that somebody writes against us; the next check goes on.
+      for (let steps = 0; steps < 16 && step?.kind !== 'wait'; steps += 1) step = await this.step();
+    } catch (error) {
+      failure = error;
+    }
+    // The extender's are no part of the webhook's troubles.
+    await keepExtenderChain(this.#options, this.#now());
+    if (failure !== undefined) throw failure;
+    if (step?.kind === 'wait' && step.on === 'nothing') await this.#rehearse();
+    return step ?? { kind: 'wait', on: 'nothing', because: 'no step was tried' };
   }
 
-  /** One step of the webhook's chain; true where another one may be due at once. */
-  async #step(): Promise<boolean> {
-    const { store, now, log, metrics } = this.#options;
-    const at = now();
-    const caStored = await store.secret(CA_SECRET);
-    const leafStored = await store.secret(WEBHOOK_SECRET);
-    const bundles = await store.caBundles();
-    const ca: CaState = {
-      current: readCa(caStored.data, 'ca'),
-      next: readCa(caStored.data, 'next'),
-      old: readCert(caStored.data['old.crt']),
-      publishedAt: numberOf(caStored.data['next.published']),
-      switchedAt: numberOf(caStored.data['old.switched']),
-    };
-    const leaf = readLeaf(leafStored);
-    const trusted = bundles === undefined ? undefined : commonOf([...bundles.values()]);
-    if (ca.current !== undefined) metrics.notAfter.set({ certificate: 'webhook-ca' }, ca.current.to / 1000);
-    if (leaf !== undefined) metrics.notAfter.set({ certificate: 'webhook' }, leaf.to / 1000);
-    if (trusted !== undefined) metrics.bundle.set(trusted.length);
-    const { caOverlap: overlap, caGrace: grace, webhookSans: sans } = this.#options;
-    const step = nextStep({ ca, leaf, sans, trusted, overlap, grace, now: at });
-    if (step.kind === 'wait') return false;
+  /** One step of the webhook's chain. */
+  async step(): Promise<Step> {
+    const { log, metrics } = this.#options;
+    const seen = await this.#observe();
+    let { input } = seen;
+    let step = nextStep(input);
+    if (ISSUES.includes(step.kind) || this.#offset !== 0) {
+      await this.#readClock();
+      input = { ...input, now: this.#now() };
+      step = nextStep(input);
+    }
+    if (step.kind === 'wait' && step.on === 'confirmation' && input.canaryLeaf !== undefined) {
+      await this.#sendCanary(input.canaryLeaf, input.ca.current);
+      input = { ...input, canary: this.#canary, now: this.#now() };
+      step = nextStep(input);
+    }
+    this.#tell(step);
+    if (step.kind === 'wait') return step;
     log.info('certificate step', { step: step.kind, because: step.because });
-    const done = await this.#take(step, ca, caStored, leafStored);
-    metrics.rotations.inc({ kind: step.kind, result: done ? 'ok' : 'conflict' });
-    return true;
+    let result = 'error';
+    try {
+      result = (await this.#take(step, { ...seen, input })) ? 'ok' : 'conflict';
+    } catch (error) {
+      if (!(error instanceof NotPermitted)) throw error;
+      this.#denied = error.message;
+      metrics.lastError.set(this.#now() / 1000);
+      log.error('the webhook configuration cannot be written', { error });
+    } finally {
+      metrics.rotations.inc({ kind: step.kind, result });
+    }
+    return step;
   }
 
-  async #take(
-    step: Exclude<Step, { kind: 'wait' }>,
-    ca: CaState,
-    caStored: Stored,
-    leafStored: Stored,
-  ): Promise<boolean> {
-    const { store, now, certLife, caLife, webhookSans } = this.#options;
-    const at = now();
+  #now(): number {
+    return this.#options.now() + this.#offset;
+  }
+
+  async #observe(): Promise<Seen> {
+    const { store, probe, metrics, webhookSans: sans, canaryWindow: window, caGrace: grace } = this.#options;
+    const [caStored, leafStored, canaryStored, bundles, replicas] = await Promise.all([
+      store.secret(CA_SECRET),
+      store.secret(WEBHOOK_SECRET),
+      store.secret(CANARY_SECRET),
+      store.bundles(),
+      probe.replicas(),
+    ]);
     const { data } = caStored;
+    const previous = readBundle(data['previous.crt']).filter(({ isCa }) => isCa);
+    const ca: CaState = {
+      current: caOf(data, 'tls'),
+      previous,
+      previousSigns: previous[0] !== undefined && keyMatches({ cert: previous[0].pem, key: data['previous.key'] }),
+      confirmed: data['confirmed'],
+      retiredAt: numberOf(data['retired']),
+    };
+    const published = bundles.kind === 'present' ? bundles.entries : [];
+    const input: RenewalInput = {
+      ca,
+      leaf: leafOf(leafStored.data),
+      sans,
+      canaryLeaf: leafOf(canaryStored.data),
+      configuration: this.#configuration(bundles),
+      replicas,
+      known: published.flatMap(readBundle).filter(({ isCa }) => isCa),
+      canary: this.#canary,
+      window,
+      grace,
+      now: this.#now(),
+    };
+    if (ca.current !== undefined) metrics.ends('webhook-ca', ca.current.to);
+    if (input.leaf !== undefined) metrics.ends('webhook', input.leaf.to);
+    if (input.canaryLeaf !== undefined) metrics.ends('canary', input.canaryLeaf.to);
+    if (input.configuration.kind === 'present') metrics.bundle.set(input.configuration.trusted.length);
+    return { input, caStored, leafStored, canaryStored };
+  }
+
+  #configuration(bundles: Bundles): Configuration {
+    if (bundles.kind === 'absent') return bundles;
+    if (bundles.kind === 'forbidden') return { kind: 'unknown', because: bundles.because };
+    if (this.#denied !== undefined) return { kind: 'unknown', because: this.#denied };
+    const prints = (bundle: string): readonly string[] => readBundle(bundle).map(({ fingerprint }) => fingerprint);
+    const [first = [], ...rest] = bundles.entries.map(prints);
+    // An entry that differs makes it none: all are written anew.
+    const same = rest.every((set) => set.length === first.length && set.every((print) => first.includes(print)));
+    return {
+      kind: 'present',
+      trusted: same ? first : [],
+      canary: bundles.canary === undefined ? undefined : prints(bundles.canary),
+    };
+  }
+
+  async #readClock(): Promise<void> {
+    const { probe, now, log, metrics } = this.#options;
+    const server = await probe.serverTime();
+    const offset = server - now();
+    metrics.clockOffset.set(offset / 1000);
+    const far = Math.abs(offset) > CLOCK_TOLERANCE;
+    if (far && this.#offset === 0)
+      log.error("the clock here is not the API server's, which is the one that counts: set this machine's", {
+        seconds: Math.round(offset / 1000),
+      });
+    this.#offset = far ? offset : 0;
+  }
+
+  async #sendCanary(leaf: CertFacts, ca: CertFacts | undefined): Promise<void> {
+    const began = this.#now();
+    const problem = await this.#options.probe.canary(leaf);
+    this.#options.metrics.canary.set(problem === undefined ? 1 : 0);
+    const before = this.#canary;
+    const goesOn =
+      before?.ca === ca?.fingerprint && began - (before?.last ?? 0) < CANARY_GAP && (before?.since ?? began) <= began;
+    const since = problem === undefined ? ((goesOn ? before?.since : undefined) ?? began) : undefined;
+    this.#canary = { ca: ca?.fingerprint ?? '', since, problem, last: began };
+  }
+
+  async #rehearse(): Promise<void> {
+    const { store, probe, metrics, log } = this.#options;
+    if (this.#now() - this.#rehearsed < REHEARSAL_EVERY) return;
+    const leaf = leafOf((await store.secret(CANARY_SECRET)).data);
+    if (leaf === undefined) return;
+    const problem = await probe.canary(leaf);
+    // Right after an installation API servers and replicas may be a moment behind.
+    if (problem !== undefined && this.#rehearsed === Number.NEGATIVE_INFINITY)
+      this.#rehearsed = this.#now() - REHEARSAL_EVERY + 60_000;
+    else this.#rehearsed = this.#now();
+    metrics.canary.set(problem === undefined ? 1 : 0);
+    if (problem !== undefined) log.error('a change of CA could not be confirmed now', { because: problem });
+  }
+
+  /** Says what is awaited once, not at every check. */
+  #tell(step: Step): void {
+    const { metrics, log } = this.#options;
+    metrics.step.reset();
+    metrics.step.set({ step: step.kind === 'wait' ? `wait-${step.on}` : step.kind }, 1);
+    const told = step.kind === 'wait' ? `${step.on}: ${step.because}` : '';
+    if (step.kind === 'wait' && step.on !== 'nothing' && told !== this.#told)
+      log.info('certificates wait', { on: step.on, because: step.because });
+    this.#told = told;
+  }
+
+  async #take(step: Taken, seen: Seen): Promise<boolean> {
+    const { store, certLife, caLife, webhookSans: sans } = this.#options;
+    const { input, caStored, leafStored, canaryStored } = seen;
+    const { data } = caStored;
+    const at = input.now;
+    const serving = { name: sans[0] ?? 'gpu-gate-webhook', sans, usage: 'server', life: certLife } as const;
     switch (step.kind) {
       case 'make-ca': {
         const fresh = await issueCa('gpu-gate webhook CA', caLife, at);
-        // What may still be served was signed by the CA before: it stays trusted until the new leaf is out.
-        const before = ca.current ?? readCert(leafStored.data['ca.crt']);
-        const old = before === undefined ? {} : { 'old.crt': before.pem, 'old.switched': String(at) };
+        const [signer] = step.previous;
+        const key = [data['tls.key'], data['previous.key']].find(
+          (candidate) => signer !== undefined && keyMatches({ cert: signer.pem, key: candidate }),
+        );
         return store.writeSecret(
           CA_SECRET,
-          OPAQUE,
-          { ...extenderPart(data), 'ca.crt': fresh.cert, 'ca.key': fresh.key, ...old },
-          caStored,
-        );
-      }
-      case 'make-next-ca': {
-        const fresh = await issueCa('gpu-gate webhook CA', caLife, at);
-        return store.writeSecret(
-          CA_SECRET,
-          OPAQUE,
-          { ...data, 'next.crt': fresh.cert, 'next.key': fresh.key },
-          caStored,
-        );
-      }
-      case 'publish': {
-        const written = await store.writeCaBundle(step.bundle.map((cert) => cert.pem).join(''));
-        if (!written || ca.next === undefined || ca.publishedAt !== undefined) return written;
-        return store.writeSecret(CA_SECRET, OPAQUE, { ...data, 'next.published': String(at) }, caStored);
-      }
-      case 'issue-leaf': {
-        const signer = pairOf(data, step.by === 'next' ? 'next' : 'ca');
-        const leaf = await issueLeaf(
-          signer,
-          { name: webhookSans[0] ?? 'gpu-gate-webhook', sans: webhookSans, usage: 'server', life: certLife },
-          at,
-        );
-        const bundle = bundleOf(ca, at)
-          .map((cert) => cert.pem)
-          .join('');
-        return store.writeSecret(
-          WEBHOOK_SECRET,
-          TLS,
-          { 'tls.crt': leaf.cert, 'tls.key': leaf.key, 'ca.crt': bundle },
-          leafStored,
-        );
-      }
-      case 'promote-next':
-        return store.writeSecret(
-          CA_SECRET,
-          OPAQUE,
           {
-            ...extenderPart(data),
-            'ca.crt': data['next.crt'] ?? '',
-            'ca.key': data['next.key'] ?? '',
-            'old.crt': data['ca.crt'] ?? '',
-            'old.switched': String(at),
+            ...without(data, 'previous.crt', 'previous.key', 'confirmed', 'retired'),
+            'tls.crt': fresh.cert,
+            'tls.key': fresh.key,
+            ...(signer === undefined ? {} : { 'previous.crt': pemOf(step.previous) }),
+            ...(key === undefined ? {} : { 'previous.key': key }),
           },
           caStored,
         );
+      }
+      case 'adopt':
+        return store.writeSecret(
+          CA_SECRET,
+          { ...without(data, 'confirmed', 'retired'), 'previous.crt': pemOf(step.previous) },
+          caStored,
+        );
+      case 'publish': {
+        // What was confirmed was another configuration. Forgotten first: killed in between, the next leader publishes.
+        const forgotten =
+          data['confirmed'] === undefined || (await store.writeSecret(CA_SECRET, without(data, 'confirmed'), caStored));
+        return forgotten && store.writeBundles(pemOf(step.bundle), pemOf(step.bundle.slice(0, 1)));
+      }
+      case 'issue-canary': {
+        const leaf = await issueLeaf(pairOf(data, 'tls'), { ...serving, name: 'gpu-gate canary' }, at);
+        return store.writeSecret(
+          CANARY_SECRET,
+          { 'tls.crt': leaf.cert, 'tls.key': leaf.key, 'ca.crt': data['tls.crt'] ?? '' },
+          canaryStored,
+        );
+      }
+      case 'confirm':
+        return store.writeSecret(CA_SECRET, { ...data, confirmed: input.ca.current?.fingerprint ?? '' }, caStored);
+      case 'issue-leaf': {
+        const signer = pairOf(
+          { ...data, 'previous.crt': input.ca.previous[0]?.pem ?? '' },
+          step.by === 'current' ? 'tls' : 'previous',
+        );
+        const leaf = await issueLeaf(signer, serving, at);
+        return store.writeSecret(
+          WEBHOOK_SECRET,
+          { 'tls.crt': leaf.cert, 'tls.key': leaf.key, 'ca.crt': pemOf(bundleOf(input.ca, at)) },
+          leafStored,
+        );
+      }
+      case 'retire':
+        return store.writeSecret(CA_SECRET, { ...without(data, 'previous.key'), retired: String(at) }, caStored);
       case 'drop-old':
-        return store.writeSecret(CA_SECRET, OPAQUE, without(data, 'old.crt', 'old.switched'), caStored);
+        return store.writeSecret(CA_SECRET, without(data, 'previous.crt', 'previous.key', 'retired'), caStored);
     }
-  }
-
-  /** The extender's chain: its CA outlives schedulers that read it once, so only the leaf rotates. */
-  async #extender(): Promise<void> {
-    const { store, now, log, metrics, extenderCaLife, extenderSans, certLife } = this.#options;
-    const at = now();
-    let caStored = await store.secret(CA_SECRET);
-    let ca = readCa(caStored.data, 'extender-ca');
-    if (ca === undefined || at >= ca.to) {
-      log.info('certificate step', {
-        step: 'make-extender-ca',
-        because: ca === undefined ? 'there is no usable CA' : 'the CA has expired; restart the schedulers that use it',
-      });
-      const fresh = await issueCa('gpu-gate extender CA', extenderCaLife, at);
-      const done = await store.writeSecret(
-        CA_SECRET,
-        OPAQUE,
-        { ...caStored.data, 'extender-ca.crt': fresh.cert, 'extender-ca.key': fresh.key },
-        caStored,
-      );
-      metrics.rotations.inc({ kind: 'make-extender-ca', result: done ? 'ok' : 'conflict' });
-      if (!done) return;
-      caStored = await store.secret(CA_SECRET);
-      ca = readCa(caStored.data, 'extender-ca');
-      if (ca === undefined) return;
-    }
-    metrics.notAfter.set({ certificate: 'extender-ca' }, ca.to / 1000);
-    await store.writeConfigMap(EXTENDER_CA_CONFIG_MAP, { 'ca.crt': ca.pem });
-    const leafStored = await store.secret(EXTENDER_SECRET);
-    const leaf = readLeaf(leafStored);
-    if (leaf !== undefined) metrics.notAfter.set({ certificate: 'extender' }, leaf.to / 1000);
-    const good =
-      leaf !== undefined &&
-      at < renewalOf(leaf) &&
-      leaf.from <= at &&
-      leaf.signedBy(ca) &&
-      extenderSans.every((san) => leaf.sans.includes(san));
-    if (good) return;
-    const fresh = await issueLeaf(
-      pairOf(caStored.data, 'extender-ca'),
-      { name: extenderSans[0] ?? 'gpu-gate-extender', sans: extenderSans, usage: 'server', life: certLife },
-      at,
-    );
-    const done = await store.writeSecret(
-      EXTENDER_SECRET,
-      TLS,
-      { 'tls.crt': fresh.cert, 'tls.key': fresh.key, 'ca.crt': ca.pem },
-      leafStored,
-    );
-    metrics.rotations.inc({ kind: 'issue-extender-leaf', result: done ? 'ok' : 'conflict' });
   }
 }
 
-const extenderPart = (data: Readonly<Record<string, string>>): Record<string, string> =>
-  Object.fromEntries(Object.entries(data).filter(([key]) => key.startsWith('extender-ca.')));
-
 const numberOf = (text: string | undefined): number | undefined =>
   text === undefined || !Number.isFinite(Number(text)) ? undefined : Number(text);
-
-/** Fingerprints that every entry trusts; an entry without a bundle makes it none. */
-const commonOf = (bundles: readonly string[]): readonly string[] => {
-  const sets = bundles.map((bundle) => splitBundle(bundle).map((pem) => readCert(pem)?.fingerprint ?? ''));
-  const [first = [], ...rest] = sets;
-  const same = rest.every((set) => set.length === first.length && set.every((print) => first.includes(print)));
-  return same ? first : [];
-};

@@ -1,22 +1,36 @@
 // The objects that certificates live in: Secrets, the extender's CA ConfigMap, the webhook's caBundle. Every write is a
 // compare-and-swap by resourceVersion; what is the same already is not written.
-import { WEBHOOK_CONFIGURATION } from '../core/keys.ts';
-import { isAlreadyExists, isConflict, isNotFound, type Kube } from '../platform/kube.ts';
+import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { isAlreadyExists, isConflict, isForbidden, isNotFound, type Kube } from '../platform/kube.ts';
 
 export const CA_SECRET = 'gpu-gate-ca';
 export const WEBHOOK_SECRET = 'gpu-gate-webhook-tls';
+export const CANARY_SECRET = 'gpu-gate-canary-tls';
 export const EXTENDER_SECRET = 'gpu-gate-extender-tls';
+export const SCHEDULER_SECRET = 'gpu-gate-scheduler-client';
 export const EXTENDER_CA_CONFIG_MAP = 'gpu-gate-extender-ca';
 
 export interface Stored {
   readonly resourceVersion: string | undefined;
+  /** The type cannot change: a Secret that is there keeps it. */
+  readonly type: string | undefined;
   /** Decoded texts. */
   readonly data: Readonly<Record<string, string>>;
 }
 
+/** The PEM bundles of the webhook configuration. */
+export type Bundles =
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'forbidden'; readonly because: string }
+  /** Of every entry but the canary's; of the canary's, undefined: there is no such entry. */
+  | { readonly kind: 'present'; readonly entries: readonly string[]; readonly canary: string | undefined };
+
 interface RawSecret {
   metadata?: { resourceVersion?: string };
+  type?: string;
   data?: Record<string, string>;
+}
+interface RawConfiguration {
   webhooks?: { name: string; clientConfig: { caBundle?: string } }[];
 }
 
@@ -24,18 +38,21 @@ const WEBHOOKS = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigura
 
 export interface CertStore {
   secret(name: string): Promise<Stored>;
-  /** False: somebody else wrote meanwhile; look again. */
-  writeSecret(name: string, type: string, data: Readonly<Record<string, string>>, before: Stored): Promise<boolean>;
+  /** Writes a Secret of type kubernetes.io/tls. False: somebody else wrote meanwhile; look again. */
+  writeSecret(name: string, data: Readonly<Record<string, string>>, before: Stored): Promise<boolean>;
+  /** Empty: it is not there. */
+  configMap(name: string): Promise<Readonly<Record<string, string>>>;
   writeConfigMap(name: string, data: Readonly<Record<string, string>>): Promise<void>;
-  /** The caBundles of the webhook configuration by entry; undefined: it is not installed. */
-  caBundles(): Promise<ReadonlyMap<string, string> | undefined>;
-  writeCaBundle(bundle: string): Promise<boolean>;
+  bundles(): Promise<Bundles>;
+  /** False: somebody else wrote meanwhile. The canary's entry gets its own. */
+  writeBundles(bundle: string, canary: string): Promise<boolean>;
 }
 
 const decode = (data: Readonly<Record<string, string>> | undefined): Record<string, string> =>
   Object.fromEntries(
     Object.entries(data ?? {}).map(([key, value]) => [key, Buffer.from(value, 'base64').toString('utf8')]),
   );
+const encode = (text: string): string => Buffer.from(text).toString('base64');
 
 /** False for the outcomes that mean "look again". */
 const swapped = async (write: Promise<unknown>): Promise<boolean> => {
@@ -58,13 +75,13 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
     async secret(name) {
       try {
         const raw = await kube.request<RawSecret>('GET', `${secrets}/${name}`);
-        return { resourceVersion: raw.metadata?.resourceVersion, data: decode(raw.data) };
+        return { resourceVersion: raw.metadata?.resourceVersion, type: raw.type, data: decode(raw.data) };
       } catch (error) {
-        if (isNotFound(error)) return { resourceVersion: undefined, data: {} };
+        if (isNotFound(error)) return { resourceVersion: undefined, type: undefined, data: {} };
         throw error;
       }
     },
-    writeSecret(name, type, data, before) {
+    writeSecret(name, data, before) {
       guard();
       const body = {
         apiVersion: 'v1',
@@ -75,9 +92,10 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
           labels: { 'app.kubernetes.io/part-of': 'gpu-gate' },
           ...(before.resourceVersion === undefined ? {} : { resourceVersion: before.resourceVersion }),
         },
-        type,
+        type: before.type ?? 'kubernetes.io/tls',
         data: Object.fromEntries(
-          Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')]),
+          // The type wants both keys, be they empty.
+          Object.entries({ 'tls.crt': '', 'tls.key': '', ...data }).map(([key, value]) => [key, encode(value)]),
         ),
       };
       return swapped(
@@ -85,6 +103,14 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
           ? kube.request('POST', secrets, { body })
           : kube.request('PUT', `${secrets}/${name}`, { body }),
       );
+    },
+    async configMap(name) {
+      try {
+        return (await kube.request<{ data?: Record<string, string> }>('GET', `${configMaps}/${name}`)).data ?? {};
+      } catch (error) {
+        if (isNotFound(error)) return {};
+        throw error;
+      }
     },
     async writeConfigMap(name, data) {
       try {
@@ -105,29 +131,43 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
         );
       }
     },
-    async caBundles() {
+    async bundles() {
       try {
-        const raw = await kube.request<RawSecret>('GET', WEBHOOKS);
-        return new Map(
-          (raw.webhooks ?? []).map((entry) => [
-            entry.name,
-            Buffer.from(entry.clientConfig.caBundle ?? '', 'base64').toString('utf8'),
-          ]),
-        );
+        const raw = await kube.request<RawConfiguration>('GET', WEBHOOKS);
+        const found = (raw.webhooks ?? []).map((entry) => ({
+          name: entry.name,
+          bundle: Buffer.from(entry.clientConfig.caBundle ?? '', 'base64').toString('utf8'),
+        }));
+        return {
+          kind: 'present',
+          entries: found.filter(({ name }) => name !== CANARY_ENTRY).map(({ bundle }) => bundle),
+          canary: found.find(({ name }) => name === CANARY_ENTRY)?.bundle,
+        };
       } catch (error) {
-        if (isNotFound(error)) return undefined;
+        if (isNotFound(error)) return { kind: 'absent' };
+        if (isForbidden(error)) return { kind: 'forbidden', because: explain('read') };
         throw error;
       }
     },
-    async writeCaBundle(bundle) {
-      const raw = await kube.request<RawSecret>('GET', WEBHOOKS);
+    async writeBundles(bundle, canary) {
+      const raw = await kube.request<RawConfiguration>('GET', WEBHOOKS);
       guard();
-      const encoded = Buffer.from(bundle).toString('base64');
       const webhooks = (raw.webhooks ?? []).map((entry) => ({
         ...entry,
-        clientConfig: { ...entry.clientConfig, caBundle: encoded },
+        clientConfig: { ...entry.clientConfig, caBundle: encode(entry.name === CANARY_ENTRY ? canary : bundle) },
       }));
-      return swapped(kube.request('PUT', WEBHOOKS, { body: { ...raw, webhooks } }));
+      try {
+        return await swapped(kube.request('PUT', WEBHOOKS, { body: { ...raw, webhooks } }));
+      } catch (error) {
+        if (isForbidden(error)) throw new NotPermitted(explain('update'), { cause: error });
+        throw error;
+      }
     },
   };
 }
+
+/** Our ServiceAccount may not do what the chart's ClusterRole allows. */
+export class NotPermitted extends Error {}
+
+const explain = (verb: string): string =>
+  `this ServiceAccount may not ${verb} the MutatingWebhookConfiguration ${WEBHOOK_CONFIGURATION}: give it the ClusterRole gpu-gate-reconciler of the chart`;

@@ -74,5 +74,9 @@ export const POLICIES_PATH = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 /** The policy that pods without a `gpu-gate.dev/policy` annotation use. */
 export const DEFAULT_POLICY = 'default';
 
-/** Name of the MutatingWebhookConfiguration and of its entries. */
+/** Name of the MutatingWebhookConfiguration. */
 export const WEBHOOK_CONFIGURATION = 'gpu-gate';
+/** Its entry that shows whether an API server holds the newest CA. */
+export const CANARY_ENTRY = 'canary.gpu-gate.dev';
+/** Label of the dry-run ConfigMap that the canary's entry selects. */
+export const CANARY = 'gpu-gate.dev/canary';

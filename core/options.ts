@@ -25,6 +25,8 @@ const port = (value: string): Parsed<number> =>
   /^\d{1,5}$/.test(value) && Number(value) <= 65_535
     ? { value: Number(value) }
     : { problem: `${JSON.stringify(value)} is no port: write a number from 0 to 65535` };
+const count = (value: string): Parsed<number> =>
+  /^\d{1,9}$/.test(value) ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is no whole number` };
 const duration =
   (least: number) =>
   (value: string): Parsed<number> => {
@@ -79,8 +81,15 @@ export const OPTIONS = {
   ),
   bindAddress: option('bind-address', '', text, 'address to listen on; empty: all'),
   webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
+  canaryPort: option('canary-port', '8445', port, 'port of /canary, by which API servers show that they know a new CA'),
   extenderPort: option('extender-port', '8444', port, 'port of /filter, /prioritize, /preempt'),
   metricsPort: option('metrics-port', '9090', port, 'port of /metrics, /healthz, /readyz'),
+  callsPerConnection: option(
+    'calls-per-connection',
+    '10000',
+    count,
+    'a connection to webhook or canary ends after so many calls, so that replicas that came later get their share; 0: never',
+  ),
   leaseName: option('lease-name', 'gpu-gate-reconciler', name, 'Lease of the leader election'),
   leaseDuration: option('lease-duration', '15s', duration(500), 'how long a leader that went silent is still believed'),
   notReadyGrace: option(
@@ -99,20 +108,44 @@ export const OPTIONS = {
     duration(20_000),
     "life of the extender's CA, which schedulers read once",
   ),
-  caOverlap: option(
-    'ca-overlap',
-    '2m',
+  canaryWindow: option(
+    'canary-window',
+    '1m',
     duration(0),
-    'how long a new CA has been trusted before a certificate of it is served',
+    'for how long the canary must come back through every API server before a certificate of a new CA is served; one address may hide several servers',
   ),
   caGrace: option(
     'ca-grace',
     '10m',
     duration(0),
-    'how long an old CA stays in the bundle after the last certificate of it was replaced',
+    'how long an old CA stays trusted after no replica serves a certificate of it any more',
   ),
   certCheck: option('cert-check', '5s', duration(100), 'how often certificates are checked against the wall clock'),
   certSource: option('cert-source', 'self', oneOf('self', 'cert-manager'), 'who makes the certificates'),
+  apiServers: option(
+    'api-servers',
+    '',
+    list,
+    'host:port of every API server, for the canary; empty: the EndpointSlice default/kubernetes',
+  ),
+  apiServerName: option(
+    'api-server-name',
+    'kubernetes.default.svc',
+    text,
+    "name in API servers' certificates, whatever address they are reached at",
+  ),
+  webhookReplicas: option(
+    'webhook-replicas',
+    '',
+    list,
+    'host:port of every replica of the webhook; empty: the EndpointSlices of its Service',
+  ),
+  extenderClients: option(
+    'extender-clients',
+    '',
+    list,
+    'common names of client certificates that the extender serves; empty: callers need none',
+  ),
   certExtraSans: option('cert-extra-sans', '', list, 'further names or addresses in the serving certificates'),
   logLevel: option('log-level', 'info', oneOf('debug', 'info', 'error'), 'least level that is logged'),
 } as const;

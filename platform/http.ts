@@ -11,6 +11,8 @@ export const KEEP_ALIVE_MS = 120_000;
 export interface TlsMaterial {
   readonly key: string;
   readonly cert: string;
+  /** CAs of the clients that are asked for a certificate, in place of those given at the start. */
+  readonly ca?: string;
 }
 
 export interface ServerOptions {
@@ -23,8 +25,11 @@ export interface ServerOptions {
   /** Present: HTTPS; until `setTls` was called, handshakes fail. */
   readonly tls?: {
     readonly material?: TlsMaterial;
-    readonly client?: { readonly ca: string; readonly names: readonly string[] };
+    /** Callers must show a certificate with one of these common names; until there is a CA nobody does. */
+    readonly client?: { readonly ca?: string; readonly names: readonly string[] };
   };
+  /** A connection is given up after so many calls, by a header that the caller heeds; 0: never. */
+  readonly callsPerConnection?: number;
   /** Default 10 s. */
   readonly headersTimeoutMs?: number;
 }
@@ -63,13 +68,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
             ...options.tls.material,
             ...(options.tls.client === undefined
               ? {}
-              : { requestCert: true, rejectUnauthorized: true, ca: options.tls.client.ca }),
+              : { requestCert: true, rejectUnauthorized: true, ca: options.tls.client.ca ?? [] }),
           },
           handler,
         );
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.headersTimeout = options.headersTimeoutMs ?? 10_000;
   server.requestTimeout = 30_000;
+  server.maxRequestsPerSocket = options.callsPerConnection ?? 0;
   server.on('clientError', (_, socket) => {
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
   });
@@ -89,10 +95,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   return {
     port: (server.address() as AddressInfo).port,
     setTls(material) {
+      const { key, cert } = material;
+      const ca = options.tls?.client === undefined ? undefined : (material.ca ?? options.tls.client.ca ?? []);
       (server as HttpsServer).setSecureContext({
-        ...material,
+        key,
+        cert,
         minVersion: 'TLSv1.2',
-        ...(options.tls?.client === undefined ? {} : { ca: options.tls.client.ca }),
+        ...(ca === undefined ? {} : { ca }),
       });
     },
     close(graceMs) {

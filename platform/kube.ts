@@ -29,6 +29,7 @@ const hasStatus = (error: unknown, status: number, reason?: string): boolean =>
 export const isNotFound = (error: unknown): boolean => hasStatus(error, 404);
 export const isConflict = (error: unknown): boolean => hasStatus(error, 409) && !isAlreadyExists(error);
 export const isAlreadyExists = (error: unknown): boolean => hasStatus(error, 409, 'AlreadyExists');
+export const isForbidden = (error: unknown): boolean => hasStatus(error, 403);
 export const isGone = (error: unknown): boolean => hasStatus(error, 410);
 
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
@@ -60,6 +61,8 @@ export interface KubeOptions {
   /** Replaces the server's address of the kubeconfig, keeping name checks and credentials: one of several API servers. */
   readonly server?: string;
   readonly serverName?: string;
+  /** A connection for each call, closed after it: behind one address there may be several servers. */
+  readonly freshConnections?: boolean;
 }
 
 /** For how long credentials are used before the library is asked again: ServiceAccount tokens rotate on disk. */
@@ -123,7 +126,7 @@ export function openKube(options: KubeOptions): Kube {
   ): Promise<IncomingMessage> => {
     const auth = await authenticate();
     agent ??= new Agent({
-      keepAlive: true,
+      keepAlive: options.freshConnections !== true,
       maxSockets: 64,
       keepAliveMsecs: 30_000,
       ...(auth.ca === undefined ? {} : { ca: auth.ca }),

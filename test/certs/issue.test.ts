@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { issueCa, issueLeaf, keyMatches, readCert, splitBundle } from '../../certs/issue.ts';
+import { issueCa, issueLeaf, keyMatches, readBundle, readCert } from '../../certs/issue.ts';
 
 const DAY = 86_400_000;
 const NOW = Date.parse('2026-11-24T10:00:00Z');
@@ -34,6 +34,6 @@ describe('certificates', () => {
   it('that cannot be read are none', () => {
     expect(readCert('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----')).toBeUndefined();
     expect(readCert('')).toBeUndefined();
-    expect(splitBundle('junk')).toEqual([]);
+    expect(readBundle('junk')).toEqual([]);
   });
 });

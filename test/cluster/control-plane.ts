@@ -46,6 +46,9 @@ export interface ControlPlane {
   serviceAccountKubeconfig(namespace: string, name: string): Promise<string>;
   /** One more kube-scheduler with that configuration, as that ServiceAccount's kubeconfig. */
   startScheduler(name: string, configuration: object): Promise<Running>;
+  /** One more API server at another address, on the same etcd: straight, or through a port of loopback. */
+  addApiServer(address: string, etcdPort?: number): Promise<Kube>;
+  readonly etcdPort: number;
   /** Throws etcd's history away, as the API server does every five minutes. */
   compactEtcd(): Promise<void>;
   stopApiServer(): Promise<void>;
@@ -195,16 +198,16 @@ async function bringUp(
   const certDir = join(dir, 'certs');
   mkdirSync(certDir);
   let apiServer: Running | undefined;
-  const launchApiServer = (): Running =>
-    lifetime.start('kube-apiserver', binaries('kube-apiserver'), [
+  const launchApiServer = (name = 'kube-apiserver', at = options.address, via = etcdPort): Running =>
+    lifetime.start(name, binaries('kube-apiserver'), [
       '--etcd-servers',
-      `http://127.0.0.1:${etcdPort}`,
+      `http://127.0.0.1:${via}`,
       '--secure-port',
       String(port),
       '--bind-address',
-      address,
+      at ?? '127.0.0.1',
       // Loopback is no address to advertise: there the API server picks the machine's own.
-      ...(options.address === undefined ? [] : ['--advertise-address', address]),
+      ...(at === undefined ? [] : ['--advertise-address', at]),
       '--cert-dir',
       certDir,
       '--service-account-issuer',
@@ -226,7 +229,7 @@ async function bringUp(
       '--audit-policy-file',
       auditPolicy,
       '--audit-log-path',
-      auditLog,
+      name === 'kube-apiserver' ? auditLog : join(dir, `${name}-audit.log`),
       '--audit-log-maxsize',
       '2000',
       ...(options.apiServerArgs ?? []),
@@ -329,6 +332,26 @@ async function bringUp(
       return file(`${namespace}-${name}.kubeconfig`, kubeconfigText(server, ca, status.token));
     },
     startScheduler: async (name, configuration) => startScheduler(name, configuration, await freePort()),
+    etcdPort,
+    async addApiServer(at, via = etcdPort) {
+      // The certificate is the first one's: whoever calls goes by the name in it.
+      const more = launchApiServer(`kube-apiserver-${at}`, at, via);
+      const kube = openKube({
+        kubeconfig,
+        server: `https://${at}:${port}`,
+        serverName: 'kubernetes.default.svc',
+        userAgent: 'gpu-gate-test',
+      });
+      await untilReady(
+        more,
+        async () => {
+          await kube.request('GET', '/api/v1/namespaces/kube-system', { timeoutMs: 10_000 });
+          return (await runCommand('curl', ['-skf', '-m', '10', `https://${at}:${port}/readyz`], {})).code === 0;
+        },
+        within,
+      );
+      return kube;
+    },
     async compactEtcd() {
       const etcdCall = async (path: string, body: object): Promise<{ header: { revision: string } }> =>
         (

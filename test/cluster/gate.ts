@@ -10,6 +10,7 @@ const ROOT = join(import.meta.dirname, '..', '..');
 
 export interface Gate {
   readonly webhookPort: number;
+  readonly canaryPort: number;
   readonly extenderPort: number;
   readonly metricsUrls: { readonly requestPath: string; readonly reconciler: string };
   /** Metrics of both processes as one text. */
@@ -63,32 +64,37 @@ export async function until<T>(
   throw new Error(`waited ${Math.round(timeoutMs / 1000)} s for ${what}`, { cause: last });
 }
 
+/** The chart by real helm into namespace gpu-gate. */
+export async function installChart(
+  cp: ControlPlane,
+  verb: 'install' | 'upgrade',
+  values: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const file = join(cp.dir, 'values.json');
+  writeFileSync(file, JSON.stringify(values));
+  const place = ['--namespace', 'gpu-gate', '--create-namespace', '--values', file];
+  const result = await cp.helm([verb, 'gpu-gate', join(ROOT, 'deploy', 'chart'), ...place]);
+  if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
+}
+
 /** Installs and starts everything; resolves when every process is ready. */
 export async function startGate(cp: ControlPlane, options: GateOptions = {}): Promise<Gate> {
-  const [webhookPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
+  const [webhookPort, canaryPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
+    freePort(),
     freePort(),
     freePort(),
     freePort(),
     freePort(),
   ]);
-  const base = { deployments: { create: false }, webhook: { url: `https://127.0.0.1:${webhookPort}/mutate` } };
-  const helm = async (verb: 'install' | 'upgrade', values: Record<string, unknown>): Promise<void> => {
-    const file = join(cp.dir, 'values.json');
-    writeFileSync(file, JSON.stringify(values));
-    const result = await cp.helm([
-      verb,
-      'gpu-gate',
-      join(ROOT, 'deploy', 'chart'),
-      '--namespace',
-      'gpu-gate',
-      '--create-namespace',
-      '--values',
-      file,
-    ]);
-    if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
+  const base = {
+    deployments: { create: false },
+    webhook: {
+      url: `https://127.0.0.1:${webhookPort}/mutate`,
+      canaryUrl: `https://127.0.0.1:${canaryPort}/canary`,
+    },
   };
   let values = merged(base, (options.values ?? {}) as Record<string, unknown>);
-  await helm('install', values);
+  await installChart(cp, 'install', values);
 
   const common = [
     '--namespace',
@@ -131,12 +137,20 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     requestPath = await launch('gpu-gate', 'webhook,extender', requestMetrics, [
       '--webhook-port',
       String(webhookPort),
+      '--canary-port',
+      String(canaryPort),
       '--extender-port',
       String(extenderPort),
     ]);
   };
   const startReconciler = async (): Promise<void> => {
-    reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, []);
+    reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
+      // No Service here, and a control plane on loopback advertises an address that it does not listen on.
+      '--webhook-replicas',
+      `127.0.0.1:${webhookPort}`,
+      '--api-servers',
+      new URL(cp.server).host,
+    ]);
   };
   await until('the ServiceAccounts of the chart', () =>
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
@@ -150,6 +164,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   };
   return {
     webhookPort,
+    canaryPort,
     extenderPort,
     metricsUrls,
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
@@ -159,13 +174,16 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     startRequestPath,
     async upgrade(more) {
       values = merged(values, more as Record<string, unknown>);
-      await helm('upgrade', values);
+      await installChart(cp, 'upgrade', values);
     },
   };
 }
 
 interface SchedulerConfig {
-  extenders: { urlPrefix: string; tlsConfig: { caFile?: string; serverName: string } }[];
+  extenders: {
+    urlPrefix: string;
+    tlsConfig: { caFile?: string; serverName: string; certFile?: string; keyFile?: string };
+  }[];
   [key: string]: unknown;
 }
 
@@ -192,10 +210,25 @@ async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Pro
   const kubeconfig = await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-scheduler');
   for (const extender of configuration.extenders) {
     extender.urlPrefix = `https://127.0.0.1:${extenderPort}`;
-    extender.tlsConfig = { caFile, serverName: extender.tlsConfig.serverName };
+    const { serverName, certFile } = extender.tlsConfig;
+    extender.tlsConfig = { caFile, serverName, ...(certFile === undefined ? {} : await clientFiles(cp)) };
   }
   await cp.startScheduler('gpu-gate-scheduler', {
     ...configuration,
     clientConnection: { kubeconfig, qps: 1000, burst: 2000 },
   });
+}
+
+/** The scheduler's client certificate as files, as the kubelet would mount the Secret. */
+async function clientFiles(cp: ControlPlane): Promise<{ certFile: string; keyFile: string }> {
+  const { data } = await until('the client certificate of the scheduler', () =>
+    cp.admin.request<{ data: Record<string, string> }>(
+      'GET',
+      '/api/v1/namespaces/gpu-gate/secrets/gpu-gate-scheduler-client',
+    ),
+  );
+  const files = { certFile: join(cp.dir, 'scheduler-client.crt'), keyFile: join(cp.dir, 'scheduler-client.key') };
+  writeFileSync(files.certFile, Buffer.from(data['tls.crt'] ?? '', 'base64'));
+  writeFileSync(files.keyFile, Buffer.from(data['tls.key'] ?? '', 'base64'), { mode: 0o600 });
+  return files;
 }

@@ -5,11 +5,14 @@ export interface TcpProxy {
   readonly port: number;
   /** Cuts every connection that is open now. */
   cut(): void;
+  /** From now on what the target sends arrives so much later, ms. */
+  delay(ms: number): void;
   close(): Promise<void>;
 }
 
 export async function tcpProxy(target: number): Promise<TcpProxy> {
   const open = new Set<Socket>();
+  let lag = 0;
   const server = createServer((inbound) => {
     const outbound = connect(target, '127.0.0.1');
     for (const [a, b] of [
@@ -22,8 +25,14 @@ export async function tcpProxy(target: number): Promise<TcpProxy> {
         b.destroy();
       });
       a.on('error', () => b.destroy());
-      a.pipe(b);
     }
+    inbound.pipe(outbound);
+    outbound.on('data', (chunk: Buffer) => {
+      const write = (): void => void inbound.write(chunk);
+      // Timers of one length fire in order.
+      if (lag === 0) write();
+      else setTimeout(write, lag);
+    });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const cut = (): void => {
@@ -32,6 +41,7 @@ export async function tcpProxy(target: number): Promise<TcpProxy> {
   return {
     port: (server.address() as AddressInfo).port,
     cut,
+    delay: (ms) => void (lag = ms),
     close: () =>
       new Promise((resolve) => {
         cut();

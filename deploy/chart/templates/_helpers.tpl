@@ -27,3 +27,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- $spec := .Values.policy.spec | default dict -}}
 {{- toJson (index $spec "resources" | default (list "nvidia.com/gpu" "nvidia.com/gpu.shared")) -}}
 {{- end }}
+{{- /* Not empty: cert-manager makes the certificates. */ -}}
+{{- define "gpu-gate.certManager" -}}
+{{- if eq .Values.certs.source "cert-manager" }}true
+{{- else if ne .Values.certs.source "self" }}{{ fail (printf "certs.source %q: write self or cert-manager" .Values.certs.source) }}
+{{- end }}
+{{- end }}
