@@ -18,7 +18,7 @@ export interface ExtenderChainOptions {
 }
 
 /** Common name of the client certificate of the chart's scheduler. */
-export const SCHEDULER_CLIENT = 'gpu-gate-scheduler';
+const SCHEDULER_CLIENT = 'gpu-gate-scheduler';
 
 /** Takes every step that is due at `now`, ms since the epoch: CA, ConfigMap, serving and client certificate. */
 export async function keepExtenderChain(options: ExtenderChainOptions, now: number): Promise<void> {
