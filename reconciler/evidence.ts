@@ -6,6 +6,7 @@ import { isGpuResource } from '../core/gpu-request.ts';
 import { COMPONENT, GPU_OPERATOR_DEPLOY_PREFIX, NFD_PCI_LABELS, NFD_PREFIX, REVISION } from '../core/keys.ts';
 import type { ComponentEvidence } from '../core/node-proof.ts';
 import { POD_COMPONENT, type Component } from '../core/stages.ts';
+import { PREREQUISITES } from './operands/driver.ts';
 import type { ContainerStatus, NodeObject, PodObject } from './model.ts';
 
 /** What one stage shows. */
@@ -73,8 +74,19 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
       `image ${status.image ?? '?'} of ${pod.name} cannot be pulled (${oneLine(stuck?.message) || reason}): check name, tag and pull secret in the GPUPolicy`,
     );
   }
+  const last = status.state?.terminated ?? status.lastState?.terminated;
+  if (
+    status.name === PREREQUISITES &&
+    last !== undefined &&
+    last.exitCode !== 0 &&
+    status.state?.running === undefined
+  ) {
+    return failed(
+      'KernelModuleMissing',
+      `a kernel module that the driver needs cannot be loaded (${oneLine(last.message) || `exit code ${last.exitCode ?? '?'}`}): install it on the host, on Ubuntu from linux-modules-extra of the running kernel`,
+    );
+  }
   if (reason === 'CrashLoopBackOff') {
-    const last = status.lastState?.terminated;
     return failed(
       'CrashLoop',
       `container ${status.name} of ${pod.name} ends again and again (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${oneLine(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`,

@@ -8,7 +8,17 @@ import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullS
 export const DRIVER_VERSION = '595.91.07';
 const DEFAULT_OS = 'ubuntu24.04';
 
-/** The kernel modules that the driver needs first are loaded here, from the host's own tree; a missing one is said in the log. */
+/** Init container that loads what the driver's modules need first, from the host's own tree; a missing one ends it, by name. */
+export const PREREQUISITES = 'prerequisites';
+const LOAD = [
+  'for module in i2c_core ipmi_msghandler; do',
+  '  said=$(chroot /host modprobe "$module" 2>&1) && continue',
+  '  [ -d "/sys/module/$module" ] && continue',
+  '  echo "$module: $said"; exit 1',
+  'done',
+].join('\n');
+
+/** Module loaded, its daemons up, the driver answers: then the contract file that NVIDIA's other parts wait for. */
 const STARTUP = [
   'set -e',
   'test -f /sys/module/nvidia/refcnt',
@@ -35,6 +45,14 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
     hostPID: true,
     ...pullSecrets(spec),
     initContainers: [
+      {
+        name: PREREQUISITES,
+        image,
+        ...pullPolicy(spec),
+        command: ['sh', '-c', LOAD],
+        securityContext: { privileged: true },
+        volumeMounts: [{ name: 'host-root', mountPath: '/host', readOnly: true, mountPropagation: 'HostToContainer' }],
+      },
       {
         name: 'k8s-driver-manager',
         image: imageOf(spec.manager, 'nvcr.io/nvidia/cloud-native/k8s-driver-manager', 'v0.12.0'),

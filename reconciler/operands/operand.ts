@@ -51,10 +51,20 @@ const digestOf = (value: unknown): string =>
     .digest('hex')
     .slice(0, 10);
 
+/** A container that ends badly leaves the end of its log in the pod's status: there the reason is read, with no permission on logs. */
+const withLastWords = (containers: unknown): readonly object[] =>
+  (containers as readonly object[]).map((container) => ({
+    ...container,
+    terminationMessagePolicy: 'FallbackToLogsOnError',
+  }));
+
 /** The DaemonSet of a component as the policy wants it now. */
 export function renderOperand(component: Component, policy: GpuPolicy, context: OperandContext): Rendered {
+  const parts = RENDER[component](policy);
   const podSpec = {
-    ...RENDER[component](policy),
+    ...parts,
+    ...(parts['initContainers'] === undefined ? {} : { initContainers: withLastWords(parts['initContainers']) }),
+    containers: withLastWords(parts['containers']),
     tolerations: [{ operator: 'Exists' }],
     priorityClassName: 'system-node-critical',
     automountServiceAccountToken: component === 'driver',

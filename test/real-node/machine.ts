@@ -8,6 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** The folder of the machine, named to what runs in it. */
 export const MACHINE = 'GPU_GATE_MACHINE';
+/** On the node: names the kernel module that cannot be loaded there. */
+export const MISSING_MODULE = '/etc/gpu-gate-missing-module';
 const CGROUPS = '/sys/fs/cgroup';
 const CGROUP2_MAGIC = 0x63_67_72_70;
 
@@ -127,6 +129,14 @@ const must = (command: string, ...args: string[]): void => {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr.trim()}`);
 };
 
+/** A modprobe that finds every module, but for the one named in a file. */
+const MODPROBE = `#!/bin/sh
+missing=$(cat ${MISSING_MODULE} 2>/dev/null)
+[ "$1" != "$missing" ] && exit 0
+echo "modprobe: FATAL: Module $1 not found in directory /lib/modules/$(uname -r)" >&2
+exit 1
+`;
+
 /** Inside, before anything else: private mounts over the paths that a node writes to, cgroups of its own, an address on `lo`. */
 export function furnish(dir: string, address: string): void {
   must('mount', '--make-rprivate', '/');
@@ -155,6 +165,9 @@ export function furnish(dir: string, address: string): void {
     must('mount', '--bind', source, path);
   }
   freshRun();
+  // This machine's kernel has no modules to load; what fails to load can be said by the test.
+  mkdirSync('/usr/local/sbin', { recursive: true });
+  writeFileSync('/usr/local/sbin/modprobe', MODPROBE, { mode: 0o755 });
   ownCgroups();
   must('ip', 'link', 'set', 'lo', 'up');
   must('ip', 'addr', 'add', `${address}/32`, 'dev', 'lo');

@@ -1,9 +1,9 @@
 // The whole chain on a real kubelet and containerd, in the order in which a node lives: it fails at each stage in turn, is mended,
 // proven, used, disturbed, rebooted, and opted out. gpu-gate runs in the cluster, from its own chart and image.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { STACK_IMAGES } from './images.ts';
-import { MACHINE } from './machine.ts';
+import { MACHINE, MISSING_MODULE } from './machine.ts';
 import { gpuDeployment, hostTraces, observe, type Pod } from './observe.ts';
 import { NODE, policySpec, startRealCluster, type RealCluster } from './world.ts';
 
@@ -60,6 +60,18 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed=true');
     expect(await failure('ToolkitFailedRuntimeHandlerMissing')).toContain('has no handler nvidia');
     expect(await see.operand('driver')).toEqual([]);
+  });
+
+  it('a kernel module that the driver needs is missing: the walk stops at driver, and names it', async () => {
+    writeFileSync(MISSING_MODULE, 'ipmi_msghandler');
+    await cluster.setPolicy(policySpec({ driver: 'crash' }));
+    expect(await failure('DriverFailedKernelModuleMissing')).toContain('Module ipmi_msghandler not found');
+    rmSync(MISSING_MODULE);
+  });
+
+  it('a driver that crashes: the walk stops at driver, with its last words', async () => {
+    expect(await failure('DriverFailedCrashLoop')).toMatch(/exit code 1: modprobe: FATAL: Module nvidia not found/);
+    expect(await see.operand('driver-validation')).toEqual([]);
   });
 
   it('no driver root: the walk stops at driver-validation, with CUDA’s own words', async () => {

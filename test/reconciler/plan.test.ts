@@ -318,6 +318,42 @@ describe('the walk', () => {
 });
 
 describe('a failure', () => {
+  it('toolkit Ready, but the runtime has no handler: stops there, and the reason is the handler, not the time', () => {
+    const world = new World();
+    const has = (...runtimeHandlers: string[]): void => {
+      world.node = { ...world.node, status: { ...world.node.status, runtimeHandlers } };
+    };
+    has('', 'runc');
+    world.settle(8);
+    expect([world.state, world.condition?.message]).toEqual(['toolkit', expect.stringContaining('it has runc')]);
+    world.now += 301_000;
+    world.step();
+    expect(world.condition?.reason).toBe('ToolkitFailedRuntimeHandlerMissing');
+    expect(world.node.metadata.labels?.[`${DEPLOY_PREFIX}driver`]).toBeUndefined();
+    has('', 'runc', 'nvidia');
+    world.now += 60_000;
+    world.validated();
+  });
+  it('a kernel module missing: named, with what to install', () => {
+    const world = new World();
+    const message = 'ipmi_msghandler: modprobe: FATAL: Module ipmi_msghandler not found';
+    world.broken['driver'] = {
+      initContainers: [
+        {
+          name: 'prerequisites',
+          ready: false,
+          restartCount: 1,
+          state: { waiting: { reason: 'CrashLoopBackOff' } },
+          lastState: { terminated: { exitCode: 1, message } },
+        },
+      ],
+    };
+    world.settle(8);
+    expect(world.condition).toMatchObject({
+      reason: 'DriverFailedKernelModuleMissing',
+      message: expect.stringMatching(/Module ipmi_msghandler not found.*linux-modules-extra/),
+    });
+  });
   it('stops the walk there, is told once, and nothing later runs', () => {
     const world = new World();
     world.broken['driver'] = crash;
