@@ -217,6 +217,7 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
       operandNamespace: options.operandNamespace,
       excludedNamespaces: new Set([options.namespace, options.operandNamespace, ...options.excludedNamespaces]),
       notReadyGrace: options.notReadyGrace,
+      wakeAfter: options.wakeAfter,
       now,
     });
     shared.watchAges.push(() => loop.watchAges());

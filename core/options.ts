@@ -60,6 +60,14 @@ const list = (value: string): Parsed<readonly string[]> => ({
     .map((part) => part.trim())
     .filter((part) => part !== ''),
 });
+const durations = (value: string): Parsed<readonly number[]> => {
+  const parsed = value
+    .split(',')
+    .filter((part) => part.trim() !== '')
+    .map((part) => duration(0)(part.trim()));
+  const bad = parsed.find(({ problem }) => problem !== undefined);
+  return bad?.problem === undefined ? { value: parsed.map((one) => one.value ?? 0) } : { problem: bad.problem };
+};
 const option = <T>(flag: string, otherwise: string, parse: (value: string) => Parsed<T>, help: string): Option<T> => ({
   flag,
   otherwise,
@@ -97,6 +105,12 @@ export const OPTIONS = {
     '60s',
     duration(0),
     'how long a node may be not Ready before its proof is withdrawn',
+  ),
+  wakeAfter: option(
+    'wake-after',
+    '1s,3s,10s',
+    durations,
+    'how long after a node opened the scheduler is told once more, while a pod that could be placed there still waits; empty: never',
   ),
   watchLimit: option('watch-limit', '150s', duration(1000), 'a watch silent for longer makes this replica not ready'),
   drain: option('drain', '10s', duration(0), 'how long a stop goes on serving after readiness failed'),

@@ -37,6 +37,8 @@ export interface Reflector<T> {
   whenSynced(): Promise<void>;
   /** When the server was last heard, ms since the epoch; 0 before the first list. */
   lastContact(): number;
+  /** Reads the collection anew: `trim` keeps others from now on. */
+  relist(): void;
   /** Key: `name`, or `namespace/name`. */
   get(key: string): T | undefined;
   values(): Iterable<T>;
@@ -57,6 +59,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   let version = '';
   let contact = 0;
   let synced = false;
+  let again = false;
+  let cut = new AbortController();
   let release: () => void = () => undefined;
   const whenSynced = new Promise<void>((resolve) => (release = resolve));
 
@@ -105,7 +109,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
 
   const watch = async (stop: AbortSignal): Promise<void> => {
     const idle = new AbortController();
-    const signal = AbortSignal.any([stop, idle.signal]);
+    cut = new AbortController();
+    const signal = AbortSignal.any([stop, idle.signal, cut.signal]);
     const limit = options.inactivityMs ?? 90_000;
     const timer = setTimeout(() => idle.abort(), limit);
     try {
@@ -134,8 +139,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         set(keyOf(event.object), event.type === 'DELETED' ? undefined : trim(event.object));
       }
     } catch (error) {
-      // Our own idle timer is no error: the next watch goes on from the same version.
-      if (!idle.signal.aborted || stop.aborted) throw error;
+      // Our own idle timer is no error: the next watch goes on from the same version. Nor is a relist.
+      if ((!idle.signal.aborted && !cut.signal.aborted) || stop.aborted) throw error;
     } finally {
       clearTimeout(timer);
     }
@@ -146,10 +151,13 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     let listed = false;
     while (!signal.aborted) {
       try {
-        if (!listed) {
+        if (!listed || again) {
+          again = false;
           await list(signal);
           listed = true;
         }
+        // Asked for while the list was on its way: what it kept may be the old choice.
+        if (again) continue;
         const began = now();
         await watch(signal);
         failures = 0;
@@ -192,6 +200,10 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       return synced;
     },
     whenSynced: () => whenSynced,
+    relist() {
+      again = true;
+      cut.abort();
+    },
     lastContact: () => contact,
     get: (key) => store.get(key),
     values: () => store.values(),

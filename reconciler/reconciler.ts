@@ -54,8 +54,8 @@ export interface ReconcilerDeps {
   /** ms */
   readonly notReadyGrace: number;
   readonly now: () => number;
-  /** Test hook: whether a node that opened is rewritten for pods that still wait. */
-  readonly wakes?: boolean;
+  /** How long after a node opened the scheduler is told once more, ms. */
+  readonly wakeAfter: readonly number[];
 }
 
 export interface Reconciler {
@@ -73,8 +73,6 @@ interface DaemonSetView {
   readonly ours: boolean;
 }
 
-/** The scheduler may ask an extender whose watch has not brought the change that woke it: so it is woken again. */
-const WAKE_AFTER_MS = [1000, 3000, 10_000];
 const BREAKER_WINDOW_MS = 600_000;
 const BREAKER_LEAST = 3;
 
@@ -178,8 +176,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (before !== undefined && after !== undefined && !isOurs(before) && !isOurs(after) && policyCount() === 0) return;
     add(`node:${name}`);
     for (const pod of podsByNode.get(name)?.values() ?? []) if (pod.gated) add(`pod:${keyOf(pod)}`);
-    if (after !== undefined && open(after).yes && (before === undefined || !open(before).yes) && deps.wakes !== false) {
-      for (const ms of WAKE_AFTER_MS) addAfter(`wake-${ms}:${name}`, ms);
+    if (after !== undefined && open(after).yes && (before === undefined || !open(before).yes)) {
+      for (const ms of deps.wakeAfter) addAfter(`wake-${ms}:${name}`, ms);
     }
     addAfter('operands', 50);
     addAfter('waiting', unbound.size > 100 ? 10_000 : 500);
@@ -213,7 +211,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (isUnschedulable(after)) addAfter('waiting', unbound.size > 100 ? 10_000 : 500);
   }
 
+  let selectors = '[]';
   function policiesChanged(): void {
+    const wanted = JSON.stringify(
+      [...policies.values()].flatMap((policy) => COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null)),
+    );
+    // Pods that were none of our business may be evidence now.
+    if (wanted !== selectors && pods.synced) pods.relist();
+    selectors = wanted;
     add('policies');
     add('operands');
     for (const node of nodes.values()) if (isOurs(node)) add(`node:${node.metadata.name}`);

@@ -1,6 +1,6 @@
 // gpu-gate on a test cluster: its own chart by `helm install`, its processes beside the control plane under the chart's own
 // ServiceAccounts, and the chart's second scheduler with the chart's own configuration.
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, runCommand, type ControlPlane } from './control-plane.ts';
@@ -28,6 +28,8 @@ export interface GateOptions {
   /** Further options of the program. */
   readonly flags?: readonly string[];
   readonly scheduler?: boolean;
+  /** Where the request path reaches the API server, such as a slow proxy; default: the API server itself. */
+  readonly requestPathServer?: string;
 }
 
 const merged = (
@@ -116,6 +118,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     more: readonly string[],
   ): Promise<Running> => {
     const kubeconfig = await cp.serviceAccountKubeconfig('gpu-gate', account);
+    if (options.requestPathServer !== undefined && account === 'gpu-gate') {
+      const text = readFileSync(kubeconfig, 'utf8').replaceAll(cp.server, options.requestPathServer);
+      writeFileSync(kubeconfig, text);
+    }
     const process_ = cp.lifetime.start(account, process.execPath, [
       join(ROOT, 'main.ts'),
       'run',

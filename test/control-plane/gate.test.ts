@@ -4,10 +4,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { jsonLog } from '../../platform/log.ts';
-import { reflector } from '../../platform/reflector.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
 import { startGate, until, type Gate } from '../cluster/gate.ts';
+import { wakeUps } from '../cluster/wakeup.ts';
+import { conditionOf, isReady, viewOf, type Pod } from '../support/view.ts';
 
 let cluster: Cluster;
 let gate: Gate;
@@ -23,66 +23,7 @@ beforeAll(async () => {
 });
 afterAll(async () => cluster.stop());
 
-interface Node {
-  metadata: { resourceVersion: string; labels: Record<string, string>; annotations: Record<string, string> };
-  spec: { taints?: { key: string }[] };
-  status: { conditions: { type: string; status: string; reason: string; message: string }[] };
-}
-interface Pod {
-  metadata: { name: string; uid: string };
-  spec: { nodeName?: string; runtimeClassName?: string; readinessGates?: unknown[] };
-  status: {
-    phase: string;
-    conditions?: { type: string; status: string; reason?: string; message?: string; lastTransitionTime: string }[];
-  };
-}
-const node = (name: string): Promise<Node> => cluster.admin.request('GET', `/api/v1/nodes/${name}`);
-const pod = (name: string): Promise<Pod> => cluster.admin.request('GET', `/api/v1/namespaces/default/pods/${name}`);
-const kubectl = async (...args: string[]): Promise<string> => {
-  const { code, stdout, stderr } = await cluster.kubectl(args);
-  if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
-  return stdout;
-};
-const annotate = (name: string, ...annotations: string[]): Promise<string> =>
-  kubectl('annotate', 'node', name, '--overwrite', ...annotations);
-const state = async (name: string): Promise<string | undefined> =>
-  (await node(name)).metadata.labels['gpu-gate.dev/state'];
-const validated = (name: string, seconds = 60): Promise<unknown> =>
-  until(
-    `${name} to be validated and open`,
-    async () => {
-      const { metadata } = await node(name);
-      return (
-        metadata.labels['gpu-gate.dev/state'] === 'validated' &&
-        metadata.annotations['gpu-gate.dev/proof'] !== undefined &&
-        metadata.annotations['gpu-gate.dev/closed'] === undefined
-      );
-    },
-    seconds * 1000,
-  );
-const gpuPod = (name: string, on: string, gpus = 1): Promise<Pod> =>
-  cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
-    body: {
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { name },
-      spec: {
-        terminationGracePeriodSeconds: 0,
-        nodeSelector: { 'kubernetes.io/hostname': on },
-        containers: [
-          { name: 'c', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': String(gpus) } } },
-        ],
-      },
-    },
-  });
-const gone = async (name: string): Promise<void> => {
-  await cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${name}`, {
-    query: { gracePeriodSeconds: 0 },
-  });
-  await until(`pod ${name} to be gone`, async () => (await cluster.kubectl(['get', 'pod', name])).code !== 0);
-};
-const conditionOf = (p: Pod, type: string) => p.status.conditions?.find((c) => c.type === type);
-const isReady = (p: Pod): boolean => conditionOf(p, 'Ready')?.status === 'True';
+const { node, pod, kubectl, annotate, state, validated, gpuPod, gone } = viewOf(() => cluster);
 const count = async (name: string, labels = ''): Promise<number> =>
   (await gate.metrics())
     .split('\n')
@@ -97,51 +38,7 @@ describe('the walk on a real control plane', () => {
   });
 
   it('a pod is bound soon after the proof is written: 20 tries, none left behind', { timeout: 300_000 }, async () => {
-    const quick = [
-      'reboot-seconds',
-      'toolkit-seconds',
-      'driver-seconds',
-      'plugin-seconds',
-      'validation-seconds',
-      'pod-seconds',
-    ].map((key) => `sim.gpu-gate.dev/${key}=0.1`);
-    await annotate('gpu-1', ...quick);
-    const times: number[] = [];
-    let proven = 0;
-    let bound = 0;
-    const stop = new AbortController();
-    const log = jsonLog('error', () => undefined);
-    // From watches, so that the figure is not that of polling.
-    const proofs = reflector<string>({
-      kube: cluster.admin,
-      log,
-      path: '/api/v1/nodes',
-      trim: (raw: Node) => raw.metadata.annotations['gpu-gate.dev/proof'],
-      onChange: (key, _, after) => void (key === 'gpu-1' && after !== undefined ? (proven = performance.now()) : 0),
-    });
-    const places = reflector<string>({
-      kube: cluster.admin,
-      log,
-      path: '/api/v1/namespaces/default/pods',
-      trim: (raw: Pod) => raw.spec.nodeName,
-      onChange: (_, __, after) => void (after === 'gpu-1' ? (bound = performance.now()) : 0),
-    });
-    proofs.start(stop.signal);
-    places.start(stop.signal);
-    await Promise.all([proofs.whenSynced(), places.whenSynced()]);
-    for (let i = 0; i < 20; i += 1) {
-      const name = `wake-${i}`;
-      bound = 0;
-      await annotate('gpu-1', `sim.gpu-gate.dev/reboot=wake-${i}`);
-      await until('the proof to go', () => proofs.get('gpu-1') === undefined);
-      await gpuPod(name, 'gpu-1');
-      await until('the pod to be bound', () => bound > 0, 40_000);
-      times.push(Math.round(bound - proven));
-      await gone(name);
-    }
-    stop.abort();
-    await annotate('gpu-1', ...quick.map((pair) => pair.replace(/=.*/, '-')));
-    times.sort((x, y) => x - y);
+    const times = (await wakeUps(cluster, 'gpu-1', 20, 15_000)).toSorted((x, y) => x - y);
     console.log(`proof written to pod bound, 20 tries: p50 ${times[10]} ms, largest ${times[19]} ms`);
     expect(times).toHaveLength(20);
     expect(times[19]).toBeLessThan(15_000);
