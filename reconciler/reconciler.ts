@@ -122,6 +122,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const appliedGeneration = new Map<string, number>();
   const withdrawals = new Map<string, number>();
   const tripped = new Map<string, string>();
+  /** When the operator last let a policy's withdrawals go on, ms since the epoch. */
+  const released = new Map<string, number>();
   let stopped: AbortSignal = AbortSignal.abort();
   let add: (key: string) => void = () => undefined;
   let addAfter: (key: string, ms: number) => void = () => undefined;
@@ -308,8 +310,11 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     const release = policy.annotations[BREAKER_RELEASE] ?? '';
     const since = tripped.get(policy.name);
     if (since !== undefined && since === release) return true;
-    tripped.delete(policy.name);
     const at = now();
+    // Let go on by the operator: what is lost in this wave is believed.
+    if (since !== undefined) released.set(policy.name, at);
+    tripped.delete(policy.name);
+    if (at - (released.get(policy.name) ?? -Infinity) < BREAKER_WINDOW_MS) return false;
     for (const [name, time] of withdrawals) if (at - time > BREAKER_WINDOW_MS) withdrawals.delete(name);
     withdrawals.set(node, at);
     const proofs = [...nodes.values()].filter(
@@ -320,7 +325,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     );
     const gone = recent.filter((name) => nodes.get(name)?.metadata.annotations?.[PROOF] === undefined).length;
     const share = (Number.parseFloat(policy.spec.breaker) / 100) * (proofs + gone);
-    if (since !== undefined || recent.length < BREAKER_LEAST || recent.length <= share) return false;
+    if (recent.length < BREAKER_LEAST || recent.length <= share) return false;
     tripped.set(policy.name, release);
     metrics.breaker.set(1);
     log.error('circuit breaker tripped: proofs are kept, nodes closed', {

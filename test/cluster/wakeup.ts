@@ -39,7 +39,10 @@ export async function wakeUps(
     log,
     path: '/api/v1/nodes',
     trim: (raw: Node) => raw.metadata.annotations?.['gpu-gate.dev/proof'],
-    onChange: (key, _, after) => void (key === name && after !== undefined ? (proven = performance.now()) : 0),
+    // The first write of the proof, not what is written to the node afterwards.
+    onChange: (key, before, after) => {
+      if (key === name && before === undefined && after !== undefined) proven = performance.now();
+    },
   });
   const places = reflector<string>({
     kube: cluster.admin,

@@ -188,7 +188,7 @@ describe('policies', () => {
     await until(
       'a new pod to run, and no rejected one to be left',
       async () => {
-        const now = await pods();
+        const now = await pods(); console.log(now);
         return /gpu-3\s+Running/.test(now) && !/Failed/.test(now);
       },
       60_000,
