@@ -289,6 +289,33 @@ describe('the Secret of the CA', () => {
     await expectSound();
   });
 
+  it('deleted: schedulers that read the CA of the extender before go on', async () => {
+    const inConfigMap = async (): Promise<readonly string[]> => {
+      const { data } = await cp.admin.request<{ data: Record<string, string> }>(
+        'GET',
+        '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-extender-ca',
+      );
+      return readBundle(data['ca.crt']).map(({ fingerprint }) => fingerprint);
+    };
+    await aKeeper().check();
+    const [before = ''] = await inConfigMap();
+    const served = await textOf('gpu-gate-extender-tls', 'tls.crt');
+    await remove('gpu-gate-ca');
+    await settled(aKeeper());
+    await aKeeper().check();
+    const after = await inConfigMap();
+    expect(after).toHaveLength(2);
+    expect(after[0]).not.toBe(before);
+    expect(await textOf('gpu-gate-extender-tls', 'tls.crt')).toBe(served);
+    expect(
+      readBundle(served)[0]?.signedBy(readBundle(await textOf('gpu-gate-extender-tls', 'ca.crt'))[1] as never),
+    ).toBe(true);
+    expect(await registries.at(-1)?.metrics()).toContain('gpu_gate_extender_ca_certificates 2');
+    expect(await registries.at(-1)?.metrics()).toMatch(
+      /gpu_gate_certificate_days_left\{certificate="extender"\} (89\.9|90)/,
+    );
+  });
+
   it('replaced by a foreign CA: taken over as a change of CA, no call fails', async () => {
     const ca = await foreignCa();
     await harm('gpu-gate-ca', { 'tls.crt': ca.cert, 'tls.key': ca.key });
