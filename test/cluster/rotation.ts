@@ -178,6 +178,12 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     lives = [];
     let killed: RotationResult['killed'];
     if (options.kill === true) {
+      // The short-lived ones of before would run out while leaders die: one more change of CA, in peace, to ones that last.
+      await takeOver(cp, Date.now());
+      const peaceful = await startKeeper(KEEPERS[0] ?? '');
+      await until('certificates that last', () => stepsOf([peaceful]).some(({ step }) => step === 'drop-old'), 60_000);
+      await sleep(2000);
+      await peaceful.stop();
       load = startLoad(servers, options.rate);
       const leaders = await killEveryLeader(cp, startKeeper, say);
       await load.stop();
@@ -250,15 +256,23 @@ const confirmationsOf = (steps: readonly Step[]): readonly number[] => {
   return took;
 };
 
-/** A CA that is due in place of the one there: a change of CA to it, then one away from it; the leader dies after each step. */
+/** Puts a CA made at that time in place of the one there: a change of CA to it. */
+async function takeOver(cp: ControlPlane, made: number): Promise<void> {
+  const ca = await issueCa('other', 400 * DAY, made);
+  const data = { 'tls.crt': encode(ca.cert), 'tls.key': encode(ca.key) };
+  await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-ca`, { contentType: MERGE, body: { data } });
+}
+
+/** How long after it announced a step a leader dies, ms: before the write, in the middle, after it, a step or two later. */
+const DEATHS = [0, 60, 250, 1000];
+
+/** A change of CA to one that is due, then one away from it, while every leader is killed. Returns the dead. */
 async function killEveryLeader(
   cp: ControlPlane,
   start: (address: string) => Promise<Running>,
   say: (line: string) => void,
 ): Promise<readonly Running[]> {
-  const aged = await issueCa('aged', 400 * DAY, Date.now() - 300 * DAY);
-  const data = { 'tls.crt': encode(aged.cert), 'tls.key': encode(aged.key) };
-  await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-ca`, { contentType: MERGE, body: { data } });
+  await takeOver(cp, Date.now() - 300 * DAY);
   const leaders: Running[] = [];
   const end = Date.now() + 240_000;
   let idle = 0;
@@ -269,6 +283,7 @@ async function killEveryLeader(
     // A step, or a long quiet: then there is nothing more to do.
     while (Date.now() - before < 8000 && stepsOf([leader]).length === 0) await sleep(5);
     idle = stepsOf([leader]).length === 0 ? idle + 1 : 0;
+    await sleep(DEATHS[leaders.length % DEATHS.length] ?? 0);
     process.kill(leader.pid, 'SIGKILL');
     await leader.stop();
   }

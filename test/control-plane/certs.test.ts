@@ -3,6 +3,7 @@
 // ServiceAccount, so that it can die after any write and live by another clock.
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { request } from 'node:https';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf, readBundle, type KeyPair } from '../../certs/issue.ts';
@@ -37,10 +38,9 @@ const keys = new Set<string>();
 beforeAll(async () => {
   cp = await startControlPlane({ binaries: await binariesFromEnvironment(console.log), scheduler: false });
   gate = await startGate(cp, {
-    scheduler: false,
-    values: { webhook: { failurePolicy: 'Fail' } },
+    values: { webhook: { failurePolicy: 'Fail' }, extender: { requireClientCertificate: true } },
     // Handshakes all the time: over a connection that is kept nobody looks at a certificate.
-    flags: ['--calls-per-connection', '5'],
+    flags: ['--calls-per-connection', '5', '--extender-clients', 'gpu-gate-scheduler'],
   });
   await gate.stopReconciler();
   leaderAccess = {
@@ -48,7 +48,7 @@ beforeAll(async () => {
     userAgent: 'gpu-gate/certs',
   };
   leaderKube = openKube(leaderAccess);
-  load = startLoad([cp.admin], 25);
+  load = startLoad([cp.admin], 40);
 });
 afterAll(async () => {
   await load?.stop();
@@ -101,9 +101,9 @@ async function settled(keeper: CertKeeper | (() => CertKeeper), within = 20_000)
     },
     within,
   );
-  // What is served now is known to whoever calls: twenty more of them.
+  // What is served now is known to whoever calls: ten more of them.
   const seen = load.calls.length;
-  await until('twenty calls', () => load.calls.length >= seen + 20);
+  await until('ten calls', () => load.calls.length >= seen + 10);
   return steps;
 }
 
@@ -155,6 +155,67 @@ let began = 0;
 beforeEach(async () => {
   await settled(aKeeper());
   began = Date.now();
+});
+
+describe('the extender', () => {
+  const ask = (client: Partial<KeyPair>): Promise<number | string> =>
+    new Promise((resolve) => {
+      const call = request(
+        { port: gate.extenderPort, method: 'POST', path: '/filter', rejectUnauthorized: false, ...client },
+        (response) => {
+          response.resume();
+          resolve(response.statusCode ?? 0);
+        },
+      );
+      call.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+      call.end('{}');
+    });
+
+  it('serves whoever has the client certificate of the Secret, and nobody else', async () => {
+    const mine = {
+      cert: await textOf('gpu-gate-scheduler-client', 'tls.crt'),
+      key: await textOf('gpu-gate-scheduler-client', 'tls.key'),
+    };
+    const foreign = await issueLeaf(
+      await issueCa('foreign', DAY, Date.now()),
+      { name: 'gpu-gate-scheduler', sans: [], usage: 'client', life: DAY },
+      Date.now(),
+    );
+    const extenderCa = {
+      cert: await textOf('gpu-gate-ca', 'extender-ca.crt'),
+      key: await textOf('gpu-gate-ca', 'extender-ca.key'),
+    };
+    const otherName = await issueLeaf(extenderCa, { name: 'other', sans: [], usage: 'client', life: DAY }, Date.now());
+    expect([200, 400, 415]).toContain(await ask(mine));
+    expect(await ask(otherName)).toBe(403);
+    for (const client of [{}, foreign]) expect(await ask(client)).toMatch(/ECONNRESET|SSL|EPIPE|ALERT/);
+  });
+
+  it('is asked by the real scheduler with it', async () => {
+    const resources = { cpu: '8', memory: '8Gi', pods: '10', 'nvidia.com/gpu': '8' };
+    await cp.admin.request('POST', '/api/v1/nodes', {
+      body: { metadata: { name: 'n' }, status: { allocatable: resources, capacity: resources } },
+    });
+    await cp.admin.request('POST', '/api/v1/namespaces/default/pods', {
+      body: {
+        metadata: { name: 'asks' },
+        spec: {
+          schedulerName: 'gpu-gate-scheduler',
+          tolerations: [{ operator: 'Exists' }],
+          containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
+        },
+      },
+    });
+    await until('the pod to be bound', async () => {
+      const { spec } = await cp.admin.request<{ spec: { nodeName?: string } }>(
+        'GET',
+        '/api/v1/namespaces/default/pods/asks',
+      );
+      return spec.nodeName === 'n';
+    });
+    const asked = /gpu_gate_extender_calls_total\{[^}]*\} [1-9]/;
+    expect(await gate.metrics()).toMatch(asked);
+  });
 });
 
 describe('a Secret of the webhook', () => {
@@ -226,6 +287,33 @@ describe('the Secret of the CA', () => {
     ]);
     expect(fails(began)).toEqual([]);
     await expectSound();
+  });
+
+  it('deleted: schedulers that read the CA of the extender before go on', async () => {
+    const inConfigMap = async (): Promise<readonly string[]> => {
+      const { data } = await cp.admin.request<{ data: Record<string, string> }>(
+        'GET',
+        '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-extender-ca',
+      );
+      return readBundle(data['ca.crt']).map(({ fingerprint }) => fingerprint);
+    };
+    await aKeeper().check();
+    const [before = ''] = await inConfigMap();
+    const served = await textOf('gpu-gate-extender-tls', 'tls.crt');
+    await remove('gpu-gate-ca');
+    await settled(aKeeper());
+    await aKeeper().check();
+    const after = await inConfigMap();
+    expect(after).toHaveLength(2);
+    expect(after[0]).not.toBe(before);
+    expect(await textOf('gpu-gate-extender-tls', 'tls.crt')).toBe(served);
+    expect(
+      readBundle(served)[0]?.signedBy(readBundle(await textOf('gpu-gate-extender-tls', 'ca.crt'))[1] as never),
+    ).toBe(true);
+    expect(await registries.at(-1)?.metrics()).toContain('gpu_gate_extender_ca_certificates 2');
+    expect(await registries.at(-1)?.metrics()).toMatch(
+      /gpu_gate_certificate_days_left\{certificate="extender"\} (89\.9|90)/,
+    );
   });
 
   it('replaced by a foreign CA: taken over as a change of CA, no call fails', async () => {

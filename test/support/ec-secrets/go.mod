@@ -1,0 +1,3 @@
+module gpu-gate.dev/test/ec-secrets
+
+go 1.24
