@@ -353,6 +353,7 @@ async function runExplain(args: readonly string[]): Promise<number> {
         namespace: { type: 'string', short: 'n', default: 'default' },
         output: { type: 'string', short: 'o', default: 'text' },
         kubeconfig: { type: 'string' },
+        'own-namespace': { type: 'string', default: 'gpu-gate' },
         'operand-namespace': { type: 'string', default: 'gpu-gate-operands' },
       },
     });
@@ -365,6 +366,7 @@ async function runExplain(args: readonly string[]): Promise<number> {
         pod,
         namespace: values.namespace,
         kubeconfig,
+        ownNamespace: values['own-namespace'],
         operandNamespace: values['operand-namespace'],
         output: values.output,
       },

@@ -139,7 +139,7 @@ export class NameAnswers {
       const facts = this.#table.find(body, from, to, this.#calls);
       if (facts === 'twice') return false;
       if (facts === undefined) {
-        const name = body.latin1Slice(from, to);
+        const name = body.toString('latin1', from, to);
         unknown ??= new Set();
         if (unknown.has(name)) return false;
         unknown.add(name);

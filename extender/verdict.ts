@@ -40,7 +40,8 @@ export function nodeFacts(node: NodeView): NodeFacts {
   };
 }
 
-const REASONS = {
+/** Reasons that are not of the node alone. */
+export const REASONS = {
   unknown: 'GPU state not known yet',
   unmanaged: 'node not opted in to gpu-gate',
   otherPolicy: 'other GPU policy',
