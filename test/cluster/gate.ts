@@ -185,16 +185,23 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   };
 }
 
-interface SchedulerConfig {
+export interface SchedulerConfig {
   extenders: {
     urlPrefix: string;
     tlsConfig: { caFile?: string; serverName: string; certFile?: string; keyFile?: string };
+    httpTimeout?: string;
+    preemptVerb?: string;
   }[];
   [key: string]: unknown;
 }
 
-/** The chart's scheduler as a process: its configuration but for the address and the files' places. */
-async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Promise<void> {
+/** The configuration of the chart's scheduler as a process can use it: but for the address, the files' places and what `edit` changes. */
+export async function startSecondScheduler(
+  cp: ControlPlane,
+  extenderPort: number,
+  name = 'gpu-gate-scheduler',
+  edit: (configuration: SchedulerConfig) => object = (configuration) => configuration,
+): Promise<void> {
   const { data } = await cp.admin.request<{ data: Record<string, string> }>(
     'GET',
     '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-scheduler',
@@ -219,10 +226,7 @@ async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Pro
     const { serverName, certFile } = extender.tlsConfig;
     extender.tlsConfig = { caFile, serverName, ...(certFile === undefined ? {} : await clientFiles(cp)) };
   }
-  await cp.startScheduler('gpu-gate-scheduler', {
-    ...configuration,
-    clientConnection: { kubeconfig, qps: 1000, burst: 2000 },
-  });
+  await cp.startScheduler(name, edit({ ...configuration, clientConnection: { kubeconfig, qps: 1000, burst: 2000 } }));
 }
 
 /** The scheduler's client certificate as files, as the kubelet would mount the Secret. */
