@@ -19,6 +19,8 @@ export interface Gate {
   startReconciler(): Promise<void>;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
+  /** One more process of the request path, on ports of its own: its extender's port, and how to kill it. */
+  startReplica(): Promise<{ readonly extenderPort: number; kill(): Promise<void> }>;
   upgrade(values: object): Promise<void>;
 }
 
@@ -178,6 +180,24 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     startReconciler,
     stopRequestPath: async () => requestPath?.stop(),
     startRequestPath,
+    async startReplica() {
+      const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+      const replica = await launch('gpu-gate', 'webhook,extender', metrics, [
+        '--webhook-port',
+        String(webhook),
+        '--canary-port',
+        String(canary),
+        '--extender-port',
+        String(extender),
+      ]);
+      return {
+        extenderPort: extender,
+        async kill() {
+          process.kill(replica.pid, 'SIGKILL');
+          await replica.stop();
+        },
+      };
+    },
     async upgrade(more) {
       values = merged(values, more as Record<string, unknown>);
       await installChart(cp, 'upgrade', values);

@@ -53,13 +53,12 @@ const kubectl = async (...args: string[]): Promise<string> => {
 };
 const validated = (node: string): Promise<unknown> =>
   until(`${node} to be validated`, async () =>
-    (await kubectl('get', 'node', node, '-o', 'jsonpath={.metadata.annotations.gpu-gate\\.dev/proof}')).includes('boot'),
+    (await kubectl('get', 'node', node, '-o', 'jsonpath={.metadata.annotations.gpu-gate\\.dev/proof}')).includes(
+      'boot',
+    ),
   );
-const scheduler = (
-  name: string,
-  change: Parameters<typeof named>[1],
-  port = gate.extenderPort,
-): Promise<void> => startSecondScheduler(cluster, port, name, named(name, change));
+const scheduler = (name: string, change: Parameters<typeof named>[1], port = gate.extenderPort): Promise<void> =>
+  startSecondScheduler(cluster, port, name, named(name, change));
 
 beforeAll(async () => {
   cluster = await startCluster({ nodes: NODES });
@@ -102,7 +101,9 @@ describe('1,000 nodes of which one is open', () => {
     });
     for (const pod of waiting)
       expect(waitsBecause(pod)).toMatch(
-        new RegExp(`^0/${NODES} nodes are available: (?=.*1 Insufficient nvidia.com/gpu)(?=.*${NODES - 1} node not opted in to gpu-gate)`),
+        new RegExp(
+          `^0/${NODES} nodes are available: (?=.*1 Insufficient nvidia.com/gpu)(?=.*${NODES - 1} node not opted in to gpu-gate)`,
+        ),
       );
     // As pods end the others follow: none is lost, whatever sample of nodes a scheduler would have drawn.
     for (const pod of there)
@@ -172,75 +173,91 @@ describe('pre-emption', () => {
 });
 
 describe('outages', () => {
-  it('the extender killed and both restarted under load: pods wait, then all are bound', { timeout: 90_000 }, async () => {
-    let made = 0;
-    const load = (async () => {
-      for (; made < 12; made += 1) {
-        await make('load', `load-${made}`, { schedulerName: 'gpu-gate-scheduler' });
-        await sleep(200);
-      }
-    })();
-    await sleep(500);
-    await gate.stopRequestPath();
-    await load;
-    const refused = await until('a refusal that names the outage', async () =>
-      (await pods('load')).find((pod) => waitsBecause(pod).includes('connection refused')),
-    );
-    expect(waitsBecause(refused)).toContain('/filter');
-    expect((await bound('load')).length).toBeLessThan(12);
-    await gate.startRequestPath();
-    await until('all of them', async () => (await bound('load')).length === 12, 40_000);
-    await clear('load');
-  });
+  it(
+    'the extender killed and both restarted under load: pods wait, then all are bound',
+    { timeout: 90_000 },
+    async () => {
+      let made = 0;
+      const load = (async () => {
+        for (; made < 12; made += 1) {
+          await make('load', `load-${made}`, { schedulerName: 'gpu-gate-scheduler' });
+          await sleep(200);
+        }
+      })();
+      await sleep(500);
+      await gate.stopRequestPath();
+      await load;
+      const refused = await until('a refusal that names the outage', async () =>
+        (await pods('load')).find((pod) => waitsBecause(pod).includes('connection refused')),
+      );
+      expect(waitsBecause(refused)).toContain('/filter');
+      expect((await bound('load')).length).toBeLessThan(12);
+      await gate.startRequestPath();
+      await until('all of them', async () => (await bound('load')).length === 12, 40_000);
+      await clear('load');
+    },
+  );
 
-  it('two replicas: one killed under load, the other takes over and every pod is bound', { timeout: 90_000 }, async () => {
-    const replicas = [gate.extenderPort, await gate.startReplica()];
-    let serving = 1;
-    // What a Service does for new connections.
-    const service = await tcpProxy(() => replicas[serving] ?? 0);
-    await scheduler('two-replicas', (extender) => extender, service.port);
-    const load = (async () => {
-      for (let i = 0; i < 12; i += 1) {
-        await make('two', `two-${i}`, { schedulerName: 'two-replicas' });
-        await sleep(150);
-      }
-    })();
-    await sleep(600);
-    await gate.killReplica();
-    serving = 0;
-    const killed = performance.now();
-    await load;
-    await until('all of them', async () => (await bound('two')).length === 12, 30_000);
-    console.log(`replica killed under load: all pods bound ${Math.round(performance.now() - killed)} ms after`);
-    await service.close();
-    await clear('two');
-  });
+  it(
+    'two replicas: one killed under load, the other takes over and every pod is bound',
+    { timeout: 90_000 },
+    async () => {
+      const second = await gate.startReplica();
+      let serving = second.extenderPort;
+      // What a Service does for new connections.
+      const service = await tcpProxy(() => serving);
+      await scheduler('two-replicas', (extender) => extender, service.port);
+      const load = (async () => {
+        for (let i = 0; i < 12; i += 1) {
+          await make('two', `two-${i}`, { schedulerName: 'two-replicas' });
+          await sleep(150);
+        }
+      })();
+      await sleep(600);
+      await second.kill();
+      serving = gate.extenderPort;
+      const killed = performance.now();
+      await load;
+      await until('all of them', async () => (await bound('two')).length === 12, 30_000);
+      console.log(`replica killed under load: all pods bound ${Math.round(performance.now() - killed)} ms after`);
+      await service.close();
+      await clear('two');
+    },
+  );
 
-  it('an answer that hangs: the attempt ends with the time limit, the pod is bound when it is over', { timeout: 60_000 }, async () => {
-    let hangs = true;
-    const silent = createServer((socket) => void socket.on('error', () => undefined).resume());
-    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
-    const address = silent.address();
-    const silentPort = typeof address === 'object' && address !== null ? address.port : 0;
-    const service = await tcpProxy(() => (hangs ? silentPort : gate.extenderPort));
-    await scheduler('hanging', (extender) => ({ ...extender, httpTimeout: '1s' }), service.port);
-    await make('hang', 'hang', { schedulerName: 'hanging' });
-    await until('the time limit', async () => /Client.Timeout|deadline exceeded/.test((await pods('hang')).map(waitsBecause).join()));
-    expect(await bound('hang')).toEqual([]);
-    hangs = false;
-    service.cut();
-    await until('the pod to be bound', async () => (await bound('hang')).length === 1);
-    await service.close();
-    silent.close();
-    await clear('hang');
-  });
+  it(
+    'an answer that hangs: the attempt ends with the time limit, the pod is bound when it is over',
+    { timeout: 60_000 },
+    async () => {
+      let hangs = true;
+      const silent = createServer((socket) => void socket.on('error', () => undefined).resume());
+      await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+      const address = silent.address();
+      const silentPort = typeof address === 'object' && address !== null ? address.port : 0;
+      const service = await tcpProxy(() => (hangs ? silentPort : gate.extenderPort));
+      await scheduler('hanging', (extender) => ({ ...extender, httpTimeout: '1s' }), service.port);
+      await make('hang', 'hang', { schedulerName: 'hanging' });
+      await until('the time limit', async () =>
+        /Client.Timeout|deadline exceeded/.test((await pods('hang')).map(waitsBecause).join()),
+      );
+      expect(await bound('hang')).toEqual([]);
+      hangs = false;
+      service.cut();
+      await until('the pod to be bound', async () => (await bound('hang')).length === 1);
+      await service.close();
+      silent.close();
+      await clear('hang');
+    },
+  );
 
   it('TLS: an extender of another CA is not believed', { timeout: 60_000 }, async () => {
     const caFile = join(cluster.dir, 'other-ca.crt');
     writeFileSync(caFile, (await issueCa('another', 3_600_000, Date.now())).cert);
     await scheduler('wrong-ca', (extender) => ({ ...extender, tlsConfig: { ...extender.tlsConfig, caFile } }));
     await make('tls', 'tls', { schedulerName: 'wrong-ca' });
-    await until('the refusal', async () => (await pods('tls')).map(waitsBecause).join().includes('x509: certificate signed by unknown authority'));
+    await until('the refusal', async () =>
+      (await pods('tls')).map(waitsBecause).join().includes('x509: certificate signed by unknown authority'),
+    );
     expect(await bound('tls')).toEqual([]);
     await clear('tls');
   });
