@@ -131,7 +131,7 @@ export class NameAnswers {
   /** Every name with its facts, in the order given; false where one is given twice. */
   #each(call: NamedCall, visit: (facts: NodeFacts | undefined, i: number) => void): boolean {
     const { body, bounds, count } = call;
-    this.#calls += 1;
+    this.#calls = (this.#calls % 0x3fffffff) + 1;
     let unknown: Set<string> | undefined;
     for (let i = 0; i < count; i += 1) {
       const from = bounds[2 * i] ?? 0;
