@@ -193,7 +193,7 @@ it(
     await make('own', 'gpu', { schedulerName: 'own' });
     await until('the GPU pod', async () => (await bound('own')).length === 2);
     expect(await asked()).toBeGreaterThan(before);
-    expect((await bound('own')).find((pod) => pod.metadata.name === 'gpu')?.spec.nodeName).toBe('gpu-0');
+    expect((await bound('own')).find((pod) => pod.metadata.name === 'gpu')?.spec.nodeName).toMatch(/^gpu-[01]$/);
     await clear('own');
   },
 );
