@@ -15,6 +15,7 @@ import type { NodeView } from './core/node-proof.ts';
 import { optionsHelp, parseOptions, type Options } from './core/options.ts';
 import { extenderMetrics } from './extender/metrics.ts';
 import { extenderApp } from './extender/routes.ts';
+import { NodeTable } from './extender/node-table.ts';
 import { nodeFacts, type NodeFacts } from './extender/verdict.ts';
 import { startServer, type RunningServer } from './platform/http.ts';
 import { openKube, type Kube, type KubeOptions } from './platform/kube.ts';
@@ -81,7 +82,7 @@ const EXTENDER_SERVICE = 'gpu-gate-extender';
 /** Webhook and extender share their caches: they are the request path, and write nothing. */
 async function startRequestPath(shared: Shared): Promise<Part> {
   const { options, kube, log, registry, now, signal } = shared;
-  const facts = new Map<string, NodeFacts>();
+  const facts = new NodeTable();
   const policies = reflector<GpuPolicy>({
     kube,
     log,
@@ -94,7 +95,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
     log,
     path: '/api/v1/nodes',
     trim: (raw: NodeView) => nodeFacts(raw),
-    onChange: (name, _, after) => void (after === undefined ? facts.delete(name) : facts.set(name, after)),
+    onChange: (name, _, after) => facts.set(name, after),
   });
   const namespaces = reflector<Readonly<Record<string, string>>>({
     kube,
@@ -177,9 +178,10 @@ async function startRequestPath(shared: Shared): Promise<Part> {
   }
   if (options.roles.includes('extender')) {
     watches['nodes'] = nodes;
-    const view = { node: (name: string) => facts.get(name), policies, operandNamespace: options.operandNamespace };
+    const view = { nodes: facts, policies, operandNamespace: options.operandNamespace };
     const app = extenderApp({
-      metrics: extenderMetrics(registry),
+      metrics: extenderMetrics(registry, () => facts.facts()),
+      nodes: facts,
       now,
       view: () => (policies.synced && nodes.synced ? view : undefined),
     });
@@ -351,6 +353,7 @@ async function runExplain(args: readonly string[]): Promise<number> {
         namespace: { type: 'string', short: 'n', default: 'default' },
         output: { type: 'string', short: 'o', default: 'text' },
         kubeconfig: { type: 'string' },
+        'own-namespace': { type: 'string', default: 'gpu-gate' },
         'operand-namespace': { type: 'string', default: 'gpu-gate-operands' },
       },
     });
@@ -363,6 +366,7 @@ async function runExplain(args: readonly string[]): Promise<number> {
         pod,
         namespace: values.namespace,
         kubeconfig,
+        ownNamespace: values['own-namespace'],
         operandNamespace: values['operand-namespace'],
         output: values.output,
       },

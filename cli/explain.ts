@@ -1,16 +1,18 @@
 // `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints what the gate thinks of them.
-import { parsePolicy } from '../core/gpu-policy.ts';
+import { parsePolicy, type GpuPolicy } from '../core/gpu-policy.ts';
 import type { RawPod } from '../core/gpu-request.ts';
 import { POLICIES_PATH } from '../core/keys.ts';
 import type { NodeView } from '../core/node-proof.ts';
 import { explainPod, explanationText } from '../extender/explain.ts';
-import { isNotFound, openKube } from '../platform/kube.ts';
+import { isNotFound, openKube, type Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
+import { decide, type Admission, type RuntimeClassFacts } from '../webhook/inject.ts';
 
 export interface ExplainArgs {
   readonly pod: string;
   readonly namespace: string;
   readonly kubeconfig: string;
+  readonly ownNamespace: string;
   readonly operandNamespace: string;
   readonly output: 'text' | 'json';
 }
@@ -24,11 +26,13 @@ export async function explain(args: ExplainArgs, print: (text: string) => void):
       kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
       kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
     ]);
+    const byName = new Map(policies.items.map(parsePolicy).map((policy) => [policy.name, policy]));
     const explanation = explainPod({
       pod,
       nodes: nodes.items,
-      policies: new Map(policies.items.map(parsePolicy).map((policy) => [policy.name, policy])),
+      policies: byName,
       operandNamespace: args.operandNamespace,
+      webhookWould: await webhookWould(kube, args, pod, byName),
     });
     print(args.output === 'json' ? `${JSON.stringify(explanation, undefined, 2)}\n` : explanationText(explanation));
     return 0;
@@ -41,3 +45,51 @@ export async function explain(args: ExplainArgs, print: (text: string) => void):
     return 1;
   }
 }
+
+/** What the webhook would do with a pod like this one, from the objects that it watches; the scheduler's own mark on the pod is left out. */
+async function webhookWould(
+  kube: Kube,
+  args: ExplainArgs,
+  pod: RawPod,
+  policies: ReadonlyMap<string, GpuPolicy>,
+): Promise<string> {
+  try {
+    const [namespace, classes] = await Promise.all([
+      kube.request<{ metadata: { labels?: Record<string, string> } }>('GET', `/api/v1/namespaces/${args.namespace}`),
+      kube.request<{
+        items: { metadata: { name: string }; scheduling?: { nodeSelector?: Record<string, string> } }[];
+      }>('GET', '/apis/node.k8s.io/v1/runtimeclasses'),
+    ]);
+    const { nodeName: _, ...spec } = pod.spec ?? {};
+    return sentenceOf(
+      decide(
+        { ...pod, spec },
+        {
+          policies,
+          runtimeClasses: new Map(
+            classes.items.map((item): [string, RuntimeClassFacts] => [
+              item.metadata.name,
+              { nodeSelector: item.scheduling?.nodeSelector ?? {} },
+            ]),
+          ),
+          namespaceLabels: namespace.metadata.labels ?? {},
+          namespace: args.namespace,
+          excludedNamespaces: new Set([args.ownNamespace, args.operandNamespace, 'kube-system']),
+        },
+      ),
+    );
+  } catch (error) {
+    return `what it would do cannot be told: ${explainError(error)}`;
+  }
+}
+
+const sentenceOf = (admission: Admission): string => {
+  switch (admission.kind) {
+    case 'leave':
+      return `it would be left as it is (${admission.reason})`;
+    case 'refuse':
+      return `it would be refused: ${admission.because}`;
+    case 'inject':
+      return `it would get ${admission.injected.join(', ') || 'nothing'} by policy ${admission.policy}`;
+  }
+};

@@ -107,13 +107,16 @@ export function serving(node: NodeView): Answer {
   return { yes: true, proof };
 }
 
+export const NODE_HELD = 'GPU node held by an operator';
+export const NODE_CORDONED = 'node cordoned';
+
 /** May new GPU pods come? */
 export function open(node: NodeView): Answer {
   const answer = serving(node);
   if (!answer.yes) return answer;
   const closed = annotation(node, CLOSED);
   if (closed !== undefined) return no(`GPU node closed: ${closed}`);
-  if (annotation(node, HOLD) !== undefined) return no('GPU node held by an operator');
-  if (node.spec?.unschedulable === true) return no('node cordoned');
+  if (annotation(node, HOLD) !== undefined) return no(NODE_HELD);
+  if (node.spec?.unschedulable === true) return no(NODE_CORDONED);
   return answer;
 }

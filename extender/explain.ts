@@ -3,9 +3,9 @@
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import type { RawPod } from '../core/gpu-request.ts';
-import { GPU_VALIDATED, INJECTION } from '../core/keys.ts';
-import { isOurs, stateOf, type NodeView } from '../core/node-proof.ts';
-import { askOf, nodeFacts, refusal } from './verdict.ts';
+import { GPU_VALIDATED, HOLD, INJECTION, MANAGED, POLICY } from '../core/keys.ts';
+import { isOurs, NODE_CORDONED, NODE_HELD, policyOf, stateOf, type NodeView } from '../core/node-proof.ts';
+import { askOf, nodeFacts, REASONS, refusal } from './verdict.ts';
 
 export interface Row {
   readonly node: string;
@@ -30,6 +30,8 @@ export interface ExplainInput {
   readonly nodes: readonly NodeView[];
   readonly policies: ReadonlyMap<string, GpuPolicy>;
   readonly operandNamespace: string;
+  /** What the webhook would do with this pod, were it created now: one sentence. */
+  readonly webhookWould: string;
 }
 
 const SUMMARY = {
@@ -46,13 +48,7 @@ export function explainPod(input: ExplainInput): Explanation {
   const name = `${pod.metadata?.namespace ?? ''}/${pod.metadata?.name ?? ''}`;
   const ask = askOf(pod, policies, input.operandNamespace);
   // An auditing policy is asked as if it enforced, so that one sees what is to come.
-  const policy = policies.get(pod.metadata?.annotations?.['gpu-gate.dev/policy'] ?? 'default');
-  const gate =
-    ask.kind === 'gate'
-      ? ask
-      : ask.kind === 'pass' && ask.because === 'auditing' && policy !== undefined
-        ? { kind: 'gate' as const, policy, minDriver: undefined, cuda: [] }
-        : undefined;
+  const gate = ask.kind === 'gate' ? ask : ask.kind === 'pass' ? ask.would : undefined;
   const rows = nodes.map((node): Row => {
     const condition = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
     const because =
@@ -63,11 +59,7 @@ export function explainPod(input: ExplainInput): Explanation {
       verdict: because === undefined ? 'open' : 'refused',
       reason: because ?? '',
       since: because === undefined ? '' : (condition?.lastTransitionTime ?? ''),
-      next:
-        because === undefined
-          ? ''
-          : (condition?.message ??
-            (isOurs(node) ? '' : `kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`)),
+      next: because === undefined ? '' : nextFor(node, because, condition?.message ?? ''),
     };
   });
   const open = rows.filter((row) => row.verdict === 'open').length;
@@ -77,12 +69,35 @@ export function explainPod(input: ExplainInput): Explanation {
       : ask.kind === 'pass'
         ? SUMMARY[ask.because]
         : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
-  return { pod: name, summary, webhook: webhookDid(pod), rows };
+  return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), rows };
 }
 
-function webhookDid(pod: RawPod): string {
+/** What somebody can do, or is awaited. The node's condition says it best where the stack is the matter. */
+function nextFor(node: NodeView, because: string, message: string): string {
+  const { name } = node.metadata;
+  switch (because) {
+    case REASONS.unmanaged:
+      return `kubectl label node ${name} ${MANAGED}=true`;
+    case REASONS.otherPolicy:
+      return `annotate the pod's template ${POLICY}: ${policyOf(node) ?? ''}, if it may run there`;
+    case NODE_HELD:
+      return `kubectl annotate node ${name} ${HOLD}-`;
+    case NODE_CORDONED:
+      return `kubectl uncordon ${name}`;
+    case REASONS.driverOld:
+    case REASONS.driverUnknown:
+    case REASONS.cuda: {
+      const { driver, cuda } = nodeFacts(node);
+      return `the node has driver ${driver ?? 'of unknown version'}, CUDA ${cuda ?? 'of unknown version'}`;
+    }
+    default:
+      return message;
+  }
+}
+
+function webhookDid(pod: RawPod, would: string): string {
   const text = pod.metadata?.annotations?.[INJECTION];
-  if (text === undefined) return 'the webhook did not inject this pod';
+  if (text === undefined) return `the webhook did not inject this pod; created now, ${would}`;
   try {
     const record = JSON.parse(text) as {
       policy?: string;

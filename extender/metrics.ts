@@ -1,10 +1,25 @@
 // What the extender counts.
-import { Counter, Histogram, type Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { STATES } from '../core/stages.ts';
+import type { NodeFacts } from './verdict.ts';
 
 export type ExtenderMetrics = ReturnType<typeof extenderMetrics>;
 
-export function extenderMetrics(registry: Registry) {
+/** `nodes` is read at each scrape. */
+export function extenderMetrics(registry: Registry, nodes: () => Iterable<NodeFacts>) {
   const registers = [registry];
+  const known = new Gauge({
+    name: 'gpu_gate_extender_known_nodes',
+    help: 'Nodes that this replica knows, by state, and whether new GPU pods may come.',
+    labelNames: ['state', 'open'],
+    registers: [],
+    collect() {
+      this.reset();
+      for (const state of [...STATES, 'unmanaged']) this.set({ state, open: 'false' }, 0);
+      for (const { state, ours, closed } of nodes()) this.inc({ state, open: String(ours && closed === undefined) });
+    },
+  });
+  registry.registerMetric(known);
   return {
     verdicts: new Counter({
       name: 'gpu_gate_verdicts_total',
@@ -36,11 +51,22 @@ export function extenderMetrics(registry: Registry) {
       buckets: [1, 10, 100, 500, 1000, 5000, 15_000],
       registers,
     }),
+    bytes: new Histogram({
+      name: 'gpu_gate_extender_request_bytes',
+      help: 'Size of the calls.',
+      labelNames: ['verb'],
+      buckets: [4096, 16_384, 65_536, 262_144, 1_048_576, 16_777_216],
+      registers,
+    }),
   };
 }
 
-/** Reasons for a metric's label: those that carry a stage, an operator's or a pod's words are folded. */
-export const reasonLabel = (reason: string): string =>
-  reason.startsWith('annotation ')
-    ? 'malformed annotation'
-    : reason.replace(/^(GPU node closed|GPU stack failed|GPU stack not validated): .*$/, '$1');
+const STAGE_WORDS: ReadonlySet<string> = new Set([...STATES, 'walk not started']);
+
+/** Reasons for a metric's label, so that it has few values: what carries an operator's, a node's or a pod's own words is folded. */
+export function reasonLabel(reason: string): string {
+  if (reason.startsWith('annotation ')) return 'malformed annotation';
+  const match = /^(GPU node closed|GPU stack failed|GPU stack not validated): (.*)$/.exec(reason);
+  if (match?.[1] === undefined) return reason;
+  return match[1] !== 'GPU node closed' && STAGE_WORDS.has(match[2] ?? '') ? reason : match[1];
+}

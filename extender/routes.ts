@@ -1,9 +1,21 @@
 // POST /filter, /prioritize, /preempt: bytes → decode → verdicts → bytes. From memory only.
 import express, { type Express, type Request, type Response } from 'express';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { NameAnswers } from './answer.ts';
 import { filter, preempt, prioritize, type View } from './filter.ts';
 import { reasonLabel, type ExtenderMetrics } from './metrics.ts';
-import { decodeArgs, decodePreemption, encodeError, encodeFilter, encodePreemption } from './wire.ts';
+import { NameScanner } from './names.ts';
+import type { NodeTable } from './node-table.ts';
+import { askOf, type Ask } from './verdict.ts';
+import {
+  decodeArgs,
+  decodePreemption,
+  encodeError,
+  encodeFilter,
+  encodePreemption,
+  type Decoded,
+  type ExtenderArgs,
+} from './wire.ts';
 
 /** 5,000 whole nodes are about 100 MB; names of 15,000 are 1 MB. Whole nodes of a mid-sized cluster fit. */
 const MAX_BODY = 64 * 1024 * 1024;
@@ -11,80 +23,111 @@ const MAX_BODY = 64 * 1024 * 1024;
 export interface ExtenderDeps {
   /** undefined while caches are not synced. */
   readonly view: () => View | undefined;
+  /** The nodes of the view. */
+  readonly nodes: NodeTable;
   readonly metrics: ExtenderMetrics;
   readonly now: () => number;
 }
 
 type Verb = 'filter' | 'prioritize' | 'preempt';
 interface Answer {
-  readonly body: string;
-  readonly result: 'ok' | 'error';
+  readonly body: string | Buffer;
+  readonly result: 'ok' | 'error' | 'malformed';
 }
+
+/** What the scheduler makes of an answer in error: an Error it shows, no scores, no node worth an eviction. */
+const inError = (verb: Verb, sentence: string, result: Answer['result']): Answer => ({
+  body: verb === 'filter' ? encodeError(sentence) : verb === 'prioritize' ? '[]' : encodePreemption(new Map()),
+  result,
+});
 
 /** The extender's express application. */
 export function extenderApp(deps: ExtenderDeps): Express {
+  const { metrics } = deps;
+  const scanner = new NameScanner();
+  const answers = new NameAnswers(deps.nodes);
+
+  const filterAnswer = (body: Buffer, view: View): Answer => {
+    const call = scanner.scan(body);
+    if (call !== undefined) {
+      const ask = askOf(call.pod, view.policies, view.operandNamespace);
+      const answer = answers.filter(call, ask);
+      if (answer !== undefined) {
+        count(call.count, ask, answer.passed, answer.refused, answer.wouldRefuse);
+        return { body: answer.bytes, result: 'ok' };
+      }
+    }
+    return plainly('filter', body, (args) => {
+      const { ask, result } = filter(args, view);
+      const reasons = new Map<string, number>();
+      for (const reason of result.refused.values()) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
+      count(args.names.length, ask, result.passed.length, reasons, result.wouldRefuse);
+      return encodeFilter(result, args.nodes);
+    });
+  };
+  const prioritizeAnswer = (body: Buffer, view: View): Answer => {
+    const call = scanner.scan(body);
+    const ask = call && askOf(call.pod, view.policies, view.operandNamespace);
+    const list = call && ask && answers.prioritize(call, ask, deps.now());
+    return list === undefined
+      ? plainly('prioritize', body, (args) => JSON.stringify(prioritize(args, view, deps.now())))
+      : { body: list, result: 'ok' };
+  };
+  const preemptAnswer = (body: Buffer, view: View): Answer => {
+    const decoded = parsed(body, decodePreemption);
+    return decoded.ok
+      ? { body: encodePreemption(preempt(decoded.args, view)), result: 'ok' }
+      : inError('preempt', decoded.because, 'malformed');
+  };
+  const plainly = (verb: Verb, body: Buffer, answer: (args: ExtenderArgs) => string): Answer => {
+    const decoded = parsed(body, decodeArgs);
+    return decoded.ok ? { body: answer(decoded.args), result: 'ok' } : inError(verb, decoded.because, 'malformed');
+  };
+  const count = (
+    nodes: number,
+    ask: Ask,
+    passed: number,
+    refused: ReadonlyMap<string, number>,
+    wouldRefuse: number,
+  ): void => {
+    metrics.nodes.observe(nodes);
+    if (passed > 0) metrics.verdicts.inc({ verdict: 'pass', reason: ask.kind === 'pass' ? ask.because : '' }, passed);
+    for (const [reason, times] of refused)
+      metrics.verdicts.inc({ verdict: 'refuse', reason: reasonLabel(reason) }, times);
+    if (wouldRefuse > 0) metrics.wouldRefuse.inc(wouldRefuse);
+  };
+
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   const serve =
-    (verb: Verb, answer: (body: unknown, view: View) => Answer) => async (request: Request, response: Response) => {
+    (verb: Verb, answer: (body: Buffer, view: View) => Answer) => async (request: Request, response: Response) => {
       const body = await readBody(request, MAX_BODY);
       if (!body.ok) return replyText(response, body.status, body.because);
       const began = performance.now();
-      let parsed: unknown;
-      try {
-        parsed = JSON.parse(body.bytes.toString('utf8'));
-      } catch {
-        deps.metrics.calls.inc({ verb, result: 'malformed' });
-        return replyText(response, 400, 'the body is not JSON');
-      }
       const view = deps.view();
       const { body: text, result } =
         view === undefined
-          ? { body: encodeError('node states are not loaded yet, the pod is tried again'), result: 'error' as const }
-          : answer(parsed, view);
-      deps.metrics.calls.inc({ verb, result });
+          ? inError(verb, 'node states are not loaded yet, the pod is tried again', 'error')
+          : answer(body.bytes, view);
       reply(response, 200, 'application/json', text);
-      deps.metrics.duration.observe({ verb }, (performance.now() - began) / 1000);
+      metrics.calls.inc({ verb, result });
+      metrics.bytes.observe({ verb }, body.bytes.length);
+      metrics.duration.observe({ verb }, (performance.now() - began) / 1000);
     };
-  app.post(
-    '/filter',
-    serve('filter', (body, view) => answerFilter(body, view, deps.metrics)),
-  );
-  app.post(
-    '/prioritize',
-    serve('prioritize', (body, view) => {
-      const decoded = decodeArgs(body);
-      return decoded.ok
-        ? { body: JSON.stringify(prioritize(decoded.args, view, deps.now())), result: 'ok' }
-        : { body: '[]', result: 'error' };
-    }),
-  );
-  app.post(
-    '/preempt',
-    serve('preempt', (body, view) => {
-      const decoded = decodePreemption(body);
-      return decoded.ok
-        ? { body: encodePreemption(preempt(decoded.args, view)), result: 'ok' }
-        : { body: encodePreemption(new Map()), result: 'error' };
-    }),
-  );
+  app.post('/filter', serve('filter', filterAnswer));
+  app.post('/prioritize', serve('prioritize', prioritizeAnswer));
+  app.post('/preempt', serve('preempt', preemptAnswer));
   app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /filter, /prioritize and /preempt here'));
   return app;
 }
 
-function answerFilter(body: unknown, view: View, metrics: ExtenderMetrics): Answer {
-  const decoded = decodeArgs(body);
-  if (!decoded.ok) return { body: encodeError(decoded.because), result: 'error' };
-  const { ask, result } = filter(decoded.args, view);
-  metrics.nodes.observe(decoded.args.names.length);
-  if (result.passed.length > 0)
-    metrics.verdicts.inc({ verdict: 'pass', reason: ask.kind === 'pass' ? ask.because : '' }, result.passed.length);
-  const counts = new Map<string, number>();
-  for (const reason of result.refused.values()) counts.set(reason, (counts.get(reason) ?? 0) + 1);
-  for (const [reason, count] of counts) metrics.verdicts.inc({ verdict: 'refuse', reason: reasonLabel(reason) }, count);
-  if (ask.kind === 'pass' && ask.because === 'auditing') {
-    metrics.wouldRefuse.inc(decoded.args.names.filter((name) => view.node(name)?.closed !== undefined).length);
+const parsed = <T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> => {
+  let value: unknown;
+  try {
+    value = JSON.parse(body.toString('utf8'));
+  } catch {
+    return { ok: false, because: 'the body is not JSON: only a kube-scheduler should call this' };
   }
-  return { body: encodeFilter(result, decoded.args.nodes), result: 'ok' };
-}
+  return decode(value);
+};

@@ -4,7 +4,7 @@ import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import { compareVersions, gpuRequest, wishesOf, type RawPod } from '../core/gpu-request.ts';
 import { COMPONENT, DEFAULT_POLICY, PART_OF, PRODUCT } from '../core/keys.ts';
-import { isOurs, open, policyOf, type NodeView } from '../core/node-proof.ts';
+import { isOurs, open, policyOf, stateOf, type NodeView } from '../core/node-proof.ts';
 
 /** What a verdict needs of a node. */
 export interface NodeFacts {
@@ -14,8 +14,10 @@ export interface NodeFacts {
   readonly closed: string | undefined;
   readonly driver: string | undefined;
   readonly cuda: string | undefined;
-  /** When it was proven, ms since the epoch; 0 where it is not. */
-  readonly provenAt: number;
+  /** Since when nothing of the stack has changed, ms since the epoch; 0 where it is not proven. */
+  readonly steadySince: number;
+  /** State label; `preflight` before the first, `unmanaged` on a node that is not ours. */
+  readonly state: string;
 }
 
 export function nodeFacts(node: NodeView): NodeFacts {
@@ -26,30 +28,51 @@ export function nodeFacts(node: NodeView): NodeFacts {
     closed: answer.yes ? undefined : answer.because,
     driver: answer.yes ? answer.proof.driver : undefined,
     cuda: answer.yes ? answer.proof.cuda : undefined,
-    provenAt: answer.yes ? Date.parse(answer.proof.at) || 0 : 0,
+    // A component that restarted after the proof was written has been steady since then only.
+    steadySince: answer.yes
+      ? Math.max(
+          ...[answer.proof.at, ...Object.values(answer.proof.components).map(({ started }) => started)].map(
+            (at) => Date.parse(at) || 0,
+          ),
+        )
+      : 0,
+    state: stateOf(node) ?? (isOurs(node) ? 'preflight' : 'unmanaged'),
   };
 }
 
-const REASONS = {
+/** Reasons that are not of the node alone. */
+export const REASONS = {
   unknown: 'GPU state not known yet',
   unmanaged: 'node not opted in to gpu-gate',
   otherPolicy: 'other GPU policy',
   driverOld: 'GPU driver older than the pod asks',
   driverUnknown: 'GPU driver version not known',
-  cudaOld: 'CUDA older than the pod asks',
+  cuda: 'driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks',
+  noSuchPolicy: 'the GPUPolicy that the pod names does not exist',
 } as const;
+
+/** A pod that a policy gates. */
+export interface Gate {
+  readonly kind: 'gate';
+  readonly policy: GpuPolicy;
+  readonly minDriver: string | undefined;
+  /** One per container that requires something; all must hold. */
+  readonly cuda: readonly CudaRequirement[];
+}
 
 /** What a pod asks of nodes. */
 export type Ask =
-  /** Every node passes, for the reason given; `policy`: what it would have asked, were that policy to enforce. */
-  | { readonly kind: 'pass'; readonly because: 'validation-pod' | 'no-gpu' | 'no-policy' | 'suspended' | 'auditing' }
   | {
-      readonly kind: 'gate';
-      readonly policy: GpuPolicy;
-      readonly minDriver: string | undefined;
-      readonly cuda: readonly CudaClause[];
+      readonly kind: 'pass';
+      readonly because: 'validation-pod' | 'no-gpu' | 'no-policy' | 'suspended' | 'auditing';
+      /** What it would ask, were its policy to enforce. */
+      readonly would?: Gate;
     }
+  | Gate
   | { readonly kind: 'refuse'; readonly because: string };
+
+/** NVIDIA_REQUIRE_CUDA of one container: one of its alternatives must hold. */
+export type CudaRequirement = readonly CudaClause[];
 
 /** One alternative of NVIDIA_REQUIRE_CUDA: all of its limits must hold. */
 export type CudaClause = readonly {
@@ -58,8 +81,8 @@ export type CudaClause = readonly {
   readonly version: string;
 }[];
 
-/** Reads NVIDIA_REQUIRE_CUDA as the container toolkit documents it: a space is OR, a comma AND. Conditions on anything but cuda and driver are left to the toolkit. */
-export function parseRequireCuda(text: string): readonly CudaClause[] {
+/** Reads NVIDIA_REQUIRE_CUDA as the container toolkit documents it: a space is OR, a comma AND. Conditions on anything but cuda and driver (brand, arch) are left to the toolkit. */
+export function parseRequireCuda(text: string): CudaRequirement {
   return text
     .split(/\s+/)
     .filter((part) => part !== '')
@@ -106,25 +129,38 @@ export function askOf(
     return { kind: 'pass', because: 'validation-pod' };
   }
   const read = wishesOf(pod);
+  const policy = policies.get((read.ok ? read.wishes.policy : undefined) ?? DEFAULT_POLICY);
+  // Without a policy there is no list of resources; the widest one says whether this is any of our business.
+  const resources = policy?.spec.resources ?? ['nvidia.com/*'];
+  if (gpuRequest(pod, resources) === undefined) return { kind: 'pass', because: 'no-gpu' };
   if (!read.ok) return { kind: 'refuse', because: read.because };
-  const policy = policies.get(read.wishes.policy ?? DEFAULT_POLICY);
-  if (gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']) === undefined)
-    return { kind: 'pass', because: 'no-gpu' };
-  if (policy === undefined) return { kind: 'pass', because: 'no-policy' };
+  if (policy === undefined)
+    return read.wishes.policy === undefined
+      ? { kind: 'pass', because: 'no-policy' }
+      : { kind: 'refuse', because: REASONS.noSuchPolicy };
+  const gate: Gate = { kind: 'gate', policy, minDriver: read.wishes.minDriver, cuda: cudaOf(pod, resources) };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
-  if (!isEnforcing(policy)) return { kind: 'pass', because: 'auditing' };
-  const containers = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])];
-  const required = containers.flatMap(
-    (container) =>
-      container.env
-        ?.filter((variable) => variable.name === 'NVIDIA_REQUIRE_CUDA')
-        .map((variable) => variable.value ?? '') ?? [],
-  );
-  return { kind: 'gate', policy, minDriver: read.wishes.minDriver, cuda: required.flatMap(parseRequireCuda) };
+  return isEnforcing(policy) ? gate : { kind: 'pass', because: 'auditing', would: gate };
+}
+
+/** What the GPU containers require by their own environment. What an image carries inside nobody can see before it runs. */
+function cudaOf(pod: RawPod, resources: readonly string[]): CudaRequirement[] {
+  const request = gpuRequest(pod, resources);
+  const containers = [
+    ...(request?.containers ?? []).map((i) => pod.spec?.containers?.[i]),
+    ...(request?.initContainers ?? []).map((i) => pod.spec?.initContainers?.[i]),
+  ];
+  return containers.flatMap((container) => {
+    const value = (name: string): string =>
+      (Array.isArray(container?.env) ? container.env : []).findLast((variable) => variable?.name === name)?.value ?? '';
+    if (/^(true|t|1)$/i.test(value('NVIDIA_DISABLE_REQUIRE'))) return [];
+    const requirement = parseRequireCuda(value('NVIDIA_REQUIRE_CUDA'));
+    return requirement.length === 0 ? [] : [requirement];
+  });
 }
 
 /** Why the pod may not go to the node; undefined: it may. */
-export function refusal(ask: Extract<Ask, { kind: 'gate' }>, node: NodeFacts | undefined): string | undefined {
+export function refusal(ask: Gate, node: NodeFacts | undefined): string | undefined {
   if (node === undefined) return REASONS.unknown;
   if (!node.ours) return ask.policy.spec.unmanagedNodes === 'Allow' ? undefined : REASONS.unmanaged;
   if (node.policy !== undefined && node.policy !== ask.policy.name) return REASONS.otherPolicy;
@@ -133,9 +169,9 @@ export function refusal(ask: Extract<Ask, { kind: 'gate' }>, node: NodeFacts | u
     if (node.driver === undefined) return REASONS.driverUnknown;
     if (compareVersions(node.driver, ask.minDriver) < 0) return REASONS.driverOld;
   }
-  return ask.cuda.length > 0 && !ask.cuda.some((clause) => clause.every((limit) => meets(limit, node)))
-    ? REASONS.cudaOld
-    : undefined;
+  return ask.cuda.every((requirement) => requirement.some((clause) => clause.every((limit) => meets(limit, node))))
+    ? undefined
+    : REASONS.cuda;
 }
 
 /** A version that the proof does not know cannot be held against the pod: the toolkit checks it again at start. */

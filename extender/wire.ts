@@ -71,10 +71,15 @@ export interface FilterResult {
   readonly passed: readonly string[];
   /** Reason by node; no pre-emption can help there. */
   readonly refused: ReadonlyMap<string, string>;
+  /** How many would have been refused, were the policy to enforce. */
+  readonly wouldRefuse: number;
 }
 
 /** ExtenderFilterResult; whole nodes are sent back where whole nodes came. */
-export function encodeFilter(result: FilterResult, nodes: ReadonlyMap<string, NodeView> | undefined): string {
+export function encodeFilter(
+  result: Pick<FilterResult, 'passed' | 'refused'>,
+  nodes: ReadonlyMap<string, NodeView> | undefined,
+): string {
   return JSON.stringify({
     Nodes: nodes === undefined ? null : { metadata: {}, items: result.passed.map((name) => nodes.get(name)) },
     NodeNames: nodes === undefined ? result.passed : null,

@@ -19,6 +19,8 @@ export interface Gate {
   startReconciler(): Promise<void>;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
+  /** One more process of the request path, on ports of its own: its extender's port, and how to kill it. */
+  startReplica(): Promise<{ readonly extenderPort: number; kill(): Promise<void> }>;
   upgrade(values: object): Promise<void>;
 }
 
@@ -178,6 +180,24 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     startReconciler,
     stopRequestPath: async () => requestPath?.stop(),
     startRequestPath,
+    async startReplica() {
+      const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+      const replica = await launch('gpu-gate', 'webhook,extender', metrics, [
+        '--webhook-port',
+        String(webhook),
+        '--canary-port',
+        String(canary),
+        '--extender-port',
+        String(extender),
+      ]);
+      return {
+        extenderPort: extender,
+        async kill() {
+          process.kill(replica.pid, 'SIGKILL');
+          await replica.stop();
+        },
+      };
+    },
     async upgrade(more) {
       values = merged(values, more as Record<string, unknown>);
       await installChart(cp, 'upgrade', values);
@@ -185,16 +205,23 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   };
 }
 
-interface SchedulerConfig {
+export interface SchedulerConfig {
   extenders: {
     urlPrefix: string;
     tlsConfig: { caFile?: string; serverName: string; certFile?: string; keyFile?: string };
+    httpTimeout?: string;
+    preemptVerb?: string;
   }[];
   [key: string]: unknown;
 }
 
-/** The chart's scheduler as a process: its configuration but for the address and the files' places. */
-async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Promise<void> {
+/** The configuration of the chart's scheduler as a process can use it: but for the address, the files' places and what `edit` changes. */
+export async function startSecondScheduler(
+  cp: ControlPlane,
+  extenderPort: number,
+  name = 'gpu-gate-scheduler',
+  edit: (configuration: SchedulerConfig) => object = (configuration) => configuration,
+): Promise<void> {
   const { data } = await cp.admin.request<{ data: Record<string, string> }>(
     'GET',
     '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-scheduler',
@@ -219,10 +246,7 @@ async function startSecondScheduler(cp: ControlPlane, extenderPort: number): Pro
     const { serverName, certFile } = extender.tlsConfig;
     extender.tlsConfig = { caFile, serverName, ...(certFile === undefined ? {} : await clientFiles(cp)) };
   }
-  await cp.startScheduler('gpu-gate-scheduler', {
-    ...configuration,
-    clientConnection: { kubeconfig, qps: 1000, burst: 2000 },
-  });
+  await cp.startScheduler(name, edit({ ...configuration, clientConnection: { kubeconfig, qps: 1000, burst: 2000 } }));
 }
 
 /** The scheduler's client certificate as files, as the kubelet would mount the Secret. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { CLOSED, NODE_POLICY, STATE } from '../../core/keys.ts';
+import { CLOSED, HOLD, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import type { NodeView } from '../../core/node-proof.ts';
 import { explainPod, explanationText } from '../../extender/explain.ts';
 import { filter, preempt, prioritize, type View } from '../../extender/filter.ts';
@@ -13,7 +13,7 @@ const unmanaged = (name = 'plain'): NodeView => ({ metadata: { name, uid: 'x', l
 const view = (nodes: readonly NodeView[], policy: GpuPolicy | undefined = aPolicy()): View => {
   const facts = new Map(nodes.map((node) => [node.metadata.name, nodeFacts(node)]));
   return {
-    node: (name) => facts.get(name),
+    nodes: facts,
     policies: new Map(policy === undefined ? [] : [[policy.name, policy]]),
     operandNamespace: 'gpu-gate-operands',
   };
@@ -27,6 +27,9 @@ const verdict = (pod: object, node: NodeView, policy?: GpuPolicy): string =>
   filter(args(pod, [node.metadata.name]), view([node], policy)).result.refused.get(node.metadata.name) ?? 'pass';
 const gpuPod = (annotations: Record<string, string> = {}, env: { name: string; value: string }[] = []) =>
   aPod({ gpus: '1', annotations, container: { env } });
+
+const CUDA_REASON = 'driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks';
+const requiring = (value: string) => gpuPod({}, [{ name: 'NVIDIA_REQUIRE_CUDA', value }]);
 
 describe('a GPU pod and a node', () => {
   it.each([
@@ -91,7 +94,107 @@ describe('a GPU pod and a node', () => {
       gpuPod({}, [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=14.0' }]),
       aNode(),
       undefined,
-      'CUDA older than the pod asks',
+      CUDA_REASON,
+    ],
+    ['held', gpuPod(), aNode({ annotations: { [HOLD]: '' } }), undefined, 'GPU node held by an operator'],
+    ['cordoned', gpuPod(), aNode({ cordoned: true }), undefined, 'node cordoned'],
+    ['not Ready', gpuPod(), aNode({ ready: false }), undefined, 'node not Ready'],
+    [
+      'on its way',
+      gpuPod(),
+      aNode({ validated: false, labels: { [STATE]: 'driver' } }),
+      undefined,
+      'GPU stack not validated: driver',
+    ],
+    [
+      'that failed',
+      gpuPod(),
+      {
+        ...aNode({ labels: { [STATE]: 'failed' } }),
+        status: {
+          nodeInfo: { bootID: 'boot-1' },
+          conditions: [{ type: 'GPUValidated', status: 'False', reason: 'DevicePluginValidationFailed' }],
+        },
+      },
+      undefined,
+      'GPU stack failed: device-plugin-validation',
+    ],
+    ['whose driver no clause takes', requiring('brand=tesla,driver>=470,driver<471'), aNode(), undefined, CUDA_REASON],
+    ['whose driver one of two clauses takes', requiring('cuda>=14 driver>=590,driver<600'), aNode(), undefined, 'pass'],
+    [
+      'with an older CUDA than the second GPU container asks',
+      aPod({
+        spec: {
+          containers: ['cuda>=12', 'cuda>=14'].map((value) => ({
+            resources: { limits: { 'nvidia.com/gpu': '1' } },
+            env: [{ name: 'NVIDIA_REQUIRE_CUDA', value }],
+          })),
+        },
+      }),
+      aNode(),
+      undefined,
+      CUDA_REASON,
+    ],
+    [
+      'with an older CUDA than a container without GPUs says',
+      aPod({
+        spec: {
+          containers: [
+            { resources: { limits: { 'nvidia.com/gpu': '1' } } },
+            { env: [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=14' }] },
+          ],
+        },
+      }),
+      aNode(),
+      undefined,
+      'pass',
+    ],
+    [
+      'with an older CUDA, the requirement switched off',
+      gpuPod({}, [
+        { name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=14' },
+        { name: 'NVIDIA_DISABLE_REQUIRE', value: 'true' },
+      ]),
+      aNode(),
+      undefined,
+      'pass',
+    ],
+    [
+      'any, for a policy that does not exist',
+      gpuPod({ 'gpu-gate.dev/policy': 'nope' }),
+      aNode(),
+      undefined,
+      'the GPUPolicy that the pod names does not exist',
+    ],
+    ['any, where there is no policy', gpuPod(), unmanaged(), aPolicy({}, { metadata: { name: 'other' } }), 'pass'],
+    [
+      'any, for a pod without GPUs whose annotation is malformed',
+      aPod({ annotations: { 'gpu-gate.dev/min-driver': 'new' } }),
+      unmanaged(),
+      undefined,
+      'pass',
+    ],
+    [
+      'any, for a validation pod of another namespace with our labels and a namespace-like name',
+      aPod({
+        gpus: '1',
+        namespace: 'gpu-gate-operands-2',
+        labels: { 'app.kubernetes.io/part-of': 'gpu-gate', 'app.kubernetes.io/component': 'driver-validation' },
+      }),
+      aNode({ boot: 'b' }),
+      undefined,
+      'node rebooted since validation',
+    ],
+    [
+      'any, for an operand in our namespace that asks for a GPU',
+      aPod({
+        gpus: '1',
+        namespace: 'gpu-gate-operands',
+        labels: { 'app.kubernetes.io/part-of': 'gpu-gate', 'app.kubernetes.io/component': 'dcgm-exporter' },
+      }),
+      aNode({ boot: 'b' }),
+      undefined,
+      'node rebooted since validation',
     ],
   ])('node %s', (_, pod, node, policy, expected) => expect(verdict(pod, node, policy)).toBe(expected));
 
@@ -135,6 +238,27 @@ describe('the protocol', () => {
       ['open', { uids: ['a'], violations: 1 }],
     ]);
   });
+  it('prefers the stack that has not changed for longer: a restart after the proof counts', () => {
+    const proof = (started: string): Record<string, string> => ({
+      [PROOF]: JSON.stringify({
+        node: 'uid-node-b',
+        boot: 'boot-1',
+        at: '2026-11-24T09:00:00Z',
+        components: { driver: { revision: 'r', pod: 'p', started } },
+      }),
+    });
+    const score = (started: string): number | undefined =>
+      prioritize(
+        args(gpuPod(), ['node-b']),
+        view([aNode({ name: 'node-b', annotations: proof(started) })]),
+        NOW + 24 * 3_600_000,
+      )[0]?.Score;
+    expect([score('2026-11-24T08:00:00Z'), score('2026-11-25T09:00:00Z')]).toEqual([10, 1]);
+  });
+  it('a pod without GPUs is not drawn to GPU nodes', () =>
+    expect(prioritize(args(aPod(), ['node-a']), view([aNode()]), NOW + 48 * 3_600_000)).toEqual([
+      { Host: 'node-a', Score: 0 },
+    ]));
   it('prefers the older proof', () => {
     const scores = prioritize(
       args(gpuPod(), ['node-a', 'shut']),
@@ -203,9 +327,11 @@ describe('explain', () => {
         nodes: [aNode(), aNode({ name: 'b', boot: 'x', labels: { [STATE]: 'driver' } }), unmanaged()],
         policies: new Map([['default', aPolicy()]]),
         operandNamespace: 'o',
+        webhookWould: 'it would get runtimeClassName by policy default',
       }),
     );
     expect(text).toMatch(/1 of 3 nodes open/);
+    expect(text).toContain('the webhook did not inject this pod; created now, it would get runtimeClassName');
     expect(text).toMatch(/node-a +validated +open/);
     expect(text).toMatch(/b +driver +refused +node rebooted since validation/);
     expect(text).toContain('kubectl label node plain gpu-gate.dev/managed=true');
@@ -214,7 +340,13 @@ describe('explain', () => {
     const nodes = Array.from({ length: 500 }, (_, i) => (i % 2 === 0 ? aNode({ name: `n${i}` }) : unmanaged(`n${i}`)));
     expect(
       explanationText(
-        explainPod({ pod: gpuPod(), nodes, policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }),
+        explainPod({
+          pod: gpuPod(),
+          nodes,
+          policies: new Map([['default', aPolicy()]]),
+          operandNamespace: 'o',
+          webhookWould: '',
+        }),
       ).split('\n').length,
     ).toBeLessThan(12);
   });

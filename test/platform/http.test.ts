@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
+import { NodeTable } from '../../extender/node-table.ts';
 import { extenderMetrics } from '../../extender/metrics.ts';
 import { extenderApp } from '../../extender/routes.ts';
 import { KEEP_ALIVE_MS, startServer, type RunningServer } from '../../platform/http.ts';
@@ -193,21 +194,28 @@ describe('POST /mutate', () => {
 describe('the extender’s endpoints', () => {
   const extender = (synced = true) =>
     extenderApp({
-      metrics: extenderMetrics(new Registry()),
+      metrics: extenderMetrics(new Registry(), () => []),
+      nodes: new NodeTable(),
       now: Date.now,
       view: () =>
         synced
-          ? { node: () => undefined, policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
+          ? { nodes: new NodeTable(), policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
           : undefined,
     });
-  it('answers a malformed body with 200 and Error, as the protocol wants, and what is no JSON with 400', async () => {
+  it('answers a malformed body with 200 and Error: the scheduler throws the text of any other status away', async () => {
     const server = await serve(extender());
     const answer = await post(server, '/filter', '{}');
     expect([answer.status, JSON.parse(answer.text)]).toEqual([
       200,
       expect.objectContaining({ Error: expect.stringContaining('ExtenderArgs has no Pod'), NodeNames: [] }),
     ]);
-    expect((await post(server, '/filter', 'junk')).status).toBe(400);
+    const junk = await post(server, '/filter', 'junk');
+    expect([junk.status, JSON.parse(junk.text)]).toEqual([
+      200,
+      expect.objectContaining({ Error: expect.stringContaining('is not JSON') }),
+    ]);
+    expect((await post(server, '/prioritize', 'junk')).text).toBe('[]');
+    expect(JSON.parse((await post(server, '/preempt', 'junk')).text)).toEqual({ NodeNameToMetaVictims: {} });
     expect((await post(server, '/nothing', '{}')).status).toBe(404);
   });
   it('says Error before its caches are loaded: nothing is let through', async () => {

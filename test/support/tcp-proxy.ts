@@ -10,11 +10,12 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
-export async function tcpProxy(target: number): Promise<TcpProxy> {
+/** `target`: a port, or whichever it is when a connection comes. */
+export async function tcpProxy(target: number | (() => number)): Promise<TcpProxy> {
   const open = new Set<Socket>();
   let lag = 0;
   const server = createServer((inbound) => {
-    const outbound = connect(target, '127.0.0.1');
+    const outbound = connect(typeof target === 'number' ? target : target(), '127.0.0.1');
     for (const [a, b] of [
       [inbound, outbound],
       [outbound, inbound],

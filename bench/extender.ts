@@ -1,0 +1,130 @@
+// /filter of our extender beside the least Go program that does the same (bench/reference/extender-go): one TLS connection that
+// is kept, as the scheduler keeps it, names in a random order, every tenth refused; both by the same client, in turns.
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { issueCa, issueLeaf } from '../certs/issue.ts';
+import { ensureOwnProgram } from '../test/cluster/binaries.ts';
+import { seeded } from '../test/churn/churn.ts';
+import { aPod } from '../test/support/objects.ts';
+import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
+
+const SIZES = [100, 1000, 5000, 15_000];
+const EVERY = 10;
+const ROUNDS = 12;
+
+/** CPU time of a process so far, ms (Linux: clock ticks of 10 ms). */
+const cpuMs = (pid: number): number => {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+};
+
+interface Lines {
+  next(): Promise<string>;
+}
+const linesOf = (child: ChildProcess): Lines => {
+  const iterator = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
+  return {
+    async next() {
+      const { value, done } = await iterator.next();
+      if (done === true) throw new Error('a program of the measurement ended early');
+      return value;
+    },
+  };
+};
+
+/** Measures every size; `--calls N` per round (default by size). */
+export async function run(context: BenchContext): Promise<readonly Row[]> {
+  const reference = await ensureOwnProgram(join(import.meta.dirname, 'reference', 'extender-go'), 'extender-go', {
+    cacheHome: process.env['XDG_CACHE_HOME'],
+    path: process.env['PATH'],
+    say: context.say,
+  });
+  const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-bench-'));
+  const children: ChildProcess[] = [];
+  const start = (command: string, args: readonly string[]): ChildProcess => {
+    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    children.push(child);
+    return child;
+  };
+  const file = (name: string, text: string): string => {
+    writeFileSync(join(dir, name), text, { mode: 0o600 });
+    return join(dir, name);
+  };
+  try {
+    const now = Date.now();
+    const ca = await issueCa('bench', 3_600_000, now);
+    const leaf = await issueLeaf(ca, { name: 'localhost', sans: ['localhost'], usage: 'server', life: 3_600_000 }, now);
+    const [caFile, cert, key] = [file('ca', ca.cert), file('cert', leaf.cert), file('key', leaf.key)];
+    const rows: Row[] = [];
+    for (const size of SIZES) {
+      const names = shuffled(size);
+      const body = file(
+        'body',
+        `${JSON.stringify({ Pod: aPod({ gpus: '1', labels: { app: 'train' } }), Nodes: null, NodeNames: names })}\n`,
+      );
+      const places = [String(size), String(EVERY), cert, key];
+      const servers = {
+        ours: start(process.execPath, [join(import.meta.dirname, 'servers', 'extender.ts'), ...places]),
+        go: start(reference, ['serve', ...places]),
+      };
+      const client = start(reference, ['load']);
+      const answers = linesOf(client);
+      const measured = { ours: { times: [] as number[], cpu: 0 }, go: { times: [] as number[], cpu: 0 } };
+      const ports = { ours: await linesOf(servers.ours).next(), go: await linesOf(servers.go).next() };
+      const calls = numberArg(context.args, 'calls', size >= 5000 ? 60 : 300);
+      const play = async (who: 'ours' | 'go', count: number): Promise<number[]> => {
+        client.stdin?.write(`${count} https://localhost:${ports[who]}/filter ${caFile} ${body}\n`);
+        return (await answers.next()).trim().split(' ').map(Number);
+      };
+      await play('ours', 300);
+      await play('go', 300);
+      for (let round = 0; round < ROUNDS; round += 1)
+        for (const who of round % 2 === 0 ? (['ours', 'go'] as const) : (['go', 'ours'] as const)) {
+          const before = cpuMs(servers[who].pid ?? 0);
+          measured[who].times.push(...(await play(who, calls)));
+          measured[who].cpu += cpuMs(servers[who].pid ?? 0) - before;
+        }
+      const { ours, go } = measured;
+      for (const [what, q] of [
+        ['p50', 0.5],
+        ['p99', 0.99],
+      ] as const) {
+        const value = quantile(ours.times, q) / 1000;
+        const other = quantile(go.times, q) / 1000;
+        rows.push({
+          name: `filter ${size} names ${what}`,
+          value,
+          unit: 'ms',
+          reference: { name: 'Go', value: other },
+          ...(what === 'p50'
+            ? { bar: 'at or below Go: the scheduler waits for every call', held: value <= other }
+            : {}),
+        });
+      }
+      rows.push({
+        name: `filter ${size} names CPU per call`,
+        value: ours.cpu / ours.times.length,
+        unit: 'ms',
+        reference: { name: 'Go', value: go.cpu / go.times.length },
+      });
+      for (const child of [servers.ours, servers.go, client]) child.kill('SIGKILL');
+    }
+    return rows;
+  } finally {
+    for (const child of children) child.kill('SIGKILL');
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Names in an order that is none: the scheduler's filters run in parallel. */
+function shuffled(size: number): string[] {
+  const random = seeded(1);
+  return Array.from({ length: size }, (_, i) => ({ name: `node-${i}`, at: random() }))
+    .toSorted((a, b) => a.at - b.at)
+    .map(({ name }) => name);
+}

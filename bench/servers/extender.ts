@@ -1,0 +1,31 @@
+// Our extender as it is served, over so many nodes of which every tenth is not open: the process that bench/extender.ts measures.
+import { readFileSync } from 'node:fs';
+import { Registry } from 'prom-client';
+import { NodeTable } from '../../extender/node-table.ts';
+import { extenderMetrics } from '../../extender/metrics.ts';
+import { extenderApp } from '../../extender/routes.ts';
+import { nodeFacts } from '../../extender/verdict.ts';
+import { startServer } from '../../platform/http.ts';
+import { aNode, aPolicy } from '../../test/support/objects.ts';
+
+const [count = '0', every = '0', cert = '', key = ''] = process.argv.slice(2);
+const nodes = new NodeTable();
+for (let i = 0; i < Number(count); i += 1)
+  nodes.set(
+    `node-${i}`,
+    nodeFacts(aNode({ name: `node-${i}`, ...(i % Number(every) === 0 ? { boot: 'other' } : {}) })),
+  );
+const view = { nodes, policies: new Map([['default', aPolicy()]]), operandNamespace: 'gpu-gate-operands' };
+const server = await startServer({
+  port: 0,
+  host: '127.0.0.1',
+  portOption: 'extender-port',
+  handler: extenderApp({
+    view: () => view,
+    nodes,
+    metrics: extenderMetrics(new Registry(), () => nodes.facts()),
+    now: Date.now,
+  }),
+  tls: { material: { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') } },
+});
+console.log(server.port);

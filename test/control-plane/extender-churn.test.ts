@@ -1,0 +1,84 @@
+// Random churn on 200 nodes, judged from the API server's audit log by a program that shares no code with gpu-gate. Webhook,
+// extender and scheduler are real; what the reconciler writes on nodes is written by a stand-in, so that 200 nodes change within
+// seconds (`npm run bench -- churn` has gpu-gate walk them, for 20 minutes).
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { churn, judge, openNode } from '../churn/churn.ts';
+import { startCluster, type Cluster } from '../cluster/cluster.ts';
+import { startGate, startSecondScheduler, until, type Gate } from '../cluster/gate.ts';
+import { named } from '../support/schedulers.ts';
+
+const SEED = 7;
+let cluster: Cluster;
+let gate: Gate;
+
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 200 });
+  gate = await startGate(cluster, { values: { policy: { spec: { unmanagedNodes: 'Deny', startupTaint: 'Off' } } } });
+  // Opted in while the reconciler runs, so that the policy enforces by its own rule; from then on the stand-in writes.
+  await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
+  await until('the policy to enforce', async () => {
+    const { status } = await cluster.admin.request<{ status?: { enforcingSince?: string } }>(
+      'GET',
+      '/apis/gpu-gate.dev/v1alpha1/gpupolicies/default',
+    );
+    return status?.enforcingSince !== undefined;
+  });
+  await gate.stopReconciler();
+  const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
+  for (let i = 0; i < 120; i += 10) await Promise.all(nodes.slice(i, i + 10).map((n) => openNode(cluster.admin, n)));
+});
+afterAll(async () => cluster.stop());
+
+const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
+const namespace = async (name: string): Promise<string> => {
+  await cluster.kubectl(['create', 'namespace', name]);
+  await until(
+    'its ServiceAccount',
+    async () => (await cluster.kubectl(['get', 'sa', 'default', '-n', name])).code === 0,
+  );
+  return name;
+};
+
+describe('churn', () => {
+  it(`30 s, seed ${SEED}: no pod is bound to a node that is not open`, { timeout: 90_000 }, async () => {
+    const counts = await churn({
+      kube: cluster.admin,
+      nodes,
+      seed: SEED,
+      seconds: 30,
+      walkedBy: 'stand-in',
+      stepsPerSecond: 20,
+      podsPerSecond: 15,
+      namespace: await namespace('gated'),
+    });
+    const report = (await judge(cluster))['gated'];
+    console.log(
+      `churn, seed ${SEED}: ${JSON.stringify(counts)}; ${report?.bindings} bindings, ${report?.underWay} under way when the node closed (longest ${report?.longestUnderWayMs} ms), ${report?.violations.length} violations`,
+    );
+    expect(report?.violations).toEqual([]);
+    expect(report?.bindings).toBeGreaterThan(150);
+  });
+
+  it('the same with the extender left out: the checker catches it', { timeout: 60_000 }, async () => {
+    await startSecondScheduler(
+      cluster,
+      gate.extenderPort,
+      'ungated-scheduler',
+      named('ungated', () => undefined),
+    );
+    await churn({
+      kube: cluster.admin,
+      nodes,
+      seed: SEED,
+      seconds: 8,
+      walkedBy: 'stand-in',
+      stepsPerSecond: 20,
+      podsPerSecond: 15,
+      namespace: await namespace('ungated'),
+      schedulerName: 'ungated',
+    });
+    const report = (await judge(cluster))['ungated'];
+    console.log(`without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open`);
+    expect(report?.violations.length).toBeGreaterThan(0);
+  });
+});
