@@ -29,11 +29,9 @@ export async function startLagging(options: {
     await startGate(cluster, {
       requestPathServer: `https://127.0.0.1:${proxy.port}`,
       flags: ['--wake-after', options.wakeAfter],
-      // The taint would keep the pod off in-tree: here the extender is to be asked.
       values: {
         policy: {
           spec: {
-            startupTaint: 'Off',
             bringUp: { maxConcurrent: '4' },
             breaker: '100%',
             validation: { backoff: { initial: '1s', max: '4s' } },

@@ -153,7 +153,8 @@ describe('policies', () => {
   });
 
   it('rejectedPods: Delete removes what a kubelet rejected after a reboot', { timeout: 90_000 }, async () => {
-    await edit('default', { spec: { rejectedPods: 'Delete' } });
+    // By the chart's value: it also gives the permission to delete pods, which gpu-gate does not have otherwise.
+    await gate.upgrade({ policy: { spec: { rejectedPods: 'Delete' } } });
     await kubectl('create', 'deployment', 'rejected', '--image', 'example/train:1', '--replicas', '1');
     await cluster.admin.request('PATCH', '/apis/apps/v1/namespaces/default/deployments/rejected', {
       contentType: 'application/strategic-merge-patch+json',
@@ -188,13 +189,13 @@ describe('policies', () => {
     await until(
       'a new pod to run, and no rejected one to be left',
       async () => {
-        const now = await pods(); console.log(now);
+        const now = await pods();
         return /gpu-3\s+Running/.test(now) && !/Failed/.test(now);
       },
       60_000,
     );
     await kubectl('delete', 'deployment', 'rejected');
-    await edit('default', { spec: { rejectedPods: 'Report' } });
+    await gate.upgrade({ policy: { spec: { rejectedPods: 'Report' } } });
     await validated('gpu-3');
   });
 
