@@ -20,7 +20,10 @@ export async function addPools(cluster: Cluster, pools: Readonly<Record<string, 
   }
   for (const name of Object.keys(pools))
     await until(`policy ${name} to enforce`, async () => {
-      const policy = await cluster.admin.request<{ status?: { enforcingSince?: string } }>('GET', `${POLICIES}/${name}`);
+      const policy = await cluster.admin.request<{ status?: { enforcingSince?: string } }>(
+        'GET',
+        `${POLICIES}/${name}`,
+      );
       return policy.status?.enforcingSince !== undefined;
     });
 }

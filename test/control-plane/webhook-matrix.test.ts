@@ -5,7 +5,7 @@ import { explainError } from '../../platform/log.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
 import { startGate, until, type Gate } from '../cluster/gate.ts';
 import { addPools } from '../cluster/pools.ts';
-import { foreignWebhook } from '../support/mutating-webhook.ts';
+import { foreignWebhook, type ForeignReview } from '../support/mutating-webhook.ts';
 
 interface Container {
   name: string;
@@ -242,7 +242,11 @@ describe('another mutating webhook', () => {
     image: 'x',
     resources: { limits: { 'nvidia.com/gpu': '1' }, requests: { 'nvidia.com/gpu': '1' } },
   };
-  const addSidecar = (spec: Readonly<Record<string, unknown>>): readonly object[] =>
+  const addSidecar = ({
+    request: {
+      object: { spec },
+    },
+  }: ForeignReview): readonly object[] =>
     (spec['containers'] as Container[]).some(({ name }) => name === 'sidecar')
       ? []
       : [{ op: 'add', path: '/spec/containers/-', value: sidecar }];

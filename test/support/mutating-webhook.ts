@@ -4,7 +4,7 @@ import { readBody, reply } from '../../platform/body.ts';
 import { startServer } from '../../platform/http.ts';
 import type { Kube } from '../../platform/kube.ts';
 
-interface ReviewRequest {
+export interface ForeignReview {
   readonly request: { readonly uid: string; readonly object: { readonly spec: Readonly<Record<string, unknown>> } };
 }
 
@@ -21,7 +21,7 @@ export async function foreignWebhook(
   kube: Kube,
   name: string,
   namespace: string,
-  patchOf: (spec: Readonly<Record<string, unknown>>) => readonly object[],
+  patchOf: (review: ForeignReview) => readonly object[],
 ): Promise<ForeignWebhook> {
   const now = Date.now();
   const ca = await issueCa(name, 3_600_000, now);
@@ -36,8 +36,8 @@ export async function foreignWebhook(
       void readBody(message, 7 * 1024 * 1024).then((body) => {
         if (!body.ok) return reply(response, body.status, 'text/plain', body.because);
         calls += 1;
-        const { request } = JSON.parse(body.bytes.toString()) as ReviewRequest;
-        const patch = Buffer.from(JSON.stringify(patchOf(request.object.spec))).toString('base64');
+        const review = JSON.parse(body.bytes.toString()) as ForeignReview;
+        const patch = Buffer.from(JSON.stringify(patchOf(review))).toString('base64');
         return reply(
           response,
           200,
@@ -45,7 +45,7 @@ export async function foreignWebhook(
           JSON.stringify({
             apiVersion: 'admission.k8s.io/v1',
             kind: 'AdmissionReview',
-            response: { uid: request.uid, allowed: true, patchType: 'JSONPatch', patch },
+            response: { uid: review.request.uid, allowed: true, patchType: 'JSONPatch', patch },
           }),
         );
       }),
