@@ -13,7 +13,7 @@ it.skipIf(reason !== undefined)('a rolling restart under load fails no create', 
   const argument = { rate: 100, rounds: 1 };
   const result = await inOwnNetwork<RollingResult>(SCRIPT, { addresses: ADDRESSES, argument, say: console.log });
   console.log(`${result.calls} creates, ${result.restarts} restarts, ${result.failed} failed`);
-  expect(result).toMatchObject({ failed: 0, example: undefined, restarts: 2 });
+  expect([result.failed, result.example, result.restarts]).toEqual([0, undefined, 2]);
   expect(result.calls).toBeGreaterThan(300);
   expect(result.failedWithNone).toBeGreaterThan(0);
 });
