@@ -30,7 +30,7 @@ export interface RawPod {
     readonly nodeSelector?: Readonly<Record<string, string>>;
     readonly runtimeClassName?: string;
     readonly schedulerName?: string;
-    readonly volumes?: readonly { readonly name?: string }[];
+    readonly volumes?: readonly { readonly name?: string; readonly hostPath?: { readonly path?: string } }[];
     readonly readinessGates?: readonly { readonly conditionType?: string }[];
     readonly tolerations?: readonly unknown[];
   };

@@ -260,9 +260,12 @@ function mounts(
       );
     }
   }
-  const present = new Set((pod.spec?.volumes ?? []).map((volume) => volume?.name));
+  const present = new Map((pod.spec?.volumes ?? []).map((volume) => [volume?.name, volume]));
+  // Called again after another webhook added a container: the volume is there already, and is ours.
+  const isOurs = ({ name, hostPath }: DriverVolume): boolean =>
+    alreadyInjected(pod) && present.get(name)?.hostPath?.path === hostPath;
   const usable = volumes.filter((volume) => {
-    if (!present.has(volume.name)) return true;
+    if (!present.has(volume.name) || isOurs(volume)) return true;
     if (!alreadyInjected(pod))
       skip(
         `volume ${volume.name}`,
@@ -284,7 +287,7 @@ function mounts(
   ];
   const perContainer: AddOperation[] = [];
   for (const { path, container } of targets) {
-    perContainer.push(...mountsOf(path, container, usable, used, draft));
+    perContainer.push(...mountsOf(path, container, usable, used, draft, alreadyInjected(pod)));
     const names = new Set((container.env ?? []).map((variable) => variable?.name));
     const missing = env.filter(({ name }) => !names.has(name)).map(({ name, value }) => ({ name, value }));
     if (missing.length > 0) {
@@ -293,7 +296,7 @@ function mounts(
     }
   }
   const volumesUsed = usable
-    .filter(({ name }) => used.has(name))
+    .filter(({ name }) => used.has(name) && !present.has(name))
     .map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } }));
   if (volumesUsed.length > 0) {
     draft.operations.push(...append('/spec/volumes', pod.spec?.volumes, volumesUsed));
@@ -308,11 +311,14 @@ function mountsOf(
   volumes: readonly DriverVolume[],
   used: Set<string>,
   draft: Draft,
+  again: boolean,
 ): AddOperation[] {
   const taken = new Set((container.volumeMounts ?? []).map((mount) => mount?.mountPath?.replace(/\/$/, '')));
   const added: { name: string; mountPath: string; readOnly: boolean }[] = [];
   for (const { name, mountPath, readOnly } of volumes) {
     if (taken.has(mountPath.replace(/\/$/, ''))) {
+      // The first call has warned; what is there may be what it added.
+      if (again) continue;
       draft.skipped.push({
         what: `mount ${mountPath} in ${container.name ?? '?'}`,
         because: 'the container mounts something there',

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import type { RawContainer } from '../../core/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
 import { applied } from '../../webhook/patch.ts';
 import { aPod, aPolicy } from '../support/objects.ts';
@@ -147,5 +148,19 @@ describe('a pod that is about to be created', () => {
     const after = applied(pod, admission.operations);
     expect(after.spec?.containers?.map((container) => container.volumeMounts?.length ?? 0)).toEqual([0, 1]);
     expect(decide(after, facts(aPolicy(VOLUMES)))).toMatchObject({ kind: 'leave', reason: 'already-injected' });
+  });
+
+  it('called again after another webhook added a GPU container: mounts there too, no second volume, no warning', () => {
+    const gpu = (name: string): RawContainer => ({ name, resources: { limits: { 'nvidia.com/gpu': '1' } } });
+    const first = decide(aPod({ spec: { containers: [gpu('main')] } }), facts(aPolicy(VOLUMES)));
+    if (first.kind !== 'inject') throw new Error('not injected');
+    const once = applied(aPod({ spec: { containers: [gpu('main')] } }), first.operations);
+    const later = { ...once, spec: { ...once.spec, containers: [...(once.spec?.containers ?? []), gpu('sidecar')] } };
+    const second = decide(later, facts(aPolicy(VOLUMES)));
+    if (second.kind !== 'inject') throw new Error('not injected');
+    expect(second.warnings).toEqual([]);
+    const { spec } = applied(later, second.operations);
+    expect(spec?.volumes).toHaveLength(1);
+    expect(spec?.containers?.map((container) => container.volumeMounts?.length)).toEqual([1, 1]);
   });
 });

@@ -1,0 +1,23 @@
+// A bare express webhook: parsed body, one fixed patch. A reference of `npm run bench -- webhook`.
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import express from 'express';
+
+const [port, key, cert] = process.argv.slice(2);
+if (key === undefined || cert === undefined) throw new Error('usage: webhook-express.ts PORT KEY CERT');
+const patch = Buffer.from(
+  JSON.stringify([
+    { op: 'add', path: '/spec/runtimeClassName', value: 'nvidia' },
+    { op: 'add', path: '/spec/readinessGates', value: [{ conditionType: 'gpu-gate.dev/node-validated' }] },
+  ]),
+).toString('base64');
+const app = express();
+app.post('/mutate', express.json({ limit: '7mb' }), (request, response) => {
+  const { uid } = (request.body as { request: { uid: string } }).request;
+  response.json({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    response: { uid, allowed: true, patchType: 'JSONPatch', patch },
+  });
+});
+createServer({ key: readFileSync(key), cert: readFileSync(cert) }, app).listen(Number(port), '127.0.0.1');

@@ -1,0 +1,284 @@
+// `npm run bench -- webhook [--calls 200] [--direct 100000]`: what each webhook adds to the creation of a pod on the real API server,
+// in one run: none, ours, a Go author's, a bare express one. All are registered at once; a pod's labels say which one is called.
+// Then memory over many direct calls.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:https';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { issueCa, issueLeaf } from '../certs/issue.ts';
+import { ensureOwnProgram } from '../test/cluster/binaries.ts';
+import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
+import { freePort } from '../test/cluster/control-plane.ts';
+import { startGate, until, type Gate } from '../test/cluster/gate.ts';
+import { addPools } from '../test/cluster/pools.ts';
+import { untilReady, type Running } from '../test/cluster/lifetime.ts';
+import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
+
+const REFERENCE = join(import.meta.dirname, 'reference');
+const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
+const VARIANTS = ['none', 'ours', 'go', 'express'] as const;
+type Variant = (typeof VARIANTS)[number];
+const SIZES = [2, 20, 200];
+const CONCURRENCY = [1, 8, 32];
+const ROUNDS = 4;
+const RSS_BAR = 150 * 1024 * 1024;
+
+/** A pod of about so many kilobytes, its weight in environment variables. */
+const podOf = (variant: Variant, kilobytes: number): object => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: {
+    generateName: 'bench-',
+    annotations: { 'gpu-gate.dev/policy': 'bench' },
+    labels: variant === 'ours' ? {} : { 'gpu-gate.dev/inject': 'false', bench: variant },
+  },
+  spec: {
+    containers: [
+      {
+        name: 'c',
+        image: 'x',
+        resources: { limits: { 'nvidia.com/gpu': '1' } },
+        env: Array.from({ length: Math.ceil(Math.max(1, kilobytes * 1024 - 700) / 130) }, (_, i) => ({
+          name: `VARIABLE_${i}`,
+          value: 'x'.repeat(96),
+        })),
+      },
+    ],
+  },
+});
+
+/** User and system time of a process, ms, as the kernel counts it (ticks of 10 ms). */
+const cpuOf = (pid: number): number => {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+};
+
+const gaugeOf = async (gate: Gate, name: string): Promise<number> => {
+  const text = await (await fetch(gate.metricsUrls.requestPath)).text();
+  return Number(
+    text
+      .split('\n')
+      .find((line) => line.startsWith(`${name} `))
+      ?.split(' ')[1],
+  );
+};
+
+async function startReferences(
+  cluster: Cluster,
+  say: (line: string) => void,
+): Promise<Record<'go' | 'express', Running>> {
+  const now = Date.now();
+  const ca = await issueCa('bench', 86_400_000, now);
+  const leaf = await issueLeaf(ca, { name: 'bench', sans: ['127.0.0.1'], usage: 'server', life: 86_400_000 }, now);
+  const [key, cert] = [join(cluster.dir, 'bench.key'), join(cluster.dir, 'bench.crt')];
+  writeFileSync(key, leaf.key, { mode: 0o600 });
+  writeFileSync(cert, leaf.cert);
+  const program = await ensureOwnProgram(join(REFERENCE, 'webhook-go'), 'webhook-go', {
+    cacheHome: process.env['XDG_CACHE_HOME'],
+    path: process.env['PATH'],
+    say,
+  });
+  const ours = await cluster.admin.request<{ webhooks: { matchConditions: object[] }[] }>(
+    'GET',
+    `${CONFIGURATIONS}/gpu-gate`,
+  );
+  const start = async (
+    name: 'go' | 'express',
+    command: string,
+    argsOf: (port: number) => string[],
+  ): Promise<Running> => {
+    const port = await freePort();
+    const running = cluster.lifetime.start(`bench-${name}`, command, argsOf(port));
+    await untilReady(
+      running,
+      () =>
+        new Promise<boolean>((resolve) => {
+          const socket = connect(port, '127.0.0.1', () => {
+            socket.destroy();
+            resolve(true);
+          }).on('error', () => resolve(false));
+        }),
+    );
+    await cluster.admin.request('POST', CONFIGURATIONS, {
+      body: {
+        apiVersion: 'admissionregistration.k8s.io/v1',
+        kind: 'MutatingWebhookConfiguration',
+        metadata: { name: `bench-${name}` },
+        webhooks: [
+          {
+            name: `${name}.example.com`,
+            admissionReviewVersions: ['v1'],
+            sideEffects: 'None',
+            failurePolicy: 'Fail',
+            reinvocationPolicy: 'IfNeeded',
+            clientConfig: {
+              url: `https://127.0.0.1:${port}/mutate`,
+              caBundle: Buffer.from(ca.cert).toString('base64'),
+            },
+            objectSelector: { matchLabels: { bench: name } },
+            rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
+            matchConditions: ours.webhooks[0]?.matchConditions,
+          },
+        ],
+      },
+    });
+    return running;
+  };
+  return {
+    go: await start('go', program, (port) => ['-address', `127.0.0.1:${port}`, '-cert', cert, '-key', key]),
+    express: await start('express', process.execPath, (port) => [
+      join(REFERENCE, 'webhook-express.ts'),
+      String(port),
+      key,
+      cert,
+    ]),
+  };
+}
+
+interface Created {
+  readonly spec: { readonly readinessGates?: readonly object[] };
+}
+
+async function latencies(cluster: Cluster, body: object, calls: number, concurrency: number): Promise<number[]> {
+  const times: number[] = [];
+  let left = calls;
+  const worker = async (): Promise<void> => {
+    while (left > 0) {
+      left -= 1;
+      const began = performance.now();
+      await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', { query: { dryRun: 'All' }, body });
+      times.push(performance.now() - began);
+    }
+  };
+  await Promise.all(Array.from({ length: concurrency }, worker));
+  return times;
+}
+
+/** Resident memory at half of the direct calls and at their end, bytes. */
+async function memory(gate: Gate, calls: number): Promise<{ readonly half: number; readonly end: number }> {
+  const agent = new Agent({ keepAlive: true, maxSockets: 16 });
+  const review = JSON.stringify({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: {
+      uid: 'u',
+      kind: { group: '', version: 'v1', kind: 'Pod' },
+      namespace: 'default',
+      object: podOf('ours', 2),
+    },
+  });
+  const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(review) };
+  const one = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      // Its certificate is not what is measured here.
+      const target = { host: '127.0.0.1', port: gate.webhookPort, path: '/mutate', rejectUnauthorized: false };
+      request({ ...target, method: 'POST', agent, headers }, (response) => {
+        response.resume();
+        response.on('end', () =>
+          response.statusCode === 200 ? resolve() : reject(new Error(`status ${response.statusCode}`)),
+        );
+      })
+        .on('error', reject)
+        .end(review);
+    });
+  const many = async (count: number): Promise<void> => {
+    let left = count;
+    await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        for (; left > 0; left -= 1) await one();
+      }),
+    );
+  };
+  await many(calls / 2);
+  const half = await gaugeOf(gate, 'process_resident_memory_bytes');
+  await many(calls / 2);
+  const end = await gaugeOf(gate, 'process_resident_memory_bytes');
+  agent.destroy();
+  return { half, end };
+}
+
+async function cell(
+  cluster: Cluster,
+  cpu: (variant: Variant) => Promise<number>,
+  size: number,
+  concurrency: number,
+  calls: number,
+): Promise<Row[]> {
+  const times: Record<Variant, number[]> = { none: [], ours: [], go: [], express: [] };
+  const used: Record<Variant, number> = { none: 0, ours: 0, go: 0, express: 0 };
+  for (let round = 0; round < ROUNDS; round += 1)
+    for (const variant of VARIANTS) {
+      const before = await cpu(variant);
+      times[variant].push(...(await latencies(cluster, podOf(variant, size), Math.ceil(calls / ROUNDS), concurrency)));
+      used[variant] += (await cpu(variant)) - before;
+    }
+  const rows: Row[] = [];
+  for (const q of [0.5, 0.99]) {
+    const base = quantile(times.none, q);
+    const added = (variant: Variant): number => quantile(times[variant], q) - base;
+    const name = `p${q * 100} added, ${size} KB, concurrency ${concurrency}`;
+    const reference = { name: 'go', value: added('go') };
+    const bar = "at or below the Go webhook's";
+    rows.push(
+      { name: `${name}: ours`, value: added('ours'), unit: 'ms', reference, bar, held: added('ours') <= added('go') },
+      { name: `${name}: express`, value: added('express'), unit: 'ms', reference },
+    );
+  }
+  const perCall = (variant: Variant): number => used[variant] / times[variant].length;
+  const reference = { name: 'go', value: perCall('go') };
+  const name = `CPU a call, ${size} KB, concurrency ${concurrency}`;
+  rows.push(
+    { name: `${name}: ours`, value: perCall('ours'), unit: 'ms', reference },
+    { name: `${name}: express`, value: perCall('express'), unit: 'ms', reference },
+  );
+  return rows;
+}
+
+export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
+  const calls = numberArg(args, 'calls', 400);
+  const direct = numberArg(args, 'direct', 100_000);
+  const cluster = await startCluster({ nodes: 0, scheduler: false, say });
+  try {
+    const gate = await startGate(cluster, {
+      scheduler: false,
+      values: { policy: { spec: { nodeSelector: { pool: 'default' } } } },
+    });
+    await addPools(cluster, { bench: {} });
+    const references = await startReferences(cluster, say);
+    // Each must have been called before anything is measured, and know its code.
+    for (const variant of VARIANTS)
+      await until(`${variant} to take part`, async () => {
+        const { spec } = await cluster.admin.request<Created>('POST', '/api/v1/namespaces/default/pods', {
+          query: { dryRun: 'All' },
+          body: podOf(variant, 2),
+        });
+        return (spec.readinessGates?.length ?? 0) === (variant === 'none' ? 0 : 1);
+      });
+    for (const variant of VARIANTS) await latencies(cluster, podOf(variant, 20), calls, 8);
+    const cpu = async (variant: Variant): Promise<number> => {
+      if (variant === 'none') return 0;
+      return variant === 'ours'
+        ? 1000 * (await gaugeOf(gate, 'process_cpu_seconds_total'))
+        : cpuOf(references[variant].pid);
+    };
+    const rows: Row[] = [];
+    for (const size of SIZES)
+      for (const concurrency of CONCURRENCY) rows.push(...(await cell(cluster, cpu, size, concurrency, calls)));
+    const { half, end } = await memory(gate, direct);
+    const mib = (bytes: number): number => bytes / 1024 / 1024;
+    return [
+      ...rows,
+      { name: `RSS after ${direct} calls`, value: mib(end), unit: 'MiB', bar: 'under 150 MiB', held: end < RSS_BAR },
+      {
+        name: 'RSS over the second half',
+        value: mib(end),
+        unit: 'MiB',
+        reference: { name: 'at half', value: mib(half) },
+        bar: 'flat: at most 1.1 times',
+        held: end <= 1.1 * half,
+      },
+    ];
+  } finally {
+    await cluster.stop();
+  }
+}

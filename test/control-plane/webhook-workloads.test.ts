@@ -1,0 +1,258 @@
+// Pods as people and controllers make them, on a real API server: every way of creating one, what its author sees, and the
+// AdmissionReviews of usual GPU workloads with our answers (test/golden/admission; GPU_GATE_TEST_UPDATE=1 captures them again).
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Registry } from 'prom-client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { APPLY, STRATEGIC_PATCH } from '../../platform/kube.ts';
+import { jsonLog } from '../../platform/log.ts';
+import { startServer } from '../../platform/http.ts';
+import { webhookMetrics } from '../../webhook/metrics.ts';
+import { webhookApp } from '../../webhook/routes.ts';
+import { startCluster, type Cluster } from '../cluster/cluster.ts';
+import { startGate, until, type Gate } from '../cluster/gate.ts';
+import { addPools } from '../cluster/pools.ts';
+import { foreignWebhook } from '../support/mutating-webhook.ts';
+import { aPolicy } from '../support/objects.ts';
+import { WORKLOADS } from '../support/workloads.ts';
+
+const GOLDEN = join(import.meta.dirname, '..', 'golden', 'admission');
+const PODS = '/api/v1/namespaces/default/pods';
+const GATE = 'gpu-gate.dev/node-validated';
+const SPEC = {
+  terminationGracePeriodSeconds: 0,
+  tolerations: [{ operator: 'Exists' }],
+  containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
+};
+
+interface Pod {
+  metadata: { name: string; labels?: Record<string, string>; annotations?: Record<string, string> };
+  spec: { readinessGates?: { conditionType: string }[]; runtimeClassName?: string; ephemeralContainers?: object[] };
+}
+let cluster: Cluster;
+let gate: Gate;
+
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 0, scheduler: false, say: console.log });
+  gate = await startGate(cluster, {
+    scheduler: false,
+    values: { policy: { spec: { nodeSelector: { pool: 'default' } } } },
+  });
+  await addPools(cluster, { pool: {}, volumes: { driverVolumesPreset: 'GKE' } });
+});
+afterAll(async () => cluster?.stop());
+
+const annotations = { 'gpu-gate.dev/policy': 'pool' };
+const manifest = (metadata: object, more: object = {}): object => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { annotations, ...metadata },
+  spec: { ...SPEC, ...more },
+});
+const expectInjected = (pod: Pod): void => {
+  expect(pod.spec.readinessGates).toEqual([{ conditionType: GATE }]);
+  expect([pod.spec.runtimeClassName, pod.metadata.labels?.['gpu-gate.dev/injected']]).toEqual(['nvidia', 'true']);
+};
+const calls = async (): Promise<number> =>
+  (await gate.metrics())
+    .split('\n')
+    .filter((line) => line.startsWith('gpu_gate_admission_total'))
+    .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+
+describe('every way to create a pod', () => {
+  it('dry-run: shown injected, nothing stored', async () => {
+    const { code, stdout } = await cluster.kubectl(
+      ['create', '--dry-run=server', '-o', 'json', '-f', '-'],
+      JSON.stringify(manifest({ name: 'dry' })),
+    );
+    expect(code).toBe(0);
+    expectInjected(JSON.parse(stdout) as Pod);
+    expect((await cluster.kubectl(['get', 'pod', 'dry'])).code).toBe(1);
+  });
+
+  it('generateName', async () => {
+    const pod = await cluster.admin.request<Pod>('POST', PODS, { body: manifest({ generateName: 'gen-' }) });
+    expectInjected(pod);
+    expect(pod.metadata.name).toMatch(/^gen-.+/);
+  });
+
+  it('server-side apply, and the same apply again: no conflict, no change', async () => {
+    const apply = (): Promise<Pod> =>
+      cluster.admin.request('PATCH', `${PODS}/applied`, {
+        contentType: APPLY,
+        query: { fieldManager: 'team' },
+        body: manifest({ name: 'applied' }),
+      });
+    const first = await apply();
+    expectInjected(first);
+    const second = await apply();
+    expect([second.spec, second.metadata.labels, second.metadata.annotations]).toEqual([
+      first.spec,
+      first.metadata.labels,
+      first.metadata.annotations,
+    ]);
+  });
+
+  const selector = (app: string): object => ({ matchLabels: { app } });
+  const template = (app: string, more: object = {}): object => ({
+    metadata: { labels: { app }, annotations },
+    spec: { ...SPEC, ...more },
+  });
+  it.each([
+    ['Deployment', 'apps/v1', (app: string) => ({ selector: selector(app), template: template(app) })],
+    [
+      'StatefulSet',
+      'apps/v1',
+      (app: string) => ({ selector: selector(app), serviceName: app, template: template(app) }),
+    ],
+    ['DaemonSet', 'apps/v1', (app: string) => ({ selector: selector(app), template: template(app) })],
+    ['Job', 'batch/v1', (app: string) => ({ template: template(app, { restartPolicy: 'Never' }) })],
+    [
+      'CronJob',
+      'batch/v1',
+      (app: string) => ({
+        schedule: '0 0 1 1 *',
+        jobTemplate: { spec: { template: template(app, { restartPolicy: 'Never' }) } },
+      }),
+    ],
+  ])('%s', async (kind, apiVersion, spec) => {
+    const app = kind.toLowerCase();
+    const created = await cluster.kubectl(
+      ['create', '-f', '-'],
+      JSON.stringify({ apiVersion, kind, metadata: { name: app }, spec: spec(app) }),
+    );
+    expect(created).toMatchObject({ code: 0 });
+    // Its hour does not come in a test: it is run by hand, which makes the same Job.
+    if (kind === 'CronJob') await cluster.kubectl(['create', 'job', 'from-cron', '--from=cronjob/cronjob']);
+    const pod = await until(`a pod of the ${kind}`, async () => {
+      const { items } = await cluster.admin.request<{ items: Pod[] }>('GET', PODS, {
+        query: { labelSelector: `app=${app}` },
+      });
+      return items[0];
+    });
+    expectInjected(pod);
+    await cluster.kubectl(['delete', app, app, '--wait=false']);
+  });
+
+  it('an ephemeral container is added without a call, and nothing else changes', async () => {
+    const pod = await cluster.admin.request<Pod>('POST', PODS, { body: manifest({ name: 'debugged' }) });
+    const before = await calls();
+    const debugged = await cluster.admin.request<Pod>('PATCH', `${PODS}/debugged/ephemeralcontainers`, {
+      contentType: STRATEGIC_PATCH,
+      body: { spec: { ephemeralContainers: [{ name: 'debug', image: 'x' }] } },
+    });
+    expect(debugged.spec.ephemeralContainers).toHaveLength(1);
+    expect(debugged.spec.readinessGates).toEqual(pod.spec.readinessGates);
+    expect(debugged.metadata.annotations).toEqual(pod.metadata.annotations);
+    expect(await calls()).toBe(before);
+  });
+});
+
+describe('what people see', () => {
+  it('pods without a GPU cause no call, by our own metrics; one with a GPU causes one', async () => {
+    const before = await calls();
+    const dry = { query: { dryRun: 'All' } };
+    const container = (limits: object): object => ({ containers: [{ name: 'c', image: 'x', resources: { limits } }] });
+    for (const limits of [{}, { cpu: '1' }, { 'nvidia.com/gpu': '0' }, { 'example.com/nvidia.com-gpu': '1' }])
+      await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'no-' }, container(limits)) });
+    const inject = { labels: { 'gpu-gate.dev/inject': 'false' } };
+    await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'out-', ...inject }) });
+    await cluster.admin.request('POST', PODS.replace('default', 'kube-system'), {
+      ...dry,
+      body: manifest({ generateName: 'system-' }),
+    });
+    expect(await calls()).toBe(before);
+    await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'yes-' }) });
+    expect(await calls()).toBe(before + 1);
+  });
+
+  it('a warning reaches kubectl, an audit annotation the audit log', async () => {
+    const body = manifest(
+      { name: 'warned', annotations: { 'gpu-gate.dev/policy': 'volumes' } },
+      { volumes: [{ name: 'gpu-gate-driver', emptyDir: {} }] },
+    );
+    const { code, stderr } = await cluster.kubectl(['create', '-f', '-'], JSON.stringify(body));
+    expect([code, stderr]).toEqual([
+      0,
+      expect.stringMatching(/^Warning: gpu-gate: volume gpu-gate-driver is the pod's own/),
+    ]);
+    const line = await until('the audit log', () =>
+      readFileSync(cluster.auditLog, 'utf8')
+        .split('\n')
+        .find((entry) => entry.includes('"name":"warned"') && entry.includes('pods.gpu-gate.dev/decision')),
+    );
+    expect((JSON.parse(line) as { annotations: Record<string, string> }).annotations).toMatchObject({
+      'pods.gpu-gate.dev/decision': expect.stringContaining('injected by volumes: runtimeClassName'),
+    });
+  });
+
+  it.each([
+    ['an unknown policy', { 'gpu-gate.dev/policy': 'nope' }, 'GPUPolicy "nope" does not exist'],
+    ['a malformed policy', { 'gpu-gate.dev/policy': 'No Name' }, 'is no name of a GPUPolicy'],
+    ['a malformed version', { ...annotations, 'gpu-gate.dev/min-driver': 'new' }, 'is no driver version'],
+  ])('%s is refused in one sentence', async (_, odd, sentence) => {
+    const body = JSON.stringify(manifest({ name: 'odd', annotations: odd }));
+    const { code, stderr } = await cluster.kubectl(['create', '-f', '-'], body);
+    expect([code, stderr]).toEqual([1, expect.stringContaining(sentence)]);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+});
+
+describe('usual GPU workloads', () => {
+  // What differs from one capture to the next.
+  const settled = (review: unknown): unknown =>
+    JSON.parse(
+      JSON.stringify(review, (key, value: unknown) =>
+        key === 'uid' ? 'uid' : key === 'time' ? undefined : value,
+      ).replaceAll(/kube-api-access-[a-z0-9]+/g, 'kube-api-access-00000'),
+    );
+  const facts = {
+    policies: new Map([['default', aPolicy({ injection: { driverVolumesPreset: 'GKE' } })]]),
+    runtimeClasses: new Map([['nvidia', { nodeSelector: {} }]]),
+    namespaceLabels: {},
+    namespace: 'default',
+    excludedNamespaces: new Set<string>(),
+  };
+
+  it('their AdmissionReviews are as they were captured, and our answers too', async () => {
+    const captured: unknown[] = [];
+    const capture = await foreignWebhook(cluster.admin, 'a-capture', 'default', (review) => {
+      captured.push(settled(review));
+      return [];
+    });
+    const log = jsonLog('error', () => undefined);
+    const app = webhookApp({ log, metrics: webhookMetrics(new Registry()), facts: () => facts });
+    const server = await startServer({ port: 0, host: '127.0.0.1', portOption: 'webhook-port', handler: app });
+    try {
+      const dryRun = (body: unknown): Promise<unknown> =>
+        cluster.admin.request('POST', PODS, { query: { dryRun: 'All' }, body });
+      await until('the capture', async () => {
+        await dryRun(manifest({ generateName: 'first-' }));
+        return captured.length > 0;
+      });
+      for (const [name, workload] of Object.entries(WORKLOADS)) {
+        captured.length = 0;
+        await dryRun(workload);
+        const review = captured[0];
+        const response = await fetch(`http://127.0.0.1:${server.port}/mutate`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify(review),
+        });
+        const answer = (await response.json()) as { response: { patch?: string } };
+        const { patch, ...rest } = answer.response;
+        const operations: unknown = patch === undefined ? [] : JSON.parse(Buffer.from(patch, 'base64').toString());
+        const now = JSON.parse(JSON.stringify({ review, answer: { ...rest, operations } })) as unknown;
+        const file = join(GOLDEN, `${name}.json`);
+        if (process.env['GPU_GATE_TEST_UPDATE'] === '1') {
+          mkdirSync(GOLDEN, { recursive: true });
+          writeFileSync(file, `${JSON.stringify(now, undefined, 2)}\n`);
+        }
+        expect(now, name).toEqual(JSON.parse(readFileSync(file, 'utf8')));
+      }
+    } finally {
+      await capture.remove();
+      await server.close(100);
+    }
+  });
+});
