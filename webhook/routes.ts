@@ -4,7 +4,7 @@ import { readBody, reply, replyText } from '../platform/body.ts';
 import { explainError, type Log } from '../platform/log.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
 import type { WebhookMetrics } from './metrics.ts';
-import { applied } from './patch.ts';
+import { assertApplies } from './patch.ts';
 import { decode, encode } from './review.ts';
 
 /** An AdmissionReview holds an object of at most 3 MiB; controller-runtime's limit. */
@@ -88,7 +88,7 @@ const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as cons
 function checked(pod: Parameters<typeof decide>[0], facts: Facts, log: Log): Admission {
   try {
     const admission = decide(pod, facts);
-    if (admission.kind === 'inject') applied(pod, admission.operations);
+    if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
     log.error('pod left alone: the patch does not fit it', { error: explainError(error), namespace: facts.namespace });
