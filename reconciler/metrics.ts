@@ -31,6 +31,11 @@ export function reconcilerMetrics(registry: Registry) {
       help: 'Proofs withdrawn with no reboot behind it.',
       registers,
     }),
+    queueDepth: new Gauge({
+      name: 'gpu_gate_queue_depth',
+      help: 'Keys that wait to be reconciled.',
+      registers,
+    }),
     breaker: new Gauge({
       name: 'gpu_gate_breaker_tripped',
       help: '1 while the circuit breaker keeps proofs from being withdrawn.',

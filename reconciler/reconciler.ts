@@ -1,28 +1,16 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
 // from the caches and applies. No decision is taken here that plan.ts, pods.ts or policy-status.ts could take.
 import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
-import {
-  BREAKER_RELEASE,
-  COMPONENT,
-  MANAGED,
-  PART_OF,
-  POLICIES_PATH,
-  POLICY_FINALIZER,
-  PRODUCT,
-  PROOF,
-  RENDERED,
-  WAKE,
-  WALK,
-} from '../core/keys.ts';
+import { COMPONENT, MANAGED, PART_OF, POLICIES_PATH, PRODUCT, PROOF, RENDERED, WAKE, WALK } from '../core/keys.ts';
 import { isOurs, open, policyOf, stateOf } from '../core/node-proof.ts';
-import { COMPONENTS, POD_COMPONENT, STATES, type Component } from '../core/stages.ts';
-import { isEnforcing } from '../core/gpu-policy.ts';
+import { COMPONENTS, POD_COMPONENT, type Component } from '../core/stages.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
-import type { Action, ObjectRef } from './actions.ts';
+import type { Action } from './actions.ts';
 import { NotLeading, applier } from './apply.ts';
+import { circuitBreaker } from './breaker.ts';
 import { parseWalk } from './memory.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
@@ -30,17 +18,9 @@ import { renderOperand, type Rendered } from './operands/operand.ts';
 import { deployedOn } from './marks.ts';
 import { isDeployed, specOf, type NodePlan } from './pass.ts';
 import { planNode } from './plan.ts';
-import {
-  couldFit,
-  gateOf,
-  isMissed,
-  isRejected,
-  isUnschedulable,
-  nodesOnTheirWay,
-  policyNameOf,
-  saysAlready,
-} from './pods.ts';
-import { policyStatus, sameStatus } from './policy-status.ts';
+import { couldFit, isUnschedulable } from './pods.ts';
+import { policyWorkOf } from './policy-work.ts';
+import { podWorkOf } from './pod-work.ts';
 import { workQueue } from './queue.ts';
 
 export interface ReconcilerDeps {
@@ -73,9 +53,6 @@ interface DaemonSetView {
   readonly ours: boolean;
 }
 
-const BREAKER_WINDOW_MS = 600_000;
-const BREAKER_LEAST = 3;
-
 interface RawDaemonSet {
   readonly metadata: {
     readonly name: string;
@@ -93,8 +70,6 @@ const trimDaemonSet = (raw: RawDaemonSet): DaemonSetView => ({
   ours: raw.metadata.labels?.[PART_OF] === PRODUCT,
 });
 
-const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.metadata.name, uid: node.metadata.uid });
-const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
 const keyOf = (pod: PodObject): string => `${pod.namespace}/${pod.name}`;
 const isManaged = (node: NodeObject): boolean => node.metadata.labels?.[MANAGED] === 'true';
 
@@ -117,16 +92,11 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const written = new Map<string, bigint>();
   /** Nodes that hold one of their policy's places for first walks. */
   const slots = new Map<string, string>();
-  const told = new Map<string, string>();
-  const counted = new Set<string>();
   const appliedGeneration = new Map<string, number>();
-  const withdrawals = new Map<string, number>();
-  const tripped = new Map<string, string>();
-  /** When the operator last let a policy's withdrawals go on, ms since the epoch. */
-  const released = new Map<string, number>();
   let stopped: AbortSignal = AbortSignal.abort();
   let add: (key: string) => void = () => undefined;
   let addAfter: (key: string, ms: number) => void = () => undefined;
+  let depth: () => number = () => 0;
 
   const nodes = reflector<NodeObject>({
     kube,
@@ -164,6 +134,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     trim: (raw: RawDaemonSet) => trimDaemonSet(raw),
     onChange: () => addAfter('operands', 50),
   });
+  const breaker = circuitBreaker({ nodes, now, log });
+  const shared = { nodes, policies, pods, unbound, apply, metrics, log, now };
+  const podWork = podWorkOf({
+    ...shared,
+    operandNamespace: deps.operandNamespace,
+    excludedNamespaces: deps.excludedNamespaces,
+  });
+  const policyWork = policyWorkOf({ ...shared, breaker });
   const watches = { nodes, pods, policies, daemonsets: daemonSets };
   const synced = (): boolean => Object.values(watches).every((watch) => watch.synced);
 
@@ -202,8 +180,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
         podsByNode.set(after.nodeName, there.set(key, after));
       }
     } else {
-      told.delete(pod.uid);
-      counted.delete(pod.uid);
+      podWork.forget(pod.uid);
     }
     const nodeName = pod.nodeName ?? (pod.validates === undefined ? undefined : nodeNames.get(pod.validates));
     if (nodeName !== undefined) add(`node:${nodeName}`);
@@ -305,37 +282,6 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     );
   };
 
-  /** More withdrawals than can be believed at once? Counted over all nodes of the policy. */
-  const breaks = (policy: GpuPolicy, node: string): boolean => {
-    const release = policy.annotations[BREAKER_RELEASE] ?? '';
-    const since = tripped.get(policy.name);
-    if (since !== undefined && since === release) return true;
-    const at = now();
-    // Let go on by the operator: what is lost in this wave is believed.
-    if (since !== undefined) released.set(policy.name, at);
-    tripped.delete(policy.name);
-    if (at - (released.get(policy.name) ?? -Infinity) < BREAKER_WINDOW_MS) return false;
-    for (const [name, time] of withdrawals) if (at - time > BREAKER_WINDOW_MS) withdrawals.delete(name);
-    withdrawals.set(node, at);
-    const proofs = [...nodes.values()].filter(
-      (n) => policyOf(n) === policy.name && n.metadata.annotations?.[PROOF] !== undefined,
-    ).length;
-    const recent = [...withdrawals.keys()].filter(
-      (name) => policyOf(nodes.get(name) ?? { metadata: { name, uid: '' } }) === policy.name,
-    );
-    const gone = recent.filter((name) => nodes.get(name)?.metadata.annotations?.[PROOF] === undefined).length;
-    const share = (Number.parseFloat(policy.spec.breaker) / 100) * (proofs + gone);
-    if (recent.length < BREAKER_LEAST || recent.length <= share) return false;
-    tripped.set(policy.name, release);
-    metrics.breaker.set(1);
-    log.error('circuit breaker tripped: proofs are kept, nodes closed', {
-      policy: policy.name,
-      withdrawals: recent.length,
-      proofs,
-    });
-    return true;
-  };
-
   async function handleNode(name: string): Promise<void> {
     const node = nodes.get(name);
     if (node === undefined) return;
@@ -349,14 +295,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       conflicts: others.map((other) => other.name),
       revisions: revisionsOf(policy),
       slotFree: policy !== undefined && slotFree(name, policy),
-      breakerTripped: policy !== undefined && tripped.get(policy.name) === (policy.annotations[BREAKER_RELEASE] ?? ''),
+      breakerTripped: policy !== undefined && breaker.holds(policy),
       operandNamespace: deps.operandNamespace,
       notReadyGrace: deps.notReadyGrace,
       now: now(),
     };
     let plan: NodePlan = planNode(input);
     if (plan.withdraws && policy !== undefined) {
-      if (breaks(policy, name)) plan = planNode({ ...input, breakerTripped: true });
+      if (breaker.trips(policy, name)) plan = planNode({ ...input, breakerTripped: true });
       else metrics.withdrawals.inc();
     }
     noteSlot(name, policy, plan.holdsSlot);
@@ -449,168 +395,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     ]);
   }
 
-  // ---- users' pods
-
-  async function handlePod(key: string): Promise<void> {
-    const pod = pods.get(key);
-    if (pod === undefined) return;
-    const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
-    const policy = policies.get(policyNameOf(pod));
-    const gate = gateOf(pod, node, policy);
-    if (gate !== undefined && !saysAlready(pod, gate)) {
-      await apply.apply({
-        kind: 'set-pod-condition',
-        namespace: pod.namespace,
-        name: pod.name,
-        uid: pod.uid,
-        condition: gate,
-      });
-    }
-    if (node !== undefined && isRejected(pod, node) && !counted.has(pod.uid)) {
-      counted.add(pod.uid);
-      metrics.rejected.inc({ reason: pod.reason.startsWith('OutOf') ? 'OutOfGPU' : pod.reason });
-      const message = `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`;
-      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodRejected', message });
-      await apply.apply({
-        kind: 'event',
-        about: nodeRef(node),
-        type: 'Warning',
-        reason: 'GPUPodRejected',
-        message: `${pod.namespace}/${pod.name} was rejected by the kubelet (${pod.reason})`,
-      });
-      if (policy?.spec.rejectedPods === 'Delete') {
-        await apply.apply({
-          kind: 'delete-pod',
-          namespace: pod.namespace,
-          name: pod.name,
-          uid: pod.uid,
-          because: 'rejected by the kubelet',
-        });
-      }
-    }
-    if (!counted.has(pod.uid) && isMissed(pod, policy, deps.excludedNamespaces)) {
-      counted.add(pod.uid);
-      metrics.missed.inc();
-      await apply.apply({
-        kind: 'event',
-        about: podRef(pod),
-        type: 'Warning',
-        reason: 'GPUPodNotInjected',
-        message:
-          'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it',
-      });
-    }
-  }
-
-  async function handleBound(key: string): Promise<void> {
-    const pod = pods.get(key);
-    const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
-    const policy = pod === undefined ? undefined : policies.get(policyNameOf(pod));
-    if (
-      pod === undefined ||
-      node === undefined ||
-      policy === undefined ||
-      !isEnforcing(policy) ||
-      !isOurs(node) ||
-      Object.keys(pod.gpus).length === 0
-    )
-      return;
-    const answer = open(node);
-    if (answer.yes) return;
-    metrics.pastGate.inc();
-    await apply.apply({
-      kind: 'event',
-      about: podRef(pod),
-      type: 'Warning',
-      reason: 'GPUPodPastGate',
-      message: `bound to ${node.metadata.name} by ${pod.schedulerName} though it takes no GPU pods: ${answer.because}`,
-    });
-  }
-
-  async function handleWaiting(): Promise<void> {
-    const texts = new Map<string, string | undefined>();
-    for (const pod of unbound.values()) {
-      const name = policyNameOf(pod);
-      const policy = policies.get(name);
-      if (
-        policy === undefined ||
-        !isEnforcing(policy) ||
-        !isUnschedulable(pod) ||
-        pod.namespace === deps.operandNamespace
-      )
-        continue;
-      if (!texts.has(name)) texts.set(name, nodesOnTheirWay(nodes.values(), name));
-      const text = texts.get(name);
-      if (text === undefined || told.get(pod.uid) === text) continue;
-      told.set(pod.uid, text);
-      await apply.apply({
-        kind: 'event',
-        about: podRef(pod),
-        type: 'Normal',
-        reason: 'WaitingForGPUNode',
-        message: text,
-      });
-    }
-  }
-
-  // ---- policies
-
-  async function handlePolicies(): Promise<void> {
-    const all = [...policies.values()];
-    const every = [...nodes.values()];
-    metrics.nodes.reset();
-    let openNodes = 0;
-    for (const node of every) {
-      if (isOurs(node)) metrics.nodes.inc({ state: stateOf(node) ?? 'preflight', policy: policyOf(node) ?? '' });
-      if (open(node).yes) openNodes += 1;
-    }
-    for (const policy of all) for (const state of STATES) metrics.nodes.inc({ state, policy: policy.name }, 0);
-    metrics.open.set(openNodes);
-    metrics.breaker.set(tripped.size > 0 ? 1 : 0);
-    metrics.pendingGates.set(
-      [...pods.values()].filter(
-        (pod) =>
-          pod.gated &&
-          pod.phase === 'Running' &&
-          gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod)))?.status === 'False',
-      ).length,
-    );
-    for (const policy of all) {
-      const conflicts = new Set<string>();
-      for (const node of every) {
-        if (!isManaged(node)) continue;
-        const both = selecting(node.metadata.labels ?? {}, all).map((p) => p.name);
-        if (both.includes(policy.name)) for (const other of both) if (other !== policy.name) conflicts.add(other);
-      }
-      const status = policyStatus(policy, every, [...conflicts].toSorted(), now());
-      if (!sameStatus(status, policy.status)) {
-        const had = policy.enforcingSince;
-        await apply.apply({ kind: 'policy-status', name: policy.name, status });
-        if (had === undefined && status.enforcingSince !== undefined)
-          log.info('policy enforces from now on', { policy: policy.name });
-      }
-      const has = every.some((node) => isOurs(node) && policyOf(node) === policy.name);
-      const marked = policy.finalizers.includes(POLICY_FINALIZER);
-      if (has && !marked && !policy.deleting)
-        await apply.apply({
-          kind: 'policy-finalizers',
-          name: policy.name,
-          uid: policy.uid,
-          finalizers: [...policy.finalizers, POLICY_FINALIZER],
-        });
-      if (!has && marked)
-        await apply.apply({
-          kind: 'policy-finalizers',
-          name: policy.name,
-          uid: policy.uid,
-          finalizers: policy.finalizers.filter((f) => f !== POLICY_FINALIZER),
-        });
-    }
-  }
-
   // ---- the loop
 
   async function handle(key: string): Promise<void> {
+    metrics.queueDepth.set(depth());
     if (!leadership.held || !synced() || stopped.aborted) return;
     const at = key.indexOf(':');
     const [kind, name] = at < 0 ? [key, ''] : [key.slice(0, at), key.slice(at + 1)];
@@ -618,13 +406,13 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       case 'node':
         return handleNode(name);
       case 'pod':
-        return handlePod(name);
+        return podWork.pod(name);
       case 'bound':
-        return handleBound(name);
+        return podWork.bound(name);
       case 'waiting':
-        return handleWaiting();
+        return podWork.waiting();
       case 'policies':
-        return handlePolicies();
+        return policyWork.settle();
       case 'operands':
         return handleOperands();
       default:
@@ -676,6 +464,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
         },
       });
       add = (key) => queue.add(key);
+      depth = () => queue.depth;
       addAfter = (key, ms) => queue.addAfter(key, ms);
       leadership.onChange((held) => {
         metrics.leader.set(held ? 1 : 0);

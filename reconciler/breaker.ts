@@ -1,0 +1,67 @@
+// The circuit breaker: more proofs about to be withdrawn at once than can be believed, with no reboot behind it, are kept, and
+// their nodes closed, until a person lets it go on.
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { BREAKER_RELEASE, PROOF } from '../core/keys.ts';
+import { policyOf } from '../core/node-proof.ts';
+import type { Log } from '../platform/log.ts';
+import type { NodeObject } from './model.ts';
+
+/** Withdrawals this near to each other count together, ms. */
+const WINDOW_MS = 600_000;
+/** So many are believed whatever share they are. */
+const LEAST = 3;
+
+export interface Breaker {
+  /** Does it hold for the policy now? */
+  holds(policy: GpuPolicy): boolean;
+  /** Notes that the proof of a node is about to be withdrawn; true where that must not be. */
+  trips(policy: GpuPolicy, node: string): boolean;
+  /** Does it hold for any policy? */
+  readonly anywhere: boolean;
+}
+
+export function circuitBreaker(deps: {
+  readonly nodes: { get(name: string): NodeObject | undefined; values(): Iterable<NodeObject> };
+  readonly now: () => number;
+  readonly log: Log;
+}): Breaker {
+  const withdrawals = new Map<string, number>();
+  /** Policy → its release annotation when it tripped: another value lets it go on. */
+  const tripped = new Map<string, string>();
+  /** When a person last let a policy's withdrawals go on, ms since the epoch. */
+  const released = new Map<string, number>();
+  const releaseOf = (policy: GpuPolicy): string => policy.annotations[BREAKER_RELEASE] ?? '';
+  const isOf = (policy: GpuPolicy, node: NodeObject | undefined): boolean =>
+    node !== undefined && policyOf(node) === policy.name;
+  const isProven = (node: NodeObject | undefined): boolean => node?.metadata.annotations?.[PROOF] !== undefined;
+
+  return {
+    holds: (policy) => tripped.get(policy.name) === releaseOf(policy),
+    get anywhere() {
+      return tripped.size > 0;
+    },
+    trips(policy, node) {
+      const since = tripped.get(policy.name);
+      if (since === releaseOf(policy)) return true;
+      const at = deps.now();
+      // Let go on: what is lost in this wave is believed.
+      if (since !== undefined) released.set(policy.name, at);
+      tripped.delete(policy.name);
+      if (at - (released.get(policy.name) ?? -Infinity) < WINDOW_MS) return false;
+      for (const [name, time] of withdrawals) if (at - time > WINDOW_MS) withdrawals.delete(name);
+      withdrawals.set(node, at);
+      const recent = [...withdrawals.keys()].map((name) => deps.nodes.get(name)).filter((n) => isOf(policy, n));
+      const proofs = [...deps.nodes.values()].filter((n) => isOf(policy, n) && isProven(n)).length;
+      const gone = recent.filter((n) => !isProven(n)).length;
+      const share = (Number.parseFloat(policy.spec.breaker) / 100) * (proofs + gone);
+      if (recent.length < LEAST || recent.length <= share) return false;
+      tripped.set(policy.name, releaseOf(policy));
+      deps.log.error('circuit breaker tripped: proofs are kept, nodes closed', {
+        policy: policy.name,
+        withdrawals: recent.length,
+        proofs,
+      });
+      return true;
+    },
+  };
+}
