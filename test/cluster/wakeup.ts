@@ -63,7 +63,12 @@ export async function wakeUps(
       await annotate(`sim.gpu-gate.dev/reboot=${pod}`);
       await until('the proof to go', () => proofs.get(name) === undefined);
       await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', { body: waiting(pod, name) });
-      await until('the node to be proven', () => proofs.get(name) !== undefined, 60_000);
+      await until('the node to be proven', () => proofs.get(name) !== undefined, 60_000).catch(
+        async (error: unknown) => {
+          const { stdout } = await cluster.kubectl(['describe', 'node', name]);
+          throw new Error(`${(error as Error).message}; the node says:\n${stdout}`, { cause: error });
+        },
+      );
       const came = await until('the pod to be bound', () => bound > 0, patience).catch(() => false);
       times.push(came ? Math.round(bound - proven) : Infinity);
       await cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${pod}`, {

@@ -1,6 +1,7 @@
 // Random churn on 200 nodes, judged from the API server's audit log by a program that shares no code with gpu-gate. Webhook,
 // extender and scheduler are real; what the reconciler writes on nodes is written by a stand-in, so that 200 nodes change within
 // seconds (`npm run bench -- churn` has gpu-gate walk them, for 20 minutes).
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { churn, judge, openNode } from '../churn/churn.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
@@ -66,6 +67,9 @@ describe('churn', () => {
       'ungated-scheduler',
       named('ungated', () => undefined),
     );
+    // Half of the nodes closed at the start: what chance closes in eight seconds may be too little to run into.
+    await cluster.kubectl(['annotate', 'node', ...nodes.slice(0, 60), 'gpu-gate.dev/hold=control', '--overwrite']);
+    await sleep(1500);
     await churn({
       kube: cluster.admin,
       nodes,
