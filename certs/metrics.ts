@@ -14,12 +14,12 @@ export function certMetrics(registry: Registry, now: () => number) {
   ]);
   registry.registerMetric(
     new Gauge({
-      name: 'gpu_gate_certificate_days_left',
-      help: 'Days until a certificate ends; of extender-ca: until schedulers must have read the next one.',
+      name: 'gpu_gate_certificate_left_seconds',
+      help: 'Seconds until a certificate ends; of extender-ca: until schedulers must have read the next one.',
       labelNames: ['certificate'],
       registers: [],
       collect() {
-        for (const [certificate, to] of ends) this.set({ certificate }, (to - now()) / 86_400_000);
+        for (const [certificate, to] of ends) this.set({ certificate }, (to - now()) / 1000);
       },
     }),
   );

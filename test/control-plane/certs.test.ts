@@ -312,7 +312,7 @@ describe('the Secret of the CA', () => {
     ).toBe(true);
     expect(await registries.at(-1)?.metrics()).toContain('gpu_gate_extender_ca_certificates 2');
     expect(await registries.at(-1)?.metrics()).toMatch(
-      /gpu_gate_certificate_days_left\{certificate="extender"\} (89\.9|90)/,
+      /gpu_gate_certificate_left_seconds\{certificate="extender"\} 77\d{5}/,
     );
   });
 

@@ -1,4 +1,5 @@
 // Pods' readiness condition on a real control plane: how soon it follows the node, and that nothing confuses it.
+import { spawnSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
@@ -64,3 +65,39 @@ it(
     await gone('same');
   },
 );
+
+const noPromtool = spawnSync('promtool', ['--version']).status !== 0;
+if (noPromtool) console.log('promtool check metrics: skipped, promtool is not here (apt-get install prometheus)');
+
+it.skipIf(noPromtool)('promtool finds nothing wrong with the metrics of either process', async () => {
+  for (const url of Object.values(gate.metricsUrls)) {
+    const input = await (await fetch(url)).text();
+    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input, encoding: 'utf8' });
+    expect([status, stdout + stderr], url).toEqual([0, '']);
+  }
+});
+
+it('a GPU pod bound past the gate is counted and told', { timeout: 60_000 }, async () => {
+  await annotate('gpu-1', 'gpu-gate.dev/hold=test');
+  await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
+    body: {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'past', labels: { 'gpu-gate.dev/inject': 'false' } },
+      spec: {
+        schedulerName: 'default-scheduler',
+        terminationGracePeriodSeconds: 0,
+        nodeSelector: { 'kubernetes.io/hostname': 'gpu-1' },
+        containers: [{ name: 'c', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
+      },
+    },
+  });
+  await until('the Event', async () =>
+    (
+      await kubectl('get', 'events', '--field-selector', 'reason=GPUPodPastGate', '-o', 'jsonpath={.items[*].message}')
+    ).includes('bound to gpu-1 by default-scheduler'),
+  );
+  expect(await gate.metrics()).toMatch(/^gpu_gate_pods_past_gate_total 1$/m);
+  await gone('past');
+  await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
+});

@@ -334,6 +334,32 @@ describe('a failure', () => {
     world.now += 60_000;
     world.validated();
   });
+  it('a validation pod that cannot be scheduled: the scheduler’s words, and that is the reason when time is over', () => {
+    const world = new World();
+    const stuck = (): void => {
+      for (const [name, one] of world.pods) {
+        if (one.validates === undefined) continue;
+        const waits = {
+          type: 'PodScheduled',
+          status: 'False',
+          reason: 'Unschedulable',
+          message: '0/1 nodes: Insufficient memory.',
+        };
+        world.pods.set(name, { ...one, phase: 'Pending', nodeName: undefined, containers: [], conditions: [waits] });
+      }
+    };
+    for (let i = 0; i < 12; i += 1) {
+      world.step();
+      stuck();
+    }
+    expect([world.state, world.condition?.message]).toEqual([
+      'driver-validation',
+      expect.stringContaining('Insufficient memory'),
+    ]);
+    world.now += 301_000;
+    world.step();
+    expect(world.condition?.reason).toBe('DriverValidationFailedUnschedulable');
+  });
   it('a kernel module missing: named, with what to install', () => {
     const world = new World();
     const message = 'ipmi_msghandler: modprobe: FATAL: Module ipmi_msghandler not found';
