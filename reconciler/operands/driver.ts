@@ -12,7 +12,8 @@ const DEFAULT_OS = 'ubuntu24.04';
 export const PREREQUISITES = 'prerequisites';
 const LOAD = [
   'for module in i2c_core ipmi_msghandler; do',
-  '  said=$(chroot /host modprobe "$module" 2>&1) && continue',
+  // By the host's own shell: some images' chroot would run a modprobe of its own.
+  '  said=$(chroot /host /bin/sh -c "modprobe $module" 2>&1) && continue',
   '  [ -d "/sys/module/$module" ] && continue',
   '  echo "$module: $said"; exit 1',
   'done',
