@@ -8,7 +8,7 @@ import type { Action } from '../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 import { renderOperand } from '../../reconciler/operands/operand.ts';
 import { planNode } from '../../reconciler/plan.ts';
-import { aPolicy, NOW } from '../support/objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW } from '../support/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
 const NFD = 'feature.node.kubernetes.io/pci-10de.present';
@@ -250,7 +250,7 @@ export class HardwareModel {
         : iso(process_.started);
     this.pods.set(
       key,
-      aPod({
+      keptPod({
         name: key,
         uid: process_.uid,
         labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[name], [REVISION]: process_.revision },
@@ -291,35 +291,18 @@ export class HardwareModel {
   }
   private carryOut(action: Action): void {
     const { node } = this;
-    const merged = (
-      before: Readonly<Record<string, string>> | undefined,
-      patch: Readonly<Record<string, string | null>>,
-    ): Record<string, string> =>
-      Object.fromEntries(
-        Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null),
-      );
+    const written = afterWrite(node, action);
+    if (written !== undefined) {
+      this.node = written;
+      return;
+    }
     switch (action.kind) {
-      case 'patch-node': {
-        const labels = merged(node.metadata.labels, action.labels);
-        const annotations = merged(node.metadata.annotations, action.annotations);
-        this.node = { ...node, metadata: { ...node.metadata, labels, annotations } };
-        return;
-      }
-      case 'set-taints':
-        this.node = { ...node, spec: { ...node.spec, taints: action.taints } };
-        return;
-      case 'set-node-condition': {
-        const others = (node.status?.conditions ?? []).filter(({ type }) => type !== action.type);
-        const conditions = action.condition === undefined ? others : [...others, action.condition];
-        this.node = { ...node, status: { ...node.status, conditions } };
-        return;
-      }
       case 'create-pod': {
         const { name } = action.manifest.metadata;
         const labels = action.manifest.metadata['labels'] as Record<string, string>;
         this.pods.set(
           name,
-          aPod({
+          keptPod({
             name,
             uid: `pod-${(this.count += 1)}`,
             labels,
@@ -339,6 +322,9 @@ export class HardwareModel {
       }
       case 'event':
         return;
+      case 'patch-node':
+      case 'set-taints':
+      case 'set-node-condition':
       case 'apply-daemonset':
       case 'delete-daemonset':
       case 'policy-finalizers':
@@ -349,31 +335,8 @@ export class HardwareModel {
   }
 }
 
-const aPod = (parts: Partial<PodObject>): PodObject => ({
-  namespace: NAMESPACE,
-  name: 'p',
-  uid: 'u',
-  created: iso(NOW),
-  deleting: false,
-  labels: {},
-  annotations: {},
-  validates: undefined,
-  owned: true,
-  nodeName: 'n',
-  schedulerName: 'default-scheduler',
-  gpus: {},
-  gated: false,
-  phase: 'Running',
-  reason: '',
-  message: '',
-  conditions: [],
-  containers: [],
-  initContainers: [],
-  ...parts,
-});
-
 /** A user's pod that holds every GPU. */
-const USER = aPod({ namespace: 'default', name: 'user', uid: 'user', gpus: { 'nvidia.com/gpu': 8 } });
+const USER = keptPod({ namespace: 'default', name: 'user', uid: 'user', gpus: { 'nvidia.com/gpu': 8 } });
 
 const short = { validation: { timeouts: { driver: '60s' }, backoff: { initial: '5s', max: '20s' } } };
 export const MODEL_POLICIES = {

@@ -22,7 +22,7 @@ import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 import { renderOperand } from '../../reconciler/operands/operand.ts';
 import type { NodeInput } from '../../reconciler/pass.ts';
 import { planNode } from '../../reconciler/plan.ts';
-import { aPolicy, NOW } from '../support/objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW } from '../support/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
 const iso = (ms: number): string => new Date(ms).toISOString();
@@ -102,39 +102,12 @@ class World {
   }
 
   private apply(action: Action): void {
+    const written = afterWrite(this.node, action);
+    if (written !== undefined) {
+      this.node = written;
+      return;
+    }
     switch (action.kind) {
-      case 'patch-node': {
-        const merge = (
-          before: Readonly<Record<string, string>> | undefined,
-          patch: Readonly<Record<string, string | null>>,
-        ): Record<string, string> =>
-          Object.fromEntries(
-            Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null),
-          );
-        this.node = {
-          ...this.node,
-          metadata: {
-            ...this.node.metadata,
-            labels: merge(this.node.metadata.labels, action.labels),
-            annotations: merge(this.node.metadata.annotations, action.annotations),
-          },
-        };
-        return;
-      }
-      case 'set-taints':
-        this.node = { ...this.node, spec: { ...this.node.spec, taints: action.taints } };
-        return;
-      case 'set-node-condition': {
-        const others = (this.node.status?.conditions ?? []).filter((c) => c.type !== action.type);
-        this.node = {
-          ...this.node,
-          status: {
-            ...this.node.status,
-            conditions: action.condition === undefined ? others : [...others, action.condition],
-          },
-        };
-        return;
-      }
       case 'create-pod': {
         const { name } = action.manifest.metadata;
         const labels = action.manifest.metadata['labels'] as Record<string, string>;
@@ -142,7 +115,7 @@ class World {
         const message = passed ? 'Test PASSED\nDone' : 'no device';
         this.pods.set(
           name,
-          pod({
+          keptPod({
             name,
             uid: `pod-${(this.uid += 1)}`,
             labels,
@@ -166,6 +139,9 @@ class World {
       case 'event':
         this.events.push(action.reason);
         return;
+      case 'patch-node':
+      case 'set-taints':
+      case 'set-node-condition':
       case 'apply-daemonset':
       case 'delete-daemonset':
       case 'policy-finalizers':
@@ -197,7 +173,7 @@ class World {
   start(component: Component, revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component] ?? ''): void {
     this.pods.set(
       `${component}-pod`,
-      pod({
+      keptPod({
         name: `${component}-pod`,
         uid: `pod-${(this.uid += 1)}`,
         labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[component], [REVISION]: revision },
@@ -221,29 +197,6 @@ class World {
     return this;
   }
 }
-
-const pod = (parts: Partial<PodObject>): PodObject => ({
-  namespace: NAMESPACE,
-  name: 'p',
-  uid: 'u',
-  created: iso(NOW),
-  deleting: false,
-  labels: {},
-  annotations: {},
-  validates: undefined,
-  owned: true,
-  nodeName: 'n',
-  schedulerName: 'default-scheduler',
-  gpus: {},
-  gated: false,
-  phase: 'Running',
-  reason: '',
-  message: '',
-  conditions: [],
-  containers: [],
-  initContainers: [],
-  ...parts,
-});
 
 const crash: Partial<PodObject> = {
   containers: [
@@ -451,7 +404,7 @@ describe('a failure', () => {
   });
   it('runs no clock while a validation waits for a free GPU', () => {
     const world = new World().validated();
-    world.pods.set('user', pod({ name: 'user', namespace: 'team', gpus: { 'nvidia.com/gpu': 8 } }));
+    world.pods.set('user', keptPod({ name: 'user', namespace: 'team', gpus: { 'nvidia.com/gpu': 8 } }));
     world.start('device-plugin');
     world.step();
     for (const [name, p] of world.pods) {
@@ -618,7 +571,7 @@ describe('an opt-out', () => {
   };
   it('waits for GPU pods, tears down in reverse order, and leaves nothing', () => {
     const world = new World().validated();
-    world.pods.set('user', pod({ name: 'user', namespace: 'team', gpus: { 'nvidia.com/gpu': 1 } }));
+    world.pods.set('user', keptPod({ name: 'user', namespace: 'team', gpus: { 'nvidia.com/gpu': 1 } }));
     optOut(world);
     world.settle(5);
     expect([world.state, serving(world.node).yes, open(world.node).yes]).toEqual(['removing', true, false]);

@@ -2,7 +2,8 @@
 import { parsePolicy, type GpuPolicy } from '../../core/gpu-policy.ts';
 import type { RawPod } from '../../core/gpu-request.ts';
 import { GPU_VALIDATED, MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
-import type { NodeObject } from '../../reconciler/model.ts';
+import type { Action } from '../../reconciler/actions.ts';
+import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 
 export const NOW = Date.parse('2026-11-24T10:00:00Z');
 
@@ -95,3 +96,50 @@ export const aNode = (parts: NodeParts = {}): NodeObject => ({
     ],
   },
 });
+
+/** A pod as the reconciler keeps it, on node `n`, in the operand namespace. */
+export const keptPod = (parts: Partial<PodObject>): PodObject => ({
+  namespace: 'gpu-gate-operands',
+  name: 'p',
+  uid: 'u',
+  created: new Date(NOW).toISOString(),
+  deleting: false,
+  labels: {},
+  annotations: {},
+  validates: undefined,
+  owned: true,
+  nodeName: 'n',
+  schedulerName: 'default-scheduler',
+  gpus: {},
+  gated: false,
+  phase: 'Running',
+  reason: '',
+  message: '',
+  conditions: [],
+  containers: [],
+  initContainers: [],
+  ...parts,
+});
+
+/** The node as the API server would have it after one of our writes to it; undefined where the action is no write to a node. */
+export function afterWrite(node: NodeObject, action: Action): NodeObject | undefined {
+  const merged = (
+    before: Readonly<Record<string, string>> | undefined,
+    patch: Readonly<Record<string, string | null>>,
+  ): Record<string, string> =>
+    Object.fromEntries(
+      Object.entries({ ...before, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null),
+    );
+  if (action.kind === 'patch-node') {
+    const labels = merged(node.metadata.labels, action.labels);
+    const annotations = merged(node.metadata.annotations, action.annotations);
+    return { ...node, metadata: { ...node.metadata, labels, annotations } };
+  }
+  if (action.kind === 'set-taints') return { ...node, spec: { ...node.spec, taints: action.taints } };
+  if (action.kind === 'set-node-condition') {
+    const others = (node.status?.conditions ?? []).filter(({ type }) => type !== action.type);
+    const conditions = action.condition === undefined ? others : [...others, action.condition];
+    return { ...node, status: { ...node.status, conditions } };
+  }
+  return undefined;
+}
