@@ -78,6 +78,8 @@ const serviceNames = (service: string, namespace: string, extra: readonly string
 
 const WEBHOOK_SERVICE = 'gpu-gate-webhook';
 const EXTENDER_SERVICE = 'gpu-gate-extender';
+/** What a call that is still running at the end of a stop gets: the longest time limit of a caller, the scheduler's. */
+const LAST_CALL_MS = 5000;
 
 /** Webhook and extender share their caches: they are the request path, and write nothing. */
 async function startRequestPath(shared: Shared): Promise<Part> {
@@ -314,8 +316,9 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
   // Readiness has failed by now; those who still come are served until the endpoints have been taken out.
   log.info('stopping', { drain: options.drain });
   const servers = parts.flatMap((part) => part.servers);
-  if (servers.length > 0) await new Promise((resolve) => setTimeout(resolve, options.drain / 2));
-  await Promise.all(servers.map((server) => server.close(options.drain / 2)));
+  for (const server of servers) server.drain();
+  if (servers.length > 0) await new Promise((resolve) => setTimeout(resolve, options.drain));
+  await Promise.all(servers.map((server) => server.close(LAST_CALL_MS)));
   work.abort();
   await election;
   await metrics.close(0);

@@ -37,13 +37,18 @@ export interface ServerOptions {
 export interface RunningServer {
   readonly port: number;
   setTls(material: TlsMaterial): void;
-  /** Takes no new connections, lets running calls end, closes what is left after `graceMs`. */
+  /**
+   * The beginning of a stop: goes on serving, and asks callers with each answer to give its connection up. A connection closed while idle may
+   * have a call on its way, which is lost: Go does not repeat a POST. So they are to be gone before `close`.
+   */
+  drain(): void;
+  /** Takes no new connections, closes idle ones, lets running calls end, closes what is left after `graceMs`. */
   close(graceMs: number): Promise<void>;
 }
 
 /** Starts listening; rejects with one sentence where the port is taken. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  let closing = false;
+  let draining = false;
   const handler: RequestListener = (request, response) => {
     const names = options.tls?.client?.names;
     if (
@@ -55,7 +60,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         .end('this client certificate is not served\n');
       return;
     }
-    if (closing) response.setHeader('connection', 'close');
+    if (draining) response.setHeader('connection', 'close');
     options.handler(request, response);
   };
   const server: HttpServer | HttpsServer =
@@ -104,11 +109,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         ...(ca === undefined ? {} : { ca }),
       });
     },
+    drain() {
+      draining = true;
+    },
     close(graceMs) {
-      closing = true;
+      draining = true;
       return new Promise((resolve) => {
+        // A call that was running already got no header: its connection turns idle once it is answered.
+        const idle = setInterval(() => server.closeIdleConnections(), 50);
         const hard = setTimeout(() => server.closeAllConnections(), graceMs);
         server.close(() => {
+          clearInterval(idle);
           clearTimeout(hard);
           resolve();
         });

@@ -78,8 +78,27 @@ describe('a server', () => {
       }).on('error', reject);
     });
     await new Promise((resolve) => setTimeout(resolve, 50));
+    const began = performance.now();
     await server.close(5000);
     expect(await running).toBe('done');
+    expect(performance.now() - began).toBeLessThan(2000);
+  });
+  it('asks callers to leave while it drains, and closes no connection under them', async () => {
+    const server = await serve((_, response) => response.end('x'));
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const call = (): Promise<{ connection: string | undefined; reused: boolean }> =>
+      new Promise((resolve, reject) => {
+        const sent = get({ port: server.port, host: '127.0.0.1', agent }, (response) => {
+          response.resume();
+          response.on('end', () => resolve({ connection: response.headers.connection, reused: sent.reusedSocket }));
+        }).on('error', reject);
+      });
+    expect(await call()).toEqual({ connection: 'keep-alive', reused: false });
+    server.drain();
+    expect(await call()).toEqual({ connection: 'close', reused: true });
+    expect(await call()).toEqual({ connection: 'close', reused: false });
+    await server.close(100);
+    await expect(call()).rejects.toThrow('ECONNREFUSED');
   });
   it('serves a new certificate on new connections without closing its port', async () => {
     const now = Date.now();
