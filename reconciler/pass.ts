@@ -3,6 +3,7 @@ import type { ComponentSpec, GpuPolicy } from '../core/gpu-policy.ts';
 import type { ComponentEvidence, Proof } from '../core/node-proof.ts';
 import type { Component, Stage } from '../core/stages.ts';
 import type { Action } from './actions.ts';
+import type { Keep } from './breaker.ts';
 import type { Finding } from './evidence.ts';
 import type { Walk } from './memory.ts';
 import type { NodeObject, PodObject } from './model.ts';
@@ -20,8 +21,8 @@ export interface NodeInput {
   readonly revisions: Readonly<Partial<Record<Component, string>>>;
   /** May this node begin its first walk? */
   readonly slotFree: boolean;
-  /** The circuit breaker holds: proofs are kept, nodes closed. */
-  readonly breakerTripped: boolean;
+  /** Why a proof about to be withdrawn is kept, and the node closed; undefined: it is not. */
+  readonly keep: Keep | undefined;
   readonly operandNamespace: string;
   /** How long a node may be not Ready before its proof goes, ms. */
   readonly notReadyGrace: number;

@@ -89,7 +89,7 @@ function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>
       .reduce((a: number | undefined, b) => (a === undefined || (b as number) < a ? b : a), undefined),
     holdsSlot:
       stop !== undefined && !pass.walk.once && pass.walk.stage !== 'preflight' && pass.walk.failed === undefined,
-    withdraws: proof !== undefined && lost === 'withdraw' && !input.breakerTripped,
+    withdraws: proof !== undefined && lost === 'withdraw' && input.keep === undefined,
   };
 }
 
@@ -241,7 +241,7 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
   const order = STAGES.indexOf(stop.stage);
   const accepted =
     Object.keys(pass.evidence).length === 0 ? pass.walk.evidence : { ...pass.walk.evidence, ...pass.evidence };
-  const kept: Proof | undefined = lost === 'withdraw' && !input.breakerTripped ? undefined : proof;
+  const kept: Proof | undefined = lost === 'withdraw' && input.keep === undefined ? undefined : proof;
   // With no reboot since, a driver that computes again is all that pods already there need.
   const restored =
     kept === undefined && pass.walk.proven === boot && order > STAGES.indexOf('driver-validation')
@@ -258,8 +258,8 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
       state: 'validated',
       proof: standing,
       closed:
-        lost === 'withdraw'
-          ? 'circuit breaker'
+        lost === 'withdraw' && input.keep !== undefined
+          ? input.keep
           : restored === undefined
             ? `awaiting ${stop.stage}`
             : 'awaiting device-plugin-validation',

@@ -10,7 +10,7 @@ import type { Log } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
 import type { Action } from './actions.ts';
 import { NotLeading, applier } from './apply.ts';
-import { circuitBreaker } from './breaker.ts';
+import { circuitBreaker, SETTLE_MS } from './breaker.ts';
 import { parseWalk } from './memory.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
@@ -295,16 +295,18 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       conflicts: others.map((other) => other.name),
       revisions: revisionsOf(policy),
       slotFree: policy !== undefined && slotFree(name, policy),
-      breakerTripped: policy !== undefined && breaker.holds(policy),
+      keep: policy !== undefined && breaker.holds(policy) ? ('circuit breaker' as const) : undefined,
       operandNamespace: deps.operandNamespace,
       notReadyGrace: deps.notReadyGrace,
       now: now(),
     };
     let plan: NodePlan = planNode(input);
     if (plan.withdraws && policy !== undefined) {
-      if (breaker.trips(policy, name)) plan = planNode({ ...input, breakerTripped: true });
-      else metrics.withdrawals.inc();
-    }
+      const keep = breaker.judge(policy, name);
+      if (keep === undefined) metrics.withdrawals.inc();
+      else plan = planNode({ ...input, keep });
+      if (keep === 'loss being judged') addAfter(`node:${name}`, SETTLE_MS);
+    } else breaker.calm(name);
     noteSlot(name, policy, plan.holdsSlot);
     await carryOut(node, plan.actions);
     if (plan.wakeAt !== undefined) addAfter(`node:${name}`, Math.max(20, plan.wakeAt - now()));

@@ -281,7 +281,7 @@ export class HardwareModel {
       conflicts: [],
       revisions,
       slotFree: true,
-      breakerTripped: false,
+      keep: undefined,
       operandNamespace: NAMESPACE,
       notReadyGrace: 60_000,
       now: this.now,

@@ -81,7 +81,7 @@ class World {
       conflicts: [],
       revisions,
       slotFree: this.slotFree,
-      breakerTripped: false,
+      keep: undefined,
       operandNamespace: NAMESPACE,
       notReadyGrace: 60_000,
       now: this.now,
@@ -551,7 +551,7 @@ describe('what ends a proof and what only closes the node (design, section 3)', 
   it('the circuit breaker keeps the proof and closes', () => {
     const world = new World().validated();
     world.start('driver');
-    const { actions } = planNode({ ...world.input(), breakerTripped: true });
+    const { actions } = planNode({ ...world.input(), keep: 'circuit breaker' });
     expect(actions).toContainEqual(
       expect.objectContaining({
         kind: 'patch-node',
