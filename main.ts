@@ -185,6 +185,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       metrics: extenderMetrics(registry, () => facts.facts()),
       nodes: facts,
       now,
+      log,
       view: () => (policies.synced && nodes.synced ? view : undefined),
     });
     const server = await startServer({

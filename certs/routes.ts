@@ -25,30 +25,31 @@ export function canaryApp(): Express {
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
-  app.post('/canary', async (request, response) => {
-    const body = await readBody(request, MAX_BODY);
-    if (!body.ok) return replyText(response, body.status, body.because);
-    const review = parse(body.bytes);
-    const uid = review?.request?.uid;
-    const challenge = review?.request?.object?.data?.challenge;
-    if (typeof uid !== 'string' || typeof challenge !== 'string')
-      return replyText(response, 400, 'send the AdmissionReview of a ConfigMap with data.challenge');
-    const served: { readonly fingerprint256?: string } | null = (request.socket as TLSSocket).getCertificate();
-    const operations = [
-      { op: 'add', path: '/data/answer', value: canaryAnswer(challenge, served?.fingerprint256 ?? '') },
-    ];
-    const patch = Buffer.from(JSON.stringify(operations)).toString('base64');
-    reply(
-      response,
-      200,
-      'application/json',
-      JSON.stringify({
-        apiVersion: 'admission.k8s.io/v1',
-        kind: 'AdmissionReview',
-        response: { uid, allowed: true, patchType: 'JSONPatch', patch },
-      }),
-    );
-  });
+  app.post('/canary', (request, response) =>
+    readBody(request, MAX_BODY, (body) => {
+      if (!body.ok) return replyText(response, body.status, body.because);
+      const review = parse(body.bytes);
+      const uid = review?.request?.uid;
+      const challenge = review?.request?.object?.data?.challenge;
+      if (typeof uid !== 'string' || typeof challenge !== 'string')
+        return replyText(response, 400, 'send the AdmissionReview of a ConfigMap with data.challenge');
+      const served: { readonly fingerprint256?: string } | null = (request.socket as TLSSocket).getCertificate();
+      const operations = [
+        { op: 'add', path: '/data/answer', value: canaryAnswer(challenge, served?.fingerprint256 ?? '') },
+      ];
+      const patch = Buffer.from(JSON.stringify(operations)).toString('base64');
+      reply(
+        response,
+        200,
+        'application/json',
+        JSON.stringify({
+          apiVersion: 'admission.k8s.io/v1',
+          kind: 'AdmissionReview',
+          response: { uid, allowed: true, patchType: 'JSONPatch', patch },
+        }),
+      );
+    }),
+  );
   app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /canary here'));
   return app;
 }

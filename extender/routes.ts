@@ -1,6 +1,9 @@
 // POST /filter, /prioritize, /preempt: bytes → decode → verdicts → bytes. From memory only.
-import express, { type Express, type Request, type Response } from 'express';
+import type { RequestListener } from 'node:http';
+import express from 'express';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { routed } from '../platform/http.ts';
+import { explainError, type Log } from '../platform/log.ts';
 import { NameAnswers } from './answer.ts';
 import { filter, preempt, prioritize, type View } from './filter.ts';
 import { reasonLabel, type ExtenderMetrics } from './metrics.ts';
@@ -27,12 +30,15 @@ export interface ExtenderDeps {
   readonly nodes: NodeTable;
   readonly metrics: ExtenderMetrics;
   readonly now: () => number;
+  readonly log: Log;
 }
 
 type Verb = 'filter' | 'prioritize' | 'preempt';
 interface Answer {
   readonly body: string | Buffer;
   readonly result: 'ok' | 'error' | 'malformed';
+  /** What is counted once the scheduler has its answer. */
+  readonly count?: () => void;
 }
 
 /** What the scheduler makes of an answer in error: an Error it shows, no scores, no node worth an eviction. */
@@ -41,8 +47,8 @@ const inError = (verb: Verb, sentence: string, result: Answer['result']): Answer
   result,
 });
 
-/** The extender's express application. */
-export function extenderApp(deps: ExtenderDeps): Express {
+/** The extender's listener. */
+export function extenderApp(deps: ExtenderDeps): RequestListener {
   const { metrics } = deps;
   const scanner = new NameScanner();
   const answers = new NameAnswers(deps.nodes);
@@ -53,8 +59,8 @@ export function extenderApp(deps: ExtenderDeps): Express {
       const ask = askOf(call.pod, view.policies, view.operandNamespace);
       const answer = answers.filter(call, ask);
       if (answer !== undefined) {
-        count(call.count, ask, answer.passed, answer.refused, answer.wouldRefuse);
-        return { body: answer.bytes, result: 'ok' };
+        const { passed, refused, wouldRefuse, bytes } = answer;
+        return { body: bytes, result: 'ok', count: () => count(call.count, ask, passed, refused, wouldRefuse) };
       }
     }
     return plainly('filter', body, (args) => {
@@ -97,29 +103,43 @@ export function extenderApp(deps: ExtenderDeps): Express {
     if (wouldRefuse > 0) metrics.wouldRefuse.inc(wouldRefuse);
   };
 
+  const answerTo = (verb: Verb, answer: (body: Buffer, view: View) => Answer, body: Buffer): Answer => {
+    try {
+      const view = deps.view();
+      return view === undefined
+        ? inError(verb, 'node states are not loaded yet, the pod is tried again', 'error')
+        : answer(body, view);
+    } catch (error) {
+      deps.log.error('a call of the scheduler was not answered', { verb, error: explainError(error) });
+      return inError(verb, "gpu-gate's extender failed, its log says why; the pod is tried again", 'error');
+    }
+  };
+  const serve =
+    (verb: Verb, answer: (body: Buffer, view: View) => Answer): RequestListener =>
+    (request, response) =>
+      readBody(request, MAX_BODY, (body) => {
+        if (!body.ok) return replyText(response, body.status, body.because);
+        const began = performance.now();
+        const { body: text, result, count: counted } = answerTo(verb, answer, body.bytes);
+        reply(response, 200, 'application/json', text);
+        const took = performance.now() - began;
+        counted?.();
+        metrics.calls.inc({ verb, result });
+        metrics.bytes.observe({ verb }, body.bytes.length);
+        metrics.duration.observe({ verb }, took / 1000);
+      });
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
-  const serve =
-    (verb: Verb, answer: (body: Buffer, view: View) => Answer) => async (request: Request, response: Response) => {
-      const body = await readBody(request, MAX_BODY);
-      if (!body.ok) return replyText(response, body.status, body.because);
-      const began = performance.now();
-      const view = deps.view();
-      const { body: text, result } =
-        view === undefined
-          ? inError(verb, 'node states are not loaded yet, the pod is tried again', 'error')
-          : answer(body.bytes, view);
-      reply(response, 200, 'application/json', text);
-      metrics.calls.inc({ verb, result });
-      metrics.bytes.observe({ verb }, body.bytes.length);
-      metrics.duration.observe({ verb }, (performance.now() - began) / 1000);
-    };
-  app.post('/filter', serve('filter', filterAnswer));
-  app.post('/prioritize', serve('prioritize', prioritizeAnswer));
-  app.post('/preempt', serve('preempt', preemptAnswer));
   app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /filter, /prioritize and /preempt here'));
-  return app;
+  return routed(
+    new Map([
+      ['/filter', serve('filter', filterAnswer)],
+      ['/prioritize', serve('prioritize', prioritizeAnswer)],
+      ['/preempt', serve('preempt', preemptAnswer)],
+    ]),
+    app,
+  );
 }
 
 const parsed = <T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> => {

@@ -5,26 +5,35 @@ export type Body =
   | { readonly ok: true; readonly bytes: Buffer }
   | { readonly ok: false; readonly status: 413 | 400; readonly because: string };
 
-/** The body's bytes, or why there are none. A body over the limit is not read to its end. */
-export function readBody(request: IncomingMessage, limit: number): Promise<Body> {
+/**
+ * Hands over the body's bytes, or why there are none: once, from the event that decides it. A body over the limit is not read to its
+ * end. No promise: on the request path its turns of the loop would be waited for by everybody.
+ */
+export function readBody(request: IncomingMessage, limit: number, done: (body: Body) => void): void {
+  let over = false;
+  const end = (body: Body): void => {
+    if (over) return;
+    over = true;
+    done(body);
+  };
   const tooLarge: Body = { ok: false, status: 413, because: `the body is larger than ${limit} bytes` };
-  if (Number(request.headers['content-length'] ?? 0) > limit) return Promise.resolve(tooLarge);
-  return new Promise((resolve) => {
-    const chunks: Buffer[] = [];
-    let size = 0;
-    request.on('data', (chunk: Buffer) => {
-      size += chunk.length;
-      if (size > limit) {
-        resolve(tooLarge);
-        request.pause();
-      } else chunks.push(chunk);
-    });
-    request.on('end', () =>
-      resolve({ ok: true, bytes: chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks) }),
-    );
-    request.on('error', () => resolve({ ok: false, status: 400, because: 'the body ended early' }));
-    request.on('aborted', () => resolve({ ok: false, status: 400, because: 'the body ended early' }));
+  if (Number(request.headers['content-length'] ?? 0) > limit) return end(tooLarge);
+  const chunks: Buffer[] = [];
+  let size = 0;
+  request.on('data', (chunk: Buffer) => {
+    size += chunk.length;
+    if (size > limit) {
+      chunks.length = 0;
+      request.pause();
+      end(tooLarge);
+    } else chunks.push(chunk);
   });
+  request.on('end', () =>
+    end({ ok: true, bytes: chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks) }),
+  );
+  const early = (): void => end({ ok: false, status: 400, because: 'the body ended early' });
+  request.on('error', early);
+  request.on('aborted', early);
 }
 
 /** Sends a whole answer with its length. */

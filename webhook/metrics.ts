@@ -14,7 +14,7 @@ export function webhookMetrics(registry: Registry) {
     }),
     duration: new Histogram({
       name: 'gpu_gate_admission_duration_seconds',
-      help: 'Time from the whole body to the answer.',
+      help: 'Time from the headers of a call to its answer, reading the body included.',
       buckets: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1],
       registers,
     }),

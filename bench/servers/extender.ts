@@ -6,6 +6,7 @@ import { extenderMetrics } from '../../extender/metrics.ts';
 import { extenderApp } from '../../extender/routes.ts';
 import { nodeFacts } from '../../extender/verdict.ts';
 import { startServer } from '../../platform/http.ts';
+import { jsonLog } from '../../platform/log.ts';
 import { aNode, aPolicy } from '../../test/support/objects.ts';
 
 const [count = '0', every = '0', cert = '', key = ''] = process.argv.slice(2);
@@ -25,6 +26,7 @@ const server = await startServer({
     nodes,
     metrics: extenderMetrics(new Registry(), () => nodes.facts()),
     now: Date.now,
+    log: jsonLog('error', (line) => process.stderr.write(line)),
   }),
   tls: { material: { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') } },
 });

@@ -213,6 +213,7 @@ describe('POST /mutate', () => {
 describe('the extender’s endpoints', () => {
   const extender = (synced = true) =>
     extenderApp({
+      log,
       metrics: extenderMetrics(new Registry(), () => []),
       nodes: new NodeTable(),
       now: Date.now,

@@ -33,7 +33,7 @@ export async function foreignWebhook(
     portOption: 'webhook-port',
     tls: { material: leaf },
     handler: (message, response) =>
-      void readBody(message, 7 * 1024 * 1024).then((body) => {
+      readBody(message, 7 * 1024 * 1024, (body) => {
         if (!body.ok) return reply(response, body.status, 'text/plain', body.because);
         calls += 1;
         const review = JSON.parse(body.bytes.toString()) as ForeignReview;
