@@ -186,7 +186,9 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (nodeName !== undefined) add(`node:${nodeName}`);
     if (after === undefined || pod.namespace === deps.operandNamespace) return;
     add(`pod:${key}`);
-    if (before !== undefined && before.nodeName === undefined && after.nodeName !== undefined) add(`bound:${key}`);
+    // Bound now, or made with `spec.nodeName`; what the first list brings was bound before.
+    const isNew = before === undefined ? pods.synced : before.nodeName === undefined;
+    if (isNew && after.nodeName !== undefined) add(`bound:${key}`);
     if (isUnschedulable(after)) addAfter('waiting', unbound.size > 100 ? 10_000 : 500);
   }
 

@@ -19,8 +19,10 @@ export interface Gate {
   startReconciler(): Promise<void>;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
-  /** One more process of the request path, on ports of its own: its extender's port, and how to kill it. */
-  startReplica(): Promise<{ readonly extenderPort: number; kill(): Promise<void> }>;
+  /** One more process of the request path, on ports of its own: its extender's port, where it says whether it is ready, how to kill it. */
+  startReplica(
+    flags?: readonly string[],
+  ): Promise<{ readonly extenderPort: number; readonly readyUrl: string; kill(): Promise<void> }>;
   upgrade(values: object): Promise<void>;
 }
 
@@ -180,7 +182,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     startReconciler,
     stopRequestPath: async () => requestPath?.stop(),
     startRequestPath,
-    async startReplica() {
+    async startReplica(flags = []) {
       const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
       const replica = await launch('gpu-gate', 'webhook,extender', metrics, [
         '--webhook-port',
@@ -189,9 +191,11 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
         String(canary),
         '--extender-port',
         String(extender),
+        ...flags,
       ]);
       return {
         extenderPort: extender,
+        readyUrl: `http://127.0.0.1:${metrics}/readyz`,
         async kill() {
           process.kill(replica.pid, 'SIGKILL');
           await replica.stop();

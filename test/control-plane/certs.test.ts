@@ -16,7 +16,8 @@ import { openKube, type Kube } from '../../platform/kube.ts';
 import { explainError, jsonLog } from '../../platform/log.ts';
 import { binariesFromEnvironment } from '../cluster/cluster.ts';
 import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
-import { startGate, until, type Gate } from '../cluster/gate.ts';
+import { startGate, startSecondScheduler, until, type Gate } from '../cluster/gate.ts';
+import { named } from '../support/schedulers.ts';
 import { startLoad, type Load } from '../support/calls.ts';
 
 const HOUR = 3_600_000;
@@ -215,6 +216,37 @@ describe('the extender', () => {
     });
     const asked = /gpu_gate_extender_calls_total\{[^}]*\} [1-9]/;
     expect(await gate.metrics()).toMatch(asked);
+  });
+
+  it('does not answer a real scheduler that has none: the pod waits, and says why', { timeout: 60_000 }, async () => {
+    await startSecondScheduler(
+      cp,
+      gate.extenderPort,
+      'no-certificate',
+      named('no-certificate', ({ tlsConfig: { caFile, serverName }, ...extender }) => ({
+        ...extender,
+        tlsConfig: { caFile, serverName },
+      })),
+    );
+    await cp.admin.request('POST', '/api/v1/namespaces/default/pods', {
+      body: {
+        metadata: { name: 'unheard' },
+        spec: {
+          schedulerName: 'no-certificate',
+          tolerations: [{ operator: 'Exists' }],
+          containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
+        },
+      },
+    });
+    const waits = await until('the refusal', async () => {
+      const { spec, status } = await cp.admin.request<{
+        spec: { nodeName?: string };
+        status: { conditions?: { message?: string }[] };
+      }>('GET', '/api/v1/namespaces/default/pods/unheard');
+      expect(spec.nodeName).toBeUndefined();
+      return status.conditions?.find(({ message }) => message?.includes('/filter'))?.message;
+    });
+    expect(waits).toMatch(/certificate required|bad certificate/);
   });
 });
 

@@ -218,6 +218,12 @@ describe('outages', () => {
       );
       expect(waitsBecause(refused)).toContain('/filter');
       expect((await bound('load')).length).toBeLessThan(12);
+      // The other setting, and its price.
+      await scheduler('ignoring', (extender) => ({ ...extender, ignorable: true }));
+      await make('ignoring', 'ignoring', { schedulerName: 'ignoring' });
+      const astray = await until('the pod to be bound', async () => (await bound('ignoring'))[0]);
+      expect(astray.spec.nodeName).not.toMatch(/^gpu-[01]$/);
+      await clear('ignoring');
       await gate.startRequestPath();
       await until('all of them', async () => (await bound('load')).length === 12, 40_000);
       await clear('load');
@@ -273,6 +279,21 @@ describe('outages', () => {
       await service.close();
       silent.close();
       await clear('hang');
+    },
+  );
+
+  it(
+    'a replica that has heard nothing of a watch for longer than its limit is not ready',
+    { timeout: 60_000 },
+    async () => {
+      // Nobody touches policies here, so that nothing is heard of them but a bookmark a minute.
+      const replica = await gate.startReplica(['--watch-limit', '3s']);
+      const said = await until('the readiness to fail', async () => {
+        const response = await fetch(replica.readyUrl);
+        return response.status === 503 && response.text();
+      });
+      expect(said).toMatch(/the watch of \w+ has been silent for \d+ s/);
+      await replica.kill();
     },
   );
 
