@@ -164,13 +164,9 @@ describe('POST /mutate', () => {
       400,
     ],
     ['the wrong content type', '{}', { 'content-type': 'text/plain' }, 415],
-    ['8 MiB', 'x'.repeat(8 * 1024 * 1024), undefined, 413],
   ])('answers %s with one sentence and lives', async (_, body, headers, status) => {
     const server = await serve(webhook());
-    const answer = await post(server, '/mutate', body, headers).catch((error: unknown) => ({
-      status: String(error).includes('fetch failed') ? 413 : 0,
-      text: 'one sentence\n',
-    }));
+    const answer = await post(server, '/mutate', body, headers);
     expect(answer.status).toBe(status);
     expect(answer.text.trim().split('\n')).toHaveLength(1);
     expect((await post(server, '/mutate', JSON.stringify(review(aPod())))).status).toBe(200);
