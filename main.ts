@@ -266,7 +266,7 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
     roles: options.roles.join(','),
   });
   const access = { kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` };
-  const kube = openKube(access);
+  const kube = await openKube(access);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   // Gauges that prom-client names like counters, which `promtool check metrics` and dashboards rightly dislike.

@@ -95,7 +95,7 @@ export function certProbe(options: ProbeOptions): Probe {
   const through = async (address: string, leaf: CertFacts): Promise<string | undefined> => {
     const challenge = randomUUID();
     try {
-      const one = openKube({
+      const one = await openKube({
         ...options.access,
         server: `https://${address}`,
         serverName: options.apiServerName,

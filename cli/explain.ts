@@ -20,7 +20,7 @@ export interface ExplainArgs {
 /** Prints the explanation; returns the exit code. */
 export async function explain(args: ExplainArgs, print: (text: string) => void): Promise<number> {
   try {
-    const kube = openKube({ kubeconfig: args.kubeconfig, userAgent: 'gpu-gate-explain' });
+    const kube = await openKube({ kubeconfig: args.kubeconfig, userAgent: 'gpu-gate-explain' });
     const [pod, nodes, policies] = await Promise.all([
       kube.request<RawPod>('GET', `/api/v1/namespaces/${args.namespace}/pods/${args.pod}`),
       kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),

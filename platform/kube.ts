@@ -1,11 +1,10 @@
-// The Kubernetes API as one function: authentication comes from @kubernetes/client-node, the transport is a keep-alive pool.
+// The Kubernetes API as one function: authentication comes from @kubernetes/client-node (credentials.ts), the transport is a keep-alive pool.
 // Knows paths and status codes, no kinds.
-import { readFileSync } from 'node:fs';
-import { Agent, request as httpsRequest, type RequestOptions } from 'node:https';
+import { Agent, request as httpsRequest } from 'node:https';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KubeConfig } from '@kubernetes/client-node';
+import { accessOf, type Access } from './credentials.ts';
 
 const JSON_TYPE = 'application/json';
 export const MERGE_PATCH = 'application/merge-patch+json';
@@ -65,55 +64,29 @@ export interface KubeOptions {
   readonly freshConnections?: boolean;
 }
 
-/** For how long credentials are used before the library is asked again: ServiceAccount tokens rotate on disk. */
-const CREDENTIALS_MS = 30_000;
+/** How often is looked whether the credentials have changed: ServiceAccount tokens rotate on disk. */
+const LOOK_MS = 30_000;
 
-function loadConfig(options: KubeOptions): KubeConfig {
-  const config = new KubeConfig();
-  if (options.kubeconfig === undefined || options.kubeconfig === '') {
-    try {
-      readFileSync('/var/run/secrets/kubernetes.io/serviceaccount/token');
-    } catch (error) {
-      throw new Error('no API server to talk to: give --kubeconfig PATH, or run in a pod with a ServiceAccount token', {
-        cause: error,
-      });
-    }
-    config.loadFromCluster();
-    return config;
-  }
-  try {
-    config.loadFromFile(options.kubeconfig);
-  } catch (error) {
-    throw new Error(`kubeconfig ${options.kubeconfig} cannot be read`, { cause: error });
-  }
-  if (options.context !== undefined) config.setCurrentContext(options.context);
-  if (config.getCurrentCluster() === null)
-    throw new Error(`kubeconfig ${options.kubeconfig} names no current cluster: set current-context in it`);
-  return config;
-}
-
-/** Opens the API; throws one sentence where there is no usable configuration. Nothing is sent yet. */
-export function openKube(options: KubeOptions): Kube {
-  const config = loadConfig(options);
-  const server = options.server ?? config.getCurrentCluster()?.server ?? '';
+/** Opens the API; rejects with one sentence where there is no usable configuration. Nothing is sent yet. */
+export async function openKube(options: KubeOptions): Promise<Kube> {
+  const source = { kubeconfig: options.kubeconfig ?? '', context: options.context };
+  const first = await accessOf(source);
+  const server = options.server ?? first.server;
   const send = server.startsWith('http:') ? httpRequest : httpsRequest;
   const base = new URL(server);
   let agent: Agent | undefined;
-  let credentials: Promise<RequestOptions> | undefined;
-  let fetched = 0;
+  let credentials: Promise<Access> = Promise.resolve(first);
+  let fetched = performance.now();
 
-  const authenticate = async (): Promise<RequestOptions> => {
+  const authenticate = async (): Promise<Access['https']> => {
     const now = performance.now();
-    if (credentials === undefined || now - fetched > CREDENTIALS_MS) {
+    if (now - fetched > LOOK_MS) {
       fetched = now;
-      credentials = (async () => {
-        const found: RequestOptions = {};
-        await config.applyToHTTPSOptions(found);
-        return found;
-      })();
-      credentials.catch(() => (credentials = undefined));
+      const before = credentials;
+      // A file that is just being replaced is read the next time.
+      credentials = accessOf(source).catch(() => before);
     }
-    return credentials;
+    return (await credentials).https;
   };
 
   const open = async (
@@ -145,11 +118,11 @@ export function openKube(options: KubeOptions): Kube {
           method,
           signal,
           ...(base.protocol === 'http:' ? {} : { agent: used }),
-          ...(auth.auth === undefined || auth.auth === null ? {} : { auth: auth.auth }),
+          ...(auth.auth === undefined ? {} : { auth: auth.auth }),
           headers: {
             accept: JSON_TYPE,
             'user-agent': options.userAgent,
-            ...(auth.headers as Record<string, string> | undefined),
+            ...auth.headers,
             ...headers,
           },
         },

@@ -237,7 +237,9 @@ async function bringUp(
   const apiReady = async (): Promise<boolean> => {
     const ca = readFileSync(join(certDir, 'apiserver.crt'));
     const kubeconfig = file('admin.kubeconfig', kubeconfigText(server, ca.toString('base64'), tokens.admin));
-    await openKube({ kubeconfig, userAgent: 'test' }).request('GET', '/api/v1/namespaces/kube-system', {
+    await (
+      await openKube({ kubeconfig, userAgent: 'test' })
+    ).request('GET', '/api/v1/namespaces/kube-system', {
       timeoutMs: 2000,
     });
     return (await runCommand('curl', ['-skf', '-m', '2', `${server}/readyz`], {})).code === 0;
@@ -246,7 +248,7 @@ async function bringUp(
   await untilReady(apiServer, apiReady, within);
   const kubeconfig = join(dir, 'admin.kubeconfig');
   const ca = readFileSync(join(certDir, 'apiserver.crt')).toString('base64');
-  const admin = openKube({ kubeconfig, userAgent: 'gpu-gate-test' });
+  const admin = await openKube({ kubeconfig, userAgent: 'gpu-gate-test' });
 
   const httpsReady = (url: string) => async (): Promise<boolean> =>
     (await runCommand('curl', ['-skf', '-m', '2', url], {})).code === 0;
@@ -336,7 +338,7 @@ async function bringUp(
     async addApiServer(at, via = etcdPort) {
       // The certificate is the first one's: whoever calls goes by the name in it.
       const more = launchApiServer(`kube-apiserver-${at}`, at, via);
-      const kube = openKube({
+      const kube = await openKube({
         kubeconfig,
         server: `https://${at}:${port}`,
         serverName: 'kubernetes.default.svc',

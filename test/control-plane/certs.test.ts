@@ -48,7 +48,7 @@ beforeAll(async () => {
     kubeconfig: await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-reconciler'),
     userAgent: 'gpu-gate/certs',
   };
-  leaderKube = openKube(leaderAccess);
+  leaderKube = await openKube(leaderAccess);
   load = startLoad([cp.admin], 40);
 });
 afterAll(async () => {
@@ -532,7 +532,7 @@ describe('secrets', () => {
         true,
       ]);
     }
-    const requestPath = openKube({
+    const requestPath = await openKube({
       kubeconfig: await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate'),
       userAgent: 'test',
     });

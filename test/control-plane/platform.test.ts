@@ -26,7 +26,7 @@ beforeAll(async () => {
     controllerManager: false,
   });
   proxy = await tcpProxy(Number(new URL(cp.server).port));
-  proxied = openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${proxy.port}`, userAgent: 'test' });
+  proxied = await openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${proxy.port}`, userAgent: 'test' });
 });
 afterAll(async () => {
   stop.abort();
@@ -251,7 +251,7 @@ describe('a Lease election', () => {
     async () => {
       const own = await tcpProxy(Number(new URL(cp.server).port));
       const a = participant('five', 'a', {
-        kube: openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${own.port}`, userAgent: 'test' }),
+        kube: await openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${own.port}`, userAgent: 'test' }),
       });
       await until('a to lead', () => a.leader.held);
       const lost = new Promise<boolean>((resolve) => a.leader.onChange(resolve));

@@ -6,7 +6,7 @@ import { jsonLog } from '../../platform/log.ts';
 
 const [kubeconfig = '', name = '', identity = ''] = process.argv.slice(2);
 const leader = leaseElection({
-  kube: openKube({ kubeconfig, userAgent: 'test' }),
+  kube: await openKube({ kubeconfig, userAgent: 'test' }),
   namespace: 'default',
   name,
   identity,
