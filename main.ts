@@ -3,7 +3,6 @@ import { hostname } from 'node:os';
 import { parseArgs } from 'node:util';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { certFollower, type CertFollower } from './certs/follower.ts';
-import { CertKeeper } from './certs/keeper.ts';
 import { certMetrics } from './certs/metrics.ts';
 import { certProbe } from './certs/probe.ts';
 import { canaryApp } from './certs/routes.ts';
@@ -209,7 +208,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
 }
 
 /** Reconciler and certificate authority: elected, and the only writers. */
-function startWriters(shared: Shared, leadership: Leadership): Part {
+async function startWriters(shared: Shared, leadership: Leadership): Promise<Part> {
   const { options, kube, log, registry, now, signal } = shared;
   const leads = (): boolean => leadership.held;
   let ready = (): boolean => true;
@@ -231,6 +230,8 @@ function startWriters(shared: Shared, leadership: Leadership): Part {
   }
   if (options.roles.includes('certs') && options.certSource === 'self') {
     const webhookSans = serviceNames(WEBHOOK_SERVICE, options.namespace, options.certExtraSans);
+    // Only here: what can make certificates is not loaded into the request path.
+    const { CertKeeper } = await import('./certs/keeper.ts');
     const keeper = new CertKeeper({
       store: certStore(kube, options.namespace, leads),
       probe: certProbe({
@@ -307,7 +308,7 @@ async function run(options: Options, stop: AbortSignal): Promise<void> {
       durationMs: options.leaseDuration,
       log,
     });
-    parts.push(startWriters(shared, leadership));
+    parts.push(await startWriters(shared, leadership));
     election = leadership.run(work.signal);
   }
   log.info('started', { server: kube.server, metrics: metrics.port });

@@ -11,7 +11,7 @@ import { MERGE_PATCH } from '../platform/kube.ts';
 import { openNode } from '../test/churn/churn.ts';
 import { ensureOwnProgram } from '../test/cluster/binaries.ts';
 import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
-import { startGate, startSecondScheduler, until } from '../test/cluster/gate.ts';
+import { startGate, startSecondScheduler, until, untilEnforcing } from '../test/cluster/gate.ts';
 import { named } from '../test/support/schedulers.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
@@ -109,13 +109,7 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
     });
     // As in the churn's test: the policy enforces by its own rule, then a stand-in writes what walks would have written.
     await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
-    await until('the policy to enforce', async () => {
-      const { status } = await cluster.admin.request<{ status?: { enforcingSince?: string } }>(
-        'GET',
-        '/apis/gpu-gate.dev/v1alpha1/gpupolicies/default',
-      );
-      return status?.enforcingSince !== undefined;
-    });
+    await untilEnforcing(cluster);
     await gate.stopReconciler();
     context.say(`opening ${count} nodes but every tenth`);
     await inParallel(

@@ -1,7 +1,8 @@
 // The extender's certificates. Schedulers read its CA once, at their start: so the CA lives long, and where it must be replaced
 // (aged, or its Secret was lost) both are handed out and the old one's certificate is served on, until that one is due itself.
 import type { Log } from '../platform/log.ts';
-import { issueCa, issueLeaf, readBundle, type CertFacts } from './issue.ts';
+import { issueCa, issueLeaf } from './issue.ts';
+import { readBundle, type CertFacts } from './read.ts';
 import { caOf, leafOf, pairOf, pemOf } from './material.ts';
 import type { CertMetrics } from './metrics.ts';
 import { CA_SECRET, EXTENDER_CA_CONFIG_MAP, EXTENDER_SECRET, SCHEDULER_SECRET, type CertStore } from './store.ts';

@@ -3,7 +3,7 @@
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
-import { keyMatches, readCert } from './issue.ts';
+import { keyMatches, readCert } from './read.ts';
 
 export interface CertFollower {
   start(signal: AbortSignal): void;

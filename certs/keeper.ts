@@ -3,7 +3,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { explainError } from '../platform/log.ts';
 import { keepExtenderChain, type ExtenderChainOptions } from './extender-chain.ts';
-import { issueCa, issueLeaf, keyMatches, readBundle, type CertFacts } from './issue.ts';
+import { issueCa, issueLeaf } from './issue.ts';
+import { keyMatches, readBundle, type CertFacts } from './read.ts';
 import { caOf, leafOf, pairOf, pemOf, without } from './material.ts';
 import type { Probe } from './probe.ts';
 import {

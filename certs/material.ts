@@ -1,5 +1,5 @@
 // Secrets' data → certificates that can be used: a certificate without its own key is none. Pure.
-import { keyMatches, readCert, type CertFacts, type KeyPair } from './issue.ts';
+import { keyMatches, readCert, type CertFacts, type KeyPair } from './read.ts';
 
 type Data = Readonly<Record<string, string>>;
 

@@ -5,7 +5,7 @@ import { connect } from 'node:tls';
 import { CANARY } from '../core/keys.ts';
 import { isForbidden, openKube, type Kube, type KubeOptions } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
-import { readCert, type CertFacts } from './issue.ts';
+import { readCert, type CertFacts } from './read.ts';
 import type { Replicas } from './renewal.ts';
 
 export interface ProbeOptions {

@@ -3,7 +3,7 @@
 //
 // A change of CA: make it → publish both → every API server confirmed → certificate of the new one → every replica serves it
 // (retire) → the old one dropped after a grace time → publish the new one alone.
-import type { CertFacts } from './issue.ts';
+import type { CertFacts } from './read.ts';
 import { renewalOf, validAt as usable } from './validity.ts';
 
 export interface CaState {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { CertFacts } from '../../certs/issue.ts';
+import type { CertFacts } from '../../certs/read.ts';
 import {
   bundleOf,
   nextStep,

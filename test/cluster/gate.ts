@@ -70,6 +70,16 @@ export async function until<T>(
   throw new Error(`waited ${Math.round(timeoutMs / 1000)} s for ${what}`, { cause: last });
 }
 
+/** Resolves once the policy enforces. */
+export const untilEnforcing = (cp: ControlPlane, policy = 'default'): Promise<unknown> =>
+  until(`policy ${policy} to enforce`, async () => {
+    const { status } = await cp.admin.request<{ status?: { enforcingSince?: string } }>(
+      'GET',
+      `/apis/gpu-gate.dev/v1alpha1/gpupolicies/${policy}`,
+    );
+    return status?.enforcingSince;
+  });
+
 /** The chart by real helm into namespace gpu-gate. */
 export async function installChart(
   cp: ControlPlane,

@@ -1,7 +1,7 @@
 // A cluster with one GPUPolicy for each variant that a test of the webhook asks about: a pod chooses one by annotation. Each
 // policy has an opted-in node of its own, so that it enforces as it would in a real cluster.
 import type { Cluster } from './cluster.ts';
-import { until } from './gate.ts';
+import { untilEnforcing } from './gate.ts';
 
 const POLICIES = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 
@@ -18,12 +18,5 @@ export async function addPools(cluster: Cluster, pools: Readonly<Record<string, 
     });
     await cluster.addNodes(1, { pool: name, 'gpu-gate.dev/managed': 'true' });
   }
-  for (const name of Object.keys(pools))
-    await until(`policy ${name} to enforce`, async () => {
-      const policy = await cluster.admin.request<{ status?: { enforcingSince?: string } }>(
-        'GET',
-        `${POLICIES}/${name}`,
-      );
-      return policy.status?.enforcingSince !== undefined;
-    });
+  for (const name of Object.keys(pools)) await untilEnforcing(cluster, name);
 }

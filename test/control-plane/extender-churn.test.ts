@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { churn, judge, openNode } from '../churn/churn.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
-import { startGate, startSecondScheduler, until, type Gate } from '../cluster/gate.ts';
+import { startGate, startSecondScheduler, until, untilEnforcing, type Gate } from '../cluster/gate.ts';
 import { named } from '../support/schedulers.ts';
 
 const SEED = 7;
@@ -17,13 +17,7 @@ beforeAll(async () => {
   gate = await startGate(cluster, { values: { policy: { spec: { unmanagedNodes: 'Deny', startupTaint: 'Off' } } } });
   // Opted in while the reconciler runs, so that the policy enforces by its own rule; from then on the stand-in writes.
   await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
-  await until('the policy to enforce', async () => {
-    const { status } = await cluster.admin.request<{ status?: { enforcingSince?: string } }>(
-      'GET',
-      '/apis/gpu-gate.dev/v1alpha1/gpupolicies/default',
-    );
-    return status?.enforcingSince !== undefined;
-  });
+  await untilEnforcing(cluster);
   await gate.stopReconciler();
   const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
   for (let i = 0; i < 120; i += 10) await Promise.all(nodes.slice(i, i + 10).map((n) => openNode(cluster.admin, n)));
