@@ -12,7 +12,7 @@ import {
   validationFinding,
   type Finding,
 } from './evidence.ts';
-import { HANDLER } from './operands/toolkit.ts';
+import { HANDLER } from './operands/parts.ts';
 import { validationPod } from './operands/validation-pod.ts';
 import { type NodeInput, specOf, isDeployed, type Pass, type Stop, isOfNode } from './pass.ts';
 import { isBackingOff, attemptFor } from './retry.ts';

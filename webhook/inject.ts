@@ -1,6 +1,7 @@
 // Raw pod + facts → what to do with it. Pure, an ordered list of rules; every addition is a small value, so that a
 // MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
-import { isEnforcing, type DriverVolume, type EnvVar, type GpuPolicy } from '../core/gpu-policy.ts';
+import { barePath, driverMounts } from '../core/driver-mounts.ts';
+import { isEnforcing, type DriverVolume, type GpuPolicy } from '../core/gpu-policy.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawContainer, type RawPod } from '../core/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, NODE_VALIDATED } from '../core/keys.ts';
 
@@ -40,7 +41,8 @@ export type Leave =
   | 'suspended'
   | 'auditing'
   | 'already-injected'
-  | 'not-ready';
+  | 'not-ready'
+  | 'internal-error';
 export type Refuse = 'unknown-policy' | 'malformed-annotation' | 'node-selector-conflict';
 
 export type Admission =
@@ -67,66 +69,6 @@ const short = (text: string): string => (text.length < 120 ? text : `${text.slic
 
 const MIRROR = 'kubernetes.io/config.mirror';
 const ENFORCE = 'pod-security.kubernetes.io/enforce';
-
-const PRESETS: Readonly<
-  Record<
-    GpuPolicy['spec']['injection']['driverVolumesPreset'],
-    { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] }
-  >
-> = {
-  None: { volumes: [], env: [] },
-  GKE: {
-    volumes: [
-      {
-        name: 'gpu-gate-driver',
-        hostPath: '/home/kubernetes/bin/nvidia',
-        mountPath: '/usr/local/nvidia',
-        type: 'Directory',
-        readOnly: true,
-      },
-    ],
-    env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }],
-  },
-  DriverContainer: {
-    volumes: [
-      {
-        name: 'gpu-gate-driver',
-        hostPath: '/run/nvidia/driver',
-        mountPath: '/run/nvidia/driver',
-        type: 'Directory',
-        readOnly: true,
-      },
-    ],
-    env: [
-      { name: 'LD_LIBRARY_PATH', value: '/run/nvidia/driver/usr/lib/x86_64-linux-gnu:/run/nvidia/driver/usr/lib64' },
-    ],
-  },
-  Host: {
-    volumes: [
-      {
-        name: 'gpu-gate-driver',
-        hostPath: '/usr/lib/x86_64-linux-gnu',
-        mountPath: '/usr/local/nvidia/lib64',
-        type: 'Directory',
-        readOnly: true,
-      },
-    ],
-    env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }],
-  },
-};
-
-/** The driver volumes and environment that a policy injects: its preset's, then its own. */
-const driverMounts = (
-  policy: GpuPolicy,
-): { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] } => {
-  const { injection } = policy.spec;
-  const preset = PRESETS[injection.driverVolumesPreset];
-  const own = new Set(injection.env.map(({ name }) => name));
-  return {
-    volumes: [...preset.volumes, ...injection.driverVolumes],
-    env: [...preset.env.filter(({ name }) => !own.has(name)), ...injection.env],
-  };
-};
 
 /** What to do with a pod that is about to be created. */
 export function decide(pod: RawPod, facts: Facts): Admission {
@@ -313,10 +255,14 @@ function mountsOf(
   draft: Draft,
   again: boolean,
 ): AddOperation[] {
-  const taken = new Set((container.volumeMounts ?? []).map((mount) => mount?.mountPath?.replace(/\/$/, '')));
+  const taken = new Set(
+    (container.volumeMounts ?? []).map((mount) =>
+      mount?.mountPath === undefined ? undefined : barePath(mount.mountPath),
+    ),
+  );
   const added: { name: string; mountPath: string; readOnly: boolean }[] = [];
   for (const { name, mountPath, readOnly } of volumes) {
-    if (taken.has(mountPath.replace(/\/$/, ''))) {
+    if (taken.has(barePath(mountPath))) {
       // The first call has warned; what is there may be what it added.
       if (again) continue;
       draft.skipped.push({

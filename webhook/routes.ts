@@ -92,7 +92,7 @@ const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as cons
   string
 >;
 
-/** A pod so odd that our patch does not fit it is left alone rather than lost. */
+/** A pod so odd that we fail on it is left alone rather than lost; the log says on what. */
 function checked({ pod, namespace }: Review, deps: WebhookDeps): Admission {
   try {
     const facts = deps.facts(namespace);
@@ -101,10 +101,10 @@ function checked({ pod, namespace }: Review, deps: WebhookDeps): Admission {
     if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
-    deps.log.error('pod left alone: the patch does not fit it', { error: explainError(error), namespace });
+    deps.log.error('pod left alone: injecting it failed', { error: explainError(error), namespace });
     return {
       kind: 'leave',
-      reason: 'not-ready',
+      reason: 'internal-error',
       warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
     };
   }
