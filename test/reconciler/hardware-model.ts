@@ -147,6 +147,17 @@ export class HardwareModel {
   gpusVanish(gone: boolean): void {
     this.noGPUs = gone;
   }
+  /** Nobody knows what became of it meanwhile: what passed before proves nothing any more. */
+  outOfSightForLong(): void {
+    this.ready(false);
+    this.pass();
+    this.wait(70);
+    this.pass();
+    this.truth = { ...this.truth, passed: {} };
+    this.told = { ...this.told, passed: {} };
+    this.ready(true);
+    this.kubelet();
+  }
   mend(): void {
     this.computes = true;
     this.noGPUs = false;

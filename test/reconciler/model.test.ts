@@ -39,6 +39,14 @@ const disturbance = fc.oneof(
   }),
   happening('all GPUs vanish', (model) => model.gpusVanish(true)),
   happening('GPUs back', (model) => model.gpusVanish(false)),
+  happening('all GPUs vanish for a moment', (model) => {
+    model.gpusVanish(true);
+    model.kubelet();
+    model.pass();
+    model.gpusVanish(false);
+    model.kubelet();
+  }),
+  happening('out of sight for long', (model) => model.outOfSightForLong()),
   happening(`${DIES} one write`, (model) => model.pass(1)),
   happening(`${DIES} two writes`, (model) => model.pass(2)),
   happening('another driver version', (model) => model.setPolicy(MODEL_POLICIES.otherDriver)),
