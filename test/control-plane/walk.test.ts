@@ -216,6 +216,26 @@ describe('losses on a full node', () => {
   );
 
   it(
+    'some GPUs lost on a full node: open, told in its condition until they are back',
+    { timeout: 60_000 },
+    async () => {
+      await fill('gpu-1');
+      await annotate('gpu-1', 'sim.gpu-gate.dev/lost-gpus=2');
+      await until('the condition to tell', async () =>
+        (await conditionOn('gpu-1'))?.message.includes('6 of 8 nvidia.com/gpu allocatable'),
+      );
+      expect(await marksOf('gpu-1')).toEqual({ proof: true, closed: undefined });
+      expect(await kubectl('get', 'events', '-A', '--field-selector', 'reason=GPUsLost', '-o', 'name')).not.toBe('');
+      await annotate('gpu-1', 'sim.gpu-gate.dev/lost-gpus-');
+      await until(
+        'the condition to be as before',
+        async () => (await conditionOn('gpu-1'))?.message.includes('allocatable') === false,
+      );
+      await gone('fills-gpu-1');
+    },
+  );
+
+  it(
     'all GPUs no longer allocatable: closed, proof and pod stay; back, they must be used once',
     { timeout: 90_000 },
     async () => {
@@ -276,14 +296,20 @@ describe('losses on a full node', () => {
   );
 
   it(
-    'opt-out of a full node: the proof stays until the pod has ended; not Ready too long: the proof goes',
+    'unreachable too long: the proof goes, nothing is deleted, both validations run anew; opt-out: the proof stays until the pod has ended',
     { timeout: 90_000 },
     async () => {
       await fill('gpu-2');
-      await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready=true');
+      const operands = (): Promise<string[]> =>
+        Promise.all(['container-toolkit', 'driver'].map((component) => operandOf('gpu-2', component)));
+      const before = await operands();
+      const validation = await operandOf('gpu-2', 'driver-validation');
+      await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready=unreachable');
       await until('the proof to go', async () => !(await marksOf('gpu-2')).proof);
       await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready-');
       await waitsForGPU('gpu-2');
+      expect(await operands()).toEqual(before);
+      expect(await operandOf('gpu-2', 'driver-validation')).not.toBe(validation);
       await until('the pod to be Ready again', async () => isReady(await pod('fills-gpu-2')));
       const since = await readySince('fills-gpu-2');
       await kubectl('label', 'node', 'gpu-2', 'gpu-gate.dev/managed-');
