@@ -309,8 +309,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       else plan = planNode({ ...input, keep });
       if (keep === 'loss being judged') addAfter(`node:${name}`, SETTLE_MS);
     } else breaker.calm(name);
-    noteSlot(name, policy, plan.holdsSlot);
+    if (plan.holdsSlot) noteSlot(name, policy, true);
     await carryOut(node, plan.actions);
+    // Only now that it is written: else the next one could be seen on its way before this one has ended.
+    if (!plan.holdsSlot) noteSlot(name, policy, false);
     if (plan.wakeAt !== undefined) addAfter(`node:${name}`, Math.max(20, plan.wakeAt - now()));
   }
 
@@ -326,7 +328,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (holds && policy !== undefined) slots.set(name, policy.name);
     else slots.delete(name);
     if (had && !slots.has(name))
-      for (const node of nodes.values()) if (stateOf(node) === 'preflight') add(`node:${node.metadata.name}`);
+      for (const node of nodes.values())
+        if (stateOf(node) === 'preflight' || stateOf(node) === 'failed') add(`node:${node.metadata.name}`);
   };
 
   /** Applies in order; what changed meanwhile ends the list, and the node is looked at again. */

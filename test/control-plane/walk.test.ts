@@ -28,7 +28,12 @@ beforeAll(async () => {
     flags: ['--not-ready-grace', '3s'],
     values: {
       policy: {
-        spec: { validation: { backoff: { initial: '5m', max: '10m' } }, bringUp: { maxConcurrent: '1' } },
+        spec: {
+          validation: { backoff: { initial: '5m', max: '10m' } },
+          bringUp: { maxConcurrent: '1' },
+          // Proofs go one after the other here, on purpose.
+          breaker: '100%',
+        },
       },
     },
   });
