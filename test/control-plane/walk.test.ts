@@ -210,7 +210,7 @@ describe('losses on a full node', () => {
         'the failure',
         async () => (await conditionOn('gpu-2'))?.reason === 'DriverValidationFailedVectorAdd',
       );
-      expect(await marksOf('gpu-2')).toEqual({ proof: false, closed: undefined });
+      await until('the proof to go', async () => !(await marksOf('gpu-2')).proof);
       await until('the pod to leave its Service', async () => !isReady(await pod('fills-gpu-2')));
       await annotate('gpu-2', 'sim.gpu-gate.dev/validation-fails-', 'gpu-gate.dev/retry=1');
       await until('the proof', async () => (await marksOf('gpu-2')).proof);
