@@ -83,6 +83,20 @@ describe('a server', () => {
     expect(await running).toBe('done');
     expect(performance.now() - began).toBeLessThan(2000);
   });
+  it('a caller that says nothing does not hold up a stop, and is cut off after a while', async () => {
+    const server = await serve((_, response) => response.end('x'), { tls: {}, headersTimeoutMs: 400 });
+    const silent = () => {
+      const socket = connect(server.port, '127.0.0.1').on('error', () => undefined);
+      const on = (event: string): Promise<unknown> => new Promise((resolve) => socket.once(event, resolve));
+      return { connected: on('connect'), closed: on('close') };
+    };
+    const began = performance.now();
+    await silent().closed;
+    expect(performance.now() - began).toBeLessThan(2000);
+    await silent().connected;
+    await server.close(100);
+    expect(performance.now() - began).toBeLessThan(3000);
+  });
   it('asks callers to leave while it drains, and closes no connection under them', async () => {
     const server = await serve((_, response) => response.end('x'));
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
