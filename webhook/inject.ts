@@ -41,7 +41,6 @@ export type Leave =
   | 'suspended'
   | 'auditing'
   | 'already-injected'
-  | 'not-ready'
   | 'internal-error';
 export type Refuse = 'unknown-policy' | 'malformed-annotation' | 'node-selector-conflict';
 

@@ -144,11 +144,12 @@ describe('POST /mutate', () => {
       },
     });
   });
-  it('leaves pods alone before its caches are loaded', async () => {
-    const { text } = await post(await serve(webhook(false)), '/mutate', JSON.stringify(review(aPod({ gpus: '1' }))));
-    expect(JSON.parse(text)).toMatchObject({
-      response: { allowed: true, warnings: [expect.stringContaining('not ready')] },
-    });
+  it('gives no verdict before its caches are loaded: failurePolicy decides', async () => {
+    const answer = await post(await serve(webhook(false)), '/mutate', JSON.stringify(review(aPod({ gpus: '1' }))));
+    expect([answer.status, answer.text]).toEqual([
+      503,
+      'gpu-gate has not loaded its policies yet: try again in a few seconds\n',
+    ]);
   });
   it.each([
     ['not JSON', '{"kind":', undefined, 400],
