@@ -5,6 +5,7 @@ import type { RawPod } from '../core/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { routed } from '../platform/http.ts';
 import { explainError, type Log } from '../platform/log.ts';
+import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
 import type { WebhookMetrics } from './metrics.ts';
 import { assertApplies } from './patch.ts';
@@ -83,7 +84,7 @@ const NOT_READY: Answer = {
 function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(bytes.toString('utf8'));
+    parsed = parseReview(bytes);
   } catch {
     return malformed('json', 'the body is not JSON');
   }
