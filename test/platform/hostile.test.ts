@@ -134,7 +134,11 @@ it.each([
 });
 
 it.each([
-  ['apiVersion', (deep: string) => `{"kind":"AdmissionReview","apiVersion":${deep}}`, 'AdmissionReview of no version is not served'],
+  [
+    'apiVersion',
+    (deep: string) => `{"kind":"AdmissionReview","apiVersion":${deep}}`,
+    'AdmissionReview of no version is not served',
+  ],
   ['kind', (deep: string) => `{"kind":${deep}}`, 'the body is no AdmissionReview'],
   [
     'uid',
