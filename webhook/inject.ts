@@ -178,7 +178,7 @@ function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
   const { [INJECTION]: present, ...others } = metadata?.annotations ?? {};
   if (present === record) return;
   const size = Object.entries({ ...others, [INJECTION]: record }).reduce(
-    (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(String(value)),
+    (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(value),
     0,
   );
   if (size > MAX_ANNOTATIONS)

@@ -47,7 +47,7 @@ export function addMounts(
   });
   const mounted = new Set<string>();
   const perContainer = targetsOf(pod, request).flatMap((target) => [
-    ...mountsOf(draft, target, usable, (name) => present.has(name), mounted),
+    ...mountsOf(draft, target, usable, mounted),
     ...envOf(draft, target, env),
   ]);
   const missing = usable
@@ -75,7 +75,6 @@ function mountsOf(
   draft: Draft,
   { path, container }: Target,
   volumes: readonly DriverVolume[],
-  inPod: (name: string) => boolean,
   mounted: Set<string>,
 ): AddOperation[] {
   const mounts = container.volumeMounts ?? [];
@@ -88,7 +87,7 @@ function mountsOf(
     if (there === undefined && !device) {
       added.push({ name, mountPath, readOnly });
       mounted.add(name);
-    } else if (inPod(name) && there?.name === name && (there.readOnly ?? false) === readOnly) {
+    } else if (there?.name === name && (there.readOnly ?? false) === readOnly) {
       mounted.add(name);
     } else {
       const who = container.name ?? '?';
