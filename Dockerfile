@@ -17,5 +17,5 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /image/ /
 USER 65532:65532
 WORKDIR /app
-ENTRYPOINT ["/usr/local/bin/node", "/app/main.ts"]
+ENTRYPOINT ["/usr/local/bin/node", "/app/main.js"]
 CMD ["run"]
