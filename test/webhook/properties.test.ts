@@ -167,18 +167,17 @@ const ALLOWED =
 /** Every value that a policy may put anywhere, as text, by the place's last name. */
 const valuesOf = ({ spec, ...policy }: GpuPolicy): ReadonlySet<string> => {
   const { volumes, env } = driverMounts({ spec, ...policy });
-  return new Set(
-    [
-      ['runtimeClassName', spec.injection.runtimeClassName],
-      ['schedulerName', spec.injection.schedulerName],
-      ['readinessGates', { conditionType: 'gpu-gate.dev/node-validated' }],
-      ...volumes.flatMap(({ name: of, hostPath, mountPath, type, readOnly }) => [
-        ['volumes', { name: of, hostPath: { path: hostPath, type } }],
-        ['volumeMounts', { name: of, mountPath, readOnly }],
-      ]),
-      ...env.map(({ name: of, value }) => ['env', { name: of, value }]),
-    ].map(([place, value]) => `${String(place)} ${JSON.stringify(value)}`),
-  );
+  const places: readonly (readonly [string, unknown])[] = [
+    ['runtimeClassName', spec.injection.runtimeClassName],
+    ['schedulerName', spec.injection.schedulerName],
+    ['readinessGates', { conditionType: 'gpu-gate.dev/node-validated' }],
+    ...volumes.flatMap(({ name: of, hostPath, mountPath, type, readOnly }) => [
+      ['volumes', { name: of, hostPath: { path: hostPath, type } }] as const,
+      ['volumeMounts', { name: of, mountPath, readOnly }] as const,
+    ]),
+    ...env.map(({ name: of, value }) => ['env', { name: of, value }] as const),
+  ];
+  return new Set(places.map(([place, value]) => `${place} ${JSON.stringify(value)}`));
 };
 const VALUES = new Map([...policies].map(([of, policy]) => [of, valuesOf(policy)]));
 
