@@ -7,34 +7,50 @@ export interface DriverMounts {
   readonly env: readonly EnvVar[];
 }
 
-const ONE_VOLUME = 'gpu-gate-driver';
-const mount = (hostPath: string, mountPath: string): readonly DriverVolume[] => [
-  { name: ONE_VOLUME, hostPath, mountPath, type: 'Directory', readOnly: true },
-];
-const libraries = (...paths: readonly string[]): readonly EnvVar[] => [
-  { name: 'LD_LIBRARY_PATH', value: paths.join(':') },
-];
+const LIBRARIES = '/usr/local/nvidia/lib64';
+const ENV: readonly EnvVar[] = [{ name: 'LD_LIBRARY_PATH', value: LIBRARIES }];
+
+/** The libraries that belong to a driver and change with it. */
+const DRIVER_FILES = ['libcuda.so.1', 'libnvidia-ml.so.1', 'libnvidia-ptxjitcompiler.so.1'] as const;
+/** Where Debian, Ubuntu and NVIDIA's driver images have them on x86_64. */
+const MULTIARCH = '/usr/lib/x86_64-linux-gnu';
+
+/**
+ * The driver's own files, one by one: its folder is the distribution's too, and a libc of the node on LD_LIBRARY_PATH would be loaded into
+ * programs that were built for another.
+ */
+const filesIn = (root: string): DriverMounts => ({
+  volumes: DRIVER_FILES.map((file) => ({
+    name: `gpu-gate-${file.replaceAll('.', '-')}`,
+    hostPath: `${root}${MULTIARCH}/${file}`,
+    mountPath: `${LIBRARIES}/${file}`,
+    type: 'File',
+    readOnly: true,
+  })),
+  env: ENV,
+});
 
 const presetOf = ({ injection, hostPaths }: GpuPolicySpec): DriverMounts => {
-  const { driverRoot } = hostPaths;
   switch (injection.driverVolumesPreset) {
     case 'None':
       return { volumes: [], env: [] };
     case 'GKE':
       return {
-        volumes: mount('/home/kubernetes/bin/nvidia', '/usr/local/nvidia'),
-        env: libraries('/usr/local/nvidia/lib64'),
+        volumes: [
+          {
+            name: 'gpu-gate-driver',
+            hostPath: '/home/kubernetes/bin/nvidia',
+            mountPath: '/usr/local/nvidia',
+            type: 'Directory',
+            readOnly: true,
+          },
+        ],
+        env: ENV,
       };
     case 'DriverContainer':
-      return {
-        volumes: mount(driverRoot, '/run/nvidia/driver'),
-        env: libraries('/run/nvidia/driver/usr/lib/x86_64-linux-gnu', '/run/nvidia/driver/usr/lib64'),
-      };
+      return filesIn(barePath(hostPaths.driverRoot));
     case 'Host':
-      return {
-        volumes: mount('/usr/lib/x86_64-linux-gnu', '/usr/local/nvidia/lib64'),
-        env: libraries('/usr/local/nvidia/lib64'),
-      };
+      return filesIn('');
   }
 };
 

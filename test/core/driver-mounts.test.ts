@@ -11,6 +11,11 @@ const of = (injection: object, more: object = {}): readonly string[] => {
 };
 const volume = (name: string, mountPath: string): object => ({ name, hostPath: `/opt/${name}`, mountPath });
 
+const files = (folder: string): string[] =>
+  ['libcuda', 'libnvidia-ml', 'libnvidia-ptxjitcompiler'].map(
+    (name) => `gpu-gate-${name}-so-1 ${folder}/${name}.so.1 -> /usr/local/nvidia/lib64/${name}.so.1`,
+  );
+
 describe('driver mounts', () => {
   it.each([
     ['nothing by default', {}, {}, []],
@@ -21,22 +26,16 @@ describe('driver mounts', () => {
       ['gpu-gate-driver /home/kubernetes/bin/nvidia -> /usr/local/nvidia', 'LD_LIBRARY_PATH=/usr/local/nvidia/lib64'],
     ],
     [
-      'a pre-installed driver',
+      'a pre-installed driver: its own files, none of the distribution’s',
       { driverVolumesPreset: 'Host' },
       {},
-      [
-        'gpu-gate-driver /usr/lib/x86_64-linux-gnu -> /usr/local/nvidia/lib64',
-        'LD_LIBRARY_PATH=/usr/local/nvidia/lib64',
-      ],
+      [...files('/usr/lib/x86_64-linux-gnu'), 'LD_LIBRARY_PATH=/usr/local/nvidia/lib64'],
     ],
     [
       'a driver container, wherever the policy has its root',
       { driverVolumesPreset: 'DriverContainer' },
-      { hostPaths: { driverRoot: '/srv/driver' } },
-      [
-        'gpu-gate-driver /srv/driver -> /run/nvidia/driver',
-        'LD_LIBRARY_PATH=/run/nvidia/driver/usr/lib/x86_64-linux-gnu:/run/nvidia/driver/usr/lib64',
-      ],
+      { hostPaths: { driverRoot: '/srv/driver/' } },
+      [...files('/srv/driver/usr/lib/x86_64-linux-gnu'), 'LD_LIBRARY_PATH=/usr/local/nvidia/lib64'],
     ],
     [
       'the policy’s own volume at the preset’s path wins',
@@ -64,4 +63,10 @@ describe('driver mounts', () => {
       ['gpu-gate-driver /home/kubernetes/bin/nvidia -> /usr/local/nvidia', 'LD_LIBRARY_PATH=/mine'],
     ],
   ])('%s', (_, injection, more, expected) => expect(of(injection, more)).toEqual(expected));
+
+  it.each(['Host', 'DriverContainer'])('%s mounts files: a folder of that name is not what is meant', (preset) => {
+    const { volumes } = driverMounts(aPolicy({ injection: { driverVolumesPreset: preset } }));
+    expect(new Set(volumes.map(({ type, readOnly }) => `${type} ${readOnly}`))).toEqual(new Set(['File true']));
+    for (const { name } of volumes) expect(name).toMatch(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/);
+  });
 });

@@ -2,7 +2,15 @@ import { describe, expect, it } from 'vitest';
 import { CLOSED, MANAGED, PROOF, STATE } from '../../core/keys.ts';
 import { trimPod, type PodObject } from '../../reconciler/model.ts';
 import { enforcement, policyStatus, sameStatus } from '../../reconciler/policy-status.ts';
-import { couldFit, gateOf, isMissed, isRejected, nodesOnTheirWay, saysAlready } from '../../reconciler/pods.ts';
+import {
+  couldFit,
+  gateOf,
+  isMissed,
+  isRejected,
+  nodesOnTheirWay,
+  policyNameOf,
+  saysAlready,
+} from '../../reconciler/pods.ts';
 import { aNode, aPolicy, NOW } from '../support/objects.ts';
 
 const aGpuPod = (more: object = {}, spec: object = {}, status: object = {}): PodObject => {
@@ -31,6 +39,14 @@ const aGpuPod = (more: object = {}, spec: object = {}, status: object = {}): Pod
   if (pod === undefined) throw new Error('trimmed away');
   return pod;
 };
+
+describe('a pod’s policy', () => {
+  it('is the one that its author names, else the default one, whatever a record says that anybody can write', () => {
+    const annotations = { 'gpu-gate.dev/injection': '{"policy":"nope"}' };
+    expect(policyNameOf(aGpuPod({ annotations }))).toBe('default');
+    expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }))).toBe('pool');
+  });
+});
 
 describe('a pod’s readiness gate', () => {
   it.each([
