@@ -25,5 +25,5 @@ LABEL org.opencontainers.image.title="gpu-gate" \
 COPY --from=build /image/ /
 USER 65532:65532
 WORKDIR /app
-ENTRYPOINT ["/usr/local/bin/node", "/app/main.js"]
+ENTRYPOINT ["/usr/local/bin/node", "/app/main.ts"]
 CMD ["run"]

@@ -1,7 +1,6 @@
 // gpu-gate on a test cluster: its own chart by `helm install`, its processes beside the control plane under the chart's own
 // ServiceAccounts, and the chart's second scheduler with the chart's own configuration.
-import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, runCommand, type ControlPlane } from './control-plane.ts';
@@ -94,18 +93,6 @@ export async function installChart(
   if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
 }
 
-/** The program as the image has it, types stripped, beside the repository's own packages; returns its entry. */
-function layOut(cp: ControlPlane): string {
-  const app = join(cp.dir, 'app');
-  if (!existsSync(app)) {
-    const script = join(ROOT, 'scripts', 'image-tree.mjs');
-    const { status, stderr } = spawnSync(process.execPath, [script, cp.dir, '--program-only'], { encoding: 'utf8' });
-    if (status !== 0) throw new Error(`the program could not be laid out: ${stderr}`);
-    symlinkSync(join(ROOT, 'node_modules'), join(app, 'node_modules'));
-  }
-  return join(app, 'main.js');
-}
-
 /** Installs and starts everything; resolves when every process is ready. */
 export async function startGate(cp: ControlPlane, options: GateOptions = {}): Promise<Gate> {
   const [webhookPort, canaryPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
@@ -138,7 +125,6 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     '3s',
     ...(options.flags ?? []),
   ];
-  const program = layOut(cp);
   const launch = async (
     account: string,
     roles: string,
@@ -151,7 +137,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       writeFileSync(kubeconfig, text);
     }
     const process_ = cp.lifetime.start(account, process.execPath, [
-      program,
+      join(ROOT, 'main.ts'),
       'run',
       '--roles',
       roles,

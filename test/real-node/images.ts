@@ -102,7 +102,7 @@ export function packGate(dir: string, name: string): string {
   const file = join(dir, 'gate.tar');
   packImages(tree, file, {
     [name]: {
-      Entrypoint: ['/usr/local/bin/node', '/app/main.js'],
+      Entrypoint: ['/usr/local/bin/node', '/app/main.ts'],
       Cmd: ['run'],
       User: '65532:65532',
       WorkingDir: '/app',
