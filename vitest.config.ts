@@ -9,7 +9,7 @@ export default defineConfig({
     // One heavy process at a time: each control-plane file starts its own API server, and the machine has two cores.
     fileParallelism: false,
     projects: [
-      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform}/**/*.test.ts'], 20_000),
+      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform,bench}/**/*.test.ts'], 20_000),
       project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000),
       project('real-node', ['test/real-node/**/*.test.ts'], 240_000),
     ],

@@ -9,7 +9,7 @@ import { issueCa, issueLeaf } from '../certs/issue.ts';
 import { ensureOwnProgram } from '../test/cluster/binaries.ts';
 import { seeded } from '../test/churn/churn.ts';
 import { aPod } from '../test/support/objects.ts';
-import { lineChart } from './plot.ts';
+import { lineChart } from './reports/plot.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const SIZES = [100, 1000, 5000, 15_000];
