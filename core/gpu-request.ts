@@ -1,5 +1,6 @@
 // What a raw pod asks for: GPUs by container, its policy, its driver. Parsed once, at the border; malformed input is a value.
 import { INJECT, MIN_DRIVER, POLICY } from './keys.ts';
+import { isVersion } from './versions.ts';
 
 /** Raw JSON of a container, as far as the gate looks at it. */
 export interface RawContainer {
@@ -84,24 +85,27 @@ export interface Wishes {
 }
 
 const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-const VERSION = /^\d{1,5}(\.\d{1,5}){0,3}$/;
 
 /** The author's wishes, or one sentence on what is malformed and what to write instead. */
 export function wishesOf(
   pod: RawPod,
-): { readonly ok: true; readonly wishes: Wishes } | { readonly ok: false; readonly because: string } {
+):
+  | { readonly ok: true; readonly wishes: Wishes }
+  | { readonly ok: false; readonly annotation: string; readonly because: string } {
   const annotations = pod.metadata?.annotations ?? {};
   const policy = annotations[POLICY];
   const minDriver = annotations[MIN_DRIVER];
   if (policy !== undefined && !NAME.test(policy)) {
     return {
       ok: false,
+      annotation: POLICY,
       because: `annotation ${POLICY}: ${quoted(policy)} is no name of a GPUPolicy; write one that 'kubectl get gpupolicies' lists`,
     };
   }
-  if (minDriver !== undefined && !VERSION.test(minDriver)) {
+  if (minDriver !== undefined && !isVersion(minDriver)) {
     return {
       ok: false,
+      annotation: MIN_DRIVER,
       because: `annotation ${MIN_DRIVER}: ${quoted(minDriver)} is no driver version; write one such as "580" or "595.71.05"`,
     };
   }
@@ -116,14 +120,3 @@ export function wishesOf(
 }
 
 const quoted = (text: string): string => JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text);
-
-/** Compares dotted versions number by number; negative where a is older than b. */
-export function compareVersions(a: string, b: string): number {
-  const left = a.split('.').map(Number);
-  const right = b.split('.').map(Number);
-  for (let i = 0; i < Math.max(left.length, right.length); i += 1) {
-    const difference = (left[i] ?? 0) - (right[i] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  return 0;
-}
