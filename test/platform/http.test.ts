@@ -216,7 +216,7 @@ describe('the extender’s endpoints', () => {
       view: () =>
         synced
           ? { nodes: new NodeTable(), policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
-          : undefined,
+          : { because: 'the list of nodes is not loaded yet, the pod is tried again' },
     });
   it('answers a malformed body with 200 and Error: the scheduler throws the text of any other status away', async () => {
     const server = await serve(extender());
