@@ -108,7 +108,12 @@ describe('churn', () => {
       return stdout.split('\n').filter((line) => /^pinned-.* gpu-/.test(line)).length === 5;
     });
     const report = (await judge(cluster))['ungated'];
-    console.log(`without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open`);
+    const byChurn = report?.violations.filter(({ pod }) => pod.startsWith('churn-')).length;
+    console.log(
+      `without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open, ${byChurn} of them by the churn's own pods`,
+    );
     expect(report?.violations.filter(({ pod }) => pod.startsWith('pinned-'))).toHaveLength(5);
+    // Some ten nodes at a time are closed, failed or opted out with GPUs on offer: of a hundred pods a good many find them.
+    expect(byChurn).toBeGreaterThan(0);
   });
 });
