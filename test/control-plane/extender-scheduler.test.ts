@@ -171,7 +171,7 @@ it(
       async () => {
         missed = Math.max(
           missed,
-          (await pods('sample')).filter((pod) => /^0\/1000 nodes/.test(waitsBecause(pod))).length,
+          (await pods('sample')).filter((pod) => waitsBecause(pod).startsWith('0/1000 nodes')).length,
         );
         await kubectl('annotate', 'node', 'gpu-999', '--overwrite', `example.com/change=${(changes += 1)}`);
         return (await bound('sample')).length === 8;
@@ -375,11 +375,11 @@ describe('outages', () => {
         cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${metadata.name}`, {
           query: { gracePeriodSeconds: 0 },
         });
-      let goesOn = true;
+      const enough = new AbortController();
       let made = 0;
       const load = (async () => {
         // gpu-0 has room for 8 at a time: those that are bound make room.
-        for (; goesOn; made += 1) {
+        for (; !enough.signal.aborted; made += 1) {
           await make('restart', `restart-${made}`, { schedulerName: 'restarts' });
           const done = await bound('restart');
           if (done.length >= 4) for (const pod of done) await remove(pod);
@@ -401,7 +401,7 @@ describe('outages', () => {
       [one, two] = await Promise.all([gate.startReplica(), gate.startReplica()]);
       serving = two.extenderPort;
       const back = performance.now();
-      goesOn = false;
+      enough.abort();
       await load;
       await until(
         'all of them',
