@@ -21,10 +21,10 @@ import {
 } from './wire.ts';
 
 /**
- * Names of 15,000 nodes are 1 MB. Whole nodes (`nodeCacheCapable: false`) are some 20 kB each: 1,600 of them fit, and what reading them
- * takes fits into the memory that the chart gives a replica. Larger clusters send names, as the chart's configurations do.
+ * Names of 15,000 nodes are 1 MB. Whole nodes (`nodeCacheCapable: false`) are some 20 kB each: 800 of them fit; what reading them and
+ * sending them back takes (350 MB seen) fits into the 512 MB that the chart gives a replica. Larger clusters send names, as the chart's configurations do.
  */
-export const MAX_BODY = 32 * 1024 * 1024;
+export const MAX_BODY = 16 * 1024 * 1024;
 
 export interface ExtenderDeps {
   /** What is known; or, where nothing should be said from it, one sentence why. */
