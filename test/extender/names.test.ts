@@ -146,12 +146,12 @@ describe('the table of nodes', () => {
   it('goes empty in time: a list read anew may take every node away one by one', () => {
     const ours = new NodeTable();
     const [facts] = [...table.facts()];
-    const names = Array.from({ length: 30_000 }, (_, i) => `node-${i}`);
+    const names = Array.from({ length: 10_000 }, (_, i) => `node-${i}`);
     for (const name of names) ours.set(name, facts);
     const began = performance.now();
     for (const name of names) ours.set(name, undefined);
-    // Some ten milliseconds; with a copy of the table for each removal it is ten seconds.
-    expect(performance.now() - began).toBeLessThan(2000);
+    // Some milliseconds; with a copy of the table for each removal it is seconds.
+    expect(performance.now() - began).toBeLessThan(1000);
     expect([...ours.facts()]).toEqual([]);
   });
 });
