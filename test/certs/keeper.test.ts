@@ -251,6 +251,7 @@ describe('the leader', () => {
       w.of.leads = false;
       await later(5000);
       w.of.leads = true;
+      await later(0);
       for (let i = 0; i < 5; i += 1) await later(10_000);
       // More than a minute after the first one, less than one since it leads again.
       expect(confirmed()).toBe(false);
