@@ -306,10 +306,13 @@ export class CertKeeper {
           caStored,
         );
       case 'publish': {
-        // What was confirmed was another configuration. Forgotten first: killed in between, the next leader publishes.
-        const forgotten =
-          data['confirmed'] === undefined || (await store.writeSecret(CA_SECRET, without(data, 'confirmed'), caStored));
-        if (!forgotten) return false;
+        // What was confirmed was another configuration, unless the newest CA is in this one too. Forgotten first: killed in
+        // between, the next leader publishes.
+        const holds =
+          data['confirmed'] === undefined ||
+          (input.configuration.kind === 'present' &&
+            input.configuration.trusted.includes(input.ca.current?.fingerprint ?? ''));
+        if (!holds && !(await store.writeSecret(CA_SECRET, without(data, 'confirmed'), caStored))) return false;
         // Canaries from before show what API servers held before.
         this.#canary = undefined;
         const written = await store.writeBundles(pemOf(step.bundle), pemOf(step.bundle.slice(0, 1)));

@@ -321,7 +321,8 @@ function apply(step: Step, world: World): void {
       world.ca = ca({ current: cert(made, world.now), previous: step.previous, previousSigns: true });
       return;
     case 'publish':
-      world.ca = { ...world.ca, confirmed: undefined };
+      if (!world.configuration.trusted.includes(world.ca.current?.fingerprint ?? ''))
+        world.ca = { ...world.ca, confirmed: undefined };
       world.configuration = {
         kind: 'present',
         trusted: step.bundle.map(({ fingerprint }) => fingerprint),
