@@ -200,6 +200,17 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
 
     // From here on certificates live for long: only what this scenario does rotates them.
     lives = [];
+    // The short-lived ones of before would run out meanwhile: one more change of CA, in peace, to ones that last.
+    if (options.hidden !== undefined || options.kill === true) {
+      await takeOver(cp, Date.now());
+      const peaceful = await startKeeper(KEEPERS[0] ?? '');
+      await untilStep(peaceful, 'issue-leaf');
+      // What was served may have run out already: then there is nothing of before to drop.
+      if (stepsOf([peaceful]).some(({ step }) => step === 'adopt')) await untilStep(peaceful, 'drop-old');
+      await sleep(2000);
+      await until('both replicas', async () => (await ready(cp)) === REPLICAS.length);
+      await peaceful.stop();
+    }
     let hidden: RotationResult['hidden'];
     if (options.hidden !== undefined) {
       const places = [FIRST_SERVER, SECOND_SERVER].map((host) => ({ host, port: Number(new URL(cp.server).port) }));
@@ -211,7 +222,7 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
       load = startLoad(servers, options.rate);
       await takeOver(cp, Date.now());
       const keeper = await startKeeper(KEEPERS[0] ?? '', ['--api-servers', `127.0.0.1:${one.port}`]);
-      await until('the change', () => stepsOf([keeper]).some(({ step }) => step === 'drop-old'), 60_000);
+      await untilStep(keeper, 'drop-old');
       await load.stop();
       const at = (kind: string): number => stepsOf([keeper]).find(({ step }) => step === kind)?.at ?? Number.NaN;
       hidden = { ...measured(load.calls), confirmedAfter: at('confirm') - at('publish') };
@@ -220,12 +231,6 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     }
     let killed: RotationResult['killed'];
     if (options.kill === true) {
-      // The short-lived ones of before would run out while leaders die: one more change of CA, in peace, to ones that last.
-      await takeOver(cp, Date.now());
-      const peaceful = await startKeeper(KEEPERS[0] ?? '');
-      await until('certificates that last', () => stepsOf([peaceful]).some(({ step }) => step === 'drop-old'), 60_000);
-      await sleep(2000);
-      await peaceful.stop();
       load = startLoad(servers, options.rate);
       const leaders = await killEveryLeader(cp, startKeeper, say);
       await load.stop();
@@ -261,6 +266,16 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     };
   } finally {
     await cp.stop();
+  }
+}
+
+/** Waits for a leader to take that step; what it said instead where it does not. */
+async function untilStep(leader: Running, kind: string): Promise<void> {
+  try {
+    await until(`the step ${kind}`, () => stepsOf([leader]).some(({ step }) => step === kind), 60_000);
+  } catch (error) {
+    const said = readFileSync(leader.logFile, 'utf8').trim().split('\n').slice(-12).join('\n');
+    throw new Error(`the leader said:\n${said}`, { cause: error });
   }
 }
 
