@@ -132,18 +132,21 @@ describe('losses on a full node', () => {
     expect(await marksOf('gpu-0')).toEqual({ proof: true, closed: undefined });
   });
 
-  it.each(['restarted', 'pod gone'])('toolkit %s: closed, proof and pod stay, open again with no free GPU', async (how) => {
-    const since = await readySince('fills-gpu-0');
-    await annotate('gpu-0', 'sim.gpu-gate.dev/toolkit-seconds=3');
-    if (how === 'restarted') await annotate('gpu-0', 'sim.gpu-gate.dev/restart=container-toolkit:1');
-    else await kubectl('delete', '-n', 'gpu-gate-operands', await operandOf('gpu-0', 'container-toolkit'));
-    await until('the node to close', async () => {
-      const { proof, closed } = await marksOf('gpu-0');
-      return proof && closed === 'awaiting toolkit';
-    });
-    await validated('gpu-0');
-    expect(await readySince('fills-gpu-0')).toBe(since);
-  });
+  it.each(['restarted', 'pod gone'])(
+    'toolkit %s: closed, proof and pod stay, open again with no free GPU',
+    async (how) => {
+      const since = await readySince('fills-gpu-0');
+      await annotate('gpu-0', 'sim.gpu-gate.dev/toolkit-seconds=3');
+      if (how === 'restarted') await annotate('gpu-0', 'sim.gpu-gate.dev/restart=container-toolkit:1');
+      else await kubectl('delete', '-n', 'gpu-gate-operands', await operandOf('gpu-0', 'container-toolkit'));
+      await until('the node to close', async () => {
+        const { proof, closed } = await marksOf('gpu-0');
+        return proof && closed === 'awaiting toolkit';
+      });
+      await validated('gpu-0');
+      expect(await readySince('fills-gpu-0')).toBe(since);
+    },
+  );
 
   it.each(['restarted', 'pod gone'])(
     'device plugin %s: closed until a GPU is free and was used, beyond the time limit of that stage; the pod stays',
@@ -212,18 +215,22 @@ describe('losses on a full node', () => {
     },
   );
 
-  it('all GPUs no longer allocatable: closed, proof and pod stay; back, they must be used once', { timeout: 90_000 }, async () => {
-    await fill('gpu-3');
-    const since = await readySince('fills-gpu-3');
-    await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus=8');
-    await until('the node to close', async () => (await marksOf('gpu-3')).closed === 'awaiting device-plugin');
-    expect((await marksOf('gpu-3')).proof).toBe(true);
-    await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus-');
-    await waitsForGPU('gpu-3');
-    expect(await readySince('fills-gpu-3')).toBe(since);
-    await gone('fills-gpu-3');
-    await validated('gpu-3');
-  });
+  it(
+    'all GPUs no longer allocatable: closed, proof and pod stay; back, they must be used once',
+    { timeout: 90_000 },
+    async () => {
+      await fill('gpu-3');
+      const since = await readySince('fills-gpu-3');
+      await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus=8');
+      await until('the node to close', async () => (await marksOf('gpu-3')).closed === 'awaiting device-plugin');
+      expect((await marksOf('gpu-3')).proof).toBe(true);
+      await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus-');
+      await waitsForGPU('gpu-3');
+      expect(await readySince('fills-gpu-3')).toBe(since);
+      await gone('fills-gpu-3');
+      await validated('gpu-3');
+    },
+  );
 
   it(
     'an operand edited by hand on a full node: put back, nothing restarts, nothing closes',
