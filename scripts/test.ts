@@ -39,6 +39,7 @@ const here: Runner = (args) => run(process.execPath, args);
 
 async function tests(name: string, project: string, runner: Runner = here): Promise<void> {
   console.log(`\n== ${name}`);
+  const started = Date.now();
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
   const code = await runner([
@@ -50,6 +51,7 @@ async function tests(name: string, project: string, runner: Runner = here): Prom
     '--reporter=json',
     `--outputFile.json=${file}`,
   ]);
+  console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
   rmSync(dir, { recursive: true, force: true });
   count.passed += report?.numPassedTests ?? 0;
