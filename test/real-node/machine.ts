@@ -60,6 +60,7 @@ export function whyNoMachine(): string | undefined {
   if (missing.length > 0) {
     return `a real node needs ${missing.map(([program]) => program).join(', ')}: apt-get install --no-install-recommends ${missing.map(([, debian]) => debian).join(' ')}`;
   }
+  if (!existsSync(CGROUPS)) return `a real node needs cgroups: nothing is at ${CGROUPS}`;
   if (isCgroup2()) {
     const passedOn = readFileSync(join(CGROUPS, 'cgroup.subtree_control'), 'utf8').trim().split(' ');
     const without = ['cpu', 'memory', 'pids'].filter((controller) => !passedOn.includes(controller));
@@ -128,7 +129,7 @@ export async function runInMachine(
     'sh',
     [
       '-c',
-      `trap "" INT TERM HUP; cat >/dev/null; [ -f "${pidFile}" ] && kill -9 -- -$(cat "${pidFile}") 2>/dev/null
+      `trap "" INT TERM HUP; cat >/dev/null; [ -f "${pidFile}" ] && kill -9 -$(cat "${pidFile}") 2>/dev/null
       for i in 1 2 3 4 5 6 7 8 9 10; do
         left=""; for c in ${cgroups.join(' ')}; do set -- "$c"; [ -d "$c" ] && { ${removeTree}; [ -d "$c" ] && left=1; }; done
         rm -rf "${dir}" 2>/dev/null || left=1
@@ -157,15 +158,17 @@ export async function runInMachine(
       child.on('close', (exit) => resolve(exit ?? 130));
     });
   };
-  const join_ = cgroups.map((path) => `echo $$ > ${path}/cgroup.procs`).join(' && ');
-  // The cgroup namespace first: its root is where the process is at that moment.
-  const settle = isCgroup2()
-    ? cgroups.map((path) => `echo $$ > ${join(path, INIT)}/cgroup.procs`).join(' && ')
-    : 'true';
+  const moveTo = (below: string): string =>
+    cgroups.map((path) => `echo $$ > ${join(path, below)}/cgroup.procs`).join(' && ');
+  const shell = (script: string, ...argv: string[]): string[] => ['sh', '-c', script, 'machine', ...argv];
   // The machine's first process reaps what loses its parent: shims do, by design.
-  const enter = `${join_} && exec unshare --cgroup -- sh -c '${settle} && exec unshare ${NAMESPACES.join(' ')} --kill-child=KILL --mount-proc -- sh -c '\\''"$@" & wait $!'\\'' machine "$@"' machine "$@"`;
+  const first = shell('"$@" & wait $!', command, ...args);
+  const unshare = `exec unshare ${NAMESPACES.join(' ')} --kill-child=KILL --mount-proc -- "$@"`;
+  const inside = shell(isCgroup2() ? `${moveTo(INIT)} && ${unshare}` : unshare, ...first);
+  // The cgroup namespace before all: its root is where the process is at that moment.
+  const enter = `${moveTo('.')} && exec unshare --cgroup -- "$@"`;
   let code = prepare === undefined ? 0 : await run('exec "$@"', prepare(dir));
-  if (code === 0 && !interrupted) code = await run(enter, [command, ...args]);
+  if (code === 0 && !interrupted) code = await run(enter, inside);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, end);
   const ended = new Promise((resolve) => watchdog.once('exit', resolve));
   rmSync(pidFile, { force: true });
@@ -279,7 +282,8 @@ export function traces(): readonly string[] {
     ...KERNEL_WIDE.filter((path) => existsSync(path)).map((path) => `${path} ${readFileSync(path, 'utf8').trim()}`),
     ...lines('find', VOLUME_PLUGINS),
     ...readdirSync(tmpdir())
-      .filter((name) => name.startsWith('gpu-gate-'))
+      // Not of control planes that may be running beside: a machine's own is in the machine's folder.
+      .filter((name) => name.startsWith('gpu-gate-') && !name.startsWith('gpu-gate-cluster-'))
       .map((name) => join(tmpdir(), name)),
   ];
 }

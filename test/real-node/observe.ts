@@ -162,6 +162,7 @@ export function hostTraces(): readonly string[] {
 export function hostPaths(): readonly string[] {
   const theirs = [
     '/run/containerd',
+    '/run/netns',
     '/var/lib/containerd',
     '/var/lib/kubelet',
     '/var/lib/cni',
@@ -182,7 +183,10 @@ export function hostPaths(): readonly string[] {
     ],
     { encoding: 'utf8', maxBuffer: 64 << 20 },
   );
-  return stdout.split('\n').filter((line) => line !== '');
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .toSorted();
 }
 
 /** A Deployment of one GPU pod behind a Service of the same name. */

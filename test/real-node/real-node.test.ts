@@ -187,6 +187,22 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(times).toEqual(times.toSorted());
   });
 
+  it('one of two GPUs is lost: one is offered, the node stays open; it comes back', async () => {
+    const offers = async (): Promise<string> => {
+      const { allocatable, capacity } = (await see.node()).status;
+      return `${allocatable['nvidia.com/gpu']} of ${capacity['nvidia.com/gpu']}`;
+    };
+    const proof = await see.proof();
+    rmSync('/run/nvidia/driver/dev/nvidia1');
+    await see.awaits('one GPU to be offered', async () => (await offers()) === '1 of 2');
+    expect((await see.node()).metadata.annotations['gpu-gate.dev/closed']).toBeUndefined();
+    expect(await see.state()).toBe('validated');
+    expect(await see.proof()).toEqual(proof);
+    spawnSync('mknod', ['-m', '666', '/run/nvidia/driver/dev/nvidia1', 'c', '1', '3']);
+    await see.awaits('both GPUs to be offered', async () => (await offers()) === '2 of 2');
+    expect(await see.proof()).toEqual(proof);
+  });
+
   it('only closed, the node keeps the Service’s endpoint; without its proof it loses it', async () => {
     const before = await app();
     expect(await see.endpoints('app')).toEqual([before.status.podIP]);
@@ -202,22 +218,6 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     await see.validated();
     await see.awaits('the endpoint to come back', async () => (await see.endpoints('app')).length === 1);
     expect((await app()).metadata.uid).toBe(before.metadata.uid);
-  });
-
-  it('one of two GPUs is lost: one is offered, the node stays open; it comes back', async () => {
-    const offers = async (): Promise<string> => {
-      const { allocatable, capacity } = (await see.node()).status;
-      return `${allocatable['nvidia.com/gpu']} of ${capacity['nvidia.com/gpu']}`;
-    };
-    const proof = await see.proof();
-    rmSync('/run/nvidia/driver/dev/nvidia1');
-    await see.awaits('one GPU to be offered', async () => (await offers()) === '1 of 2');
-    expect((await see.node()).metadata.annotations['gpu-gate.dev/closed']).toBeUndefined();
-    expect(await see.state()).toBe('validated');
-    expect(await see.proof()).toEqual(proof);
-    spawnSync('mknod', ['-m', '666', '/run/nvidia/driver/dev/nvidia1', 'c', '1', '3']);
-    await see.awaits('both GPUs to be offered', async () => (await offers()) === '2 of 2');
-    expect(await see.proof()).toEqual(proof);
   });
 
   it('kubelet restarted: closed until the plugin has registered and gives a device again; the proof and the user’s container stay', async () => {
@@ -304,17 +304,17 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(hostTraces()).toEqual([]);
     // As docs/real-node.md lists it.
     expect(hostPaths().filter((path) => !untouched.includes(path))).toEqual([
-      '/usr/local/nvidia',
-      '/usr/local/nvidia/toolkit',
-      '/usr/local/nvidia/toolkit/driver-root',
-      '/usr/local/nvidia/toolkit/nvidia-container-runtime',
       '/run/nvidia',
+      '/run/nvidia-fabricmanager',
       '/run/nvidia/driver',
       '/run/nvidia/driver/lib',
       '/run/nvidia/driver/lib/firmware',
       '/run/nvidia/toolkit',
       '/run/nvidia/validations',
-      '/run/nvidia-fabricmanager',
+      '/usr/local/nvidia',
+      '/usr/local/nvidia/toolkit',
+      '/usr/local/nvidia/toolkit/driver-root',
+      '/usr/local/nvidia/toolkit/nvidia-container-runtime',
     ]);
     await see.awaits('the handler to be gone from the runtime', async () => {
       const { runtimeHandlers = [] } = (await see.node()).status;
