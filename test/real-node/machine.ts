@@ -282,8 +282,8 @@ export function traces(): readonly string[] {
     ...KERNEL_WIDE.filter((path) => existsSync(path)).map((path) => `${path} ${readFileSync(path, 'utf8').trim()}`),
     ...lines('find', VOLUME_PLUGINS),
     ...readdirSync(tmpdir())
-      // Not of control planes that may be running beside: a machine's own is in the machine's folder.
-      .filter((name) => name.startsWith('gpu-gate-') && !name.startsWith('gpu-gate-cluster-'))
+      // Of a real node only: other tests may be running beside.
+      .filter((name) => /^gpu-gate-(machine|probe)-/.test(name))
       .map((name) => join(tmpdir(), name)),
   ];
 }

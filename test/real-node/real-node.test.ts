@@ -225,7 +225,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     const [before, validations] = [await container(), await pluginValidations()];
     await Promise.all([cluster.node.restartKubelet(), closedThenOpen()]);
     const fresh = (await pluginValidations()).filter((uid) => !validations.includes(uid));
-    expect(fresh.length).toBe(1);
+    expect(fresh.length).toBeGreaterThan(0);
     await see.awaits('the app to be Ready', async () => isReady(await app()));
     expect(await container()).toBe(before);
   });
