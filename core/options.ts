@@ -112,6 +112,12 @@ export const OPTIONS = {
     durations,
     'how long after a node opened the scheduler is told once more, while a pod that could be placed there still waits; empty: never',
   ),
+  webhookResources: option(
+    'webhook-resources',
+    'nvidia.com/gpu,nvidia.com/gpu.shared',
+    list,
+    'resources that the webhook configuration calls us for, besides nvidia.com/mig-*; a policy that names others is Degraded',
+  ),
   watchLimit: option('watch-limit', '150s', duration(1000), 'a watch silent for longer makes this replica not ready'),
   drain: option('drain', '10s', duration(0), 'how long a stop goes on serving after readiness failed'),
   certLife: option('cert-life', '90d', duration(10_000), 'life of serving certificates; renewed at two thirds'),
