@@ -158,7 +158,7 @@ export const boundPastGate = (pod: PodObject, node: NodeObject, policy: GpuPolic
  */
 export function boundUnseen(pod: PodObject, node: NodeObject, policy: GpuPolicy | undefined): string | undefined {
   const because = boundPastGate(pod, node, policy);
-  if (because === undefined || ended(pod)) return undefined;
+  if (because === undefined) return undefined;
   const since = shutSince(node);
   return since !== undefined && since <= boundAt(pod) ? because : undefined;
 }

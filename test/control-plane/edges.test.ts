@@ -112,7 +112,7 @@ describe('what is said of nodes', () => {
         return JSON.stringify(nodes) === JSON.stringify({ total: 1, validated: 1 });
       });
       const columns = await kubectl('get', 'gpupolicies', 'default');
-      expect(columns.split('\n')[1]).toMatch(/^default +True +Enforcing +1 +1 +\d/);
+      expect(columns.split('\n')[1]).toMatch(/^default +True +Enforcing +1 +(<none> +)?1 +\d/);
       await sleep(1500);
       const { resourceVersion } = (await policy()).metadata;
       // Each change of a node has the status worked out anew.
