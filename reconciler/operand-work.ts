@@ -167,8 +167,9 @@ function refusalIn(error: unknown): string | undefined {
   const cause = error instanceof Error ? error.cause : undefined;
   if (!(cause instanceof KubeError)) return undefined;
   const sentence = cause.message.replace(/^[A-Z]+ \S+: /, '');
-  // Server-side apply answers 500 for a field that the schema does not have.
+  // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
   const isRefused =
-    [400, 403, 422].includes(cause.status) || (cause.status === 500 && /typed patch|schema/.test(sentence));
+    [400, 403, 422].includes(cause.status) ||
+    (cause.status === 500 && /^failed to (create typed patch|convert new) object/.test(sentence));
   return isRefused ? sentence : undefined;
 }

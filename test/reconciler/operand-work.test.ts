@@ -64,6 +64,20 @@ it('one that is refused stops no other and no garbage collection, is told, and t
   expect(done).toContain('OperandRefused');
 });
 
+it.each([
+  [422, 'DaemonSet.apps "d" is invalid: spec.x: Invalid value', true],
+  [500, 'failed to create typed patch object (d): .spec.limitz: field not declared in schema', true],
+  [500, 'failed to convert new object (d) to proper version: quantities must match', true],
+  [500, 'etcdserver: request timed out', false],
+  [429, 'too many requests', false],
+])('%i %s: refused for good is %j', async (status, sentence, forGood) => {
+  const { work, policy } = world((name) =>
+    name === 'driver' ? new KubeError(status, '', `PATCH /apis/x: ${sentence}`) : fine,
+  );
+  await work.settle().catch(() => undefined);
+  expect(work.refusals(policy)).toEqual(forGood ? [expect.stringContaining(`: ${sentence}`)] : []);
+});
+
 it('one that could not be sent stops no other either, and is tried again at once', async () => {
   const { work, done, policy } = world((name) => (name === 'driver' ? new KubeError(503, '', 'busy') : fine));
   await expect(work.settle()).rejects.toThrow('apply-daemonset');
