@@ -258,6 +258,7 @@ async function startWriters(shared: Shared, leadership: Leadership): Promise<Par
       leadership,
       operandNamespace: options.operandNamespace,
       excludedNamespaces: new Set([options.namespace, options.operandNamespace, ...options.excludedNamespaces]),
+      webhookResources: options.webhookResources,
       notReadyGrace: options.notReadyGrace,
       wakeAfter: options.wakeAfter,
       now,

@@ -283,6 +283,10 @@ export function parsePolicy(raw: unknown): GpuPolicy {
 /** Does the policy inject and refuse now? */
 export const isEnforcing = (policy: GpuPolicy): boolean => !policy.spec.suspend && policy.enforcingSince !== undefined;
 
+/** Does the policy's selector meet these labels of a node? */
+export const selects = (policy: GpuPolicy, labels: Readonly<Record<string, string>>): boolean =>
+  Object.entries(policy.spec.nodeSelector).every(([key, value]) => labels[key] === value);
+
 /** Among all policies the oldest whose selector the node's labels meet (ties by name); undefined where none does. */
 export function policyFor(
   labels: Readonly<Record<string, string>>,
@@ -297,5 +301,5 @@ export const selecting = (
   policies: readonly GpuPolicy[],
 ): readonly GpuPolicy[] =>
   policies
-    .filter((policy) => Object.entries(policy.spec.nodeSelector).every(([key, value]) => labels[key] === value))
+    .filter((policy) => selects(policy, labels))
     .toSorted((a, b) => a.created.localeCompare(b.created) || a.name.localeCompare(b.name));

@@ -39,6 +39,9 @@ export const MIN_DRIVER = 'gpu-gate.dev/min-driver';
 /** Pod readiness gate and condition: True while the pod's node is serving. */
 export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';
 
+/** Kubernetes' annotation on the API's copy of a static pod: no scheduler and no webhook is asked about it. */
+export const MIRROR = 'kubernetes.io/config.mirror';
+
 /** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
 export const BREAKER_RELEASE = 'gpu-gate.dev/breaker-release';
 /** Finalizer on a GPUPolicy: its nodes are opted out before it goes. */

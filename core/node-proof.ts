@@ -70,12 +70,19 @@ export function parseProof(text: string | undefined): Proof | undefined {
   }
 }
 
+/** When the newest of their proofs was written, ms since the epoch; 0: none has one. */
+export const newestProof = (nodes: Iterable<NodeView>): number =>
+  Math.max(0, ...[...nodes].map((node) => Date.parse(parseProof(annotation(node, PROOF))?.at ?? '') || 0));
+
 const label = (node: NodeView, key: string): string | undefined => node.metadata.labels?.[key];
 const annotation = (node: NodeView, key: string): string | undefined => node.metadata.annotations?.[key];
 const condition = (node: NodeView, type: string) => node.status?.conditions?.find((c) => c.type === type);
 
+/** Opted in by an operator's label. */
+export const isManaged = (node: NodeView): boolean => label(node, MANAGED) === 'true';
+
 /** A node is ours while it is opted in, and until its tear-down has ended. */
-export const isOurs = (node: NodeView): boolean => label(node, MANAGED) === 'true' || label(node, STATE) !== undefined;
+export const isOurs = (node: NodeView): boolean => isManaged(node) || label(node, STATE) !== undefined;
 
 /** The state label, where it holds a state. */
 export const stateOf = (node: NodeView): State | undefined => {

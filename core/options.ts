@@ -87,6 +87,12 @@ export const OPTIONS = {
     list,
     'namespaces that are never injected, besides our own two',
   ),
+  webhookResources: option(
+    'webhook-resources',
+    'nvidia.com/gpu,nvidia.com/gpu.shared',
+    list,
+    'resources that the webhook configuration calls us for, besides nvidia.com/mig-*; a policy that names others is Degraded',
+  ),
   bindAddress: option('bind-address', '', text, 'address to listen on; empty: all'),
   webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
   canaryPort: option('canary-port', '8445', port, 'port of /canary, by which API servers show that they know a new CA'),

@@ -56,9 +56,21 @@ export type Action =
       readonly uid: string;
       readonly because: string;
     }
-  | { readonly kind: 'apply-daemonset'; readonly manifest: Manifest }
+  | {
+      readonly kind: 'apply-daemonset';
+      readonly manifest: Manifest;
+      /** resourceVersion at which others' fields were seen: the spec is written whole, so that they go. */
+      readonly wholeAt?: string;
+    }
   | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }
-  | { readonly kind: 'policy-status'; readonly name: string; readonly status: PolicyStatus }
+  | {
+      readonly kind: 'policy-status';
+      readonly name: string;
+      readonly uid: string;
+      readonly status: PolicyStatus;
+      /** What it says now: counts that are no more must be taken out by name. */
+      readonly was: PolicyStatus;
+    }
   | {
       readonly kind: 'policy-finalizers';
       readonly name: string;
@@ -71,6 +83,8 @@ export type Action =
       readonly type: 'Normal' | 'Warning';
       readonly reason: string;
       readonly message: string;
+      /** Told once in the object's life, whatever the text: one that is there is not told again. */
+      readonly once?: boolean;
     };
 
 /** A Kubernetes object as it is sent. */

@@ -10,9 +10,12 @@ import {
   STRATEGIC_PATCH,
   type Kube,
 } from '../platform/kube.ts';
-import type { Action } from './actions.ts';
+import type { Action, Condition } from './actions.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import type { Taint } from './model.ts';
+import { hasForeignFields, type ManagedFields } from './operand-plan.ts';
+
+const JSON_PATCH = 'application/json-patch+json';
 
 /** `stale`: the object is not what the action was planned for; look again. */
 export type Outcome =
@@ -21,6 +24,10 @@ export type Outcome =
       readonly resourceVersion?: string;
       readonly generation?: number;
       readonly taints?: readonly Taint[];
+      /** A DaemonSet: somebody else has fields in its spec. */
+      readonly foreign?: boolean;
+      /** An Event: the same was there already. */
+      readonly known?: boolean;
     }
   | { readonly kind: 'stale' };
 
@@ -29,11 +36,21 @@ export interface Applier {
 }
 
 interface Written {
-  readonly metadata?: { readonly resourceVersion?: string; readonly generation?: number };
+  readonly metadata?: {
+    readonly resourceVersion?: string;
+    readonly generation?: number;
+    readonly managedFields?: readonly ManagedFields[];
+  };
   readonly spec?: { readonly taints?: readonly Taint[] };
 }
 
 export class NotLeading extends Error {}
+
+/** A pod has a namespace, a node none. */
+export interface ConditionOwner {
+  readonly namespace?: string;
+  readonly name: string;
+}
 
 export function applier(deps: {
   readonly kube: Kube;
@@ -41,14 +58,25 @@ export function applier(deps: {
   readonly leads: () => boolean;
   readonly now: () => number;
   readonly instance: string;
+  /** Status of a Node's or Pod's condition as the caches have it: a time of transition is written only where it changes. */
+  readonly conditionNow: (object: ConditionOwner, type: string) => string | undefined;
 }): Applier {
   const { kube } = deps;
-  const written = (object: Written): Outcome => ({
+  const written = (object: Written): Extract<Outcome, { kind: 'done' }> => ({
     kind: 'done',
     ...(object.metadata?.resourceVersion === undefined ? {} : { resourceVersion: object.metadata.resourceVersion }),
     ...(object.spec?.taints === undefined ? {} : { taints: object.spec.taints }),
     ...(object.metadata?.generation === undefined ? {} : { generation: object.metadata.generation }),
   });
+  const writtenDaemonSet = (object: Written): Outcome => ({
+    ...written(object),
+    foreign: hasForeignFields(object.metadata?.managedFields),
+  });
+  /** A merge by type keeps what is not named: the time of the last transition stays where the status does. */
+  const dated = (owner: ConditionOwner, condition: Condition): object =>
+    deps.conditionNow(owner, condition.type) === condition.status
+      ? condition
+      : { ...condition, lastTransitionTime: seconds(deps.now()) };
   const perform = async (action: Action): Promise<Outcome> => {
     switch (action.kind) {
       case 'patch-node':
@@ -78,7 +106,7 @@ export function applier(deps: {
                 conditions: [
                   action.condition === undefined
                     ? { type: action.type, $patch: 'delete' }
-                    : stamped(action.condition, deps.now()),
+                    : { ...dated({ name: action.node }, action.condition), lastHeartbeatTime: seconds(deps.now()) },
                 ],
               },
             },
@@ -90,7 +118,7 @@ export function applier(deps: {
             contentType: STRATEGIC_PATCH,
             body: {
               metadata: { uid: action.uid },
-              status: { conditions: [{ ...action.condition, lastTransitionTime: seconds(deps.now()) }] },
+              status: { conditions: [dated(action, action.condition)] },
             },
           }),
         );
@@ -107,15 +135,20 @@ export function applier(deps: {
           }),
         );
       case 'apply-daemonset':
-        return written(
+        return writtenDaemonSet(
           await kube.request<Written>(
             'PATCH',
             `/apis/apps/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/daemonsets/${action.manifest.metadata.name}`,
-            {
-              contentType: APPLY,
-              query: { fieldManager: FIELD_MANAGER, force: true },
-              body: action.manifest,
-            },
+            action.wholeAt === undefined
+              ? { contentType: APPLY, query: { fieldManager: FIELD_MANAGER, force: true }, body: action.manifest }
+              : {
+                  contentType: JSON_PATCH,
+                  query: { fieldManager: FIELD_MANAGER },
+                  body: [
+                    { op: 'replace', path: '/metadata/resourceVersion', value: action.wholeAt },
+                    { op: 'replace', path: '/spec', value: action.manifest['spec'] },
+                  ],
+                },
           ),
         );
       case 'delete-daemonset':
@@ -127,7 +160,11 @@ export function applier(deps: {
         return written(
           await kube.request<Written>('PATCH', `${POLICIES_PATH}/${action.name}/status`, {
             contentType: MERGE_PATCH,
-            body: { status: { nodes: null, ...action.status } },
+            body: {
+              metadata: { uid: action.uid },
+              // A merge patch joins maps: a count that is no more has to be taken out by name.
+              status: { ...action.status, nodes: { ...nulls(action.was.nodes), ...action.status.nodes } },
+            },
           }),
         );
       case 'policy-finalizers':
@@ -148,7 +185,7 @@ export function applier(deps: {
     const { about } = action;
     const namespace = about.namespace ?? 'default';
     const hash = createHash('sha256')
-      .update([about.uid, action.reason, action.message].join('\n'))
+      .update([about.uid, action.reason, ...(action.once === true ? [] : [action.message])].join('\n'))
       .digest('hex')
       .slice(0, 16);
     const name = `${about.name.slice(0, 200)}.${hash}`;
@@ -180,10 +217,11 @@ export function applier(deps: {
     } catch (error) {
       if (isNotFound(error)) return { kind: 'done' };
       if (!isAlreadyExists(error)) throw error;
+      if (action.once === true) return { kind: 'done', known: true };
       const again = { contentType: MERGE_PATCH, body: { lastTimestamp: at } };
       const { count = 1 } = await kube.request<{ count?: number }>('PATCH', `${path}/${name}`, again);
       await kube.request('PATCH', `${path}/${name}`, { ...again, body: { count: count + 1 } });
-      return { kind: 'done' };
+      return { kind: 'done', known: true };
     }
   };
   return {
@@ -206,11 +244,8 @@ export function applier(deps: {
 
 const seconds = (now: number): string => new Date(now).toISOString().replace(/\.\d+Z$/, 'Z');
 
-const stamped = (condition: object, now: number): object => ({
-  ...condition,
-  lastHeartbeatTime: seconds(now),
-  lastTransitionTime: seconds(now),
-});
+const nulls = (counts: Readonly<Record<string, number>> = {}): Record<string, null> =>
+  Object.fromEntries(Object.keys(counts).map((state) => [state, null]));
 
 const targetOf = (action: Action): string => {
   switch (action.kind) {

@@ -5,7 +5,12 @@ export type ReconcilerMetrics = ReturnType<typeof reconcilerMetrics>;
 
 export function reconcilerMetrics(registry: Registry) {
   const registers = [registry];
+  let depth = (): number => 0;
   return {
+    /** Where the depth of the queue is read at each scrape. */
+    readDepth(read: () => number): void {
+      depth = read;
+    },
     nodes: new Gauge({
       name: 'gpu_gate_nodes',
       help: 'Opted-in nodes by state of their walk and policy.',
@@ -33,8 +38,11 @@ export function reconcilerMetrics(registry: Registry) {
     }),
     queueDepth: new Gauge({
       name: 'gpu_gate_queue_depth',
-      help: 'Keys that wait to be reconciled.',
+      help: 'Keys that wait to be reconciled, or are being reconciled.',
       registers,
+      collect() {
+        this.set(depth());
+      },
     }),
     breaker: new Gauge({
       name: 'gpu_gate_breaker_tripped',
@@ -86,4 +94,9 @@ export function reconcilerMetrics(registry: Registry) {
       registers,
     }),
   };
+}
+
+/** What only a leader knows is not said any more: the next one says it, and sums over replicas must not count it twice. */
+export function forgetCluster(metrics: ReconcilerMetrics): void {
+  for (const gauge of [metrics.nodes, metrics.open, metrics.breaker, metrics.pendingGates]) gauge.reset();
 }

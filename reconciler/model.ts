@@ -5,6 +5,7 @@ import {
   INJECT,
   INJECTED,
   INJECTION,
+  MIRROR,
   NODE_VALIDATED,
   PART_OF,
   POLICY,
@@ -74,6 +75,8 @@ export interface PodObject {
   /** Owned by a controller, such as a ReplicaSet or Job. */
   readonly owned: boolean;
   readonly nodeName: string | undefined;
+  /** Made with `spec.nodeName`, as mirror pods are: neither scheduler nor webhook had a say. */
+  readonly placed: boolean;
   readonly schedulerName: string;
   /** Extended resources below nvidia.com that it asks for, summed over containers. */
   readonly gpus: Readonly<Record<string, number>>;
@@ -117,6 +120,11 @@ const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NOD
 
 /* oxlint-disable typescript/no-explicit-any, typescript/no-unsafe-assignment, typescript/no-unsafe-member-access, typescript/no-unsafe-argument, typescript/no-unsafe-call, typescript/no-unsafe-return -- raw JSON of the API server, narrowed here once */
 
+/** A scheduler binds by a subresource, which owns no field: who owns `spec.nodeName` wrote it when the pod was made. */
+const isPlaced = (raw: any): boolean =>
+  raw.metadata.annotations?.[MIRROR] !== undefined ||
+  (raw.metadata.managedFields ?? []).some((entry: any) => entry.fieldsV1?.['f:spec']?.['f:nodeName'] !== undefined);
+
 /** Raw Pod → what we keep; undefined for the pods that are none of our business: no GPU, not injected, not an operand, no evidence. */
 export function trimPod(
   raw: any,
@@ -139,6 +147,7 @@ export function trimPod(
     validates: (raw.metadata.ownerReferences ?? []).find((owner: any) => owner.kind === 'Node')?.uid,
     owned: (raw.metadata.ownerReferences ?? []).some((owner: any) => owner.controller === true),
     nodeName: raw.spec.nodeName,
+    placed: isPlaced(raw),
     schedulerName: raw.spec.schedulerName ?? 'default-scheduler',
     gpus,
     gated: (raw.spec.readinessGates ?? []).some((gate: any) => gate.conditionType === NODE_VALIDATED),

@@ -1,12 +1,26 @@
 // Users' GPU pods: writes what pods.ts decides: readiness conditions, and Events on pods that were rejected, missed, bound past the
-// gate, or that wait. Counts each once.
+// gate, or that wait. Each is counted once, whoever leads: the Event is the memory, and who makes it counts.
 import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
-import { isOurs, open } from '../core/node-proof.ts';
 import type { ObjectRef } from './actions.ts';
 import type { Applier } from './apply.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import type { NodeObject, PodObject } from './model.ts';
-import { gateOf, isMissed, isRejected, isUnschedulable, nodesOnTheirWay, policyNameOf, saysAlready } from './pods.ts';
+import {
+  boundAt,
+  boundPastGate,
+  boundUnseen,
+  changedAt,
+  gateOf,
+  isMissed,
+  isRejected,
+  isUnschedulable,
+  nodesOnTheirWay,
+  policyNameOf,
+  saysAlready,
+} from './pods.ts';
+
+/** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
+const TOLD_MS = 45 * 60_000;
 
 interface Cache<T> {
   get(key: string): T | undefined;
@@ -17,6 +31,7 @@ export interface PodWorkDeps {
   readonly nodes: Cache<NodeObject>;
   readonly policies: Cache<GpuPolicy>;
   readonly pods: Cache<PodObject>;
+  readonly namespaces: { get(key: string): NamespaceView | undefined };
   /** GPU pods that no node has yet. */
   readonly unbound: ReadonlyMap<string, PodObject>;
   readonly apply: Applier;
@@ -24,9 +39,16 @@ export interface PodWorkDeps {
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches. */
   readonly excludedNamespaces: ReadonlySet<string>;
+  readonly now: () => number;
+}
+
+export interface NamespaceView {
+  readonly optedOut: boolean;
 }
 
 export interface PodWork {
+  /** We lead from now on. Keys of the pods that were bound past the gate while nobody looked: `bound` is to be called for each. */
+  takeOver(): readonly string[];
   /** A pod, or its node, has changed. */
   pod(key: string): Promise<void>;
   /** A pod was bound. */
@@ -41,11 +63,33 @@ const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.met
 const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
 
 export function podWorkOf(deps: PodWorkDeps): PodWork {
-  const { nodes, policies, pods, unbound, apply, metrics, operandNamespace, excludedNamespaces } = deps;
-  /** UIDs of pods that are counted and told. */
-  const counted = new Set<string>();
+  const { nodes, policies, pods, namespaces, unbound, apply, metrics, operandNamespace, excludedNamespaces } = deps;
+  /** UIDs of pods of which it is decided whether they were missed, and of those whose rejection is told. */
+  const judged = new Set<string>();
+  const toldRejected = new Set<string>();
   /** UID → the sentence that a waiting pod was last told. */
   const told = new Map<string, string>();
+  /** UID → why it should not be where it is: bound before we led. */
+  const unseen = new Map<string, string>();
+  /** When we took over, ms since the epoch. */
+  let since = 0;
+
+  const isNews = (at: number): boolean => at >= since - TOLD_MS;
+  const left = (namespace: string): boolean =>
+    excludedNamespaces.has(namespace) || namespaces.get(namespace)?.optedOut === true;
+
+  /** Tells it in the pod's life once; true where nobody had. */
+  async function tellOnce(pod: PodObject, reason: string, message: string): Promise<boolean> {
+    const outcome = await apply.apply({
+      kind: 'event',
+      about: podRef(pod),
+      type: 'Warning',
+      reason,
+      message,
+      once: true,
+    });
+    return outcome.kind === 'done' && outcome.known !== true;
+  }
 
   async function pod_(key: string): Promise<void> {
     const pod = pods.get(key);
@@ -62,19 +106,7 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
         condition: gate,
       });
     }
-    if (node !== undefined && isRejected(pod, node) && !counted.has(pod.uid)) {
-      counted.add(pod.uid);
-      metrics.rejected.inc({ reason: pod.reason.startsWith('OutOf') ? 'OutOfGPU' : pod.reason });
-      const message = `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`;
-      await apply.apply({ kind: 'event', about: podRef(pod), type: 'Warning', reason: 'GPUPodRejected', message });
-      await apply.apply({
-        kind: 'event',
-        about: nodeRef(node),
-        type: 'Warning',
-        reason: 'GPUPodRejected',
-        message: `${pod.namespace}/${pod.name} was rejected by the kubelet (${pod.reason})`,
-      });
-    }
+    if (node !== undefined && isRejected(pod, node)) await rejected(pod, node);
     // Not only the first time: a permission may come later.
     if (policy?.spec.rejectedPods === 'Delete' && !pod.deleting && isRejected(pod, node)) {
       await apply.apply({
@@ -85,43 +117,70 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
         because: 'rejected by the kubelet',
       });
     }
-    if (!counted.has(pod.uid) && isMissed(pod, policy, excludedNamespaces)) {
-      counted.add(pod.uid);
-      metrics.missed.inc();
-      await apply.apply({
-        kind: 'event',
-        about: podRef(pod),
-        type: 'Warning',
-        reason: 'GPUPodNotInjected',
-        message:
-          'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it',
-      });
+    await judge(pod, policy);
+  }
+
+  async function rejected(pod: PodObject, node: NodeObject): Promise<void> {
+    if (toldRejected.has(pod.uid) || !isNews(changedAt(pod))) return;
+    const first = await tellOnce(
+      pod,
+      'GPUPodRejected',
+      `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`,
+    );
+    toldRejected.add(pod.uid);
+    if (!first) return;
+    metrics.rejected.inc({ reason: pod.reason.startsWith('OutOf') ? 'OutOfGPU' : pod.reason });
+    await apply.apply({
+      kind: 'event',
+      about: nodeRef(node),
+      type: 'Warning',
+      reason: 'GPUPodRejected',
+      message: `${pod.namespace}/${pod.name} was rejected by the kubelet (${pod.reason})`,
+    });
+  }
+
+  /** Was it missed? Decided once, as things are when the pod comes: a namespace that opts in again later misses none of its old pods. */
+  async function judge(pod: PodObject, policy: GpuPolicy | undefined): Promise<void> {
+    if (judged.has(pod.uid) || policy === undefined || namespaces.get(pod.namespace) === undefined) return;
+    if (isNews(Date.parse(pod.created)) && isMissed(pod, policy, left)) {
+      const first = await tellOnce(
+        pod,
+        'GPUPodNotInjected',
+        'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it',
+      );
+      if (first) metrics.missed.inc();
     }
+    judged.add(pod.uid);
   }
 
   async function bound(key: string): Promise<void> {
     const pod = pods.get(key);
     const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
-    const policy = pod === undefined ? undefined : policies.get(policyNameOf(pod));
-    if (
-      pod === undefined ||
-      node === undefined ||
-      policy === undefined ||
-      !isEnforcing(policy) ||
-      !isOurs(node) ||
-      Object.keys(pod.gpus).length === 0
-    )
-      return;
-    const answer = open(node);
-    if (answer.yes) return;
-    metrics.pastGate.inc();
-    await apply.apply({
-      kind: 'event',
-      about: podRef(pod),
-      type: 'Warning',
-      reason: 'GPUPodPastGate',
-      message: `bound to ${node.metadata.name} by ${pod.schedulerName} though it takes no GPU pods: ${answer.because}`,
-    });
+    if (pod === undefined || node === undefined) return;
+    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies.get(policyNameOf(pod)));
+    if (because === undefined) return;
+    const first = await tellOnce(
+      pod,
+      'GPUPodPastGate',
+      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName} though it takes no GPU pods: ${because}`,
+    );
+    if (first) metrics.pastGate.inc();
+    unseen.delete(pod.uid);
+  }
+
+  function takeOver(): readonly string[] {
+    since = deps.now();
+    unseen.clear();
+    const keys: string[] = [];
+    for (const pod of pods.values()) {
+      const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
+      if (node === undefined || pod.namespace === operandNamespace || !isNews(boundAt(pod))) continue;
+      const because = boundUnseen(pod, node, policies.get(policyNameOf(pod)));
+      if (because === undefined) continue;
+      unseen.set(pod.uid, because);
+      keys.push(`${pod.namespace}/${pod.name}`);
+    }
+    return keys;
   }
 
   async function waiting(): Promise<void> {
@@ -146,8 +205,10 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
   }
 
   const forget = (uid: string): void => {
-    counted.delete(uid);
+    judged.delete(uid);
+    unseen.delete(uid);
+    toldRejected.delete(uid);
     told.delete(uid);
   };
-  return { pod: pod_, bound, waiting, forget };
+  return { takeOver, pod: pod_, bound, waiting, forget };
 }

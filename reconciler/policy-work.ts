@@ -1,7 +1,7 @@
 // GPUPolicies: writes their status as policy-status.ts decides it, keeps their finalizers, and sets the gauges that count nodes.
 import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
-import { MANAGED, POLICY_FINALIZER } from '../core/keys.ts';
-import { isOurs, open, policyOf, stateOf } from '../core/node-proof.ts';
+import { POLICY_FINALIZER } from '../core/keys.ts';
+import { isManaged, isOurs, open, policyOf, stateOf } from '../core/node-proof.ts';
 import { STATES } from '../core/stages.ts';
 import type { Log } from '../platform/log.ts';
 import type { Applier } from './apply.ts';
@@ -19,10 +19,11 @@ export interface PolicyWorkDeps {
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
   readonly breaker: Breaker;
+  /** What the API server refuses of a policy's operands; undefined: not tried yet. */
+  readonly refusals: (policy: GpuPolicy) => readonly string[] | undefined;
+  readonly webhookResources: readonly string[];
   readonly now: () => number;
 }
-
-const isManaged = (node: NodeObject): boolean => node.metadata.labels?.[MANAGED] === 'true';
 
 /** `settle` brings every policy's status and finalizer up to date. */
 export function policyWorkOf(deps: PolicyWorkDeps): { settle(): Promise<void> } {
@@ -55,10 +56,15 @@ export function policyWorkOf(deps: PolicyWorkDeps): { settle(): Promise<void> } 
         const both = selecting(node.metadata.labels ?? {}, all).map((p) => p.name);
         if (both.includes(policy.name)) for (const other of both) if (other !== policy.name) conflicts.add(other);
       }
-      const status = policyStatus(policy, every, [...conflicts].toSorted(), now());
+      const status = policyStatus(policy, every, {
+        conflicts: [...conflicts].toSorted(),
+        refusals: deps.refusals(policy),
+        webhookResources: deps.webhookResources,
+        now: now(),
+      });
       if (!sameStatus(status, policy.status)) {
         const had = policy.enforcingSince;
-        await apply.apply({ kind: 'policy-status', name: policy.name, status });
+        await apply.apply({ kind: 'policy-status', name: policy.name, uid: policy.uid, status, was: policy.status });
         if (had === undefined && status.enforcingSince !== undefined)
           log.info('policy enforces from now on', { policy: policy.name });
       }

@@ -1,9 +1,9 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
-// from the caches and applies. No decision is taken here that plan.ts, pods.ts or policy-status.ts could take.
+// from the caches and applies. What is decided is decided in plan.ts, pods.ts, policy-status.ts, operand-plan.ts and slots.ts.
 import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
-import { COMPONENT, MANAGED, PART_OF, POLICIES_PATH, PRODUCT, PROOF, RENDERED, WAKE, WALK } from '../core/keys.ts';
-import { isOurs, open, policyOf, stateOf } from '../core/node-proof.ts';
-import { COMPONENTS, POD_COMPONENT, type Component } from '../core/stages.ts';
+import { INJECT, POLICIES_PATH, PROOF, WAKE, WALK } from '../core/keys.ts';
+import { isOurs, newestProof, open, stateOf } from '../core/node-proof.ts';
+import { COMPONENTS } from '../core/stages.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
 import type { Log } from '../platform/log.ts';
@@ -12,16 +12,18 @@ import type { Action } from './actions.ts';
 import { NotLeading, applier } from './apply.ts';
 import { circuitBreaker, SETTLE_MS } from './breaker.ts';
 import { parseWalk } from './memory.ts';
-import type { ReconcilerMetrics } from './metrics.ts';
+import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
-import { renderOperand, type Rendered } from './operands/operand.ts';
-import { deployedOn } from './marks.ts';
-import { isDeployed, specOf, type NodePlan } from './pass.ts';
+import { carryOut } from './node-writes.ts';
+import { trimDaemonSet, type DaemonSetView } from './operand-plan.ts';
+import { operandWorkOf } from './operand-work.ts';
+import { specOf, type NodePlan } from './pass.ts';
 import { planNode } from './plan.ts';
-import { couldFit, isUnschedulable } from './pods.ts';
+import { couldFit, isUnschedulable, nodesToWake, policyNameOf } from './pods.ts';
 import { policyWorkOf } from './policy-work.ts';
-import { podWorkOf } from './pod-work.ts';
+import { podWorkOf, type NamespaceView } from './pod-work.ts';
 import { workQueue } from './queue.ts';
+import { slots } from './slots.ts';
 
 export interface ReconcilerDeps {
   readonly kube: Kube;
@@ -31,10 +33,12 @@ export interface ReconcilerDeps {
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches, ours among them. */
   readonly excludedNamespaces: ReadonlySet<string>;
+  /** Resources that the webhook configuration calls us for. */
+  readonly webhookResources: readonly string[];
   /** ms */
   readonly notReadyGrace: number;
   readonly now: () => number;
-  /** How long after a node opened the scheduler is told once more, ms. */
+  /** How long after a node opened, or a policy changed, the scheduler is told once more, ms. */
   readonly wakeAfter: readonly number[];
 }
 
@@ -45,44 +49,21 @@ export interface Reconciler {
   watchAges(): Readonly<Record<string, number>>;
 }
 
-interface DaemonSetView {
-  readonly name: string;
-  readonly generation: number;
-  readonly rendered: string;
-  readonly component: string;
-  readonly ours: boolean;
-}
-
-interface RawDaemonSet {
-  readonly metadata: {
-    readonly name: string;
-    readonly generation?: number;
-    readonly labels?: Record<string, string>;
-    readonly annotations?: Record<string, string>;
-  };
-}
-
-const trimDaemonSet = (raw: RawDaemonSet): DaemonSetView => ({
-  name: raw.metadata.name,
-  generation: raw.metadata.generation ?? 0,
-  rendered: raw.metadata.annotations?.[RENDERED] ?? '',
-  component: raw.metadata.labels?.[COMPONENT] ?? '',
-  ours: raw.metadata.labels?.[PART_OF] === PRODUCT,
-});
-
 const keyOf = (pod: PodObject): string => `${pod.namespace}/${pod.name}`;
-const isManaged = (node: NodeObject): boolean => node.metadata.labels?.[MANAGED] === 'true';
-
-/** `"10%"` of a whole, or a number; at least one. */
-const shareOf = (text: string, whole: number): number => {
-  const value = Number.parseFloat(text);
-  if (!Number.isFinite(value)) return 1;
-  return Math.max(1, Math.floor(text.trim().endsWith('%') ? (value / 100) * whole : value));
-};
-
 export function reconciler(deps: ReconcilerDeps): Reconciler {
   const { kube, log, metrics, leadership, now } = deps;
-  const apply = applier({ kube, metrics, leads: () => leadership.held, now, instance: leadership.identity });
+  const apply = applier({
+    kube,
+    metrics,
+    leads: () => leadership.held,
+    now,
+    instance: leadership.identity,
+    conditionNow: ({ namespace, name }, type) => {
+      const conditions =
+        namespace === undefined ? nodes.get(name)?.status?.conditions : pods.get(`${namespace}/${name}`)?.conditions;
+      return conditions?.find((condition) => condition.type === type)?.status;
+    },
+  });
 
   const podsByNode = new Map<string, Map<string, PodObject>>();
   const unbound = new Map<string, PodObject>();
@@ -90,13 +71,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const nodeNames = new Map<string, string>();
   /** resourceVersion of our last write: an older cached Node has yet to catch up. */
   const written = new Map<string, bigint>();
-  /** Nodes that hold one of their policy's places for first walks. */
-  const slots = new Map<string, string>();
-  const appliedGeneration = new Map<string, number>();
+  const places = slots();
   let stopped: AbortSignal = AbortSignal.abort();
   let add: (key: string) => void = () => undefined;
   let addAfter: (key: string, ms: number) => void = () => undefined;
-  let depth: () => number = () => 0;
 
   const nodes = reflector<NodeObject>({
     kube,
@@ -111,7 +89,20 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     path: POLICIES_PATH,
     optional: true,
     trim: (raw) => parsePolicy(raw),
-    onChange: () => policiesChanged(),
+    onChange: (_, before, after) => policiesChanged(before, after),
+  });
+  const namespaces = reflector<NamespaceView>({
+    kube,
+    log,
+    path: '/api/v1/namespaces',
+    trim: (raw: { metadata: { labels?: Record<string, string> } }) => ({
+      optedOut: raw.metadata.labels?.[INJECT] === 'false',
+    }),
+    onChange: (name, before) => {
+      // Its pods may have come first: what the namespace says was not known then.
+      if (before !== undefined || !pods.synced) return;
+      for (const pod of pods.values()) if (pod.namespace === name) add(`pod:${keyOf(pod)}`);
+    },
   });
   const isEvidence = (labels: Readonly<Record<string, string>>): boolean =>
     [...policies.values()].some((policy) =>
@@ -131,18 +122,27 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     kube,
     log,
     path: `/apis/apps/v1/namespaces/${deps.operandNamespace}/daemonsets`,
-    trim: (raw: RawDaemonSet) => trimDaemonSet(raw),
+    trim: trimDaemonSet,
     onChange: () => addAfter('operands', 50),
   });
   const breaker = circuitBreaker({ nodes, now, log });
-  const shared = { nodes, policies, pods, unbound, apply, metrics, log, now };
-  const podWork = podWorkOf({
+  const shared = { nodes, policies, pods, namespaces, unbound, apply, metrics, log, now };
+  const { operandNamespace, excludedNamespaces, webhookResources } = deps;
+  const podWork = podWorkOf({ ...shared, operandNamespace, excludedNamespaces });
+  const operandWork = operandWorkOf({
     ...shared,
-    operandNamespace: deps.operandNamespace,
-    excludedNamespaces: deps.excludedNamespaces,
+    daemonSets,
+    operandNamespace,
+    changed: () => add('policies'),
+    again: (ms) => addAfter('operands', ms),
   });
-  const policyWork = policyWorkOf({ ...shared, breaker });
-  const watches = { nodes, pods, policies, daemonsets: daemonSets };
+  const policyWork = policyWorkOf({
+    ...shared,
+    breaker,
+    webhookResources,
+    refusals: (policy) => operandWork.refusals(policy),
+  });
+  const watches = { nodes, pods, policies, namespaces, daemonsets: daemonSets };
   const synced = (): boolean => Object.values(watches).every((watch) => watch.synced);
 
   // ---- what a change concerns
@@ -151,7 +151,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (after === undefined) {
       if (before !== undefined) nodeNames.delete(before.metadata.uid);
       written.delete(name);
-      slots.delete(name);
+      place(name, undefined);
     } else nodeNames.set(after.metadata.uid, name);
     if (before !== undefined && after !== undefined && !isOurs(before) && !isOurs(after) && policyCount() === 0) return;
     add(`node:${name}`);
@@ -193,7 +193,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   }
 
   let selectors = '[]';
-  function policiesChanged(): void {
+  function policiesChanged(before: GpuPolicy | undefined, after: GpuPolicy | undefined): void {
     const wanted = JSON.stringify(
       [...policies.values()].flatMap((policy) => COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null)),
     );
@@ -205,83 +205,20 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     for (const node of nodes.values()) if (isOurs(node)) add(`node:${node.metadata.name}`);
     for (const pod of pods.values()) if (pod.gated) add(`pod:${keyOf(pod)}`);
     addAfter('waiting', 500);
+    // No object that the scheduler looks at has changed, and yet a pod that waits may go now: suspended, allowed, or the policy gone.
+    if (before?.generation !== after?.generation || before?.uid !== after?.uid)
+      for (const ms of deps.wakeAfter) addAfter(`wakeable:${ms}`, ms);
   }
 
   const policyCount = (): number => policies.size;
 
-  // ---- what a policy deploys
-
-  const rendered = new WeakMap<GpuPolicy, readonly Rendered[]>();
-  const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
-    const known = rendered.get(policy);
-    if (known !== undefined) return known;
-    const fresh = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map((component) =>
-      renderOperand(component, policy, { namespace: deps.operandNamespace }),
-    );
-    rendered.set(policy, fresh);
-    return fresh;
-  };
-  const revisionsOf = (policy: GpuPolicy | undefined): Partial<Record<Component, string>> =>
-    policy === undefined
-      ? {}
-      : Object.fromEntries(operandsOf(policy).map(({ component, revision }) => [component, revision]));
-
-  async function handleOperands(): Promise<void> {
-    const wanted = new Map<string, Rendered>();
-    const all = [...policies.values()];
-    const named = new Set<string>();
-    const used = new Set<string>();
-    for (const node of nodes.values()) {
-      if (!isOurs(node)) continue;
-      for (const [component, revision] of Object.entries(deployedOn(node)))
-        named.add(`${POD_COMPONENT[component as Component]}-${revision}`);
-      const policy = selecting(node.metadata.labels ?? {}, all)[0];
-      if (isManaged(node) && policy !== undefined) used.add(policy.name);
-    }
-    for (const policy of all) {
-      if (!used.has(policy.name) || policy.deleting) continue;
-      for (const operand of operandsOf(policy)) wanted.set(operand.daemonSet.metadata.name, operand);
-    }
-    for (const [name, operand] of wanted) {
-      const present = daemonSets.get(`${deps.operandNamespace}/${name}`);
-      const applied = appliedGeneration.get(name);
-      if (present !== undefined && present.generation === applied && present.rendered === operand.digest) continue;
-      const outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
-      if (outcome.kind === 'stale')
-        throw new Error(
-          `DaemonSet ${name} was not applied: namespace ${deps.operandNamespace} is missing or going away`,
-        );
-      appliedGeneration.set(name, outcome.generation ?? 0);
-      if (present !== undefined && outcome.generation !== present.generation) {
-        log.info('operand was changed by somebody else and put back', { daemonset: name });
-        for (const policy of all) {
-          if (!operandsOf(policy).some((o) => o.daemonSet.metadata.name === name)) continue;
-          await apply.apply({
-            kind: 'event',
-            about: { kind: 'GPUPolicy', name: policy.name, uid: policy.uid },
-            type: 'Warning',
-            reason: 'OperandPutBack',
-            message: `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead`,
-          });
-        }
-      }
-    }
-    for (const present of daemonSets.values()) {
-      if (!present.ours || wanted.has(present.name) || named.has(present.name)) continue;
-      appliedGeneration.delete(present.name);
-      await apply.apply({ kind: 'delete-daemonset', namespace: deps.operandNamespace, name: present.name });
-    }
-  }
-
   // ---- nodes
 
-  const slotFree = (name: string, policy: GpuPolicy): boolean => {
-    if (slots.has(name)) return true;
-    const managed = [...nodes.values()].filter((node) => isManaged(node) && policyOf(node) === policy.name).length;
-    return (
-      [...slots.values()].filter((holder) => holder === policy.name).length <
-      shareOf(policy.spec.bringUp.maxConcurrent, managed)
-    );
+  /** The node holds a place for its first walk, or none; those that wait for one are told. */
+  const place = (name: string, policy: string | undefined): void => {
+    if (!places.note(name, policy)) return;
+    for (const node of nodes.values())
+      if (stateOf(node) === 'preflight' || stateOf(node) === 'failed') add(`node:${node.metadata.name}`);
   };
 
   async function handleNode(name: string): Promise<void> {
@@ -295,8 +232,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       validationPods: validationsOf(node),
       policy,
       conflicts: others.map((other) => other.name),
-      revisions: revisionsOf(policy),
-      slotFree: policy !== undefined && slotFree(name, policy),
+      revisions: operandWork.revisionsOf(policy),
+      slotFree: policy !== undefined && places.free(name, policy, nodes.values()),
       keep: policy !== undefined && breaker.holds(policy) ? ('circuit breaker' as const) : undefined,
       operandNamespace: deps.operandNamespace,
       notReadyGrace: deps.notReadyGrace,
@@ -309,10 +246,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       else plan = planNode({ ...input, keep });
       if (keep === 'loss being judged') addAfter(`node:${name}`, SETTLE_MS);
     } else breaker.calm(name);
-    if (plan.holdsSlot) noteSlot(name, policy, true);
-    await carryOut(node, plan.actions);
+    if (plan.holdsSlot) place(name, policy?.name);
+    await write(node, plan.actions);
     // Only now that it is written: else the next one could be seen on its way before this one has ended.
-    if (!plan.holdsSlot) noteSlot(name, policy, false);
+    if (!plan.holdsSlot) place(name, undefined);
     if (plan.wakeAt !== undefined) addAfter(`node:${name}`, Math.max(20, plan.wakeAt - now()));
   }
 
@@ -323,42 +260,16 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     return found;
   };
 
-  const noteSlot = (name: string, policy: GpuPolicy | undefined, holds: boolean): void => {
-    const had = slots.has(name);
-    if (holds && policy !== undefined) slots.set(name, policy.name);
-    else slots.delete(name);
-    if (had && !slots.has(name))
-      for (const node of nodes.values())
-        if (stateOf(node) === 'preflight' || stateOf(node) === 'failed') add(`node:${node.metadata.name}`);
-  };
-
-  /** Applies in order; what changed meanwhile ends the list, and the node is looked at again. */
-  async function carryOut(node: NodeObject, actions: readonly Action[]): Promise<void> {
+  async function write(node: NodeObject, actions: readonly Action[]): Promise<void> {
     const { name } = node.metadata;
-    const taints = JSON.stringify(node.spec?.taints ?? []);
-    let latest: { resourceVersion?: string; taints?: string } = {};
-    for (const action of actions) {
-      // Our own write before this one has moved the version on; the list that the taints were planned from must still stand.
-      const moved = action.kind === 'set-taints' && latest.resourceVersion !== undefined;
-      if (moved && latest.taints !== taints) {
-        addAfter(`node:${name}`, 50);
-        return;
-      }
-      const outcome = await apply.apply(moved ? { ...action, resourceVersion: latest.resourceVersion ?? '' } : action);
-      if (outcome.kind === 'stale') {
-        if (action.kind === 'create-pod' || action.kind === 'delete-pod' || action.kind === 'event') continue;
-        addAfter(`node:${name}`, 50);
-        return;
-      }
-      if (
-        (action.kind === 'patch-node' || action.kind === 'set-taints' || action.kind === 'set-node-condition') &&
-        outcome.resourceVersion !== undefined
-      ) {
-        latest = { resourceVersion: outcome.resourceVersion, taints: JSON.stringify(outcome.taints ?? []) };
-        written.set(name, BigInt(outcome.resourceVersion));
+    const end = await carryOut(node, actions, {
+      apply,
+      wrote(action, resourceVersion) {
+        written.set(name, BigInt(resourceVersion));
         if (action.kind === 'patch-node') observeWalk(node, action.annotations[WALK]);
-      }
-    }
+      },
+    });
+    if (end === 'stale') addAfter(`node:${name}`, 50);
   }
 
   /** Figures of the walk, taken from the difference of its memory before and after a write. */
@@ -385,27 +296,40 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     }
   };
 
+  const on = (name: string): readonly PodObject[] => [...(podsByNode.get(name)?.values() ?? [])];
+  const policyOfPod = (pod: PodObject): GpuPolicy | undefined => policies.get(policyNameOf(pod));
+  const unschedulable = (): readonly PodObject[] => [...unbound.values()].filter(isUnschedulable);
+
+  /** A change of the Node makes the scheduler try again those that it was refused for. */
+  async function wake(node: NodeObject): Promise<void> {
+    const { name, uid } = node.metadata;
+    const say = (value: string | null): Action => ({
+      kind: 'patch-node',
+      node: name,
+      uid,
+      labels: {},
+      annotations: { [WAKE]: value },
+    });
+    metrics.wakes.inc();
+    // A node that is not ours keeps no mark of ours: going again is a change too.
+    await write(node, [say(new Date(now()).toISOString()), ...(isOurs(node) ? [] : [say(null)])]);
+  }
+
   async function handleWake(name: string): Promise<void> {
     const node = nodes.get(name);
     if (node === undefined || !open(node).yes) return;
-    const there = [...(podsByNode.get(name)?.values() ?? [])];
-    if (![...unbound.values()].some((pod) => isUnschedulable(pod) && couldFit(pod, node, there))) return;
-    metrics.wakes.inc();
-    await carryOut(node, [
-      {
-        kind: 'patch-node',
-        node: name,
-        uid: node.metadata.uid,
-        labels: {},
-        annotations: { [WAKE]: new Date(now()).toISOString() },
-      },
-    ]);
+    if (unschedulable().some((pod) => couldFit(pod, node, on(name), policyOfPod(pod)))) await wake(node);
+  }
+
+  async function handleWakeable(): Promise<void> {
+    const waiting = unschedulable();
+    if (waiting.length === 0) return;
+    for (const node of nodesToWake(waiting, [...nodes.values()], on, policyOfPod)) await wake(node);
   }
 
   // ---- the loop
 
   async function handle(key: string): Promise<void> {
-    metrics.queueDepth.set(depth());
     if (!leadership.held || !synced() || stopped.aborted) return;
     const at = key.indexOf(':');
     const [kind, name] = at < 0 ? [key, ''] : [key.slice(0, at), key.slice(at + 1)];
@@ -421,7 +345,9 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       case 'policies':
         return policyWork.settle();
       case 'operands':
-        return handleOperands();
+        return operandWork.settle();
+      case 'wakeable':
+        return handleWakeable();
       default:
         return handleWake(name);
     }
@@ -429,26 +355,17 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
 
   /** On start and on take-over: proofs are checked before anything else. */
   const everything = (): void => {
-    slots.clear();
-    for (const node of nodes.values()) {
-      const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
-      const policy = policyOf(node);
-      if (
-        walk !== undefined &&
-        policy !== undefined &&
-        !walk.once &&
-        walk.stage !== 'preflight' &&
-        walk.failed === undefined
-      )
-        slots.set(node.metadata.name, policy);
-    }
+    // First, while the nodes still say how they were when nobody looked.
+    for (const key of podWork.takeOver()) add(`bound:${key}`);
+    places.recall(nodes.values());
+    metrics.lastValidation.set(Math.round(newestProof(nodes.values()) / 1000));
     const ours = [...nodes.values()].filter(isOurs);
     const proven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
     for (const node of ours.toSorted((a, b) => proven(a) - proven(b))) add(`node:${node.metadata.name}`);
     add('operands');
     add('policies');
     for (const pod of pods.values()) add(`pod:${keyOf(pod)}`);
-    for (const node of ours) if (open(node).yes) add(`wake-start:${node.metadata.name}`);
+    add('wakeable:0');
     addAfter('waiting', 500);
   };
 
@@ -471,15 +388,17 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
         },
       });
       add = (key) => queue.add(key);
-      depth = () => queue.depth;
+      metrics.readDepth(() => queue.depth);
       addAfter = (key, ms) => queue.addAfter(key, ms);
       leadership.onChange((held) => {
         metrics.leader.set(held ? 1 : 0);
         if (held) everything();
+        else forgetCluster(metrics);
       });
       nodes.start(signal);
       policies.start(signal);
       daemonSets.start(signal);
+      namespaces.start(signal);
       // Which pods are evidence is said by the policies, so that these must be known first.
       await policies.whenSynced();
       pods.start(signal);

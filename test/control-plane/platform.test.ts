@@ -244,6 +244,7 @@ describe('an Event', () => {
       leads: () => true,
       now: () => now,
       instance: 'test',
+      conditionNow: () => undefined,
     });
     for (let i = 0; i < 3; i += 1) {
       await events.apply({

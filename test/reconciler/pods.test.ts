@@ -1,14 +1,19 @@
 import { describe, expect, it } from 'vitest';
-import { CLOSED, MANAGED, PROOF, STATE } from '../../core/keys.ts';
-import { trimPod, type PodObject } from '../../reconciler/model.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../core/keys.ts';
+import { newWalk } from '../../reconciler/memory.ts';
+import { trimPod, type NodeObject, type PodObject } from '../../reconciler/model.ts';
 import { enforcement, policyStatus, sameStatus } from '../../reconciler/policy-status.ts';
 import {
+  boundPastGate,
+  boundUnseen,
   couldFit,
   gateOf,
   isMissed,
   isRejected,
   nodesOnTheirWay,
   policyNameOf,
+  nodesToWake,
   saysAlready,
 } from '../../reconciler/pods.ts';
 import { aNode, aPolicy, NOW } from '../support/objects.ts';
@@ -46,6 +51,21 @@ describe('a pod’s policy', () => {
     expect(policyNameOf(aGpuPod({ annotations }))).toBe('default');
     expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }))).toBe('pool');
   });
+});
+
+/** As the API server notes who wrote which field: the one that made the pod named its node; a scheduler that binds it owns nothing. */
+const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
+const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
+
+const saying = (node: NodeObject, message: string): NodeObject => ({
+  ...node,
+  status: {
+    ...node.status,
+    conditions: [
+      { type: 'Ready', status: 'True' },
+      { type: 'GPUValidated', status: 'False', message },
+    ],
+  },
 });
 
 describe('a pod’s readiness gate', () => {
@@ -106,21 +126,86 @@ describe('other pods', () => {
       ),
     ).toBe(false);
   });
-  it('missed by the webhook are those created without injection since the policy enforces', () => {
-    const missed = aGpuPod({ labels: {} });
-    expect(isMissed(missed, aPolicy(), new Set())).toBe(true);
-    expect(isMissed(missed, aPolicy(), new Set(['team']))).toBe(false);
-    expect(isMissed(aGpuPod(), aPolicy(), new Set())).toBe(false);
-    expect(isMissed(aGpuPod({ labels: { 'gpu-gate.dev/inject': 'false' } }), aPolicy(), new Set())).toBe(false);
-    expect(isMissed(aGpuPod({ labels: {}, creationTimestamp: '2026-10-01T00:00:00Z' }), aPolicy(), new Set())).toBe(
+  it.each([
+    ['one that came past the webhook', aGpuPod({ labels: {} }), true],
+    ['not one that was injected', aGpuPod(), false],
+    ['not one whose author opted out', aGpuPod({ labels: { 'gpu-gate.dev/inject': 'false' } }), false],
+    ['not one in a namespace that is left alone', aGpuPod({ labels: {}, namespace: 'quiet' }), false],
+    [
+      'not one from before the policy enforced',
+      aGpuPod({ labels: {}, creationTimestamp: '2026-10-01T00:00:00Z' }),
       false,
-    );
+    ],
+    ['not one that was made with spec.nodeName', aGpuPod({ labels: {}, managedFields: [NAMED] }), false],
+    ['not a mirror pod', aGpuPod({ labels: {}, annotations: { 'kubernetes.io/config.mirror': 'x' } }), false],
+    ['one that a scheduler has bound since', aGpuPod({ labels: {}, managedFields: [UNNAMED] }), true],
+  ])('missed: %s', (_, pod, missed) =>
+    expect(isMissed(pod, aPolicy(), (namespace) => namespace === 'quiet')).toBe(missed),
+  );
+  it('could fit where GPUs are free and the gate lets them through', () => {
+    const policy = aPolicy();
+    expect(couldFit(aGpuPod(), aNode(), [], policy)).toBe(true);
+    expect(couldFit(aGpuPod(), aNode({ gpus: '1' }), [], policy)).toBe(false);
+    expect(couldFit(aGpuPod(), aNode({ gpus: '3' }), [aGpuPod()], policy)).toBe(false);
+    expect(couldFit(aGpuPod(), aNode({ boot: 'x' }), [], policy)).toBe(false);
   });
-  it('could fit where GPUs are free', () => {
-    expect(couldFit(aGpuPod(), aNode(), [])).toBe(true);
-    expect(couldFit(aGpuPod(), aNode({ gpus: '1' }), [])).toBe(false);
-    expect(couldFit(aGpuPod(), aNode({ gpus: '3' }), [aGpuPod()])).toBe(false);
-    expect(couldFit(aGpuPod(), aNode({ boot: 'x' }), [])).toBe(false);
+  const theirs = aNode({ name: 'theirs', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
+  const rebooted = aNode({ name: 'rebooted', boot: 'x' });
+  const naming = aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'default' } });
+  it.each([
+    ['suspended: every node', aGpuPod(), aPolicy({ suspend: true }), [rebooted, theirs], ['rebooted']],
+    ['not enforcing yet: every node', aGpuPod(), aPolicy({}, { status: {} }), [theirs], ['theirs']],
+    ['Allow: nodes that are not ours', aGpuPod(), aPolicy({ unmanagedNodes: 'Allow' }), [rebooted, theirs], ['theirs']],
+    ['Deny: none of those', aGpuPod(), aPolicy({ unmanagedNodes: 'Deny' }), [rebooted, theirs], []],
+    ['policy gone: every node', aGpuPod(), undefined, [rebooted], ['rebooted']],
+    ['policy gone that the pod names: it waits for it', naming, undefined, [rebooted], []],
+    ['never a cordoned node', aGpuPod(), undefined, [aNode({ cordoned: true })], []],
+  ])('woken after a policy changed, %s', (_, pod, policy, nodes, names) =>
+    expect(
+      nodesToWake(
+        [pod, pod],
+        nodes,
+        () => [],
+        () => policy,
+      ).map((node) => node.metadata.name),
+    ).toEqual(names),
+  );
+  it.each([
+    ['a node that is not opted in', theirs, aPolicy(), 'the node is not opted in'],
+    ['such a node where the policy allows it', theirs, aPolicy({ unmanagedNodes: 'Allow' }), undefined],
+    ['a held node', aNode({ annotations: { [HOLD]: 'x' } }), aPolicy(), 'GPU node held by an operator'],
+    ['an open node', aNode(), aPolicy(), undefined],
+    [
+      'a node of another policy',
+      aNode({ annotations: { [NODE_POLICY]: 'b' } }),
+      aPolicy(),
+      'the node is of another GPUPolicy',
+    ],
+    ['any node while the policy audits', theirs, aPolicy({}, { status: {} }), undefined],
+  ])('bound past the gate: %s', (_, node, policy, because) =>
+    expect(boundPastGate(aGpuPod(), node, policy)).toBe(because),
+  );
+  it('bound while nobody looked: only where the node shows that it was shut before', () => {
+    const at = (time: string): PodObject =>
+      aGpuPod({}, {}, { conditions: [{ type: 'PodScheduled', status: 'True', lastTransitionTime: time }] });
+    const failed = aNode({ annotations: { [PROOF]: '' }, validated: false });
+    const since = (node: typeof failed, type: string): typeof failed => ({
+      ...node,
+      status: {
+        ...node.status,
+        conditions: node.status?.conditions?.map((c) =>
+          c.type === type ? { ...c, lastTransitionTime: '2026-11-24T09:30:00Z' } : c,
+        ) as NonNullable<NonNullable<typeof failed.status>['conditions']>,
+      },
+    });
+    const shut = since(failed, 'GPUValidated');
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), shut, aPolicy())).toMatch(/^GPU stack/);
+    expect(boundUnseen(at('2026-11-24T09:20:00Z'), shut, aPolicy())).toBeUndefined();
+    const again = since(rebooted, 'Ready');
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), again, aPolicy())).toBe('node rebooted since validation');
+    expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, aPolicy())).toBeUndefined();
+    const held = aNode({ annotations: { [HOLD]: 'x' } });
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, aPolicy())).toBeUndefined();
   });
   it('are told of the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
@@ -131,6 +216,30 @@ describe('other pods', () => {
     );
     expect(nodesOnTheirWay([aNode()], 'default')).toBeUndefined();
   });
+  it.each([
+    ['held', aNode({ annotations: { [HOLD]: 'x' } }), 'takes no new GPU pods (GPU node held by an operator)'],
+    ['cordoned', aNode({ cordoned: true }), 'takes no new GPU pods (node cordoned)'],
+    [
+      'closed',
+      aNode({ annotations: { [CLOSED]: 'awaiting driver' } }),
+      'takes no new GPU pods (GPU node closed: awaiting driver)',
+    ],
+    ['rebooted', aNode({ boot: 'x' }), 'takes no new GPU pods (node rebooted since validation)'],
+    [
+      'failed',
+      saying(
+        aNode({ labels: { [STATE]: 'failed' }, annotations: { [PROOF]: '' } }),
+        'driver: crash loop, since 2026-11-24T09:00:00.000Z; tried again after 2026-11-24T09:10:00.000Z, or now: kubectl …',
+      ),
+      'is failed (driver: crash loop)',
+    ],
+  ])('are told why a node that is %s takes none, with no time in it', (_, node, says) =>
+    expect(nodesOnTheirWay([node], 'default')).toBe(`waiting for a GPU node: node node-a ${says}`),
+  );
+  it('are not told of a node on its way out', () =>
+    expect(
+      nodesOnTheirWay([aNode({ labels: { [MANAGED]: 'false', [STATE]: 'removing' } })], 'default'),
+    ).toBeUndefined());
   it('of no GPU are not kept at all', () => {
     expect(
       trimPod(
@@ -177,10 +286,46 @@ describe('a policy', () => {
     const old = aNode({ name: 'old', labels: { [MANAGED]: 'false' }, annotations: { [PROOF]: '' } });
     expect(enforcement(fresh(), [aNode(), old]).message).toContain('kubectl label node old gpu-gate.dev/managed=true');
   });
+  it('counts a node as validated once, also after its proof was withdrawn', () => {
+    const withdrawn = aNode({
+      labels: { [STATE]: 'driver' },
+      annotations: { [PROOF]: '', [WALK]: JSON.stringify({ ...newWalk('uid-node-a', 'boot-1', NOW), once: true }) },
+    });
+    expect(enforcement(fresh(), [withdrawn]).enforcing).toBe(true);
+  });
+  const AROUND = {
+    conflicts: [],
+    refusals: [],
+    webhookResources: ['nvidia.com/gpu', 'nvidia.com/gpu.shared'],
+    now: NOW,
+  };
+  const degraded = (policy: GpuPolicy, around: object = {}) =>
+    policyStatus(policy, [aNode()], { ...AROUND, ...around }).conditions?.find((c) => c.type === 'Degraded');
   it('has a status that is the same when nothing changed', () => {
-    const first = policyStatus(aPolicy(), [aNode()], [], NOW);
-    const again = policyStatus({ ...aPolicy(), status: first }, [aNode()], [], NOW + 60_000);
+    const first = policyStatus(aPolicy(), [aNode()], AROUND);
+    const again = policyStatus({ ...aPolicy(), status: first }, [aNode()], { ...AROUND, now: NOW + 60_000 });
     expect(sameStatus(first, again)).toBe(true);
     expect(first.nodes).toEqual({ validated: 1, total: 1 });
+  });
+  it('is degraded by resources that the webhook is not called for, as the chart has it', () => {
+    const pgpu = aPolicy({ resources: ['nvidia.com/pgpu', 'nvidia.com/mig-1g.5gb'] });
+    expect(degraded(pgpu)).toMatchObject({ status: 'True', reason: 'UnknownResources' });
+    expect(degraded(pgpu)?.message).toBe(
+      "nvidia.com/pgpu: the chart's webhook looks only at nvidia.com/gpu, nvidia.com/gpu.shared, nvidia.com/mig-*; name them in the chart's policy.spec.resources too",
+    );
+    expect(degraded(pgpu, { webhookResources: ['nvidia.com/pgpu'] })).toMatchObject({ status: 'False' });
+    expect(degraded(aPolicy(), { webhookResources: ['nvidia.com/pgpu'] })?.message).toContain('nvidia.com/pgpu');
+  });
+  it('is degraded by an operand that the API server refuses, and stays so until a new leader knows', () => {
+    const refusals = ['DaemonSet driver-1: .spec.x: field not declared in schema'];
+    const known = degraded(aPolicy(), { refusals });
+    expect(known).toMatchObject({
+      status: 'True',
+      reason: 'OperandRefused',
+      message: 'refused by the API server: DaemonSet driver-1: .spec.x: field not declared in schema',
+    });
+    const policy = { ...aPolicy(), status: { conditions: known === undefined ? [] : [known] } };
+    expect(degraded(policy, { refusals: undefined, now: NOW + 60_000 })).toEqual(known);
+    expect(degraded(policy)).toMatchObject({ status: 'False', reason: 'None' });
   });
 });

@@ -109,6 +109,7 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   validates: undefined,
   owned: true,
   nodeName: 'n',
+  placed: false,
   schedulerName: 'default-scheduler',
   gpus: {},
   gated: false,

@@ -1,0 +1,39 @@
+import { Registry } from 'prom-client';
+import { expect, it } from 'vitest';
+import { newestProof } from '../../core/node-proof.ts';
+import { forgetCluster, reconcilerMetrics } from '../../reconciler/metrics.ts';
+import { aNode } from '../support/objects.ts';
+
+it('the depth of the queue is read at the scrape', async () => {
+  const registry = new Registry();
+  let depth = 3;
+  reconcilerMetrics(registry).readDepth(() => depth);
+  expect(await registry.metrics()).toMatch(/^gpu_gate_queue_depth 3$/m);
+  depth = 0;
+  expect(await registry.metrics()).toMatch(/^gpu_gate_queue_depth 0$/m);
+});
+
+it('who leads no longer says nothing of the cluster', async () => {
+  const registry = new Registry();
+  const metrics = reconcilerMetrics(registry);
+  metrics.nodes.set({ state: 'failed', policy: 'default' }, 2);
+  for (const gauge of [metrics.open, metrics.breaker, metrics.pendingGates]) gauge.set(4);
+  forgetCluster(metrics);
+  const text = await registry.metrics();
+  expect(text).not.toContain('state="failed"');
+  for (const name of ['open_nodes', 'breaker_tripped', 'gates_pending'])
+    expect(text).toMatch(new RegExp(`^gpu_gate_${name} 0$`, 'm'));
+});
+
+it('the last validation is the newest proof', () => {
+  const at = (time: string) =>
+    aNode({ annotations: { 'gpu-gate.dev/proof': JSON.stringify({ node: 'n', boot: 'b', at: time }) } });
+  expect(
+    newestProof([
+      at('2026-11-24T09:00:00Z'),
+      at('2026-11-24T09:30:00Z'),
+      aNode({ annotations: { 'gpu-gate.dev/proof': '' } }),
+    ]),
+  ).toBe(Date.parse('2026-11-24T09:30:00Z'));
+  expect(newestProof([])).toBe(0);
+});
