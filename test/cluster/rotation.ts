@@ -225,7 +225,9 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
       await untilStep(keeper, 'drop-old');
       await load.stop();
       const at = (kind: string): number => stepsOf([keeper]).find(({ step }) => step === kind)?.at ?? Number.NaN;
-      hidden = { ...measured(load.calls), confirmedAfter: at('confirm') - at('publish') };
+      // A server so far behind its etcd does not answer every call in time, webhook or not.
+      const answered = load.calls.filter(({ failure }) => failure?.includes('not reached') !== true);
+      hidden = { ...measured(answered), confirmedAfter: at('confirm') - at('publish') };
       // The delay stays: with a shorter one, bytes would overtake those before.
       await keeper.stop();
     }
