@@ -32,7 +32,7 @@ function user(...args: string[]) {
 }
 
 const untilAsBefore = (before: readonly string[]): Promise<unknown> =>
-  until('everything to be as before', () => JSON.stringify(traces()) === JSON.stringify(before), 20_000).catch(() =>
+  until('everything to be as before', () => JSON.stringify(traces()) === JSON.stringify(before), 30_000).catch(() =>
     expect(traces()).toEqual(before),
   );
 

@@ -130,7 +130,7 @@ export async function runInMachine(
     [
       '-c',
       `trap "" INT TERM HUP; cat >/dev/null; [ -f "${pidFile}" ] && kill -9 -$(cat "${pidFile}") 2>/dev/null
-      for i in 1 2 3 4 5 6 7 8 9 10; do
+      n=0; while [ $n -lt 60 ]; do n=$((n+1))
         left=""; for c in ${cgroups.join(' ')}; do set -- "$c"; [ -d "$c" ] && { ${removeTree}; [ -d "$c" ] && left=1; }; done
         rm -rf "${dir}" 2>/dev/null || left=1
         [ -z "$left" ] && break; sleep 0.3
@@ -173,7 +173,7 @@ export async function runInMachine(
   const ended = new Promise((resolve) => watchdog.once('exit', resolve));
   rmSync(pidFile, { force: true });
   watchdog.stdin?.end();
-  await Promise.race([ended, sleep(20_000, undefined, { ref: false })]);
+  await Promise.race([ended, sleep(30_000, undefined, { ref: false })]);
   return interrupted ? 130 : code;
 }
 
