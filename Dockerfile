@@ -1,7 +1,7 @@
 # gpu-gate: the program, production dependencies and Node.js; no shell is needed, nothing is written, nobody is root.
 FROM node:24-bookworm-slim AS build
 WORKDIR /src
-COPY package.json package-lock.json .npmrc ./
+COPY package.json package-lock.json .npmrc LICENSE ./
 COPY scripts/image-tree.mjs scripts/
 COPY main.ts ./
 COPY core core
@@ -14,6 +14,14 @@ COPY cli cli
 RUN node scripts/image-tree.mjs /image
 
 FROM gcr.io/distroless/cc-debian12:nonroot
+# What only a build knows: docker build --build-arg VERSION=… --build-arg REVISION=$(git rev-parse HEAD) .
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gpu-gate" \
+      org.opencontainers.image.description="A GPU pod starts only on a node whose GPU stack has been proven to work" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
 USER 65532:65532
 WORKDIR /app

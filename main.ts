@@ -1,6 +1,6 @@
-// The composition root: options → clients → parts → servers → signals. The only file of the product that touches `process`.
+// The composition root: options → clients → parts → servers → signals. The only file of the product that reads arguments and
+// environment, writes what the user sees, and ends the process.
 import { hostname } from 'node:os';
-import { parseArgs } from 'node:util';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { certFollower, type CertFollower } from './certs/follower.ts';
 import { certMetrics } from './certs/metrics.ts';
@@ -8,6 +8,7 @@ import { certProbe } from './certs/probe.ts';
 import { canaryApp } from './certs/routes.ts';
 import { CANARY_SECRET, certStore, EXTENDER_SECRET, WEBHOOK_SECRET } from './certs/store.ts';
 import { explain } from './cli/explain.ts';
+import { EXPLAIN_USAGE, parseExplainArgs } from './cli/explain-args.ts';
 import { parsePolicy, type GpuPolicy } from './core/gpu-policy.ts';
 import { POLICIES_PATH } from './core/keys.ts';
 import type { NodeView } from './core/node-proof.ts';
@@ -31,9 +32,7 @@ import type { RuntimeClassFacts } from './webhook/inject.ts';
 const USAGE = `gpu-gate: a GPU pod starts only on a node whose GPU stack has been proven to work
 
   node main.ts [run] [options]                     run the parts named by --roles
-  node main.ts explain POD [-n NAMESPACE] [-o json] [--kubeconfig PATH]
-                                                   every node and the verdict for that pod
-
+${EXPLAIN_USAGE}
 options of run; each is also an environment variable, GPU_GATE_LIKE_THIS for --like-this:
 ${optionsHelp()}
 `;
@@ -333,7 +332,17 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(USAGE);
     return 0;
   }
-  if (command === 'explain') return runExplain(rest);
+  if (command === 'explain') {
+    const parsed = parseExplainArgs(rest, process.env);
+    if (parsed.ok)
+      return explain(
+        parsed.args,
+        (text) => void process.stdout.write(text),
+        (text) => void process.stderr.write(text),
+      );
+    process.stderr.write(`${parsed.because}\n`);
+    return 2;
+  }
   if (command !== 'run') {
     process.stderr.write(`unknown command ${JSON.stringify(command)}: run, explain; see --help\n`);
     return 2;
@@ -348,40 +357,6 @@ async function main(args: readonly string[]): Promise<number> {
     process.on(signal, () => (stop.signal.aborted ? process.exit(1) : stop.abort()));
   await run(parsed.options, stop.signal);
   return 0;
-}
-
-async function runExplain(args: readonly string[]): Promise<number> {
-  try {
-    const { values, positionals } = parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: {
-        namespace: { type: 'string', short: 'n', default: 'default' },
-        output: { type: 'string', short: 'o', default: 'text' },
-        kubeconfig: { type: 'string' },
-        'own-namespace': { type: 'string', default: 'gpu-gate' },
-        'operand-namespace': { type: 'string', default: 'gpu-gate-operands' },
-      },
-    });
-    const [pod, ...more] = positionals;
-    if (pod === undefined || more.length > 0 || (values.output !== 'text' && values.output !== 'json'))
-      throw new Error('write: explain POD [-n NAMESPACE] [-o text|json]');
-    const kubeconfig = values.kubeconfig ?? process.env['KUBECONFIG'] ?? `${process.env['HOME'] ?? ''}/.kube/config`;
-    return await explain(
-      {
-        pod,
-        namespace: values.namespace,
-        kubeconfig,
-        ownNamespace: values['own-namespace'],
-        operandNamespace: values['operand-namespace'],
-        output: values.output,
-      },
-      (text) => void process.stdout.write(text),
-    );
-  } catch (error) {
-    process.stderr.write(`${explainError(error)}\n`);
-    return 2;
-  }
 }
 
 try {

@@ -1,16 +1,37 @@
 import { defineConfig } from 'vitest/config';
 
-const project = (name: string, include: string[], timeout: number) => ({
-  test: { name, include, testTimeout: timeout, hookTimeout: 120_000, restoreMocks: true, environment: 'node' as const },
+const project = (name: string, include: string[], timeout: number, exclude: string[] = []) => ({
+  test: {
+    name,
+    include,
+    exclude,
+    testTimeout: timeout,
+    hookTimeout: 120_000,
+    restoreMocks: true,
+    environment: 'node' as const,
+  },
 });
+
+/** Control-plane files that judge times or make load: they have the machine to themselves. */
+const TIMED = [
+  'certs',
+  'extender-churn',
+  'extender-scheduler',
+  'readiness',
+  'rotation',
+  'wakeup',
+  'webhook-rolling',
+].map((name) => `test/control-plane/${name}.test.ts`);
 
 export default defineConfig({
   test: {
-    // One heavy process at a time: each control-plane file starts its own API server, and the machine has two cores.
+    // One heavy process at a time: each control-plane file starts its own API server, and the machine has two cores. `npm test` runs the
+    // project control-plane with two workers all the same: its files wait most of their time.
     fileParallelism: false,
     projects: [
-      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform}/**/*.test.ts'], 20_000),
-      project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000),
+      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform,cli}/**/*.test.ts'], 20_000),
+      project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000, TIMED),
+      project('control-plane-timed', TIMED, 120_000),
       project('real-node', ['test/real-node/**/*.test.ts'], 240_000),
     ],
   },

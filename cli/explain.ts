@@ -7,22 +7,19 @@ import { explainPod, explanationText } from '../extender/explain.ts';
 import { isNotFound, openKube, type Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
 import { decide, type Admission, type RuntimeClassFacts } from '../webhook/inject.ts';
+import type { ExplainArgs } from './explain-args.ts';
 
-export interface ExplainArgs {
-  readonly pod: string;
-  readonly namespace: string;
-  readonly kubeconfig: string;
-  readonly ownNamespace: string;
-  readonly operandNamespace: string;
-  readonly output: 'text' | 'json';
-}
-
-/** Prints the explanation; returns the exit code. */
-export async function explain(args: ExplainArgs, print: (text: string) => void): Promise<number> {
+/** Prints the explanation, or to `complain` why there is none; returns the exit code. */
+export async function explain(
+  args: ExplainArgs,
+  print: (text: string) => void,
+  complain: (text: string) => void,
+): Promise<number> {
   try {
-    const kube = await openKube({ kubeconfig: args.kubeconfig, userAgent: 'gpu-gate-explain' });
+    const kube = await openKube({ kubeconfig: args.kubeconfigs, userAgent: 'gpu-gate-explain' });
+    const namespace = args.namespace ?? kube.namespace;
     const [pod, nodes, policies] = await Promise.all([
-      kube.request<RawPod>('GET', `/api/v1/namespaces/${args.namespace}/pods/${args.pod}`),
+      kube.request<RawPod>('GET', `/api/v1/namespaces/${namespace}/pods/${args.pod}`),
       kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
       kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
     ]);
@@ -32,12 +29,12 @@ export async function explain(args: ExplainArgs, print: (text: string) => void):
       nodes: nodes.items,
       policies: byName,
       operandNamespace: args.operandNamespace,
-      webhookWould: await webhookWould(kube, args, pod, byName),
+      webhookWould: await webhookWould(kube, { ...args, namespace }, pod, byName),
     });
     print(args.output === 'json' ? `${JSON.stringify(explanation, undefined, 2)}\n` : explanationText(explanation));
     return 0;
   } catch (error) {
-    print(
+    complain(
       isNotFound(error)
         ? `not found: ${explainError(error)}; is the pod's name right, its namespace (-n), and is gpu-gate installed?\n`
         : `${explainError(error)}\n`,
@@ -49,7 +46,7 @@ export async function explain(args: ExplainArgs, print: (text: string) => void):
 /** What the webhook would do with a pod like this one, from the objects that it watches; the scheduler's own mark on the pod is left out. */
 async function webhookWould(
   kube: Kube,
-  args: ExplainArgs,
+  args: ExplainArgs & { readonly namespace: string },
   pod: RawPod,
   policies: ReadonlyMap<string, GpuPolicy>,
 ): Promise<string> {
@@ -74,7 +71,7 @@ async function webhookWould(
           ),
           namespaceLabels: namespace.metadata.labels ?? {},
           namespace: args.namespace,
-          excludedNamespaces: new Set([args.ownNamespace, args.operandNamespace, 'kube-system']),
+          excludedNamespaces: new Set([args.ownNamespace, args.operandNamespace, ...args.excludedNamespaces]),
         },
       ),
     );

@@ -140,6 +140,9 @@ const object = (value: unknown): Raw =>
 const list = <T>(value: unknown): readonly T[] => (Array.isArray(value) ? (value as T[]) : []);
 const text = <T extends string>(value: unknown, otherwise: T): T =>
   typeof value === 'string' ? (value as T) : otherwise;
+/** A number of things or a share of them: the API takes both `5` and `"5"`. */
+const share = (value: unknown, otherwise: string): string =>
+  typeof value === 'number' ? String(value) : text<string>(value, otherwise);
 const flag = (value: unknown, otherwise: boolean): boolean => (typeof value === 'boolean' ? value : otherwise);
 const optional = <K extends string>(key: K, value: unknown): Partial<Record<K, string>> =>
   typeof value === 'string' && value !== '' ? ({ [key]: value } as Record<K, string>) : {};
@@ -270,7 +273,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       },
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),
-      bringUp: { maxConcurrent: text<string>(object(s['bringUp'])['maxConcurrent'], '10%') },
+      bringUp: { maxConcurrent: share(object(s['bringUp'])['maxConcurrent'], '10%') },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),
     },

@@ -9,7 +9,13 @@ export interface RawContainer {
     readonly limits?: Readonly<Record<string, unknown>>;
     readonly requests?: Readonly<Record<string, unknown>>;
   };
-  readonly volumeMounts?: readonly { readonly name?: string; readonly mountPath?: string }[];
+  readonly volumeMounts?: readonly {
+    readonly name?: string;
+    readonly mountPath?: string;
+    readonly readOnly?: boolean;
+  }[];
+  readonly volumeDevices?: readonly { readonly name?: string; readonly devicePath?: string }[];
+  readonly envFrom?: readonly object[];
 }
 
 /** Raw JSON of a pod, as it came in; fields that are not named here are kept by never re-serialising it. */
@@ -86,33 +92,46 @@ export interface Wishes {
 const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 const VERSION = /^\d{1,5}(\.\d{1,5}){0,3}$/;
 
-/** The author's wishes, or one sentence on what is malformed and what to write instead. */
-export function wishesOf(
-  pod: RawPod,
-): { readonly ok: true; readonly wishes: Wishes } | { readonly ok: false; readonly because: string } {
+export type ReadWishes =
+  | { readonly ok: true; readonly wishes: Wishes }
+  | {
+      readonly ok: false;
+      /** One sentence on what is malformed and what to write instead. */
+      readonly because: string;
+      readonly malformed: 'policy' | 'minDriver';
+      /** What could be read all the same: which policy judges the pod does not hang on its other annotation. */
+      readonly wishes: Wishes;
+    };
+
+/** The author's wishes, each read by itself. */
+export function wishesOf(pod: RawPod): ReadWishes {
   const annotations = pod.metadata?.annotations ?? {};
   const policy = annotations[POLICY];
   const minDriver = annotations[MIN_DRIVER];
-  if (policy !== undefined && !NAME.test(policy)) {
-    return {
-      ok: false,
-      because: `annotation ${POLICY}: ${quoted(policy)} is no name of a GPUPolicy; write one that 'kubectl get gpupolicies' lists`,
-    };
-  }
-  if (minDriver !== undefined && !VERSION.test(minDriver)) {
-    return {
-      ok: false,
-      because: `annotation ${MIN_DRIVER}: ${quoted(minDriver)} is no driver version; write one such as "580" or "595.71.05"`,
-    };
-  }
-  return {
-    ok: true,
-    wishes: {
-      ...(policy === undefined ? {} : { policy }),
-      ...(minDriver === undefined ? {} : { minDriver }),
-      optedOut: pod.metadata?.labels?.[INJECT] === 'false',
-    },
+  const policyOk = policy === undefined || NAME.test(policy);
+  const minDriverOk = minDriver === undefined || VERSION.test(minDriver);
+  const wishes: Wishes = {
+    ...(policy === undefined || !policyOk ? {} : { policy }),
+    ...(minDriver === undefined || !minDriverOk ? {} : { minDriver }),
+    optedOut: pod.metadata?.labels?.[INJECT] === 'false',
   };
+  if (!policyOk) {
+    return {
+      ok: false,
+      malformed: 'policy',
+      because: `annotation ${POLICY}: ${quoted(policy)} is no name of a GPUPolicy; write one that 'kubectl get gpupolicies' lists`,
+      wishes,
+    };
+  }
+  if (!minDriverOk) {
+    return {
+      ok: false,
+      malformed: 'minDriver',
+      because: `annotation ${MIN_DRIVER}: ${quoted(minDriver)} is no driver version; write one such as "580" or "595.71.05"`,
+      wishes,
+    };
+  }
+  return { ok: true, wishes };
 }
 
 const quoted = (text: string): string => JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text);

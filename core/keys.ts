@@ -70,6 +70,8 @@ export const NFD_PCI_LABELS = [
 ] as const;
 /** Any label below this prefix shows that NFD has been on the node. */
 export const NFD_PREFIX = 'feature.node.kubernetes.io/';
+/** NFD's copy of the host's /etc/os-release, by field. */
+export const NFD_OS_RELEASE = 'feature.node.kubernetes.io/system-os_release.';
 /** NVIDIA's own installer marks nodes with labels below this prefix. */
 export const GPU_OPERATOR_DEPLOY_PREFIX = 'nvidia.com/gpu.deploy.';
 

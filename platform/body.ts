@@ -38,7 +38,7 @@ export function readBody(request: IncomingMessage, limit: number, done: (body: B
 
 /** Sends a whole answer with its length. */
 export function reply(response: ServerResponse, status: number, type: string, body: string | Buffer): void {
-  if (response.writableEnded || response.destroyed) return;
+  if (response.headersSent || response.destroyed) return;
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) });
   response.end(body);
 }

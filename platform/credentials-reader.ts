@@ -1,33 +1,60 @@
-// A program of its own, run by credentials.ts: reads a kubeconfig, or the pod's ServiceAccount, with @kubernetes/client-node, and ends.
+// A program of its own, run by credentials.ts: reads kubeconfigs, or the pod's ServiceAccount, with @kubernetes/client-node, and ends.
 // The library holds 80 MB of generated classes for as long as a process lives, and gpu-gate uses none of them. The source comes on
 // stdin, the answer goes to stdout: pipes, so that no credential is in an argument or a file.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import type { RequestOptions } from 'node:https';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { KubeConfig } from '@kubernetes/client-node';
-import { TOKEN_FILE, type Access, type Answer, type Source } from './credentials.ts';
+import { KubeConfig, type User } from '@kubernetes/client-node';
+import { nameOf, SERVICE_ACCOUNT, stampOf, type Access, type Answer, type Source } from './credentials.ts';
 
-function loadConfig({ kubeconfig, context }: Source): KubeConfig {
+function loadFile(path: string): KubeConfig {
   const config = new KubeConfig();
-  if (kubeconfig === '') {
+  try {
+    config.loadFromFile(path);
+  } catch (error) {
+    throw new Error(`kubeconfig ${path} cannot be read`, { cause: error });
+  }
+  return config;
+}
+
+/** One that both have is the first one's: the library would refuse it, and take the last current context. */
+function merged(first: KubeConfig, more: KubeConfig): KubeConfig {
+  const both = <T extends { readonly name: string }>(a: readonly T[], b: readonly T[]): T[] => [
+    ...a,
+    ...b.filter(({ name }) => !a.some((one) => one.name === name)),
+  ];
+  const config = new KubeConfig();
+  config.loadFromOptions({
+    clusters: both(first.getClusters(), more.getClusters()),
+    users: both(first.getUsers(), more.getUsers()),
+    contexts: both(first.getContexts(), more.getContexts()),
+    currentContext: first.getCurrentContext() || more.getCurrentContext(),
+  });
+  return config;
+}
+
+function loadConfig(source: Source): KubeConfig {
+  const { kubeconfigs, context } = source;
+  if (kubeconfigs.length === 0) {
     try {
-      readFileSync(TOKEN_FILE);
+      readFileSync(join(SERVICE_ACCOUNT, 'token'));
     } catch (error) {
       throw new Error('no API server to talk to: give --kubeconfig PATH, or run in a pod with a ServiceAccount token', {
         cause: error,
       });
     }
+    const config = new KubeConfig();
     config.loadFromCluster();
     return config;
   }
-  try {
-    config.loadFromFile(kubeconfig);
-  } catch (error) {
-    throw new Error(`kubeconfig ${kubeconfig} cannot be read`, { cause: error });
-  }
+  // Of several those that exist count; a single one must.
+  const there = kubeconfigs.length === 1 ? kubeconfigs : kubeconfigs.filter((path) => existsSync(path));
+  if (there.length === 0) throw new Error(`${nameOf(source)} cannot be read: no such file`);
+  const config = there.map(loadFile).reduce(merged);
   if (context !== undefined) config.setCurrentContext(context);
   if (config.getCurrentCluster() === null)
-    throw new Error(`kubeconfig ${kubeconfig} names no current cluster: set current-context in it`);
+    throw new Error(`${nameOf(source)} names no current cluster: set current-context in it`);
   return config;
 }
 
@@ -35,37 +62,66 @@ function loadConfig({ kubeconfig, context }: Source): KubeConfig {
 const pem = (value: unknown): string | undefined =>
   typeof value === 'string' ? value : Buffer.isBuffer(value) ? value.toString() : undefined;
 
+/** What the library will ask for credentials, where that may take its time. */
+const asked = (user: User | null, source: Source): string | undefined => {
+  if (typeof user?.exec?.command === 'string')
+    return `the credential program ${user.exec.command} of ${nameOf(source)}`;
+  const provider = user?.authProvider?.name;
+  return provider === undefined || provider === 'tokenFile'
+    ? undefined
+    : `the auth-provider ${String(provider)} of ${nameOf(source)}`;
+};
+
+const say = (answer: Answer): Promise<void> =>
+  new Promise((resolve) => process.stdout.write(`${JSON.stringify(answer)}\n`, () => resolve()));
+
 async function read(source: Source): Promise<Access> {
+  // Noted before they are read: what changes meanwhile is then seen as a change.
+  const files: Record<string, string> = {};
+  const note = (path: unknown): void => {
+    if (typeof path === 'string' && path !== '') files[path] = stampOf(path);
+  };
+  source.kubeconfigs.forEach(note);
   const config = loadConfig(source);
-  const found: RequestOptions = {};
-  await config.applyToHTTPSOptions(found);
-  const { ca, cert, key, rejectUnauthorized, auth, headers } = found;
+  const cluster = config.getCurrentCluster();
   const user = config.getCurrentUser();
+  const provider = user?.authProvider as { config?: { tokenFile?: unknown } } | null | undefined;
+  [cluster?.caFile, user?.certFile, user?.keyFile, provider?.config?.tokenFile].forEach(note);
+  const asking = asked(user, source);
+  if (asking !== undefined) await say({ asking });
+  const named = user?.token ?? user?.certFile ?? user?.certData ?? user?.username ?? user?.exec ?? user?.authProvider;
+  // The library knows another word for it, and would send no credentials at all.
+  if (named === undefined && source.kubeconfigs.some((path) => /\btokenFile\b/.test(readFileSync(path, 'utf8'))))
+    throw new Error(`${nameOf(source)} names a tokenFile, which is not read: write token, or an exec plugin`);
+  const found: RequestOptions & { servername?: string } = {};
+  await config.applyToHTTPSOptions(found);
+  const { ca, cert, key, servername, rejectUnauthorized, auth, headers } = found;
   return {
-    server: config.getCurrentCluster()?.server ?? '',
+    server: cluster?.server ?? '',
+    namespace: config.getContextObject(config.getCurrentContext())?.namespace ?? 'default',
     // Whatever else the library sets, such as an agent, is the transport's business.
     https: {
       ca: pem(ca),
       cert: pem(cert),
       key: pem(key),
+      servername,
       rejectUnauthorized,
       auth: auth ?? undefined,
       headers: { ...(headers as Record<string, string> | undefined) },
     },
-    fleeting:
-      source.kubeconfig !== '' &&
-      ((user?.exec ?? user?.authProvider ?? undefined) !== undefined ||
-        readFileSync(source.kubeconfig, 'utf8').includes('tokenFile')),
+    files,
+    fleeting: asking !== undefined,
   };
 }
 
 const textOf = (value: unknown): string | undefined => (value instanceof Error ? value.message : undefined);
 
-const answer = await read(JSON.parse(await text(process.stdin)) as Source).then(
-  (access): Answer => ({ access }),
-  (error: unknown): Answer => ({
-    error: textOf(error) ?? String(error),
-    cause: error instanceof Error ? textOf(error.cause) : undefined,
-  }),
+await say(
+  await read(JSON.parse(await text(process.stdin)) as Source).then(
+    (access): Answer => ({ access }),
+    (error: unknown): Answer => ({
+      error: textOf(error) ?? String(error),
+      cause: error instanceof Error ? textOf(error.cause) : undefined,
+    }),
+  ),
 );
-process.stdout.write(JSON.stringify(answer));

@@ -2,8 +2,9 @@
 // (it does not repeat a POST on one that we closed), certificates swapped with no gap, and a stop that drains.
 import { createServer as createHttp, type RequestListener, type Server as HttpServer } from 'node:http';
 import { createServer as createHttps, type Server as HttpsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { replyText } from './body.ts';
 
 /** Go's clients keep idle connections for 90 s. */
 export const KEEP_ALIVE_MS = 120_000;
@@ -69,9 +70,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       names !== undefined &&
       !names.includes(String((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? ''))
     ) {
-      response
-        .writeHead(403, { 'content-type': 'text/plain', 'content-length': 38 })
-        .end('this client certificate is not served\n');
+      replyText(response, 403, 'this client certificate is not served');
       return;
     }
     if (draining) response.setHeader('connection', 'close');
@@ -86,6 +85,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       : createHttps(
           {
             connectionsCheckingInterval,
+            handshakeTimeout: headersTimeout,
             minVersion: 'TLSv1.2',
             ALPNProtocols: ['http/1.1'],
             ...options.tls.material,
@@ -99,6 +99,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.headersTimeout = headersTimeout;
   server.requestTimeout = requestTimeout;
   server.maxRequestsPerSocket = options.callsPerConnection ?? 0;
+  // HTTP's own closing knows no connection whose handshake is not done: a caller that says nothing would hold up a stop for ever.
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  // Runs after `clientError`, whose sentence waits for a handshake that never comes.
+  server.on('tlsClientError', (_: Error, socket: TLSSocket) => void socket.destroy());
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (!socket.writable) return;
     const [status, sentence] =
@@ -142,7 +150,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       return new Promise((resolve) => {
         // A call that was running already got no header: its connection turns idle once it is answered.
         const idle = setInterval(() => server.closeIdleConnections(), 50);
-        const hard = setTimeout(() => server.closeAllConnections(), graceMs);
+        const hard = setTimeout(() => {
+          for (const socket of sockets) socket.destroy();
+        }, graceMs);
         server.close(() => {
           clearInterval(idle);
           clearTimeout(hard);

@@ -1,10 +1,12 @@
-// The Kubernetes API as one function: authentication comes from @kubernetes/client-node (credentials.ts), the transport is a keep-alive pool.
+// The Kubernetes API as one function: authentication comes from @kubernetes/client-node (credentials.ts), the transport is a keep-alive
+// pool for as long as CA and client certificate stay the same.
 // Knows paths and status codes, no kinds.
 import { Agent, request as httpsRequest } from 'node:https';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { accessOf, type Access } from './credentials.ts';
+import { explainError } from './log.ts';
 
 const JSON_TYPE = 'application/json';
 export const MERGE_PATCH = 'application/merge-patch+json';
@@ -38,7 +40,7 @@ export interface CallOptions {
   readonly contentType?: string;
   readonly query?: Query;
   readonly signal?: AbortSignal;
-  /** Default 15 s. */
+  /** For all of it, further tries too. Default 15 s. */
   readonly timeoutMs?: number;
 }
 
@@ -46,6 +48,8 @@ export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 export interface Kube {
   readonly server: string;
+  /** The kubeconfig's, or the pod's own. */
+  readonly namespace: string;
   /** One call; throws KubeError for an error status, Error where the server was not reached. */
   request<T = unknown>(method: Method, path: string, options?: CallOptions): Promise<T>;
   /** Lines of a watch, until the server or the signal ends it. */
@@ -53,8 +57,8 @@ export interface Kube {
 }
 
 export interface KubeOptions {
-  /** Path; empty or absent: the pod's ServiceAccount. */
-  readonly kubeconfig?: string;
+  /** Path, or several that are merged as kubectl does; empty or absent: the pod's ServiceAccount. */
+  readonly kubeconfig?: string | readonly string[];
   readonly context?: string;
   readonly userAgent: string;
   /** Replaces the server's address of the kubeconfig, keeping name checks and credentials: one of several API servers. */
@@ -62,34 +66,80 @@ export interface KubeOptions {
   readonly serverName?: string;
   /** A connection for each call, closed after it: behind one address there may be several servers. */
   readonly freshConnections?: boolean;
+  /** How often is looked whether the credentials have changed; default 30 s: tokens, CAs and client certificates rotate on disk. */
+  readonly lookEveryMs?: number;
+  /** What a reading of the credentials may take; default 20 s. */
+  readonly credentialsWithinMs?: number;
 }
 
-/** How often is looked whether the credentials have changed: ServiceAccount tokens rotate on disk. */
-const LOOK_MS = 30_000;
+/** Credentials, and the connections that were opened with them. */
+interface Transport {
+  readonly access: Access;
+  readonly agent: Agent;
+}
+
+/** What a connection is opened with; the rest goes with each call. */
+const tlsOf = ({ https }: Access, options: KubeOptions) =>
+  Object.fromEntries(
+    Object.entries({
+      ca: https.ca,
+      cert: https.cert,
+      key: https.key,
+      rejectUnauthorized: https.rejectUnauthorized,
+      servername: options.serverName ?? https.servername,
+    }).filter(([, value]) => value !== undefined),
+  );
+
+/** The transport for new credentials: the same connections where they would be opened alike. */
+function transportOf(access: Access, options: KubeOptions, before?: Transport): Transport {
+  const tls = tlsOf(access, options);
+  if (before !== undefined) {
+    if (JSON.stringify(tls) === JSON.stringify(tlsOf(before.access, options))) return { access, agent: before.agent };
+    // What is under way ends by itself, and is not kept after that.
+    before.agent.maxFreeSockets = 0;
+    for (const sockets of Object.values(before.agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
+  }
+  const keepAlive = options.freshConnections !== true;
+  return { access, agent: new Agent({ keepAlive, maxSockets: 64, keepAliveMsecs: 30_000, ...tls }) };
+}
 
 /** Opens the API; rejects with one sentence where there is no usable configuration. Nothing is sent yet. */
 export async function openKube(options: KubeOptions): Promise<Kube> {
-  const source = { kubeconfig: options.kubeconfig ?? '', context: options.context };
+  const source = {
+    kubeconfigs: [options.kubeconfig ?? []].flat().filter((path) => path !== ''),
+    context: options.context,
+    withinMs: options.credentialsWithinMs,
+  };
   const first = await accessOf(source);
   const server = options.server ?? first.server;
   const send = server.startsWith('http:') ? httpRequest : httpsRequest;
   const base = new URL(server);
-  let agent: Agent | undefined;
-  let credentials: Promise<Access> = Promise.resolve(first);
-  let fetched = performance.now();
+  let transport = transportOf(first, options);
+  let looked = performance.now();
+  let reading = false;
+  /** Why the last look brought nothing: a file may just be replaced, a credential program may hang. */
+  let unread: unknown;
 
-  const authenticate = async (): Promise<Access['https']> => {
-    const now = performance.now();
-    if (now - fetched > LOOK_MS) {
-      fetched = now;
-      const before = credentials;
-      // A file that is just being replaced is read the next time.
-      credentials = accessOf(source).catch(() => before);
+  const renew = async (): Promise<void> => {
+    looked = performance.now();
+    reading = true;
+    try {
+      transport = transportOf(await accessOf(source), options, transport);
+      unread = undefined;
+    } catch (error) {
+      unread = error;
     }
-    return (await credentials).https;
+    reading = false;
   };
+  /** What to call with now. Nobody waits for a reading: the old credentials mostly hold, and every caller tries again. */
+  const current = (): Transport => {
+    if (!reading && performance.now() - looked > (options.lookEveryMs ?? 30_000)) void renew();
+    return transport;
+  };
+  const withOldCredentials = (): string =>
+    unread === undefined ? '' : ` (new credentials could not be read: ${explainError(unread)})`;
 
-  const open = async (
+  const open = (
     method: Method,
     path: string,
     query: Query,
@@ -97,18 +147,8 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
     body: string | undefined,
     signal: AbortSignal,
   ): Promise<IncomingMessage> => {
-    const auth = await authenticate();
-    agent ??= new Agent({
-      keepAlive: options.freshConnections !== true,
-      maxSockets: 64,
-      keepAliveMsecs: 30_000,
-      ...(auth.ca === undefined ? {} : { ca: auth.ca }),
-      ...(auth.cert === undefined ? {} : { cert: auth.cert }),
-      ...(auth.key === undefined ? {} : { key: auth.key }),
-      ...(auth.rejectUnauthorized === undefined ? {} : { rejectUnauthorized: auth.rejectUnauthorized }),
-      ...(options.serverName === undefined ? {} : { servername: options.serverName }),
-    });
-    const used = agent;
+    const { access, agent } = current();
+    const auth = access.https;
     const url = new URL(base.pathname.replace(/\/$/, '') + path, base);
     for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, String(value));
     return new Promise((resolve, reject) => {
@@ -117,7 +157,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
         {
           method,
           signal,
-          ...(base.protocol === 'http:' ? {} : { agent: used }),
+          ...(base.protocol === 'http:' ? {} : { agent }),
           ...(auth.auth === undefined ? {} : { auth: auth.auth }),
           headers: {
             accept: JSON_TYPE,
@@ -138,9 +178,8 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
     method: Method,
     path: string,
     call: CallOptions,
+    signal: AbortSignal,
   ): Promise<{ status: number; text: string; retryAfter: number | undefined }> => {
-    const timeout = AbortSignal.timeout(call.timeoutMs ?? 15_000);
-    const signal = call.signal === undefined ? timeout : AbortSignal.any([call.signal, timeout]);
     const body = call.body === undefined ? undefined : JSON.stringify(call.body);
     const headers =
       body === undefined
@@ -157,25 +196,34 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
         retryAfter: Number.isFinite(retry) ? retry : undefined,
       };
     } catch (error) {
+      const late = signal.aborted && call.signal?.aborted !== true;
       throw new Error(
-        `API server ${server} not reached for ${method} ${path}${timeout.aborted ? ` within ${call.timeoutMs ?? 15_000} ms` : ''}`,
+        `API server ${server} not reached for ${method} ${path}${late ? ` within ${call.timeoutMs ?? 15_000} ms` : ''}${withOldCredentials()}`,
         { cause: error },
       );
     }
   };
+  const refusal = (status: number, text: string, what: string): KubeError =>
+    errorOf(status, text, `${what}${status === 401 ? withOldCredentials() : ''}`);
 
   return {
     server,
+    namespace: first.namespace,
     async request<T>(method: Method, path: string, call: CallOptions = {}): Promise<T> {
+      const limit = call.timeoutMs ?? 15_000;
+      const end = performance.now() + limit;
+      const timeout = AbortSignal.timeout(limit);
+      const signal = call.signal === undefined ? timeout : AbortSignal.any([call.signal, timeout]);
       for (let attempt = 0; ; attempt += 1) {
-        const { status, text, retryAfter } = await once(method, path, call);
+        const { status, text, retryAfter } = await once(method, path, call, signal);
         if (status >= 200 && status < 300) return (text === '' ? {} : JSON.parse(text)) as T;
-        // 429 says that nothing was done, and when to come back.
-        if (status === 429 && attempt < 3) {
-          await sleep((retryAfter ?? 1) * 1000);
+        // 429 says that nothing was done, and when to come back: to be heeded only where the caller still waits then.
+        const pause = (retryAfter ?? 1) * 1000;
+        if (status === 429 && attempt < 3 && performance.now() + pause < end) {
+          await sleep(pause, undefined, { signal });
           continue;
         }
-        throw errorOf(status, text, `${method} ${path}`);
+        throw refusal(status, text, `${method} ${path}`);
       }
     },
     async stream(path, query, signal) {
@@ -183,28 +231,35 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
       if (response.statusCode !== 200) {
         const chunks: Buffer[] = [];
         for await (const chunk of response) chunks.push(chunk as Buffer);
-        throw errorOf(response.statusCode ?? 0, Buffer.concat(chunks).toString(), `watch of ${path}`);
+        throw refusal(response.statusCode ?? 0, Buffer.concat(chunks).toString(), `watch of ${path}`);
       }
       return linesOf(response, signal);
     },
   };
 }
 
-async function* linesOf(response: IncomingMessage, signal: AbortSignal): AsyncGenerator<string> {
-  const lines = createInterface({ input: response });
-  // readline swallows its input's errors; a cut connection must end the loop with one.
+function linesOf(response: IncomingMessage, signal: AbortSignal): AsyncIterable<string> {
+  // readline swallows its input's errors; a cut connection must end the loop with one. Listened to from here on: a generator
+  // begins only when it is asked, and an error that nobody listens to ends the process.
   let failure: unknown;
+  let close = (): void => undefined;
   response.on('error', (error) => {
     failure = error;
-    lines.close();
+    close();
   });
-  response.on('aborted', () => lines.close());
-  try {
-    for await (const line of lines) yield line;
-    if (failure !== undefined && !signal.aborted) throw failure;
-  } finally {
-    response.destroy();
-  }
+  response.on('aborted', () => close());
+  return (async function* () {
+    try {
+      if (failure === undefined) {
+        const lines = createInterface({ input: response });
+        close = () => lines.close();
+        for await (const line of lines) yield line;
+      }
+      if (failure !== undefined && !signal.aborted) throw failure;
+    } finally {
+      response.destroy();
+    }
+  })();
 }
 
 /** A Status object, or whatever text came, as a KubeError. */

@@ -23,7 +23,7 @@ export interface LeaseOptions {
   /** How long others wait for a silent holder, ms. The holder itself gives up after two thirds of it. */
   readonly durationMs: number;
   readonly log: Log;
-  /** Milliseconds of a clock that also advances while the process is stopped. */
+  /** Milliseconds of the machine's clock: it goes on while the machine sleeps, and may be set back or forward. */
   readonly now?: () => number;
 }
 
@@ -44,11 +44,13 @@ export function leaseElection(options: LeaseOptions): Leadership {
   const collection = `/apis/coordination.k8s.io/v1/namespaces/${options.namespace}/leases`;
   const path = `${collection}/${options.name}`;
   const listeners: ((held: boolean) => void)[] = [];
-  let renewed = Number.NEGATIVE_INFINITY;
+  let renewed: { readonly wall: number; readonly steady: number } | undefined;
   let told = false;
-  let seen: { version: string; at: number } | undefined;
+  let seen: { record: string; at: number } | undefined;
 
-  const held = (): boolean => now() - renewed < deadline;
+  // The steady clock stands still while the machine sleeps, the other one may be set back: whichever says more counts against us.
+  const held = (): boolean =>
+    renewed !== undefined && Math.max(now() - renewed.wall, performance.now() - renewed.steady) < deadline;
   const tell = (): void => {
     const value = held();
     if (value === told) return;
@@ -60,7 +62,7 @@ export function leaseElection(options: LeaseOptions): Leadership {
 
   /** One try to take or renew; the time before the call counts, so that a slow answer shortens the claim. */
   const attempt = async (signal: AbortSignal): Promise<void> => {
-    const asked = now();
+    const asked = { wall: now(), steady: performance.now() };
     let lease: LeaseObject | undefined;
     const call = { signal, timeoutMs: Math.max(1000, deadline / 2) };
     try {
@@ -85,10 +87,14 @@ export function leaseElection(options: LeaseOptions): Leadership {
       return;
     }
     const holder = lease.spec?.holderIdentity ?? '';
-    const version = lease.metadata.resourceVersion ?? '';
-    if (seen?.version !== version) seen = { version, at: now() };
+    // Only the steady clock counts against another: one set forward would end its time too early.
+    const record = JSON.stringify(lease.spec);
+    if (seen?.record !== record) seen = { record, at: performance.now() };
     const mine = holder === options.identity;
-    if (!mine && holder !== '' && now() - seen.at < options.durationMs) return;
+    // The holder's own duration, which may be another one than ours: during an upgrade, say.
+    const theirs = lease.spec?.leaseDurationSeconds;
+    const patience = theirs === undefined ? options.durationMs : theirs * 1000;
+    if (!mine && holder !== '' && performance.now() - seen.at < patience) return;
     const body: LeaseObject = {
       ...lease,
       spec: {
@@ -104,7 +110,7 @@ export function leaseElection(options: LeaseOptions): Leadership {
 
   const giveBack = async (): Promise<void> => {
     if (!held()) return;
-    renewed = Number.NEGATIVE_INFINITY;
+    renewed = undefined;
     tell();
     try {
       const lease = await options.kube.request<LeaseObject>('GET', path, { timeoutMs: 2000 });

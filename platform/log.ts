@@ -24,7 +24,10 @@ const redact = (text: string): string => SECRETS.reduce((kept, pattern) => kept.
 /** An error's message with those of its causes. */
 export function explainError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause === undefined ? error.message : `${error.message}: ${explainError(error.cause)}`;
+  // Node gives one without a message where a name has several addresses and none of them answered.
+  const message =
+    error instanceof AggregateError && error.message === '' ? error.errors.map(explainError).join(', ') : error.message;
+  return error.cause === undefined ? message : `${message}: ${explainError(error.cause)}`;
 }
 
 /** A Log that writes JSON lines of at least `level`. */
@@ -34,8 +37,12 @@ export function jsonLog(level: LogLevel, write: (line: string) => void, common: 
     (msg: string, fields: LogFields = {}): void => {
       if (ORDER[of] < ORDER[level]) return;
       const line = { time: new Date().toISOString(), level: of, msg, ...common, ...fields };
+      // Each text by itself: a key that was cut short must not take the rest of the line with it.
       write(
-        redact(JSON.stringify(line, (_, value: unknown) => (value instanceof Error ? explainError(value) : value))),
+        JSON.stringify(line, (_, value: unknown) => {
+          const told = value instanceof Error ? explainError(value) : value;
+          return typeof told === 'string' ? redact(told) : told;
+        }),
       );
     };
   return {

@@ -46,6 +46,9 @@ export interface Reflector<T> {
   readonly size: number;
 }
 
+/** A watch that still brought something after so long was a good one: what ends it is a first failure. */
+const STEADY_MS = 10_000;
+
 const keyOf = (object: KubeObject): string =>
   object.metadata.namespace === undefined
     ? object.metadata.name
@@ -54,7 +57,15 @@ const keyOf = (object: KubeObject): string =>
 /** A reflector, not started yet. */
 export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   const now = options.now ?? Date.now;
-  const trim = options.trim as (raw: unknown) => T | undefined;
+  /** An object that cannot be understood is left out by itself: it must not keep the others from being known. */
+  const trim = (raw: KubeObject): T | undefined => {
+    try {
+      return (options.trim as (raw: unknown) => T | undefined)(raw);
+    } catch (error) {
+      options.log.error('object not understood, left out', { path: options.path, name: keyOf(raw), error });
+      return undefined;
+    }
+  };
   const store = new Map<string, T>();
   let version = '';
   let contact = 0;
@@ -148,8 +159,10 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
 
   const run = async (signal: AbortSignal): Promise<void> => {
     let failures = 0;
+    let relisted = false;
     let listed = false;
     while (!signal.aborted) {
+      let began = now();
       try {
         if (!listed || again) {
           again = false;
@@ -158,16 +171,25 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         }
         // Asked for while the list was on its way: what it kept may be the old choice.
         if (again) continue;
-        const began = now();
+        began = now();
         await watch(signal);
         failures = 0;
+        relisted = false;
         // A server that ends every watch at once must not be asked in a tight loop.
         if (now() - began < 100) await sleep(100, undefined, { signal }).catch(() => undefined);
       } catch (error) {
         if (signal.aborted) return;
+        if (contact - began >= STEADY_MS) {
+          failures = 0;
+          relisted = false;
+        }
         if (isGone(error)) {
           listed = false;
-          continue;
+          // What is gone once is listed anew at once; a server that goes on saying so is in trouble, and a list costs it most.
+          if (!relisted) {
+            relisted = true;
+            continue;
+          }
         }
         if (options.optional === true && isNotFound(error)) {
           listed = false;

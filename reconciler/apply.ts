@@ -218,7 +218,9 @@ export function applier(deps: {
       if (isNotFound(error)) return { kind: 'done' };
       if (!isAlreadyExists(error)) throw error;
       if (action.once === true) return { kind: 'done', known: true };
-      await kube.request('PATCH', `${path}/${name}`, { contentType: MERGE_PATCH, body: { lastTimestamp: at } });
+      const again = { contentType: MERGE_PATCH, body: { lastTimestamp: at } };
+      const { count = 1 } = await kube.request<{ count?: number }>('PATCH', `${path}/${name}`, again);
+      await kube.request('PATCH', `${path}/${name}`, { ...again, body: { count: count + 1 } });
       return { kind: 'done', known: true };
     }
   };

@@ -3,11 +3,21 @@
 import { createHash } from 'node:crypto';
 import type { ComponentSpec } from '../core/gpu-policy.ts';
 import { isGpuResource } from '../core/gpu-request.ts';
-import { COMPONENT, GPU_OPERATOR_DEPLOY_PREFIX, NFD_PCI_LABELS, NFD_PREFIX, REVISION } from '../core/keys.ts';
+import {
+  COMPONENT,
+  GPU_OPERATOR_DEPLOY_PREFIX,
+  NFD_OS_RELEASE,
+  NFD_PCI_LABELS,
+  NFD_PREFIX,
+  REVISION,
+} from '../core/keys.ts';
 import type { ComponentEvidence } from '../core/node-proof.ts';
 import { POD_COMPONENT, type Component } from '../core/stages.ts';
 import { PREREQUISITES } from './operands/driver.ts';
 import type { ContainerStatus, NodeObject, PodObject } from './model.ts';
+
+/** What stands for a component that somebody else installs, in place of a revision of ours. */
+export const EXTERNAL = 'external';
 
 /** What one stage shows. */
 export type Finding =
@@ -141,7 +151,7 @@ export function operandFinding(
   return trouble(pod) ?? waiting('PodNotReady', `waiting for ${pod.name} to be Ready`);
 }
 
-/** What an external component shows: its pods where the policy selects some, else it is taken as given. */
+/** What an external component shows: all its pods on the node where the policy selects some, else it is taken as given. */
 export function externalFinding(
   pods: readonly PodObject[],
   spec: ComponentSpec,
@@ -149,20 +159,40 @@ export function externalFinding(
   stale: ComponentEvidence | undefined,
 ): Finding {
   const wanted = spec.podSelector?.matchLabels;
-  if (wanted === undefined) return { kind: 'done', evidence: { revision: 'external', pod: '', started: '' } };
-  const pod = pods.find((p) => !p.deleting && Object.entries(wanted).every(([key, value]) => p.labels[key] === value));
-  if (pod === undefined)
+  if (wanted === undefined) return { kind: 'done', evidence: { revision: EXTERNAL, pod: '', started: '' } };
+  // Sorted: which of several was heard of last must not look like a restart.
+  const selected = pods
+    .filter(
+      (p) =>
+        !p.deleting &&
+        p.phase !== 'Succeeded' &&
+        p.phase !== 'Failed' &&
+        Object.entries(wanted).every(([key, value]) => p.labels[key] === value),
+    )
+    .toSorted((a, b) => a.uid.localeCompare(b.uid));
+  const [first] = selected;
+  if (first === undefined)
     return waiting('ExternalPodMissing', `waiting for a pod of the external ${component} (${JSON.stringify(wanted)})`);
-  const evidence = evidenceOf(pod, 'external');
-  if (!isReady(pod))
+  const unready = selected.find((pod) => !isReady(pod));
+  if (unready !== undefined)
     return waiting(
       'ExternalPodNotReady',
-      `waiting for ${pod.namespace}/${pod.name} of the external ${component} to be Ready`,
+      `waiting for ${unready.namespace}/${unready.name} of the external ${component} to be Ready`,
     );
+  const evidence: ComponentEvidence = {
+    revision: EXTERNAL,
+    pod: selected.map(({ uid }) => uid).join(','),
+    started: selected.map(startedOf).reduce((a, b) => (a > b ? a : b), ''),
+  };
   if (sameEvidence(evidence, stale))
-    return waiting('StaleEvidence', `waiting for ${pod.name} to start again after the reboot`);
+    return waiting('StaleEvidence', `waiting for ${first.name} to start again after the reboot`);
   return { kind: 'done', evidence };
 }
+
+/** Findings by which vectorAdd itself says that the stack does not work. */
+export const COMPUTED: ReadonlySet<string> = new Set(['VectorAdd', 'NoPass']);
+/** It has begun and not ended. */
+export const RUNNING = 'Running';
 
 /** What the validation pod of one round shows. */
 export function validationFinding(pod: PodObject | undefined, name: string): Finding {
@@ -195,12 +225,21 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
   return (
     trouble(pod) ?? {
       kind: 'waiting',
-      reason: 'Running',
-      message: `waiting for ${pod.name} to end`,
+      reason: pod.phase === 'Running' ? RUNNING : 'Starting',
+      message: `waiting for ${pod.name} to ${pod.phase === 'Running' ? 'end' : 'start'}`,
       ...(since === undefined ? {} : { since }),
     }
   );
 }
+
+/** `6 of 8 nvidia.com/gpu allocatable`, where the kubelet knows of GPUs that it does not offer; empty where it offers all. */
+export const unusable = (node: NodeObject, resources: readonly string[]): string =>
+  Object.entries(node.status?.capacity ?? {})
+    .filter(([name]) => isGpuResource(name, resources))
+    .map(([name, all]) => ({ name, all: Number(all), offered: Number(node.status?.allocatable?.[name] ?? 0) }))
+    .filter(({ all, offered }) => offered < all)
+    .map(({ name, all, offered }) => `${offered} of ${all} ${name} allocatable`)
+    .join(', ');
 
 /** GPUs that the node offers to Kubernetes, by resource. */
 export const allocatable = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
@@ -214,14 +253,47 @@ export const allocatable = (node: NodeObject, resources: readonly string[]): Rea
 export const hasPciLabel = (node: NodeObject): boolean =>
   NFD_PCI_LABELS.some((key) => node.metadata.labels?.[key] === 'true');
 
+/** What the GPU Operator calls our components in its labels. */
+const POD_COMPONENT_OF_OPERATOR: Readonly<Record<Component, string>> = {
+  toolkit: 'container-toolkit',
+  driver: 'driver',
+  'device-plugin': 'device-plugin',
+  'dcgm-exporter': 'dcgm-exporter',
+  'feature-discovery': 'gpu-feature-discovery',
+};
+
+/** `595.91.07-ubuntu24.04`, or for one kernel alone `595-6.8.0-71-generic-ubuntu24.04`: NVIDIA's way to tag driver images. */
+const DRIVER_TAG =
+  /:\d[\d.]*(?:-(\d+\.\d+\.\d+-[\w.-]+))?-((?:ubuntu|rhel|rhcos|sles|rocky|flatcar|amzn|centos|fedora)[\d.]*)$/;
+
+/** A driver image made for another operating system or kernel than the node's, as a sentence; undefined where nothing is known against it. */
+export function hostMismatch(node: NodeObject, image: string): string | undefined {
+  const [, kernel, os] = DRIVER_TAG.exec(image) ?? [];
+  const labels = node.metadata.labels ?? {};
+  const [id, version] = [labels[`${NFD_OS_RELEASE}ID`], labels[`${NFD_OS_RELEASE}VERSION_ID`]];
+  const own = `in a GPUPolicy of these nodes' own (spec.nodeSelector) set components.driver.version to a tag for it, or mode: external`;
+  if (os !== undefined && id !== undefined && version !== undefined) {
+    const host = id + version;
+    // `rhel9` is for every 9.x, `ubuntu24.04` for no other release.
+    if (host !== os && !host.startsWith(`${os}.`))
+      return `this node runs ${host}, the driver image is for ${os} (${image}): ${own}`;
+  }
+  const running = node.status?.nodeInfo?.kernelVersion;
+  if (kernel !== undefined && running !== undefined && running !== kernel)
+    return `this node runs kernel ${running}, the driver image is for ${kernel} (${image}): ${own}`;
+  return undefined;
+}
+
 /** Another installer's marks, judged only where we install something ourselves and nothing of ours is or was there. */
 export function preflightFinding(
   node: NodeObject,
   input: {
-    readonly managesAny: boolean;
-    readonly managesPlugin: boolean;
+    /** Components that we are to install. */
+    readonly managed: readonly Component[];
     readonly beenHere: boolean;
     readonly resources: readonly string[];
+    /** The driver's image, where we are to install it on this node for the first time. */
+    readonly driver: string | undefined;
   },
 ): Finding {
   const labels = node.metadata.labels ?? {};
@@ -236,17 +308,26 @@ export function preflightFinding(
           'Node Feature Discovery has not labelled this node: it is not installed, or a taint keeps its worker off',
         );
   }
-  if (input.beenHere || !input.managesAny) return { kind: 'done' };
-  const foreign = Object.keys(labels).find(
-    (key) => key.startsWith(GPU_OPERATOR_DEPLOY_PREFIX) && labels[key] !== 'false',
-  );
-  if (foreign !== undefined) {
-    return failed(
-      'AnotherInstaller',
-      `label ${foreign} shows another installer (NVIDIA's GPU Operator): remove it from this node, or set the components to mode: external in the GPUPolicy`,
-    );
+  const mismatch = input.driver === undefined ? undefined : hostMismatch(node, input.driver);
+  if (mismatch !== undefined) return failed('WrongDriverImage', mismatch);
+  if (input.beenHere || input.managed.length === 0) return { kind: 'done' };
+  const theirs = input.managed.find((component) => {
+    const value = labels[GPU_OPERATOR_DEPLOY_PREFIX + POD_COMPONENT_OF_OPERATOR[component]];
+    return value !== undefined && value !== 'false';
+  });
+  if (theirs !== undefined) {
+    const key = GPU_OPERATOR_DEPLOY_PREFIX + POD_COMPONENT_OF_OPERATOR[theirs];
+    return labels[key] === 'pre-installed'
+      ? failed(
+          'DriverPreInstalled',
+          `label ${key}=pre-installed: NVIDIA's driver-manager found a driver on this host; set components.driver.mode: external and hostPaths.driverRoot: / in its GPUPolicy, or remove that driver and the label`,
+        )
+      : failed(
+          'AnotherInstaller',
+          `label ${key} shows another installer of the ${theirs} (NVIDIA's GPU Operator): remove it from this node, or set that component to mode: external in the GPUPolicy`,
+        );
   }
-  if (input.managesPlugin && Object.keys(allocatable(node, input.resources)).length > 0) {
+  if (input.managed.includes('device-plugin') && Object.keys(allocatable(node, input.resources)).length > 0) {
     return failed(
       'AnotherInstaller',
       'this node already offers GPUs: another device plugin runs here; remove it, or set devicePlugin to mode: external in the GPUPolicy',

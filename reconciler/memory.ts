@@ -37,6 +37,10 @@ export interface Walk {
   readonly proven?: string;
   /** The node has been validated at least once, on any boot. */
   readonly once: boolean;
+  /** Takes the newest revisions though it was validated before: a failed stage's inputs changed, or the operator asked for a retry. */
+  readonly renew?: true;
+  /** The stage runs no clock at present; when that ends, its time begins anew. */
+  readonly untimed?: true;
   /** Raised when the node was lost from sight, or the validation's interval ran out: asks for new rounds of both validations. */
   readonly epoch: number;
   /** Raised when all GPUs vanished: asks for a new round of device-plugin-validation. */
@@ -83,4 +87,5 @@ export const rebooted = (walk: Walk, boot: string, now: number): Walk => ({
   epoch: walk.epoch,
   gpuEpoch: walk.gpuEpoch,
   ...(walk.retry === undefined ? {} : { retry: walk.retry }),
+  ...(walk.renew === undefined ? {} : { renew: walk.renew }),
 });

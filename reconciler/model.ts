@@ -27,7 +27,8 @@ export interface NodeObject extends NodeView {
   readonly spec?: { readonly unschedulable?: boolean; readonly taints?: readonly Taint[] };
   readonly status?: NonNullable<NodeView['status']> & {
     readonly allocatable?: Readonly<Record<string, string>>;
-    readonly nodeInfo?: { readonly bootID?: string; readonly osImage?: string; readonly kernelVersion?: string };
+    readonly capacity?: Readonly<Record<string, string>>;
+    readonly nodeInfo?: { readonly bootID?: string; readonly kernelVersion?: string };
     /** Names of the container runtime's handlers; absent where the kubelet or the runtime does not tell. */
     readonly runtimeHandlers?: readonly string[];
   };
@@ -159,6 +160,9 @@ export function trimPod(
   };
 }
 
+const gpuAmounts = (raw: any): Record<string, string> =>
+  Object.fromEntries(Object.entries<string>(raw ?? {}).filter(([name]) => name.startsWith(GPU_PREFIX)));
+
 /** Raw Node → what we keep: no images, no addresses, no managed fields, which are most of a Node's bytes. */
 export function trimNode(raw: any): NodeObject {
   return {
@@ -172,14 +176,13 @@ export function trimNode(raw: any): NodeObject {
     },
     spec: { unschedulable: raw.spec?.unschedulable === true, taints: raw.spec?.taints ?? [] },
     status: {
-      nodeInfo: pick(raw.status?.nodeInfo, ['bootID', 'osImage', 'kernelVersion']),
+      nodeInfo: pick(raw.status?.nodeInfo, ['bootID', 'kernelVersion']),
       ...(raw.status?.runtimeHandlers === undefined
         ? {}
         : { runtimeHandlers: raw.status.runtimeHandlers.map((handler: { name?: string }) => handler.name ?? '') }),
       conditions: raw.status?.conditions ?? [],
-      allocatable: Object.fromEntries(
-        Object.entries(raw.status?.allocatable ?? {}).filter(([name]) => name.startsWith(GPU_PREFIX)),
-      ) as Record<string, string>,
+      allocatable: gpuAmounts(raw.status?.allocatable),
+      capacity: gpuAmounts(raw.status?.capacity),
     },
   };
 }

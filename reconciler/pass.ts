@@ -4,7 +4,7 @@ import type { ComponentEvidence, Proof } from '../core/node-proof.ts';
 import type { Component, Stage } from '../core/stages.ts';
 import type { Action } from './actions.ts';
 import type { Keep } from './breaker.ts';
-import type { Finding } from './evidence.ts';
+import { EXTERNAL, type Finding } from './evidence.ts';
 import type { Walk } from './memory.ts';
 import type { NodeObject, PodObject } from './model.ts';
 
@@ -61,7 +61,7 @@ export interface Pass {
   readonly input: NodeInput & { readonly policy: GpuPolicy };
   readonly boot: string;
   readonly proof: Proof | undefined;
-  /** Proven on this boot: keeps the revisions that it runs. */
+  /** Validated before: keeps what it runs, revisions and who installs them, until its turn in a roll-out, or until a failure's inputs change. */
   readonly settled: boolean;
   walk: Walk;
   deploy: Partial<Record<Component, string>>;
@@ -81,8 +81,21 @@ export const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
   pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
 
 /** Is this a pod of users' that holds GPUs on the node now? */
-export const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
+const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
   pod.namespace !== operandNamespace &&
   Object.keys(pod.gpus).length > 0 &&
   pod.phase !== 'Succeeded' &&
   pod.phase !== 'Failed';
+
+/** Users' pods that hold GPUs on the node now. */
+export const gpuUsers = (input: Pick<NodeInput, 'pods' | 'operandNamespace'>): readonly PodObject[] =>
+  input.pods.filter((pod) => usesGpu(pod, input.operandNamespace));
+
+/** Is the component ours on this node? As the policy says, but a settled node stays with what it was validated with. */
+export function isOursHere(pass: Pass, component: Component): boolean {
+  const wanted = isDeployed(specOf(pass.input.policy, component));
+  if (!pass.settled) return wanted;
+  if (pass.deploy[component] !== undefined) return true;
+  const known = pass.proof?.components[component] ?? pass.walk.evidence[component] ?? pass.walk.stale[component];
+  return wanted && known?.revision !== EXTERNAL;
+}

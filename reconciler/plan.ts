@@ -4,7 +4,16 @@ import { CLOSED, GPU_VALIDATED, MANAGED, PROOF, RETRY, STATE, WALK } from '../co
 import { isOurs, parseProof, type ComponentEvidence, type Proof } from '../core/node-proof.ts';
 import { STAGES, type Component } from '../core/stages.ts';
 import type { Action, Condition } from './actions.ts';
-import { allocatable, evidenceOf, externalFinding, hasPciLabel, operandPod, sameEvidence } from './evidence.ts';
+import {
+  allocatable,
+  COMPUTED,
+  evidenceOf,
+  hasPciLabel,
+  operandPod,
+  RUNNING,
+  sameEvidence,
+  unusable,
+} from './evidence.ts';
 import { newWalk, parseWalk, rebooted, type Walk } from './memory.ts';
 import { DRIVER_VERSION } from './operands/driver.ts';
 import { type Desired, deployedOn, hasOurTaint, withoutOurs, setTaints, differences } from './marks.ts';
@@ -14,16 +23,17 @@ import {
   NOTHING,
   specOf,
   isDeployed,
+  isOursHere,
   iso,
   camel,
+  gpuUsers,
   type Pass,
   type WithPolicy,
   type Stop,
-  usesGpu,
 } from './pass.ts';
-import { planUnassigned, planRemoval } from './removal.ts';
+import { planRemoval } from './removal.ts';
 import { type Timing, clockOf } from './retry.ts';
-import { firstUndone } from './stages.ts';
+import { elsewhere, firstUndone } from './stages.ts';
 
 /** The actions that bring one node a step nearer to validated, or out of our hands. */
 export function planNode(input: NodeInput): NodePlan {
@@ -31,10 +41,7 @@ export function planNode(input: NodeInput): NodePlan {
   if (!isOurs(node) || node.metadata.deletionTimestamp !== undefined) return NOTHING;
   const deployed = deployedOn(node);
   if (node.metadata.labels?.[MANAGED] !== 'true') return planRemoval(input, deployed, true);
-  if (policy === undefined) {
-    return Object.keys(deployed).length > 0 ? planRemoval(input, deployed, false) : planUnassigned(input);
-  }
-  if (policy.deleting) return planRemoval(input, deployed, false);
+  if (policy === undefined || policy.deleting) return planRemoval(input, deployed, false);
   if (policy.spec.suspend) {
     const taints = withoutOurs(node);
     return taints.length === (node.spec?.taints ?? []).length
@@ -56,16 +63,12 @@ function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>
     written !== undefined && written.node === node.metadata.uid && written.boot === boot && boot !== ''
       ? written
       : undefined;
-  const walk = noteLosses(
-    remembered.boot === boot ? remembered : rebooted(remembered, boot, now),
-    input,
-    proof !== undefined,
-  );
+  const walk = noteLosses(remembered.boot === boot ? remembered : rebooted(remembered, boot, now), input, proof);
   const pass: Pass = {
     input,
     boot,
     proof,
-    settled: proof !== undefined || walk.proven === boot,
+    settled: walk.once && walk.renew !== true,
     walk,
     deploy: { ...deployed },
     evidence: {},
@@ -73,8 +76,8 @@ function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>
   };
 
   const stop = firstUndone(pass);
-  const lost = lossOf(pass, stop);
   const timing = stop === undefined ? { failure: false, wakeAt: undefined, message: '' } : clockOf(pass, stop);
+  const lost = lossOf(pass, stop);
   const desired = stop === undefined ? validated(pass) : underway(pass, stop, timing, lost);
   const wakeAts = [
     timing.wakeAt,
@@ -89,7 +92,8 @@ function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>
       .reduce((a: number | undefined, b) => (a === undefined || (b as number) < a ? b : a), undefined),
     holdsSlot:
       stop !== undefined && !pass.walk.once && pass.walk.stage !== 'preflight' && pass.walk.failed === undefined,
-    withdraws: proof !== undefined && lost === 'withdraw' && input.keep === undefined,
+    // A replacement that was asked for is no loss that the breaker should wonder at.
+    withdraws: proof !== undefined && lost === 'withdraw' && input.keep === undefined && walk.renew !== true,
   };
 }
 
@@ -126,23 +130,29 @@ const intervalEnd = (pass: Pass, stop: Stop | undefined): number | undefined => 
 };
 
 /** Losses that are no pod's: the node out of sight, NFD's label gone, all GPUs gone, the interval over. */
-function noteLosses(walk: Walk, input: WithPolicy, proven: boolean): Walk {
+function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefined): Walk {
   const { node, now, policy } = input;
   const next: { -readonly [K in keyof Walk]: Walk[K] } = { ...walk };
   const ready = node.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
   if (ready) delete next.notReady;
   else next.notReady ??= iso(now);
-  if (hasPciLabel(node) || !proven) delete next.labelGone;
+  if (hasPciLabel(node) || (walk.stage === 'preflight' && !walk.once)) delete next.labelGone;
   else next.labelGone ??= iso(now);
-  if (walk.stage === 'done' && Object.keys(allocatable(node, policy.spec.resources)).length === 0)
+  const { 'driver-validation': driver, 'device-plugin-validation': plugin } = walk.passed;
+  // Whatever the stage is: rounds that passed before a loss prove nothing after it. Forgetting them is what makes it count once.
+  if (plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0) {
     next.gpuEpoch = walk.gpuEpoch + 1;
-  if (!ready && walk.stage === 'done' && now - Date.parse(next.notReady ?? iso(now)) >= input.notReadyGrace)
-    next.epoch = walk.epoch + 1;
+    next.passed = driver === undefined ? {} : { 'driver-validation': driver };
+  }
   const { interval } = policy.spec.validation;
-  const at = parseProof(node.metadata.annotations?.[PROOF])?.at;
-  const idle = !input.pods.some((pod) => usesGpu(pod, input.operandNamespace));
-  if (interval > 0 && walk.stage === 'done' && idle && at !== undefined && now - Date.parse(at) >= interval)
+  const idle = gpuUsers(input).length === 0;
+  const old =
+    interval > 0 && walk.stage === 'done' && idle && proof !== undefined && now - Date.parse(proof.at) >= interval;
+  const outOfSight = !ready && now - Date.parse(next.notReady ?? iso(now)) >= input.notReadyGrace;
+  if ((driver !== undefined || plugin !== undefined) && (outOfSight || old)) {
     next.epoch = walk.epoch + 1;
+    next.passed = {};
+  }
   return next;
 }
 
@@ -155,15 +165,20 @@ function lossOf(pass: Pass, stop: Stop | undefined): 'withdraw' | 'close' | unde
   if (walk.notReady !== undefined && input.now - Date.parse(walk.notReady) >= input.notReadyGrace) return 'withdraw';
   if (stop === undefined) return undefined;
   if (stop.stage === 'preflight') return 'withdraw';
-  if (stop.stage === 'driver-validation' && stop.finding.kind === 'failed') return 'withdraw';
-  return 'close';
+  return stop.stage === 'driver-validation' && saysBroken(pass, stop) ? 'withdraw' : 'close';
+}
+
+/** Did vectorAdd itself fail, or hang until its time was over? A validation that never ran says nothing about the driver. */
+function saysBroken({ walk }: Pass, { stage, finding }: Stop): boolean {
+  if (finding.kind === 'failed') return COMPUTED.has(finding.reason);
+  return walk.failed?.stage === stage && walk.failed.reason === 'TimedOut' && finding.reason === RUNNING;
 }
 
 /** The driver's evidence even where an earlier stage stopped the pass: a toolkit's restart must not hide a driver's. */
 function driverAsSeen(pass: Pass): ComponentEvidence | undefined {
   const { input } = pass;
-  if (!isDeployed(specOf(input.policy, 'driver'))) {
-    const finding = externalFinding(input.pods, specOf(input.policy, 'driver'), 'driver', undefined);
+  if (!isOursHere(pass, 'driver')) {
+    const finding = elsewhere(pass, 'driver');
     return finding.kind === 'done' ? finding.evidence : pass.proof?.components['driver'];
   }
   const revision = pass.deploy.driver;
@@ -181,7 +196,7 @@ function validated(pass: Pass): Desired {
     walk.stage === 'done' &&
     Object.keys(current).every((name) => sameEvidence(current[name], proof.components[name]));
   const next: Proof = unchanged ? proof : proofOf(pass, current);
-  const { failed: _, ...rest } = walk;
+  const { failed: _, renew: __, untimed: ___, ...rest } = walk;
   pass.walk =
     walk.stage === 'done'
       ? { ...walk, evidence: current }
@@ -206,11 +221,17 @@ function validated(pass: Pass): Desired {
       type: GPU_VALIDATED,
       status: 'True',
       reason: 'Validated',
-      message: `driver and device plugin validated at ${next.at}${next.driver === undefined ? '' : `, driver ${next.driver}`}${conflictText(input)}`,
+      message: `driver and device plugin validated at ${next.at}${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${conflictText(input)}`,
     },
     taint: false,
   };
 }
+
+/** Some of several GPUs lost: open, and told. */
+const lostText = ({ node, policy }: WithPolicy): string => {
+  const lost = unusable(node, policy.spec.resources);
+  return lost === '' ? '' : `; ${lost}: see the device plugin's log for what became of the others`;
+};
 
 const conflictText = (input: NodeInput): string =>
   input.conflicts.length === 0
@@ -244,7 +265,7 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
   const kept: Proof | undefined = lost === 'withdraw' && input.keep === undefined ? undefined : proof;
   // With no reboot since, a driver that computes again is all that pods already there need.
   const restored =
-    kept === undefined && pass.walk.proven === boot && order > STAGES.indexOf('driver-validation')
+    proof === undefined && pass.walk.proven === boot && order > STAGES.indexOf('driver-validation')
       ? proofOf(pass, pass.evidence)
       : undefined;
   const standing = kept ?? restored;
@@ -295,45 +316,29 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
   };
 }
 
-/** Events on the Node: each change of state, each new failure. */
-function events(input: NodeInput, desired: Desired, walk: Walk, before: Walk): Action[] {
+/** Texts of Events carry no time: equal ones are counted as one. */
+const timeless = (message: string): string => message.replaceAll(/,? (?:since|at) \d{4}-\d\d-\d\dT[\d:.]+Z/g, '');
+
+/** Events on the Node: each change of state, each new failure, GPUs lost. */
+function events(input: WithPolicy, desired: Desired, walk: Walk, before: Walk): Action[] {
   const { node } = input;
   const about = { kind: 'Node' as const, name: node.metadata.name, uid: node.metadata.uid };
-  if (walk.failed !== undefined && walk.failed.at !== before.failed?.at) {
-    return [
-      {
-        kind: 'event',
-        about,
-        type: 'Warning',
-        reason: desired.condition?.reason ?? 'Failed',
-        message: `${walk.failed.stage}: ${walk.failed.message}`,
-      },
-    ];
-  }
-  if (desired.closed !== undefined && node.metadata.annotations?.[CLOSED] !== desired.closed) {
-    return [
-      {
-        kind: 'event',
-        about,
-        type: 'Warning',
-        reason: 'GPUNodeClosed',
-        message: desired.condition?.message ?? desired.closed,
-      },
-    ];
-  }
-  if (
-    desired.state !== node.metadata.labels?.[STATE] ||
-    (desired.proof !== undefined && node.metadata.annotations?.[PROOF] === undefined)
-  ) {
-    return [
-      {
-        kind: 'event',
-        about,
-        type: 'Normal',
-        reason: desired.state === 'validated' ? 'GPUValidated' : 'GPUStage',
-        message: desired.condition?.message ?? '',
-      },
-    ];
-  }
+  const event = (type: 'Normal' | 'Warning', reason: string, message: string): Action[] => [
+    { kind: 'event', about, type, reason, message: timeless(message) },
+  ];
+  const said = desired.condition?.message ?? '';
+  if (walk.failed !== undefined && walk.failed.at !== before.failed?.at)
+    return event('Warning', desired.condition?.reason ?? 'Failed', `${walk.failed.stage}: ${walk.failed.message}`);
+  const closed = node.metadata.annotations?.[CLOSED];
+  if (desired.closed !== undefined && closed !== desired.closed) return event('Warning', 'GPUNodeClosed', said);
+  if (closed !== undefined && desired.closed === undefined && desired.proof !== undefined)
+    return event('Normal', 'GPUNodeOpen', said);
+  const proven = desired.proof !== undefined && node.metadata.annotations?.[PROOF] === undefined;
+  if (desired.state !== node.metadata.labels?.[STATE] || proven)
+    return event('Normal', desired.state === 'validated' ? 'GPUValidated' : 'GPUStage', said);
+  const lost = unusable(node, input.policy.spec.resources);
+  const known = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED)?.message ?? '';
+  if (desired.state === 'validated' && desired.closed === undefined && lost !== '' && !known.includes(lost))
+    return event('Warning', 'GPUsLost', said);
   return [];
 }

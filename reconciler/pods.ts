@@ -2,30 +2,16 @@
 // and what to tell those that wait. Pure.
 import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
 import { isGpuResource } from '../core/gpu-request.ts';
-import {
-  DEFAULT_POLICY,
-  GPU_VALIDATED,
-  INJECT,
-  INJECTED,
-  INJECTION,
-  NODE_VALIDATED,
-  POLICY,
-  PROOF,
-} from '../core/keys.ts';
+import { DEFAULT_POLICY, GPU_VALIDATED, INJECT, INJECTED, NODE_VALIDATED, POLICY, PROOF } from '../core/keys.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, serving, stateOf } from '../core/node-proof.ts';
 import type { Condition } from './actions.ts';
 import type { NodeObject, PodObject } from './model.ts';
 
-/** Name of the policy that a pod is under: as the webhook wrote it, else as its author asks. */
-export function policyNameOf(pod: PodObject): string {
-  try {
-    const injection = JSON.parse(pod.annotations[INJECTION] ?? '{}') as { policy?: unknown };
-    if (typeof injection.policy === 'string') return injection.policy;
-  } catch {
-    // An annotation that somebody broke says nothing; the author's wish is next.
-  }
-  return pod.annotations[POLICY] ?? DEFAULT_POLICY;
-}
+/**
+ * Name of the policy that a pod is under: what the webhook goes by, which refuses a pod that names none. Not what the record says:
+ * an author could write one that names no policy, and have the gate opened.
+ */
+export const policyNameOf = (pod: PodObject): string => pod.annotations[POLICY] ?? DEFAULT_POLICY;
 
 const ended = (pod: PodObject): boolean => pod.phase === 'Succeeded' || pod.phase === 'Failed';
 

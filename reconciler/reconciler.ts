@@ -217,7 +217,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   /** The node holds a place for its first walk, or none; those that wait for one are told. */
   const place = (name: string, policy: string | undefined): void => {
     if (!places.note(name, policy)) return;
-    for (const node of nodes.values()) if (stateOf(node) === 'preflight') add(`node:${node.metadata.name}`);
+    for (const node of nodes.values())
+      if (stateOf(node) === 'preflight' || stateOf(node) === 'failed') add(`node:${node.metadata.name}`);
   };
 
   async function handleNode(name: string): Promise<void> {
@@ -245,8 +246,10 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       else plan = planNode({ ...input, keep });
       if (keep === 'loss being judged') addAfter(`node:${name}`, SETTLE_MS);
     } else breaker.calm(name);
-    place(name, plan.holdsSlot ? policy?.name : undefined);
+    if (plan.holdsSlot) place(name, policy?.name);
     await write(node, plan.actions);
+    // Only now that it is written: else the next one could be seen on its way before this one has ended.
+    if (!plan.holdsSlot) place(name, undefined);
     if (plan.wakeAt !== undefined) addAfter(`node:${name}`, Math.max(20, plan.wakeAt - now()));
   }
 

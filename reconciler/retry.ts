@@ -3,7 +3,8 @@ import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { RETRY } from '../core/keys.ts';
 import type { Stage } from '../core/stages.ts';
 import { digest, hasPciLabel, operandPod } from './evidence.ts';
-import { iso, type Pass, type Stop } from './pass.ts';
+import type { Walk } from './memory.ts';
+import { gpuUsers, iso, type Pass, type Stop } from './pass.ts';
 
 /** Inputs of a stage: a change of them ends a failure at once. */
 const inputsOf = (pass: Pass, stage: Stage): string => {
@@ -14,8 +15,8 @@ const inputsOf = (pass: Pass, stage: Stage): string => {
     hasPciLabel(input.node),
     input.policy.name,
     input.revisions,
-    input.policy.spec.validation.image,
-    input.policy.spec.validation.command,
+    input.policy.spec.validation,
+    input.policy.spec.injection,
     input.policy.spec.resources,
   );
 };
@@ -25,6 +26,8 @@ function retryDue(pass: Pass, stage: Stage): 'operator' | 'inputs' | 'backoff' |
   const { walk, input } = pass;
   if (walk.failed === undefined || walk.failed.stage !== stage) return undefined;
   if ((input.node.metadata.annotations?.[RETRY] ?? '') !== (walk.retry ?? '')) return 'operator';
+  // A first walk that failed has given its place up, and needs one again to go on.
+  if (!walk.once && stage !== 'preflight' && !input.slotFree) return undefined;
   if (walk.failed.inputs !== inputsOf(pass, stage)) return 'inputs';
   return input.now >= Date.parse(walk.failed.retryAt) ? 'backoff' : undefined;
 }
@@ -58,10 +61,17 @@ export function clockOf(pass: Pass, stop: Stop): Timing {
   const { now, node } = input;
   const retry = node.metadata.annotations?.[RETRY];
   if (pass.walk.stage !== stop.stage) {
-    const { failed: _, ...rest } = pass.walk;
+    const { failed: _, untimed: __, ...rest } = pass.walk;
     pass.walk = { ...rest, stage: stop.stage, since: iso(now), streak: 0 };
   }
+  const untimed = stop.finding.kind === 'waiting' && stop.finding.untimed === true;
+  if (untimed) pass.walk = { ...pass.walk, untimed: true };
+  else if (pass.walk.untimed === true) {
+    const { untimed: _, ...rest } = pass.walk;
+    pass.walk = { ...rest, since: iso(now) };
+  }
   const due = retryDue(pass, stop.stage);
+  const before = pass.walk.failed;
   if (due !== undefined) {
     const { failed: _, ...rest } = pass.walk;
     pass.walk = {
@@ -70,9 +80,11 @@ export function clockOf(pass: Pass, stop: Stop): Timing {
       attempt: rest.attempt + 1,
       streak: due === 'backoff' ? rest.streak + 1 : 0,
       ...(retry === undefined ? {} : { retry }),
+      // Somebody means to mend it: with no GPU pod in the way the newest revisions are it.
+      ...(due === 'backoff' || gpuUsers(input).length > 0 ? {} : { renew: true as const }),
     };
     if (stop.stage !== 'preflight' || stop.finding.kind !== 'failed') {
-      discardFailedPod(pass, stop.stage);
+      if (due === 'operator' || mayDiscard(pass, stop, before)) discardFailedPod(pass, stop.stage);
       return { failure: false, wakeAt: timeoutEnd(pass, stop), message: 'trying again' };
     }
   }
@@ -120,6 +132,15 @@ function fail(pass: Pass, stage: Stage, reason: string, message: string): Timing
   };
   return { failure: true, wakeAt: retryAt, message };
 }
+
+/**
+ * An operand that is failing still, or hung until its time was over, may be started afresh; one that is on its feet again, or that pods
+ * with GPUs rest upon, is left to the kubelet: a new driver's pod would have to unload a module that is in use.
+ */
+const mayDiscard = (pass: Pass, stop: Stop, before: Walk['failed']): boolean =>
+  (stop.finding.kind === 'failed' || before?.reason === 'TimedOut') &&
+  pass.proof === undefined &&
+  gpuUsers(pass.input).length === 0;
 
 /** A crash-looping operand is started afresh; a failed validation gets a new pod by its new attempt. */
 function discardFailedPod(pass: Pass, stage: Stage): void {

@@ -12,9 +12,10 @@ import {
   validationFinding,
   type Finding,
 } from './evidence.ts';
-import { HANDLER } from './operands/toolkit.ts';
+import { HANDLER } from './operands/parts.ts';
 import { validationPod } from './operands/validation-pod.ts';
-import { type NodeInput, specOf, isDeployed, type Pass, type Stop, isOfNode } from './pass.ts';
+import { driverImage } from './operands/driver.ts';
+import { type NodeInput, specOf, isDeployed, isOursHere, type Pass, type Stop, isOfNode } from './pass.ts';
 import { isBackingOff, attemptFor } from './retry.ts';
 
 /** Goes through the stages in order up to the first that is not done; deploys and creates what that one needs. */
@@ -71,17 +72,15 @@ function findingOf(pass: Pass, stage: Stage): Finding {
 function preflight(pass: Pass): Finding {
   const { input, walk } = pass;
   const { spec } = input.policy;
-  const managed = COMPONENTS.filter((c) => isDeployed(specOf(input.policy, c)));
   const finding = preflightFinding(input.node, {
-    managesAny: managed.length > 0,
-    managesPlugin: managed.includes('device-plugin'),
+    managed: COMPONENTS.filter((c) => isDeployed(specOf(input.policy, c))),
     beenHere: walk.stage !== 'preflight' || walk.once || Object.keys(pass.deploy).length > 0,
     resources: spec.resources,
+    driver: isOursHere(pass, 'driver') && !pass.settled ? driverImage(input.policy) : undefined,
   });
   // A label that flaps is not believed at once: NFD's worker may only be restarting.
   if (
     finding.kind === 'failed' &&
-    pass.settled &&
     walk.labelGone !== undefined &&
     input.now - Date.parse(walk.labelGone) < spec.labelHold
   )
@@ -117,11 +116,44 @@ function handlerMissing(input: Pass['input']): Finding | undefined {
 }
 
 function component(pass: Pass, name: 'toolkit' | 'driver' | 'device-plugin'): Finding {
+  const finding = isOursHere(pass, name)
+    ? deployment(pass, name)
+    : pass.deploy[name] === undefined
+      ? elsewhere(pass, name)
+      : removed(pass, name);
+  if (finding.kind === 'done' && finding.evidence !== undefined) pass.evidence[name] = finding.evidence;
+  // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held against them.
+  if (finding.kind !== 'done' && pass.walk.notReady !== undefined && finding.reason !== REPLACING) return NOT_READY;
+  return finding;
+}
+
+const REPLACING = 'Replacing';
+const NOT_READY: Finding = {
+  kind: 'waiting',
+  reason: 'NodeNotReady',
+  message: 'waiting for the node to be Ready',
+  untimed: true,
+};
+
+/** A component that somebody else installs: by its pods, or as it was validated where the policy no longer says which these are. */
+export function elsewhere(pass: Pass, name: Component): Finding {
   const { input, walk } = pass;
   const spec = specOf(input.policy, name);
-  const finding = isDeployed(spec) ? deployment(pass, name) : externalFinding(input.pods, spec, name, walk.stale[name]);
-  if (finding.kind === 'done' && finding.evidence !== undefined) pass.evidence[name] = finding.evidence;
-  return finding;
+  const known = pass.proof?.components[name] ?? walk.evidence[name];
+  return isDeployed(spec) && known !== undefined
+    ? { kind: 'done', evidence: known }
+    : externalFinding(input.pods, spec, name, walk.stale[name]);
+}
+
+/** Takes a component off, and before it every one that came after it; a label goes only when the one before is gone whole. */
+function removed(pass: Pass, name: Component): Finding {
+  for (const later of COMPONENTS.slice(COMPONENTS.indexOf(name)).toReversed()) {
+    if (pass.deploy[later] !== undefined || componentPods(pass.input.pods, later).length > 0) {
+      delete pass.deploy[later];
+      break;
+    }
+  }
+  return { kind: 'waiting', reason: REPLACING, message: `waiting for the former ${POD_COMPONENT[name]} pod to go` };
 }
 
 /** A label value changes only as: remove, old pods gone, set new; and from the last component back to this one. */
@@ -132,17 +164,10 @@ function deployment(pass: Pass, name: Component): Finding {
   if (target === undefined)
     return { kind: 'waiting', reason: 'NoRevision', message: `waiting for the ${name} DaemonSet to be rendered` };
   if (current === target) return operandFinding(input.pods, name, target, pass.walk.stale[name]);
-  const from = COMPONENTS.indexOf(name);
-  for (const later of COMPONENTS.slice(from).toReversed()) {
-    if (pass.deploy[later] !== undefined || componentPods(input.pods, later).length > 0) {
-      delete pass.deploy[later];
-      return {
-        kind: 'waiting',
-        reason: 'Replacing',
-        message: `waiting for the former ${POD_COMPONENT[later]} pod to go`,
-      };
-    }
-  }
+  const inTheWay = COMPONENTS.slice(COMPONENTS.indexOf(name)).some(
+    (later) => pass.deploy[later] !== undefined || componentPods(input.pods, later).length > 0,
+  );
+  if (inTheWay) return removed(pass, name);
   pass.deploy[name] = target;
   return { kind: 'waiting', reason: 'PodMissing', message: `waiting for the ${POD_COMPONENT[name]} pod to be created` };
 }
@@ -161,8 +186,7 @@ function validation(pass: Pass, kind: 'driver-validation' | 'device-plugin-valid
   const { input, walk } = pass;
   const round = roundOf(pass, kind);
   if (walk.passed[kind] === round) return { kind: 'done' };
-  if (walk.notReady !== undefined)
-    return { kind: 'waiting', reason: 'NodeNotReady', message: 'waiting for the node to be Ready', untimed: true };
+  if (walk.notReady !== undefined) return NOT_READY;
   const resource = Object.keys(allocatable(input.node, input.policy.spec.resources))[0];
   const manifest: Manifest = validationPod({
     kind,

@@ -17,6 +17,7 @@ for (const part of [
   'package.json',
   'package-lock.json',
   '.npmrc',
+  'LICENSE',
   'main.ts',
   'core',
   'platform',

@@ -37,7 +37,12 @@ interface Report {
 type Runner = (args: readonly string[]) => Promise<number>;
 const here: Runner = (args) => run(process.execPath, args);
 
-async function tests(name: string, project: string, runner: Runner = here): Promise<void> {
+async function tests(
+  name: string,
+  project: string,
+  runner: Runner = here,
+  more: readonly string[] = [],
+): Promise<void> {
   console.log(`\n== ${name}`);
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
@@ -49,6 +54,7 @@ async function tests(name: string, project: string, runner: Runner = here): Prom
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${file}`,
+    ...more,
   ]);
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
   rmSync(dir, { recursive: true, force: true });
@@ -74,7 +80,9 @@ if (part === undefined || part === 'check') {
 if (part === undefined || part === 'unit') await tests('unit tests and properties', 'unit');
 if (part === undefined || part === 'control-plane') {
   await binariesFromEnvironment(console.log);
-  await tests('tests on a real control plane', 'control-plane');
+  // Two at a time: they wait for pods, watches and clocks most of their time.
+  await tests('tests on a real control plane', 'control-plane', here, ['--fileParallelism', '--maxWorkers=2']);
+  await tests('tests on a real control plane, one at a time', 'control-plane-timed');
 }
 if (part === undefined || part === 'real-node') {
   const reason = whyNoMachine();

@@ -1,8 +1,21 @@
 // Raw pod + facts → what to do with it. Pure, an ordered list of rules; every addition is a small value, so that a
 // MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
-import { isEnforcing, type DriverVolume, type EnvVar, type GpuPolicy } from '../core/gpu-policy.ts';
-import { gpuRequest, wishesOf, type GpuRequest, type RawContainer, type RawPod } from '../core/gpu-request.ts';
+import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
+import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../core/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, NODE_VALIDATED } from '../core/keys.ts';
+import {
+  add,
+  append,
+  carries,
+  cut,
+  emptyDraft,
+  put,
+  skip,
+  type AddOperation,
+  type Draft,
+  type Skipped,
+} from './draft.ts';
+import { addMounts } from './mounts.ts';
 
 export interface RuntimeClassFacts {
   readonly nodeSelector: Readonly<Record<string, string>>;
@@ -18,17 +31,6 @@ export interface Facts {
   readonly excludedNamespaces: ReadonlySet<string>;
 }
 
-export interface AddOperation {
-  readonly op: 'add';
-  readonly path: string;
-  readonly value: unknown;
-}
-
-export interface Skipped {
-  readonly what: string;
-  readonly because: string;
-}
-
 /** Bounded: it is a metric's label. */
 export type Leave =
   | 'no-gpu'
@@ -40,7 +42,7 @@ export type Leave =
   | 'suspended'
   | 'auditing'
   | 'already-injected'
-  | 'not-ready';
+  | 'internal-error';
 export type Refuse = 'unknown-policy' | 'malformed-annotation' | 'node-selector-conflict';
 
 export type Admission =
@@ -48,6 +50,8 @@ export type Admission =
   | {
       readonly kind: 'inject';
       readonly policy: string;
+      /** The pod carries a record already: this is a second call, or a copy of an injected pod. */
+      readonly again: boolean;
       readonly operations: readonly AddOperation[];
       readonly injected: readonly string[];
       readonly skipped: readonly Skipped[];
@@ -55,94 +59,29 @@ export type Admission =
     }
   | { readonly kind: 'refuse'; readonly reason: Refuse; readonly because: string };
 
-const leave = (reason: Leave, ...warnings: string[]): Admission => ({
-  kind: 'leave',
-  reason,
-  warnings: warnings.map(short),
-});
+const leave = (reason: Leave, ...warnings: string[]): Admission => ({ kind: 'leave', reason, warnings });
 const refuse = (reason: Refuse, because: string): Admission => ({ kind: 'refuse', reason, because });
 
-/** Kubernetes asks for warnings below 120 characters. */
-const short = (text: string): string => (text.length < 120 ? text : `${text.slice(0, 118)}…`);
-
 const MIRROR = 'kubernetes.io/config.mirror';
-const ENFORCE = 'pod-security.kubernetes.io/enforce';
-
-const PRESETS: Readonly<
-  Record<
-    GpuPolicy['spec']['injection']['driverVolumesPreset'],
-    { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] }
-  >
-> = {
-  None: { volumes: [], env: [] },
-  GKE: {
-    volumes: [
-      {
-        name: 'gpu-gate-driver',
-        hostPath: '/home/kubernetes/bin/nvidia',
-        mountPath: '/usr/local/nvidia',
-        type: 'Directory',
-        readOnly: true,
-      },
-    ],
-    env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }],
-  },
-  DriverContainer: {
-    volumes: [
-      {
-        name: 'gpu-gate-driver',
-        hostPath: '/run/nvidia/driver',
-        mountPath: '/run/nvidia/driver',
-        type: 'Directory',
-        readOnly: true,
-      },
-    ],
-    env: [
-      { name: 'LD_LIBRARY_PATH', value: '/run/nvidia/driver/usr/lib/x86_64-linux-gnu:/run/nvidia/driver/usr/lib64' },
-    ],
-  },
-  Host: {
-    volumes: [
-      {
-        name: 'gpu-gate-driver',
-        hostPath: '/usr/lib/x86_64-linux-gnu',
-        mountPath: '/usr/local/nvidia/lib64',
-        type: 'Directory',
-        readOnly: true,
-      },
-    ],
-    env: [{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }],
-  },
-};
-
-/** The driver volumes and environment that a policy injects: its preset's, then its own. */
-const driverMounts = (
-  policy: GpuPolicy,
-): { readonly volumes: readonly DriverVolume[]; readonly env: readonly EnvVar[] } => {
-  const { injection } = policy.spec;
-  const preset = PRESETS[injection.driverVolumesPreset];
-  const own = new Set(injection.env.map(({ name }) => name));
-  return {
-    volumes: [...preset.volumes, ...injection.driverVolumes],
-    env: [...preset.env.filter(({ name }) => !own.has(name)), ...injection.env],
-  };
-};
+/** What the API server lets a pod's annotations hold, keys and values together. */
+const MAX_ANNOTATIONS = 256 * 1024;
 
 /** What to do with a pod that is about to be created. */
 export function decide(pod: RawPod, facts: Facts): Admission {
   if (facts.excludedNamespaces.has(facts.namespace)) return leave('excluded-namespace');
   const read = wishesOf(pod);
-  const named = read.ok ? (read.wishes.policy ?? DEFAULT_POLICY) : DEFAULT_POLICY;
+  const { wishes } = read;
+  const named = wishes.policy ?? DEFAULT_POLICY;
   const policy = facts.policies.get(named);
   // Without a policy there is no list of resources; the widest one says whether this is any of our business.
   const request = gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']);
   if (request === undefined) return leave('no-gpu');
   if (pod.metadata?.annotations?.[MIRROR] !== undefined)
     return leave('mirror-pod', 'gpu-gate: a static pod passes every gate; its node may not be validated');
-  if ((read.ok && read.wishes.optedOut) || facts.namespaceLabels?.[INJECT] === 'false') return leave('opted-out');
-  if (!read.ok) return refuse('malformed-annotation', read.because);
+  if (wishes.optedOut || facts.namespaceLabels?.[INJECT] === 'false') return leave('opted-out');
+  if (!read.ok && read.malformed === 'policy') return refuse('malformed-annotation', read.because);
   if (policy === undefined) {
-    return read.wishes.policy === undefined
+    return wishes.policy === undefined
       ? leave('no-policy')
       : refuse(
           'unknown-policy',
@@ -151,6 +90,8 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   }
   if (policy.spec.suspend) return leave('suspended');
   if (!isEnforcing(policy)) return leave('auditing');
+  // Only here: a policy that does not enforce refuses nothing, this neither.
+  if (!read.ok) return refuse('malformed-annotation', read.because);
   if (pod.spec?.nodeName !== undefined && pod.spec.nodeName !== '')
     return leave(
       'node-name-set',
@@ -159,201 +100,90 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   return inject(pod, request, policy, facts);
 }
 
-/** Collects additions; the order of rules is the order of the patch. */
-interface Draft {
-  readonly operations: AddOperation[];
-  readonly injected: string[];
-  readonly skipped: Skipped[];
-  readonly warnings: string[];
-}
-
 function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Facts): Admission {
-  const draft: Draft = { operations: [], injected: [], skipped: [], warnings: [] };
+  const draft = emptyDraft();
   const { injection, unmanagedNodes } = policy.spec;
   // On nodes that we do not manage nobody knows whether handler and paths exist.
   const everywhere = unmanagedNodes === 'Allow' && !injection.alsoOnUnmanaged;
-  const skip = (what: string, because: string, warning?: string): void => {
-    draft.skipped.push({ what, because });
-    if (warning !== undefined) draft.warnings.push(warning);
-  };
-  const done = alreadyInjected(pod);
+  const clash = addRuntimeClass(draft, pod, injection.runtimeClassName, everywhere, facts);
+  if (clash !== undefined) return refuse('node-selector-conflict', clash);
+  addMounts(draft, pod, request, policy, everywhere, facts.namespaceLabels);
+  if (injection.readinessGate) addGate(draft, pod);
+  if (injection.schedulerName !== '') addScheduler(draft, pod, injection.schedulerName);
 
-  if (injection.runtimeClassName !== '') {
-    const wanted = injection.runtimeClassName;
-    const present = pod.spec?.runtimeClassName;
-    const facts_ = facts.runtimeClasses.get(wanted);
-    if (present !== undefined && present !== '') {
-      if (present !== wanted) skip('runtimeClassName', `already ${present}`);
-    } else if (everywhere) skip('runtimeClassName', 'the policy allows unmanaged nodes');
-    else if (facts_ === undefined)
-      skip(
-        'runtimeClassName',
-        `RuntimeClass ${wanted} does not exist`,
-        `gpu-gate: RuntimeClass ${wanted} does not exist, the pod runs without it`,
-      );
-    else {
-      const clash = Object.entries(facts_.nodeSelector).find(
-        ([key, value]) => pod.spec?.nodeSelector?.[key] !== undefined && pod.spec.nodeSelector[key] !== value,
-      );
-      if (clash !== undefined) {
-        return refuse(
-          'node-selector-conflict',
-          `spec.nodeSelector ${clash[0]}=${pod.spec?.nodeSelector?.[clash[0]] ?? ''} contradicts RuntimeClass ${wanted}, which needs ${clash[0]}=${clash[1]}: change the selector, or opt the pod out with the label ${INJECT}: "false"`,
-        );
-      }
-      draft.operations.push(add('/spec/runtimeClassName', wanted));
-      draft.injected.push('runtimeClassName');
-    }
-  }
-  mounts(pod, request, policy, facts, everywhere, draft, skip);
-  if (
-    injection.readinessGate &&
-    pod.spec?.readinessGates?.some((gate) => gate?.conditionType === NODE_VALIDATED) !== true
-  ) {
-    draft.operations.push(
-      ...append('/spec/readinessGates', pod.spec?.readinessGates, [{ conditionType: NODE_VALIDATED }]),
-    );
-    draft.injected.push('readinessGate');
-  }
-  const scheduler = pod.spec?.schedulerName;
-  if (injection.schedulerName !== '' && scheduler !== injection.schedulerName) {
-    if (scheduler === undefined || scheduler === '' || scheduler === 'default-scheduler') {
-      draft.operations.push(add('/spec/schedulerName', injection.schedulerName));
-      draft.injected.push('schedulerName');
-    } else skip('schedulerName', `already ${scheduler}`);
-  }
-  if (done && draft.operations.length === 0)
-    return { kind: 'leave', reason: 'already-injected', warnings: draft.warnings.map(short) };
+  const again = pod.metadata?.annotations?.[INJECTION] !== undefined;
+  // Label and record are ours: what is there is put right, whoever wrote it.
   if (pod.metadata?.labels?.[INJECTED] !== 'true')
     draft.operations.push(...put('/metadata/labels', pod.metadata?.labels, INJECTED, 'true'));
-  if (!done) {
-    const record = JSON.stringify({ policy: policy.name, injected: draft.injected, skipped: draft.skipped });
-    draft.operations.push(...put('/metadata/annotations', pod.metadata?.annotations, INJECTION, record));
-  }
-  return { kind: 'inject', policy: policy.name, ...draft, warnings: draft.warnings.map(short) };
+  addRecord(draft, pod, policy.name);
+  const { warnings } = draft;
+  if (draft.operations.length === 0) return { kind: 'leave', reason: 'already-injected', warnings };
+  return { kind: 'inject', policy: policy.name, again, ...draft };
 }
 
-const alreadyInjected = (pod: RawPod): boolean => pod.metadata?.annotations?.[INJECTION] !== undefined;
-
-function mounts(
+/** Returns a sentence where the pod's own selector contradicts the class. */
+function addRuntimeClass(
+  draft: Draft,
   pod: RawPod,
-  request: GpuRequest,
-  policy: GpuPolicy,
-  facts: Facts,
+  wanted: string,
   everywhere: boolean,
-  draft: Draft,
-  skip: (what: string, because: string, warning?: string) => void,
-): void {
-  const { volumes, env } = driverMounts(policy);
-  if (volumes.length === 0 && env.length === 0) return;
-  if (everywhere) return skip('driverVolumes', 'the policy allows unmanaged nodes');
-  if (volumes.length > 0) {
-    const level =
-      facts.namespaceLabels === undefined
-        ? 'restricted'
-        : (facts.namespaceLabels[ENFORCE] ?? policy.spec.injection.podSecurityDefault);
-    if (level !== 'privileged') {
-      return skip(
-        'driverVolumes',
-        `the namespace enforces Pod Security ${level}`,
-        `gpu-gate: no driver volumes, Pod Security ${level} forbids hostPath; use the runtime class alone`,
-      );
-    }
-  }
-  const present = new Map((pod.spec?.volumes ?? []).map((volume) => [volume?.name, volume]));
-  // Called again after another webhook added a container: the volume is there already, and is ours.
-  const isOurs = ({ name, hostPath }: DriverVolume): boolean =>
-    alreadyInjected(pod) && present.get(name)?.hostPath?.path === hostPath;
-  const usable = volumes.filter((volume) => {
-    if (!present.has(volume.name) || isOurs(volume)) return true;
-    if (!alreadyInjected(pod))
+  facts: Facts,
+): string | undefined {
+  if (wanted === '') return undefined;
+  const what = 'runtimeClassName';
+  const present = pod.spec?.runtimeClassName ?? '';
+  if (present === wanted) carries(draft, what);
+  else if (present !== '') skip(draft, what, `already ${present}`);
+  else if (everywhere) skip(draft, what, 'the policy allows unmanaged nodes');
+  else {
+    const known = facts.runtimeClasses.get(wanted);
+    if (known === undefined) {
       skip(
-        `volume ${volume.name}`,
-        'the pod has a volume of that name',
-        `gpu-gate: volume ${volume.name} is the pod's own, the driver's was left out`,
+        draft,
+        what,
+        `RuntimeClass ${wanted} does not exist`,
+        `RuntimeClass ${cut(wanted, 50)} does not exist, the pod runs without it`,
       );
-    return false;
-  });
-  const used = new Set<string>();
-  const targets = [
-    ...request.initContainers.map((index) => ({
-      path: `/spec/initContainers/${index}`,
-      container: pod.spec?.initContainers?.[index] ?? {},
-    })),
-    ...request.containers.map((index) => ({
-      path: `/spec/containers/${index}`,
-      container: pod.spec?.containers?.[index] ?? {},
-    })),
-  ];
-  const perContainer: AddOperation[] = [];
-  for (const { path, container } of targets) {
-    perContainer.push(...mountsOf(path, container, usable, used, draft, alreadyInjected(pod)));
-    const names = new Set((container.env ?? []).map((variable) => variable?.name));
-    const missing = env.filter(({ name }) => !names.has(name)).map(({ name, value }) => ({ name, value }));
-    if (missing.length > 0) {
-      perContainer.push(...append(`${path}/env`, container.env, missing));
-      note(draft.injected, 'env');
+      return undefined;
     }
+    // Own keys only: every object has a `constructor`.
+    const own = pod.spec?.nodeSelector ?? {};
+    for (const [key, value] of Object.entries(known.nodeSelector))
+      if (Object.hasOwn(own, key) && own[key] !== value)
+        return `spec.nodeSelector ${key}=${own[key]} contradicts RuntimeClass ${wanted}, which needs ${key}=${value}: change the selector, or opt the pod out with the label ${INJECT}: "false"`;
+    draft.operations.push(add('/spec/runtimeClassName', wanted));
+    carries(draft, what);
   }
-  const volumesUsed = usable
-    .filter(({ name }) => used.has(name) && !present.has(name))
-    .map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } }));
-  if (volumesUsed.length > 0) {
-    draft.operations.push(...append('/spec/volumes', pod.spec?.volumes, volumesUsed));
-    note(draft.injected, 'driverVolumes');
-  }
-  draft.operations.push(...perContainer);
+  return undefined;
 }
 
-function mountsOf(
-  path: string,
-  container: RawContainer,
-  volumes: readonly DriverVolume[],
-  used: Set<string>,
-  draft: Draft,
-  again: boolean,
-): AddOperation[] {
-  const taken = new Set((container.volumeMounts ?? []).map((mount) => mount?.mountPath?.replace(/\/$/, '')));
-  const added: { name: string; mountPath: string; readOnly: boolean }[] = [];
-  for (const { name, mountPath, readOnly } of volumes) {
-    if (taken.has(mountPath.replace(/\/$/, ''))) {
-      // The first call has warned; what is there may be what it added.
-      if (again) continue;
-      draft.skipped.push({
-        what: `mount ${mountPath} in ${container.name ?? '?'}`,
-        because: 'the container mounts something there',
-      });
-      draft.warnings.push(
-        `gpu-gate: ${mountPath} in ${(container.name ?? '?').slice(0, 40)} is the pod's own mount, the driver's was left out`,
-      );
-      continue;
-    }
-    used.add(name);
-    added.push({ name, mountPath, readOnly });
-  }
-  return added.length === 0 ? [] : append(`${path}/volumeMounts`, container.volumeMounts, added);
+function addGate(draft: Draft, { spec }: RawPod): void {
+  if (spec?.readinessGates?.some((gate) => gate?.conditionType === NODE_VALIDATED) !== true)
+    draft.operations.push(...append('/spec/readinessGates', spec?.readinessGates, [{ conditionType: NODE_VALIDATED }]));
+  carries(draft, 'readinessGate');
 }
 
-const note = (list: string[], what: string): void => {
-  if (!list.includes(what)) list.push(what);
-};
+function addScheduler(draft: Draft, { spec }: RawPod, wanted: string): void {
+  const present = spec?.schedulerName ?? '';
+  if (present !== wanted && present !== '' && present !== 'default-scheduler')
+    return skip(draft, 'schedulerName', `already ${present}`);
+  if (present !== wanted) draft.operations.push(add('/spec/schedulerName', wanted));
+  return carries(draft, 'schedulerName');
+}
 
-const add = (path: string, value: unknown): AddOperation => ({ op: 'add', path, value });
-
-/** Adds to a list, which is made where there is none (null counts as none). */
-const append = (
-  path: string,
-  present: readonly unknown[] | null | undefined,
-  values: readonly unknown[],
-): AddOperation[] => (Array.isArray(present) ? values.map((value) => add(`${path}/-`, value)) : [add(path, values)]);
-
-/** Adds a key to a map, which is made where there is none. */
-const put = (
-  path: string,
-  present: Readonly<Record<string, string>> | null | undefined,
-  key: string,
-  value: string,
-): AddOperation[] =>
-  typeof present === 'object' && present !== null
-    ? [add(`${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, value)]
-    : [add(path, { [key]: value })];
+/** The record for people and for `explain`. It must not be why the pod is refused, so it gives way where annotations are at their limit. */
+function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
+  const { injected, skipped } = draft;
+  const record = JSON.stringify({ policy, injected, skipped });
+  const { [INJECTION]: present, ...others } = metadata?.annotations ?? {};
+  if (present === record) return;
+  const size = Object.entries({ ...others, [INJECTION]: record }).reduce(
+    (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(value),
+    0,
+  );
+  if (size > MAX_ANNOTATIONS)
+    draft.warnings.push(
+      'gpu-gate: no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB',
+    );
+  else draft.operations.push(...put('/metadata/annotations', metadata?.annotations, INJECTION, record));
+}

@@ -8,7 +8,7 @@ export function webhookMetrics(registry: Registry) {
   return {
     calls: new Counter({
       name: 'gpu_gate_admission_total',
-      help: 'Admission calls by outcome (injected, left, refused, malformed) and reason.',
+      help: 'Admission calls by outcome (injected, left, refused, malformed, failed) and reason.',
       labelNames: ['outcome', 'reason'],
       registers,
     }),

@@ -14,15 +14,16 @@ export type Decoded = { readonly ok: true; readonly review: Review } | { readonl
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 const wrong = (because: string): Decoded => ({ ok: false, because });
+/** What a sentence repeats of a body must be small and plain: to write out a value nested without end would overflow the stack. */
+const echo = (value: unknown): string =>
+  typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : 'of no version';
 
 /** Parsed JSON → the pod to decide on, or one sentence on what is wrong with it. */
 export function decode(body: unknown): Decoded {
   if (!isObject(body) || body['kind'] !== 'AdmissionReview')
     return wrong('the body is no AdmissionReview: only a Kubernetes API server should call /mutate');
   if (body['apiVersion'] !== 'admission.k8s.io/v1')
-    return wrong(
-      `AdmissionReview ${JSON.stringify(body['apiVersion'] ?? null)} is not served: set admissionReviewVersions to [v1]`,
-    );
+    return wrong(`AdmissionReview ${echo(body['apiVersion'])} is not served: set admissionReviewVersions to [v1]`);
   const request = body['request'];
   if (!isObject(request) || typeof request['uid'] !== 'string' || request['uid'] === '')
     return wrong('the AdmissionReview has no request.uid');
@@ -44,24 +45,39 @@ export function decode(body: unknown): Decoded {
   };
 }
 
+/**
+ * Key of the audit annotation. A second call for the same pod needs one of its own: the API server keeps the first value of a key and
+ * writes a warning into its own log.
+ */
+const keyOf = (admission: Admission): string =>
+  (admission.kind === 'inject' && admission.again) ||
+  (admission.kind === 'leave' && admission.reason === 'already-injected')
+    ? 'decision-again'
+    : 'decision';
+
+const decisionOf = (admission: Admission): string => {
+  switch (admission.kind) {
+    case 'refuse':
+      return `refused: ${admission.reason}`;
+    case 'leave':
+      return `left alone: ${admission.reason}`;
+    case 'inject':
+      return `injected by ${admission.policy}: ${admission.injected.join(', ')}`;
+  }
+};
+
 /** Decision → AdmissionReview response, as JSON text. */
 export function encode(uid: string, admission: Admission): string {
   const response: Record<string, unknown> = { uid, allowed: admission.kind !== 'refuse' };
   if (admission.kind === 'refuse') {
     response['status'] = { code: 403, reason: 'Forbidden', message: admission.because };
-    response['auditAnnotations'] = { decision: `refused: ${admission.reason}` };
   } else {
     if (admission.warnings.length > 0) response['warnings'] = admission.warnings;
-    if (admission.kind === 'inject' && admission.operations.length > 0) {
+    if (admission.kind === 'inject') {
       response['patchType'] = 'JSONPatch';
       response['patch'] = Buffer.from(JSON.stringify(admission.operations)).toString('base64');
     }
-    response['auditAnnotations'] = {
-      decision:
-        admission.kind === 'leave'
-          ? `left alone: ${admission.reason}`
-          : `injected by ${admission.policy}: ${admission.injected.join(', ')}`,
-    };
   }
+  response['auditAnnotations'] = { [keyOf(admission)]: decisionOf(admission) };
   return JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response });
 }

@@ -1,13 +1,15 @@
 // POST /mutate: bytes → decode → decide → encode → bytes. From memory only; logs nothing that a metric counts.
 import type { RequestListener } from 'node:http';
 import express from 'express';
+import type { RawPod } from '../core/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { routed } from '../platform/http.ts';
 import { explainError, type Log } from '../platform/log.ts';
+import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
 import type { WebhookMetrics } from './metrics.ts';
 import { assertApplies } from './patch.ts';
-import { decode, encode, type Review } from './review.ts';
+import { decode, encode } from './review.ts';
 
 /** An AdmissionReview holds an object of at most 3 MiB; controller-runtime's limit. */
 const MAX_BODY = 7 * 1024 * 1024;
@@ -18,12 +20,6 @@ export interface WebhookDeps {
   readonly metrics: WebhookMetrics;
   readonly log: Log;
 }
-
-const UNSYNCED: Admission = {
-  kind: 'leave',
-  reason: 'not-ready',
-  warnings: ['gpu-gate: not ready yet, the pod was left as it is'],
-};
 
 /** The webhook's listener. */
 export function webhookApp(deps: WebhookDeps): RequestListener {
@@ -40,49 +36,67 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
     const began = performance.now();
     metrics.inFlight.inc();
     readBody(request, MAX_BODY, (body) => {
-      if (!body.ok) {
-        metrics.calls.inc({ outcome: 'malformed', reason: 'body' });
-        replyText(response, body.status, body.because);
-      } else {
+      // Nothing above this catches: what is thrown here would end the process, and with it every call under way.
+      try {
+        if (!body.ok) {
+          metrics.calls.inc({ outcome: 'malformed', reason: 'body' });
+          return replyText(response, body.status, body.because);
+        }
         const answer = mutate(body.bytes, deps);
-        if (answer.ok) reply(response, 200, 'application/json', answer.body);
-        else replyText(response, 400, answer.because);
+        if (answer.status === 200) reply(response, 200, 'application/json', answer.text);
+        else replyText(response, answer.status, answer.text);
         metrics.calls.inc(answer.counts);
         metrics.size.observe(body.bytes.length);
         metrics.duration.observe((performance.now() - began) / 1000);
+      } catch (error) {
+        metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' });
+        deps.log.error('an admission call failed', { error: explainError(error) });
+        replyText(response, 500, 'gpu-gate failed on this call; its log says on what');
+      } finally {
+        metrics.inFlight.dec();
       }
-      metrics.inFlight.dec();
     });
   };
   return routed(new Map([['/mutate', mutating]]), app);
 }
 
-/** `counts`: labels of the metric of calls. */
-type Answer = { readonly counts: { readonly outcome: string; readonly reason: string } } & (
-  | { readonly ok: true; readonly body: string }
-  | { readonly ok: false; readonly because: string }
-);
+interface Answer {
+  readonly status: 200 | 400 | 503;
+  /** JSON with status 200, else one sentence. */
+  readonly text: string;
+  /** Labels of the metric of calls. */
+  readonly counts: { readonly outcome: string; readonly reason: string };
+}
 
-const malformed = (reason: 'json' | 'review', because: string): Answer => ({
-  ok: false,
-  because,
+const malformed = (reason: 'json' | 'review', text: string): Answer => ({
+  status: 400,
+  text,
   counts: { outcome: 'malformed', reason },
 });
+
+/** No verdict, so that `failurePolicy` decides; a pod that it lets through is counted as missed. */
+const NOT_READY: Answer = {
+  status: 503,
+  text: 'gpu-gate has not loaded its policies yet: try again in a few seconds',
+  counts: { outcome: 'failed', reason: 'not-ready' },
+};
 
 function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(bytes.toString('utf8'));
+    parsed = parseReview(bytes);
   } catch {
     return malformed('json', 'the body is not JSON');
   }
   const decoded = decode(parsed);
   if (!decoded.ok) return malformed('review', decoded.because);
-  const { review } = decoded;
-  const admission = checked(review, deps);
+  const { uid, namespace, pod } = decoded.review;
+  const facts = deps.facts(namespace);
+  if (facts === undefined) return NOT_READY;
+  const admission = checked(pod, facts, deps.log);
   return {
-    ok: true,
-    body: encode(review.uid, admission),
+    status: 200,
+    text: encode(uid, admission),
     counts: { outcome: OUTCOME[admission.kind], reason: admission.kind === 'inject' ? '' : admission.reason },
   };
 }
@@ -92,19 +106,17 @@ const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as cons
   string
 >;
 
-/** A pod so odd that our patch does not fit it is left alone rather than lost. */
-function checked({ pod, namespace }: Review, deps: WebhookDeps): Admission {
+/** A pod so odd that we fail on it is left alone rather than lost; the log says on what. */
+function checked(pod: RawPod, facts: Facts, log: Log): Admission {
   try {
-    const facts = deps.facts(namespace);
-    if (facts === undefined) return UNSYNCED;
     const admission = decide(pod, facts);
     if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
-    deps.log.error('pod left alone: the patch does not fit it', { error: explainError(error), namespace });
+    log.error('pod left alone: injecting it failed', { error: explainError(error), namespace: facts.namespace });
     return {
       kind: 'leave',
-      reason: 'not-ready',
+      reason: 'internal-error',
       warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
     };
   }

@@ -1,10 +1,10 @@
 // NVIDIA's DCGM exporter: GPU metrics for Prometheus. Gates nothing, comes last, goes first (it holds the kernel module).
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './parts.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets, runtimeClass } from './parts.ts';
 
 export function dcgmExporter(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.dcgmExporter;
-  const { hostPaths, injection } = policy.spec;
+  const { hostPaths } = policy.spec;
   const env = {
     DCGM_EXPORTER_LISTEN: ':9400',
     DCGM_EXPORTER_KUBERNETES: 'true',
@@ -14,7 +14,7 @@ export function dcgmExporter(policy: GpuPolicy): Readonly<Record<string, unknown
   const health = { httpGet: { path: '/health', port: 9400 } };
   return {
     ...pullSecrets(spec),
-    runtimeClassName: injection.runtimeClassName === '' ? 'nvidia' : injection.runtimeClassName,
+    ...runtimeClass(policy),
     containers: [
       {
         name: 'dcgm-exporter',

@@ -1,11 +1,11 @@
 // NVIDIA's device plugin: registers nvidia.com/gpu with the kubelet. `envvar`, because the toolkit ran before the driver and
 // made no CDI specs.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './parts.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets, runtimeClass } from './parts.ts';
 
 export function devicePlugin(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.devicePlugin;
-  const { hostPaths, injection } = policy.spec;
+  const { hostPaths } = policy.spec;
   const env = {
     PASS_DEVICE_SPECS: 'true',
     FAIL_ON_INIT_ERROR: 'true',
@@ -18,7 +18,7 @@ export function devicePlugin(policy: GpuPolicy): Readonly<Record<string, unknown
   };
   return {
     ...pullSecrets(spec),
-    runtimeClassName: injection.runtimeClassName === '' ? 'nvidia' : injection.runtimeClassName,
+    ...runtimeClass(policy),
     containers: [
       {
         name: 'device-plugin',

@@ -29,13 +29,18 @@ const STARTUP = [
   'printf "IS_HOST_DRIVER=false\\nNVIDIA_DRIVER_ROOT=/run/nvidia/driver\\nDRIVER_ROOT_CTR_PATH=/driver-root\\nNVIDIA_DEV_ROOT=/run/nvidia/driver\\nDEV_ROOT_CTR_PATH=/driver-root\\n" > /run/nvidia/validations/driver-ready',
 ].join('\n');
 
+/** The driver's image. The stock one is one per operating system: `595.91.07-rhel9` in the policy names another one. */
+export function driverImage(policy: GpuPolicy): string {
+  const spec = policy.spec.components.driver;
+  const version = spec.version ?? DRIVER_VERSION;
+  const tagged = version.includes('-') ? version : `${version}-${DEFAULT_OS}`;
+  return imageOf({ ...spec, version: tagged }, 'nvcr.io/nvidia/driver', tagged);
+}
+
 export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.driver;
   const { hostPaths } = policy.spec;
-  const version = spec.version ?? DRIVER_VERSION;
-  // The stock image is one per operating system: `595.91.07-rhel9` in the policy names another one.
-  const tagged = version.includes('-') ? version : `${version}-${DEFAULT_OS}`;
-  const image = imageOf({ ...spec, version: tagged }, 'nvcr.io/nvidia/driver', tagged);
+  const image = driverImage(policy);
   // An unchanged restart must not reload the module: driver-manager compares this with what it finds on the node.
   const digest = createHash('sha256')
     .update(JSON.stringify([image, spec.env, spec.args]))

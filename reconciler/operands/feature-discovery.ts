@@ -1,13 +1,12 @@
 // NVIDIA's GPU feature discovery: labels nodes with model, memory, driver and CUDA version. Off by default.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets } from './parts.ts';
+import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets, runtimeClass } from './parts.ts';
 
 export function featureDiscovery(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.featureDiscovery;
-  const { injection } = policy.spec;
   return {
     ...pullSecrets(spec),
-    runtimeClassName: injection.runtimeClassName === '' ? 'nvidia' : injection.runtimeClassName,
+    ...runtimeClass(policy),
     containers: [
       {
         name: 'feature-discovery',

@@ -1,10 +1,7 @@
 // NVIDIA's container toolkit: puts the `nvidia` runtime handler into the container runtime's configuration. It runs before
 // the driver here, so everything that needs a driver is off: no CDI specs, no device nodes (facts: gpu-stack.md, fact 1).
 import type { GpuPolicy, ToolkitSpec } from '../../core/gpu-policy.ts';
-import { containerExtras, envOf, hostPath, imageOf, pullSecrets } from './parts.ts';
-
-/** The handler that the toolkit adds to the container runtime. */
-export const HANDLER = 'nvidia';
+import { containerExtras, envOf, HANDLER, hostPath, imageOf, pullSecrets } from './parts.ts';
 
 const dirname = (path: string): string => path.replace(/\/[^/]*$/, '') || '/';
 const basename = (path: string): string => path.replace(/^.*\//, '');

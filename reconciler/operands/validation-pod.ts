@@ -2,10 +2,12 @@
 // an unprivileged pod that asks for one GPU as users do (device-plugin-validation). The name carries a hash of what the round
 // proves, so that old evidence is never taken for new.
 import { createHash } from 'node:crypto';
+import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, MANAGED_BY, PART_OF, PRODUCT, REVISION } from '../../core/keys.ts';
 import { POD_COMPONENT } from '../../core/stages.ts';
 import type { Manifest } from '../actions.ts';
+import { runtimeClass } from './parts.ts';
 
 export interface ValidationInput {
   readonly kind: 'driver-validation' | 'device-plugin-validation';
@@ -36,7 +38,8 @@ export function validationPod(input: ValidationInput): Manifest {
     .digest('hex')
     .slice(0, 10);
   const asksKubernetes = kind === 'device-plugin-validation';
-  const driverVolumes = asksKubernetes ? injection.driverVolumes : [];
+  // What users' pods will have is what must be proven; the driver's own proof needs it where no runtime brings the driver in.
+  const mounts = driverMounts(policy);
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -52,7 +55,8 @@ export function validationPod(input: ValidationInput): Manifest {
       automountServiceAccountToken: false,
       enableServiceLinks: false,
       terminationGracePeriodSeconds: 5,
-      runtimeClassName: injection.runtimeClassName === '' ? 'nvidia' : injection.runtimeClassName,
+      // As users' pods: where none is injected for them, the proof has none either.
+      ...(asksKubernetes && injection.runtimeClassName === '' ? {} : runtimeClass(policy)),
       ...(input.schedulerName === undefined ? {} : { schedulerName: input.schedulerName }),
       ...(validation.imagePullSecrets.length === 0
         ? {}
@@ -78,7 +82,7 @@ export function validationPod(input: ValidationInput): Manifest {
                   { name: 'NVIDIA_VISIBLE_DEVICES', value: 'all' },
                   { name: 'NVIDIA_DRIVER_CAPABILITIES', value: 'compute,utility' },
                 ]),
-            ...(asksKubernetes ? injection.env : []),
+            ...mounts.env,
           ],
           resources: {
             requests: { cpu: '10m', memory: '64Mi' },
@@ -88,10 +92,10 @@ export function validationPod(input: ValidationInput): Manifest {
             ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } }
             : { privileged: true },
           terminationMessagePolicy: 'FallbackToLogsOnError',
-          volumeMounts: driverVolumes.map(({ name, mountPath, readOnly }) => ({ name, mountPath, readOnly })),
+          volumeMounts: mounts.volumes.map(({ name, mountPath, readOnly }) => ({ name, mountPath, readOnly })),
         },
       ],
-      volumes: driverVolumes.map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } })),
+      volumes: mounts.volumes.map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } })),
     },
   };
 }

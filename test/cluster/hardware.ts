@@ -73,7 +73,7 @@ export function startHardware(cp: ControlPlane): Hardware {
   const { signal } = stopper;
   const log = jsonLog('error', (line) => process.stderr.write(`hardware: ${line}\n`));
   const truths = new Map<string, Truth>();
-  const seenAnnotations = new Map<string, { reboot: string; restart: string; notReady: boolean }>();
+  const seenAnnotations = new Map<string, { reboot: string; restart: string; notReady: string }>();
   /** Bumped to call off what was under way for a pod. */
   const turns = new Map<string, number>();
   const lastStart = new Map<string, number>();
@@ -106,15 +106,31 @@ export function startHardware(cp: ControlPlane): Hardware {
   const steer = (node: string, name: string): string | undefined => nodes.get(node)?.metadata.annotations?.[SIM + name];
   const secondsOf = (node: string, name: string, otherwise: number): number => Number(steer(node, name) ?? otherwise);
   const patchNode = (name: string, status: object): Promise<unknown> =>
-    admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } });
+    persistently(() =>
+      admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } }),
+    );
   const patchPod = (pod: RawPod, status: object): Promise<unknown> =>
-    admin.request('PATCH', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}/status`, {
-      contentType: STRATEGIC_PATCH,
-      body: { metadata: { uid: pod.metadata.uid }, status },
-    });
-  const readyCondition = (ready: boolean, reason: string): object => ({
+    persistently(() =>
+      admin.request('PATCH', `/api/v1/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}/status`, {
+        contentType: STRATEGIC_PATCH,
+        body: { metadata: { uid: pod.metadata.uid }, status },
+      }),
+    );
+  /** Under many writers the API server gives a patch up: a kubelet tells it again, or its pod would hang for ever. */
+  async function persistently(patch: () => Promise<unknown>): Promise<unknown> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await patch();
+      } catch (error) {
+        const raced = isConflict(error) && /the object has been modified/.test((error as Error).message);
+        if (!raced || tries === 10) throw error;
+        await wait(0.05 * tries);
+      }
+    }
+  }
+  const readyCondition = (ready: boolean | 'Unknown', reason: string): object => ({
     type: 'Ready',
-    status: ready ? 'True' : 'False',
+    status: ready === 'Unknown' ? 'Unknown' : ready ? 'True' : 'False',
     reason,
     message: reason,
     lastHeartbeatTime: iso(Date.now()),
@@ -134,17 +150,14 @@ export function startHardware(cp: ControlPlane): Hardware {
     const wanted = {
       reboot: annotations?.[`${SIM}reboot`] ?? '',
       restart: annotations?.[`${SIM}restart`] ?? '',
-      notReady: annotations?.[`${SIM}not-ready`] === 'true',
+      notReady: annotations?.[`${SIM}not-ready`] ?? '',
     };
     const before = seenAnnotations.get(name);
     seenAnnotations.set(name, wanted);
     if (before === undefined) return;
     if (wanted.reboot !== before.reboot) await reboot(name, truth);
     else if (wanted.restart !== before.restart) await restart(name, wanted.restart.split(':')[0] ?? '');
-    else if (wanted.notReady !== before.notReady)
-      await patchNode(name, {
-        conditions: [readyCondition(!wanted.notReady, wanted.notReady ? 'KubeletNotReady' : 'KubeletReady')],
-      });
+    else if (wanted.notReady !== before.notReady) await loseSight(name, wanted.notReady);
     else if (truth.pluginServing) {
       const lost = secondsOf(name, 'lost-gpus', 0);
       const offered = Number(
@@ -172,6 +185,19 @@ export function startHardware(cp: ControlPlane): Hardware {
       if (gpusOf(pod) > 0) attempt(() => reject(pod));
       else if (OPERANDS[componentOf(pod)] !== undefined) attempt(() => startOperand(pod, true));
       else attempt(() => fail(pod, 255, 'the node was rebooted'));
+    }
+  }
+
+  /** `unreachable`: as the node-lifecycle controller does, also the node's pods are said not to be Ready, though nothing happened to them. */
+  async function loseSight(name: string, how: string): Promise<void> {
+    const back = how === '';
+    if (how === 'unreachable') await patchNode(name, { conditions: [readyCondition('Unknown', 'NodeStatusUnknown')] });
+    else await patchNode(name, { conditions: [readyCondition(back, back ? 'KubeletReady' : 'KubeletNotReady')] });
+    if (!back && how !== 'unreachable') return;
+    for (const pod of pods.values()) {
+      const containersReady = pod.status?.containerStatuses?.every((c) => c.ready) === true;
+      if (pod.spec.nodeName !== name || pod.status?.phase !== 'Running' || !containersReady) continue;
+      attempt(async () => void (await patchPod(pod, { conditions: conditions(true, back && gatesHold(pod)) })));
     }
   }
 

@@ -5,15 +5,19 @@ import { untilEnforcing } from './gate.ts';
 
 const POLICIES = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 
-/** Makes the policies, each with its `injection`, and resolves once all of them enforce. */
-export async function addPools(cluster: Cluster, pools: Readonly<Record<string, object>>): Promise<void> {
+/** Makes the policies, each with its `injection` and what `spec` has for all of them, and resolves once all of them enforce. */
+export async function addPools(
+  cluster: Cluster,
+  pools: Readonly<Record<string, object>>,
+  spec: object = {},
+): Promise<void> {
   for (const [name, injection] of Object.entries(pools)) {
     await cluster.admin.request('POST', POLICIES, {
       body: {
         apiVersion: 'gpu-gate.dev/v1alpha1',
         kind: 'GPUPolicy',
         metadata: { name },
-        spec: { nodeSelector: { pool: name }, injection },
+        spec: { nodeSelector: { pool: name }, injection, ...spec },
       },
     });
     await cluster.addNodes(1, { pool: name, 'gpu-gate.dev/managed': 'true' });

@@ -190,7 +190,9 @@ describe('the chart', () => {
   });
 
   it('refuses another source in one sentence', async () => {
-    await expect(render('certs.source=vault')).rejects.toThrow('certs.source "vault": write self or cert-manager');
+    await expect(render('certs.source=vault')).rejects.toThrow(
+      "at '/certs/source': value must be one of 'self', 'cert-manager'",
+    );
   });
 });
 

@@ -291,7 +291,7 @@ describe('pods and the gate', () => {
     { timeout: 60_000 },
     async () => {
       await gpuPod('waits', 'gpu-0');
-      const explain = (...more: string[]): { status: number | null; stdout: string } =>
+      const explain = (...more: string[]): { status: number | null; stdout: string; stderr: string } =>
         spawnSync(process.execPath, ['main.ts', 'explain', ...more], {
           cwd: join(import.meta.dirname, '..', '..'),
           env: { PATH: process.env['PATH'] ?? '', KUBECONFIG: cluster.kubeconfig },
@@ -316,7 +316,8 @@ describe('pods and the gate', () => {
       ]);
       expect(explain('nowhere')).toMatchObject({
         status: 1,
-        stdout: expect.stringContaining("is the pod's name right"),
+        stdout: '',
+        stderr: expect.stringContaining("is the pod's name right"),
       });
       await gone('waits');
     },

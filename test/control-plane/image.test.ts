@@ -18,6 +18,7 @@ it('the image’s tree runs the program, holds no development packages, and need
       cwd: '/',
     });
     expect([run.status, run.stdout.includes('--webhook-port')]).toEqual([0, true]);
+    expect(existsSync(join(tree, 'app/LICENSE'))).toBe(true);
     for (const dev of ['vitest', 'typescript', 'oxlint', 'knip'])
       expect(existsSync(join(tree, 'app/node_modules', dev))).toBe(false);
   } finally {

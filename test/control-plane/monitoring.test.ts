@@ -41,13 +41,12 @@ it('every alert names metrics that exist, and says what to do', async () => {
   const rules =
     objects.find((object) => object?.kind === 'PrometheusRule')?.spec.groups.flatMap((group) => group.rules) ?? [];
   expect(rules.length).toBeGreaterThan(5);
-  const source = ['core', 'platform', 'webhook', 'extender', 'reconciler', 'certs']
-    .flatMap((folder) =>
-      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-        .filter((file) => file.endsWith('.ts'))
-        .map((file) => readFileSync(join(ROOT, folder, file), 'utf8')),
-    )
-    .join('\n');
+  const files = ['core', 'platform', 'webhook', 'extender', 'reconciler', 'certs'].flatMap((folder) =>
+    readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => join(folder, file)),
+  );
+  const source = ['main.ts', ...files].map((file) => readFileSync(join(ROOT, file), 'utf8')).join('\n');
   for (const { alert, expr, annotations } of rules) {
     const metrics = expr.match(/gpu_gate_[a-z_]+/g) ?? [];
     expect(metrics.length, alert).toBeGreaterThan(0);
@@ -56,16 +55,65 @@ it('every alert names metrics that exist, and says what to do', async () => {
   }
 });
 
-it.skipIf(noPromtool)('promtool takes the rules', async () => {
+/** Runs promtool on the chart's rules, in a folder that holds them as `rules.yaml`, and `tests.yaml` where there are tests. */
+async function promtool(args: readonly string[], tests: object = {}): Promise<void> {
   const rule = (await rendered()).find((object) => object?.kind === 'PrometheusRule');
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-rules-'));
   try {
     writeFileSync(join(dir, 'rules.yaml'), stringify({ groups: rule?.spec.groups }));
-    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', join(dir, 'rules.yaml')], {
-      encoding: 'utf8',
-    });
+    writeFileSync(join(dir, 'tests.yaml'), stringify(tests));
+    const { status, stdout, stderr } = spawnSync('promtool', args, { encoding: 'utf8', cwd: dir });
     expect(status, stdout + stderr).toBe(0);
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
-});
+}
+
+it.skipIf(noPromtool)('promtool takes the rules', () => promtool(['check', 'rules', 'rules.yaml']));
+
+/** What Prometheus scrapes of one replica of the request path: how long its certificate holds, how long its watches have been silent. */
+const replica = (instance: string, certificate: number, silent: number): object[] =>
+  Object.entries({
+    'gpu_gate_extender_known_nodes{state="validated",open="true",': 3,
+    'gpu_gate_admission_in_flight{': 0,
+    'gpu_gate_served_certificate_not_after_seconds{secret="gpu-gate-extender-tls",': certificate,
+    'gpu_gate_served_certificate_not_after_seconds{secret="gpu-gate-webhook-tls",': certificate,
+    'gpu_gate_watch_age_seconds{watch="nodes",': silent,
+    'gpu_gate_watch_age_seconds{watch="gpupolicies",': 1,
+  }).map(([name, value]) => ({ series: `${name}instance="${instance}"}`, values: `${value}x300` }));
+const YEAR = 365 * 86_400;
+
+it.skipIf(noPromtool).each([
+  ['quiet while a replica is ready and another is not', [...replica('a', YEAR, 1), ...replica('b', YEAR, 9999)], []],
+  ['up when nothing is scraped', [], ['GPUGateExtenderDown', 'GPUGateWebhookDown']],
+  [
+    'up when every certificate has ended',
+    replica('a', 1, 1),
+    ['GPUGateExtenderDown', 'GPUGateWebhookDown', 'GPUGateServedCertificateExpires'],
+  ],
+  ['up when every replica is cut off', replica('a', YEAR, 200), ['GPUGateExtenderDown', 'GPUGateWebhookDown']],
+  ['up when certificates are soon to end', replica('a', 13 * 86_400, 1), ['GPUGateServedCertificateExpires']],
+])('the alerts of the request path are %s', (_, series, firing) =>
+  promtool(['test', 'rules', 'tests.yaml'], {
+    rule_files: ['rules.yaml'],
+    tests: [
+      {
+        interval: '1m',
+        input_series: series,
+        promql_expr_test: ['GPUGateExtenderDown', 'GPUGateWebhookDown', 'GPUGateServedCertificateExpires'].map(
+          (alert) => ({
+            expr: `count(ALERTS{alertname="${alert}",alertstate="firing"}) or vector(0)`,
+            eval_time: '90m',
+            // A certificate's alert is one for each of the two Secrets.
+            exp_samples: [
+              {
+                labels: '{}',
+                value: firing.includes(alert) ? (alert === 'GPUGateServedCertificateExpires' ? 2 : 1) : 0,
+              },
+            ],
+          }),
+        ),
+      },
+    ],
+  }),
+);

@@ -2,11 +2,14 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openKube, type Kube } from '../../platform/kube.ts';
 import { leaseElection, type Leadership } from '../../platform/lease.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { reflector, type Reflector } from '../../platform/reflector.ts';
+import { applier } from '../../reconciler/apply.ts';
+import { reconcilerMetrics } from '../../reconciler/metrics.ts';
 import { binariesFromEnvironment } from '../cluster/cluster.ts';
 import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
@@ -119,6 +122,42 @@ describe('a reflector', () => {
     expect(changes.filter((change) => change.startsWith('t-stays'))).toEqual(['t-stays:->1']);
     await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-stays`);
   });
+  it('a server that goes on answering 410 is not listed in a tight loop', { timeout: 60_000 }, async () => {
+    // The history before this is thrown away, so that every watch from version 1 gets the server's own 410.
+    await cp.compactEtcd();
+    let lists = 0;
+    const kube: Kube = {
+      ...proxied,
+      request: (...call) => {
+        lists += 1;
+        return proxied.request(...call);
+      },
+      stream: (path, query, signal) => proxied.stream(path, { ...query, resourceVersion: 1 }, signal),
+    };
+    const { watch } = follow({ kube });
+    await watch.whenSynced();
+    await until('the second list, at once', () => lists === 2, 1000);
+    await sleep(4000);
+    expect(lists).toBeGreaterThan(2);
+    expect(lists).toBeLessThan(12);
+  });
+  it('an object that is not understood is left out alone, and taken once it is', async () => {
+    const { watch } = follow({
+      trim: ({ metadata: { name }, data }: RawConfigMap) => {
+        if (data?.value === 'odd') throw new Error('odd');
+        return name.startsWith('t-odd') ? data?.value : undefined;
+      },
+    });
+    await put('t-odd', 'odd');
+    await watch.whenSynced();
+    await put('t-odd-not', '1');
+    await until('the other one', () => watch.get('default/t-odd-not') === '1');
+    expect(watch.get('default/t-odd')).toBeUndefined();
+    await put('t-odd', '2');
+    await until('the mended one', () => watch.get('default/t-odd') === '2');
+    await put('t-odd', 'odd');
+    await until('it to be left out again', () => watch.get('default/t-odd') === undefined);
+  });
   it('goes on after the API server was restarted', { timeout: 90_000 }, async () => {
     const { watch } = follow();
     await watch.whenSynced();
@@ -189,6 +228,40 @@ describe('a GPUPolicy on the real server', () => {
     ['an unknown mode', { components: { driver: { mode: 'auto' } } }, 'supported values'],
   ])('refuses %s with what to write', async (_, spec, message) => expect(await create(spec)).toContain(message));
   it('takes an empty spec', async () => expect(await create({})).toBe(''));
+});
+
+describe('an Event', () => {
+  it('told again is counted, and stays one', async () => {
+    const { metadata } = await cp.admin.request<{ metadata: { name: string; uid: string } }>(
+      'POST',
+      `${NAMESPACE}/configmaps`,
+      { body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'told' } } },
+    );
+    let now = Date.now();
+    const events = applier({
+      kube: cp.admin,
+      metrics: reconcilerMetrics(new Registry()),
+      leads: () => true,
+      now: () => now,
+      instance: 'test',
+      conditionNow: () => undefined,
+    });
+    for (let i = 0; i < 3; i += 1) {
+      await events.apply({
+        kind: 'event',
+        about: { kind: 'Pod', namespace: 'default', ...metadata },
+        type: 'Normal',
+        reason: 'Told',
+        message: 'x',
+      });
+      now += 60_000;
+    }
+    const { items } = await cp.admin.request<{
+      items: { count: number; firstTimestamp: string; lastTimestamp: string }[];
+    }>('GET', `${NAMESPACE}/events`, { query: { fieldSelector: 'reason=Told' } });
+    expect(items.map(({ count }) => count)).toEqual([3]);
+    expect(Date.parse(items[0]?.lastTimestamp ?? '') - Date.parse(items[0]?.firstTimestamp ?? '')).toBe(120_000);
+  });
 });
 
 describe('a Lease election', () => {
@@ -273,15 +346,82 @@ describe('a Lease election', () => {
     for (const { end } of all) end.abort();
     await Promise.all(all.map(({ ran }) => ran));
   });
-  it('a dead holder is followed after its duration, by local observation', async () => {
-    await cp.admin.request('POST', '/apis/coordination.k8s.io/v1/namespaces/default/leases', {
+  const LEASES = '/apis/coordination.k8s.io/v1/namespaces/default/leases';
+  const deadHolder = (name: string): Promise<unknown> =>
+    cp.admin.request('POST', LEASES, {
       body: {
         apiVersion: 'coordination.k8s.io/v1',
         kind: 'Lease',
-        metadata: { name: 'four', namespace: 'default' },
+        metadata: { name, namespace: 'default' },
         spec: { holderIdentity: 'dead', leaseDurationSeconds: 1, renewTime: '2020-01-01T00:00:00.000000Z' },
       },
     });
+  it('a clock set back does not prolong a claim', { timeout: 60_000 }, async () => {
+    const own = await tcpProxy(Number(new URL(cp.server).port));
+    let offset = 0;
+    const a = participant('back', 'a', {
+      kube: await openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${own.port}`, userAgent: 'test' }),
+      now: () => Date.now() + offset,
+    });
+    await until('a to lead', () => a.leader.held);
+    await own.close();
+    offset = -3_600_000;
+    await until('a to lead no more', () => !a.leader.held, 3000);
+    a.end.abort();
+    await a.ran;
+  });
+  it('a clock set forward takes nothing over', async () => {
+    let offset = 0;
+    const a = participant('forward', 'a');
+    await until('a to lead', () => a.leader.held);
+    const b = participant('forward', 'b', { now: () => Date.now() + offset });
+    await sleep(500);
+    for (let i = 0; i < 20; i += 1) {
+      offset += 3_600_000;
+      await sleep(50);
+      expect([a.leader.held, b.leader.held]).toEqual([true, false]);
+    }
+    for (const { end } of [a, b]) end.abort();
+    await Promise.all([a.ran, b.ran]);
+  });
+  it('a holder with a longer duration is given it, as while the option is changed', { timeout: 60_000 }, async () => {
+    const own = await tcpProxy(Number(new URL(cp.server).port));
+    const a = participant('longer', 'a', {
+      kube: await openKube({ kubeconfig: cp.kubeconfig, server: `https://127.0.0.1:${own.port}`, userAgent: 'test' }),
+      durationMs: 6000,
+    });
+    await until('a to lead', () => a.leader.held);
+    const b = participant('longer', 'b');
+    await own.close();
+    while (!b.leader.held) {
+      await sleep(20);
+      expect([a.leader.held, b.leader.held]).not.toEqual([true, true]);
+    }
+    for (const { end } of [a, b]) end.abort();
+    await Promise.all([a.ran, b.ran]);
+  });
+  it('changes of a Lease that are no renewal do not prolong it', async () => {
+    await deadHolder('touched');
+    const a = participant('touched', 'a');
+    let touches = 0;
+    await until(
+      'a to lead',
+      async () => {
+        if (a.leader.held) return true;
+        touches += 1;
+        await cp.admin.request('PATCH', `${LEASES}/touched`, {
+          contentType: 'application/merge-patch+json',
+          body: { metadata: { annotations: { touched: String(touches) } } },
+        });
+        return false;
+      },
+      5000,
+    );
+    a.end.abort();
+    await a.ran;
+  });
+  it('a dead holder is followed after its duration, by local observation', async () => {
+    await deadHolder('four');
     const a = participant('four', 'a');
     await sleep(700);
     expect(a.leader.held).toBe(false);

@@ -28,7 +28,12 @@ beforeAll(async () => {
     flags: ['--not-ready-grace', '3s'],
     values: {
       policy: {
-        spec: { validation: { backoff: { initial: '5m', max: '10m' } }, bringUp: { maxConcurrent: '1' } },
+        spec: {
+          validation: { backoff: { initial: '5m', max: '10m' } },
+          bringUp: { maxConcurrent: '1' },
+          // Proofs go one after the other here, on purpose.
+          breaker: '100%',
+        },
       },
     },
   });
@@ -132,18 +137,21 @@ describe('losses on a full node', () => {
     expect(await marksOf('gpu-0')).toEqual({ proof: true, closed: undefined });
   });
 
-  it.each(['restarted', 'pod gone'])('toolkit %s: closed, proof and pod stay, open again with no free GPU', async (how) => {
-    const since = await readySince('fills-gpu-0');
-    await annotate('gpu-0', 'sim.gpu-gate.dev/toolkit-seconds=3');
-    if (how === 'restarted') await annotate('gpu-0', 'sim.gpu-gate.dev/restart=container-toolkit:1');
-    else await kubectl('delete', '-n', 'gpu-gate-operands', await operandOf('gpu-0', 'container-toolkit'));
-    await until('the node to close', async () => {
-      const { proof, closed } = await marksOf('gpu-0');
-      return proof && closed === 'awaiting toolkit';
-    });
-    await validated('gpu-0');
-    expect(await readySince('fills-gpu-0')).toBe(since);
-  });
+  it.each(['restarted', 'pod gone'])(
+    'toolkit %s: closed, proof and pod stay, open again with no free GPU',
+    async (how) => {
+      const since = await readySince('fills-gpu-0');
+      await annotate('gpu-0', 'sim.gpu-gate.dev/toolkit-seconds=3');
+      if (how === 'restarted') await annotate('gpu-0', 'sim.gpu-gate.dev/restart=container-toolkit:1');
+      else await kubectl('delete', '-n', 'gpu-gate-operands', await operandOf('gpu-0', 'container-toolkit'));
+      await until('the node to close', async () => {
+        const { proof, closed } = await marksOf('gpu-0');
+        return proof && closed === 'awaiting toolkit';
+      });
+      await validated('gpu-0');
+      expect(await readySince('fills-gpu-0')).toBe(since);
+    },
+  );
 
   it.each(['restarted', 'pod gone'])(
     'device plugin %s: closed until a GPU is free and was used, beyond the time limit of that stage; the pod stays',
@@ -202,7 +210,7 @@ describe('losses on a full node', () => {
         'the failure',
         async () => (await conditionOn('gpu-2'))?.reason === 'DriverValidationFailedVectorAdd',
       );
-      expect(await marksOf('gpu-2')).toEqual({ proof: false, closed: undefined });
+      await until('the proof to go', async () => !(await marksOf('gpu-2')).proof);
       await until('the pod to leave its Service', async () => !isReady(await pod('fills-gpu-2')));
       await annotate('gpu-2', 'sim.gpu-gate.dev/validation-fails-', 'gpu-gate.dev/retry=1');
       await until('the proof', async () => (await marksOf('gpu-2')).proof);
@@ -212,18 +220,42 @@ describe('losses on a full node', () => {
     },
   );
 
-  it('all GPUs no longer allocatable: closed, proof and pod stay; back, they must be used once', { timeout: 90_000 }, async () => {
-    await fill('gpu-3');
-    const since = await readySince('fills-gpu-3');
-    await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus=8');
-    await until('the node to close', async () => (await marksOf('gpu-3')).closed === 'awaiting device-plugin');
-    expect((await marksOf('gpu-3')).proof).toBe(true);
-    await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus-');
-    await waitsForGPU('gpu-3');
-    expect(await readySince('fills-gpu-3')).toBe(since);
-    await gone('fills-gpu-3');
-    await validated('gpu-3');
-  });
+  it(
+    'some GPUs lost on a full node: open, told in its condition until they are back',
+    { timeout: 60_000 },
+    async () => {
+      await fill('gpu-1');
+      await annotate('gpu-1', 'sim.gpu-gate.dev/lost-gpus=2');
+      await until('the condition to tell', async () =>
+        (await conditionOn('gpu-1'))?.message.includes('6 of 8 nvidia.com/gpu allocatable'),
+      );
+      expect(await marksOf('gpu-1')).toEqual({ proof: true, closed: undefined });
+      expect(await kubectl('get', 'events', '-A', '--field-selector', 'reason=GPUsLost', '-o', 'name')).not.toBe('');
+      await annotate('gpu-1', 'sim.gpu-gate.dev/lost-gpus-');
+      await until(
+        'the condition to be as before',
+        async () => (await conditionOn('gpu-1'))?.message.includes('allocatable') === false,
+      );
+      await gone('fills-gpu-1');
+    },
+  );
+
+  it(
+    'all GPUs no longer allocatable: closed, proof and pod stay; back, they must be used once',
+    { timeout: 90_000 },
+    async () => {
+      await fill('gpu-3');
+      const since = await readySince('fills-gpu-3');
+      await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus=8');
+      await until('the node to close', async () => (await marksOf('gpu-3')).closed === 'awaiting device-plugin');
+      expect((await marksOf('gpu-3')).proof).toBe(true);
+      await annotate('gpu-3', 'sim.gpu-gate.dev/lost-gpus-');
+      await waitsForGPU('gpu-3');
+      expect(await readySince('fills-gpu-3')).toBe(since);
+      await gone('fills-gpu-3');
+      await validated('gpu-3');
+    },
+  );
 
   it(
     'an operand edited by hand on a full node: put back, nothing restarts, nothing closes',
@@ -269,14 +301,20 @@ describe('losses on a full node', () => {
   );
 
   it(
-    'opt-out of a full node: the proof stays until the pod has ended; not Ready too long: the proof goes',
+    'unreachable too long: the proof goes, nothing is deleted, both validations run anew; opt-out: the proof stays until the pod has ended',
     { timeout: 90_000 },
     async () => {
       await fill('gpu-2');
-      await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready=true');
+      const operands = (): Promise<string[]> =>
+        Promise.all(['container-toolkit', 'driver'].map((component) => operandOf('gpu-2', component)));
+      const before = await operands();
+      const validation = await operandOf('gpu-2', 'driver-validation');
+      await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready=unreachable');
       await until('the proof to go', async () => !(await marksOf('gpu-2')).proof);
       await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready-');
       await waitsForGPU('gpu-2');
+      expect(await operands()).toEqual(before);
+      expect(await operandOf('gpu-2', 'driver-validation')).not.toBe(validation);
       await until('the pod to be Ready again', async () => isReady(await pod('fills-gpu-2')));
       const since = await readySince('fills-gpu-2');
       await kubectl('label', 'node', 'gpu-2', 'gpu-gate.dev/managed-');

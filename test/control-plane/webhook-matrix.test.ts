@@ -5,7 +5,7 @@ import { explainError } from '../../platform/log.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
 import { startGate, until, type Gate } from '../cluster/gate.ts';
 import { addPools } from '../cluster/pools.ts';
-import { foreignWebhook, type ForeignReview } from '../support/mutating-webhook.ts';
+import { foreignWebhook, type ForeignReview, type ForeignWebhook } from '../support/mutating-webhook.ts';
 
 interface Container {
   name: string;
@@ -134,8 +134,35 @@ const PODS: Readonly<Record<string, object>> = {
   'the host network': { hostNetwork: true },
 };
 
-describe.each(['Never', 'IfNeeded'])('reinvocation %s', (reinvocationPolicy) => {
-  beforeAll(async () => gate.upgrade({ webhook: { reinvocationPolicy } }));
+/** How often our webhook is called for one pod. */
+const callsFor = async (ask: Ask): Promise<number> => {
+  const calls = async (): Promise<number> =>
+    (await gate.metrics())
+      .split('\n')
+      .filter((line) => line.startsWith('gpu_gate_admission_total'))
+      .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  const before = await calls();
+  await created(ask);
+  return (await calls()) - before;
+};
+
+describe.each([
+  ['Never', 1],
+  ['IfNeeded', 2],
+])('reinvocation %s', (reinvocationPolicy, calls) => {
+  let other: ForeignWebhook;
+  // A change after ours is what makes the API server call again.
+  beforeAll(async () => {
+    await gate.upgrade({ webhook: { reinvocationPolicy } });
+    other = await foreignWebhook(cluster.admin, 'z-touches', 'default', () => [
+      { op: 'add', path: '/metadata/annotations/touched', value: 'true' },
+    ]);
+    // Configurations reach the API server by watch.
+    await until(`${calls} calls for a pod`, async () => (await callsFor({ policy: 'plain' })) === calls);
+  });
+  afterAll(async () => other?.remove());
+
+  it('is as it is called', async () => expect(await callsFor({ policy: 'plain' })).toBe(calls));
 
   describe.each(['absent', ...Object.keys(CLASSES)])('RuntimeClass %s', (policy) => {
     it.each(Object.entries(PODS))('pod with %s', async (_, spec) => {
@@ -242,6 +269,39 @@ describe('LimitRange and ResourceQuota', () => {
   });
 });
 
+describe('a quota that only the overhead of the class exceeds', () => {
+  it('is the exception: the pod is refused, as it would be had its author named the class', async () => {
+    await namespace('tight');
+    await cluster.admin.request('POST', '/api/v1/namespaces/tight/resourcequotas', {
+      body: {
+        apiVersion: 'v1',
+        kind: 'ResourceQuota',
+        metadata: { name: 'cpu' },
+        spec: { hard: { 'requests.cpu': '1' } },
+      },
+    });
+    await until('the quota', async () => {
+      const quota = await cluster.admin.request<{ status?: { used?: object } }>(
+        'GET',
+        '/api/v1/namespaces/tight/resourcequotas/cpu',
+      );
+      return quota.status?.used !== undefined;
+    });
+    const ask = {
+      namespace: 'tight',
+      dryRun: false,
+      container: { resources: { limits: { 'nvidia.com/gpu': '1' }, requests: { cpu: '1' } } },
+    };
+    expect(await create({ ...ask, policy: 'overhead' })).toEqual({
+      refused: expect.stringContaining('exceeded quota: cpu'),
+    });
+    expect(await create({ ...ask, policy: 'absent', spec: { runtimeClassName: 'overhead' } })).toEqual({
+      refused: expect.stringContaining('exceeded quota: cpu'),
+    });
+    expect(gates(await created({ ...ask, policy: 'plain' }))).toBe(1);
+  });
+});
+
 describe('another mutating webhook', () => {
   const sidecar = {
     name: 'sidecar',
@@ -262,10 +322,10 @@ describe('another mutating webhook', () => {
       .map(({ name }) => name);
 
   it.each([
-    ['before ours', 'a-first', 'Never', ['main', 'sidecar']],
-    ['after ours, no reinvocation', 'z-last', 'Never', ['main']],
-    ['after ours, reinvocation', 'z-last', 'IfNeeded', ['main', 'sidecar']],
-  ])('adds a GPU sidecar %s', async (_, name, reinvocationPolicy, expected) => {
+    ['before ours', 'a-first', 'Never', ['main', 'sidecar'], 1],
+    ['after ours, no reinvocation', 'z-last', 'Never', ['main'], 1],
+    ['after ours, reinvocation', 'z-last', 'IfNeeded', ['main', 'sidecar'], 2],
+  ])('adds a GPU sidecar %s', async (_, name, reinvocationPolicy, expected, calls) => {
     await gate.upgrade({ webhook: { reinvocationPolicy } });
     const other = await foreignWebhook(cluster.admin, name, 'default', addSidecar);
     try {
@@ -277,6 +337,13 @@ describe('another mutating webhook', () => {
       expect(gates(pod)).toBe(1);
       expect(pod.spec.volumes?.filter((volume) => volume.name === 'gpu-gate-driver')).toHaveLength(1);
       expect(other.calls()).toBeGreaterThan(0);
+      expect(await callsFor({ policy: 'volumes' })).toBe(calls);
+      // The record tells what holds after the last call.
+      expect(JSON.parse(pod.metadata.annotations?.['gpu-gate.dev/injection'] ?? '')).toEqual({
+        policy: 'volumes',
+        injected: ['env', 'driverVolumes', 'readinessGate'],
+        skipped: [],
+      });
     } finally {
       await other.remove();
     }

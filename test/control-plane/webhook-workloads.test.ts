@@ -2,10 +2,12 @@
 // AdmissionReviews of usual GPU workloads with our answers (test/golden/admission; GPU_GATE_TEST_UPDATE=1 captures them again).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { APPLY, MERGE_PATCH, STRATEGIC_PATCH } from '../../platform/kube.ts';
+import { explainError } from '../../platform/log.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
 import { startGate, until, type Gate } from '../cluster/gate.ts';
 import { addPools } from '../cluster/pools.ts';
@@ -21,9 +23,24 @@ const SPEC = {
   containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
 };
 
+const RESOURCES = ['nvidia.com/gpu', 'nvidia.com/gpu.shared', 'nvidia.com/mig-*'];
+
+interface Container {
+  name: string;
+  volumeMounts?: { name: string }[];
+  env?: { name: string; value?: string }[];
+}
 interface Pod {
   metadata: { name: string; labels?: Record<string, string>; annotations?: Record<string, string> };
-  spec: { readinessGates?: { conditionType: string }[]; runtimeClassName?: string; ephemeralContainers?: object[] };
+  spec: {
+    readinessGates?: { conditionType: string }[];
+    runtimeClassName?: string;
+    schedulerName?: string;
+    ephemeralContainers?: object[];
+    volumes?: { name: string; hostPath?: object }[];
+    containers: Container[];
+    initContainers?: Container[];
+  };
 }
 let cluster: Cluster;
 let gate: Gate;
@@ -34,7 +51,7 @@ beforeAll(async () => {
     scheduler: false,
     values: { policy: { spec: { nodeSelector: { pool: 'default' } } } },
   });
-  await addPools(cluster, { pool: {}, volumes: { driverVolumesPreset: 'GKE' } });
+  await addPools(cluster, { pool: {}, volumes: { driverVolumesPreset: 'GKE' } }, { resources: RESOURCES });
 });
 afterAll(async () => cluster?.stop());
 
@@ -148,9 +165,141 @@ describe('every way to create a pod', () => {
   });
 });
 
+/** Calls as the API server itself counts them. */
+const callsOfServer = async (): Promise<number> =>
+  (await cluster.kubectl(['get', '--raw', '/metrics'])).stdout
+    .split('\n')
+    .filter(
+      (line) =>
+        line.startsWith('apiserver_admission_webhook_admission_duration_seconds_count{') &&
+        line.includes('name="pods.gpu-gate.dev"'),
+    )
+    .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+const dryRun = (body: object, namespace = 'default'): Promise<Pod> =>
+  cluster.admin.request('POST', `/api/v1/namespaces/${namespace}/pods`, { query: { dryRun: 'All' }, body });
+const namespaceWith = (name: string, labels: object): Promise<unknown> =>
+  cluster.admin.request('POST', '/api/v1/namespaces', {
+    body: { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } },
+  });
+
+describe('where a GPU may be asked for', () => {
+  const asking = (resource: string, more: object = {}): object => ({
+    name: 'gpu',
+    image: 'x',
+    resources: { limits: { [resource]: '1' } },
+    ...more,
+  });
+  const plain = { name: 'plain', image: 'x' };
+  it.each([
+    ['an init container', { initContainers: [asking('nvidia.com/gpu')], containers: [plain] }],
+    [
+      'a native sidecar',
+      { initContainers: [asking('nvidia.com/gpu', { restartPolicy: 'Always' })], containers: [plain] },
+    ],
+    ['a MIG profile', { containers: [asking('nvidia.com/mig-1g.5gb'), plain] }],
+    ['a shared GPU', { containers: [asking('nvidia.com/gpu.shared'), plain] }],
+  ])('%s: injected, and mounted there only', async (_, spec) => {
+    const pod = await dryRun(
+      manifest({ generateName: 'asks-', annotations: { 'gpu-gate.dev/policy': 'volumes' } }, spec),
+    );
+    expectInjected(pod);
+    const all = [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
+    const mounted = all.filter(({ volumeMounts }) => volumeMounts?.some(({ name }) => name === 'gpu-gate-driver'));
+    expect(mounted.map(({ name }) => name)).toEqual(['gpu']);
+  });
+});
+
+describe('switches of the injection', () => {
+  const driver = (pod: Pod): string[] =>
+    (pod.spec.volumes ?? []).flatMap((v) => (v.hostPath === undefined ? [] : v.name));
+  const env = (pod: Pod): string[] => (pod.spec.containers[0]?.env ?? []).map(({ name }) => name);
+  const allow = { unmanagedNodes: 'Allow' };
+  const switches: readonly (readonly [string, object, object, (pod: Pod) => unknown, unknown])[] = [
+    ['gateless', { readinessGate: false }, {}, ({ spec }) => spec.readinessGates, undefined],
+    ['classless', { runtimeClassName: '' }, {}, ({ spec }) => spec.runtimeClassName, undefined],
+    ['scheduled', { schedulerName: 'special' }, {}, ({ spec }) => spec.schedulerName, 'special'],
+    ['unscheduled', { schedulerName: '' }, {}, ({ spec }) => spec.schedulerName, 'default-scheduler'],
+    [
+      'own-volume',
+      { driverVolumes: [{ name: 'own', hostPath: '/opt/driver', mountPath: '/opt/driver', type: 'Directory' }] },
+      {},
+      driver,
+      ['own'],
+    ],
+    ['own-env', { env: [{ name: 'EXTRA', value: 'x' }] }, {}, env, ['EXTRA']],
+    ['no-preset', { driverVolumesPreset: 'None' }, {}, driver, []],
+    [
+      'host-preset',
+      { driverVolumesPreset: 'Host' },
+      {},
+      driver,
+      ['gpu-gate-libcuda-so-1', 'gpu-gate-libnvidia-ml-so-1', 'gpu-gate-libnvidia-ptxjitcompiler-so-1'],
+    ],
+    ['default-level', { driverVolumesPreset: 'GKE', podSecurityDefault: 'baseline' }, {}, driver, []],
+    [
+      'everywhere',
+      { driverVolumesPreset: 'GKE' },
+      allow,
+      (pod) => [pod.spec.runtimeClassName, driver(pod), pod.spec.readinessGates?.length],
+      [undefined, [], 1],
+    ],
+    [
+      'also-there',
+      { driverVolumesPreset: 'GKE', alsoOnUnmanaged: true },
+      allow,
+      (pod) => [pod.spec.runtimeClassName, driver(pod), pod.spec.readinessGates?.length],
+      ['nvidia', ['gpu-gate-driver'], 1],
+    ],
+  ];
+  beforeAll(async () => {
+    for (const [name, injection, spec] of switches) await addPools(cluster, { [name]: injection }, spec);
+  });
+  it.each(switches)('%s %j %j', async (name, _, __, seen, expected) => {
+    const body = manifest({ generateName: 'switch-', annotations: { 'gpu-gate.dev/policy': name } });
+    const pod = await dryRun(body);
+    expect(pod.metadata.labels?.['gpu-gate.dev/injected']).toBe('true');
+    expect(seen(pod)).toEqual(expected);
+  });
+});
+
 describe('what people see', () => {
-  it('pods without a GPU cause no call, by our own metrics; one with a GPU causes one', async () => {
+  it('Pod Security: a warning that says what was left out and what to do', async () => {
+    await namespaceWith('baseline', { 'pod-security.kubernetes.io/enforce': 'baseline' });
+    const body = manifest({ generateName: 'secure-', annotations: { 'gpu-gate.dev/policy': 'volumes' } });
+    // The webhook learns of the namespace by watch; until then it takes it for a restricted one.
+    await until('the warning', async () => {
+      const create = ['create', '--dry-run=server', '-n', 'baseline', '-f', '-'];
+      const { code, stderr } = await cluster.kubectl(create, JSON.stringify(body));
+      return (
+        code === 0 &&
+        stderr ===
+          'Warning: gpu-gate: no driver volumes, Pod Security baseline forbids hostPath; use the runtime class alone\n'
+      );
+    });
+  });
+
+  it('excluded namespaces and mirror pods cause no call, by the API server’s own metric; another pod causes one', async () => {
+    await namespaceWith('out', { 'gpu-gate.dev/inject': 'false' });
+    const compliant = {
+      securityContext: { runAsNonRoot: true, runAsUser: 1000, seccompProfile: { type: 'RuntimeDefault' } },
+      containers: SPEC.containers.map((container) => ({
+        ...container,
+        securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
+      })),
+    };
+    const before = await callsOfServer();
+    for (const name of ['out', 'gpu-gate', 'gpu-gate-operands', 'kube-system'])
+      await dryRun(manifest({ generateName: 'excluded-' }, compliant), name);
+    const mirror = { annotations: { 'kubernetes.io/config.mirror': 'hash' } };
+    await dryRun(manifest({ generateName: 'mirror-', ...mirror }, { nodeName: 'gpu-0' }));
+    expect(await callsOfServer()).toBe(before);
+    await dryRun(manifest({ generateName: 'yes-' }));
+    expect(await callsOfServer()).toBe(before + 1);
+  });
+
+  it('pods without a GPU cause no call, by our own metrics and the API server’s; one with a GPU causes one', async () => {
     const before = await calls();
+    const beforeOfServer = await callsOfServer();
     const dry = { query: { dryRun: 'All' } };
     const container = (limits: object): object => ({ containers: [{ name: 'c', image: 'x', resources: { limits } }] });
     for (const limits of [{}, { cpu: '1' }, { 'nvidia.com/gpu': '0' }, { 'example.com/nvidia.com-gpu': '1' }])
@@ -161,9 +310,9 @@ describe('what people see', () => {
       ...dry,
       body: manifest({ generateName: 'system-' }),
     });
-    expect(await calls()).toBe(before);
+    expect([await calls(), await callsOfServer()]).toEqual([before, beforeOfServer]);
     await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'yes-' }) });
-    expect(await calls()).toBe(before + 1);
+    expect([await calls(), await callsOfServer()]).toEqual([before + 1, beforeOfServer + 1]);
   });
 
   it('a warning reaches kubectl, an audit annotation the audit log', async () => {
@@ -259,5 +408,60 @@ describe('usual GPU workloads', () => {
     } finally {
       await capture.remove();
     }
+  });
+});
+
+describe('a webhook that accepts calls and never answers', () => {
+  const missed = async (): Promise<number> =>
+    Number(/^gpu_gate_missed_pods_total (\d+)$/m.exec(await gate.metrics())?.[1] ?? 0);
+  const sockets = new Set<Socket>();
+  const silent = createServer((socket) => sockets.add(socket.on('error', () => undefined)));
+  beforeAll(async () => {
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  });
+  afterAll(async () => {
+    await gate.upgrade({
+      webhook: { url: `https://127.0.0.1:${gate.webhookPort}/mutate`, failurePolicy: 'Ignore' },
+    });
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  });
+  const point = async (failurePolicy: string): Promise<void> => {
+    const { port } = silent.address() as AddressInfo;
+    await gate.upgrade({ webhook: { url: `https://127.0.0.1:${port}/mutate`, failurePolicy } });
+  };
+  /** How long it takes to create a pod, and how it ended. */
+  const timed = async (name: string): Promise<{ seconds: number; outcome: Pod | string }> => {
+    const began = performance.now();
+    const outcome = await cluster.admin
+      .request<Pod>('POST', PODS, { body: manifest({ name }) })
+      .catch((error: unknown) => explainError(error));
+    return { seconds: (performance.now() - began) / 1000, outcome };
+  };
+
+  it('Ignore: the pod is created after the 3 s of the timeout, as it was, and counted as missed', async () => {
+    const before = await missed();
+    await point('Ignore');
+    let round = 0;
+    const { seconds, outcome } = await until('a slow creation', async () => {
+      round += 1;
+      const made = await timed(`slow-${round}`);
+      return made.seconds > 1 && made;
+    });
+    expect([seconds > 2.5, seconds < 6]).toEqual([true, true]);
+    expect((outcome as Pod).spec.readinessGates).toBeUndefined();
+    await until('the miss to be counted', async () => (await missed()) === before + 1);
+  });
+
+  it('Fail: the pod is refused after the 3 s of the timeout', async () => {
+    await point('Fail');
+    let round = 0;
+    const { seconds, outcome } = await until('a refusal', async () => {
+      round += 1;
+      const made = await timed(`fail-${round}`);
+      return typeof made.outcome === 'string' && made;
+    });
+    expect([seconds > 2.5, seconds < 6]).toEqual([true, true]);
+    expect(outcome).toContain('failed calling webhook "pods.gpu-gate.dev"');
   });
 });

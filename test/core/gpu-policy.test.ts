@@ -23,6 +23,14 @@ describe('a GPUPolicy', () => {
     expect(isEnforcing(aPolicy({ suspend: true }))).toBe(false);
     expect(isEnforcing(aPolicy({}, { status: {} }))).toBe(false);
   });
+  it.each([
+    [5, '5'],
+    ['5', '5'],
+    ['20%', '20%'],
+    [undefined, '10%'],
+  ])('takes bringUp.maxConcurrent %j for %s', (maxConcurrent, expected) =>
+    expect(aPolicy({ bringUp: { maxConcurrent } }).spec.bringUp.maxConcurrent).toBe(expected),
+  );
   it('of two that select a node the older has it', () => {
     const older = aPolicy({}, { metadata: { name: 'b', creationTimestamp: '2026-01-01T00:00:00Z' } });
     const younger = aPolicy(

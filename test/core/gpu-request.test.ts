@@ -39,6 +39,11 @@ describe('what a pod asks for', () => {
     ).toEqual({ ok: true, wishes: { minDriver: '580', optedOut: true } });
   });
 
+  it('a malformed driver version does not hide which policy judges the pod', () =>
+    expect(
+      wishesOf(aPod({ annotations: { 'gpu-gate.dev/policy': 'pool', 'gpu-gate.dev/min-driver': 'newest' } })),
+    ).toMatchObject({ ok: false, malformed: 'minDriver', wishes: { policy: 'pool', optedOut: false } }));
+
   it('versions compare number by number', () => {
     expect(compareVersions('595.91.07', '595.9')).toBeGreaterThan(0);
     expect(compareVersions('580', '580.0')).toBe(0);

@@ -13,8 +13,12 @@ import { webhookApp } from '../../webhook/routes.ts';
 const MIB = 1024 * 1024;
 let server: RunningServer;
 let registry: Registry;
+let broken: boolean;
+let logged: string[];
 
 beforeEach(async () => {
+  broken = false;
+  logged = [];
   registry = new Registry();
   server = await startServer({
     port: 0,
@@ -23,9 +27,12 @@ beforeEach(async () => {
     headersTimeoutMs: 400,
     requestTimeoutMs: 800,
     handler: webhookApp({
-      log: jsonLog('error', () => undefined),
+      log: jsonLog('error', (line) => logged.push(line)),
       metrics: webhookMetrics(registry),
-      facts: () => undefined,
+      facts: () => {
+        if (broken) throw new Error('the caches broke');
+        return undefined;
+      },
     }),
   });
 });
@@ -125,6 +132,49 @@ it.each([
   expect(performance.now() - began).toBeLessThan(2500);
   await serves();
 });
+
+it.each([
+  [
+    'apiVersion',
+    (deep: string) => `{"kind":"AdmissionReview","apiVersion":${deep}}`,
+    'AdmissionReview of no version is not served',
+  ],
+  ['kind', (deep: string) => `{"kind":${deep}}`, 'the body is no AdmissionReview'],
+  [
+    'uid',
+    (deep: string) => `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":${deep}}}`,
+    'the AdmissionReview has no request.uid',
+  ],
+])('%s nested 100,000 deep: one sentence, and it lives', async (_, bodyOf, sentence) => {
+  const response = await fetch(`http://127.0.0.1:${server.port}/mutate`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: bodyOf(`${'['.repeat(100_000)}${']'.repeat(100_000)}`),
+  });
+  expect([response.status, await response.text()]).toEqual([400, expect.stringContaining(sentence)]);
+  await serves();
+});
+
+it('what is thrown on a call answers 500, is counted and logged, and nothing stays under way', async () => {
+  broken = true;
+  const response = await fetch(`http://127.0.0.1:${server.port}/mutate`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      apiVersion: 'admission.k8s.io/v1',
+      kind: 'AdmissionReview',
+      request: { uid: 'u', kind: { group: '', kind: 'Pod' }, namespace: 'team', object: { spec: {} } },
+    }),
+  });
+  expect([response.status, await response.text()]).toEqual([
+    500,
+    'gpu-gate failed on this call; its log says on what\n',
+  ]);
+  expect(await value('gpu_gate_admission_total', { outcome: 'failed', reason: 'internal-error' })).toBe(1);
+  expect(logged).toEqual([expect.stringContaining('the caches broke')]);
+  await serves();
+});
+
 it('400 MiB of junk leave nothing behind', { timeout: 60_000 }, async () => {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;

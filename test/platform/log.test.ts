@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { issueCa } from '../../certs/issue.ts';
-import { jsonLog } from '../../platform/log.ts';
+import { explainError, jsonLog } from '../../platform/log.ts';
 
 const lines = (level: 'debug' | 'info' | 'error', use: (log: ReturnType<typeof jsonLog>) => void): string[] => {
   const written: string[] = [];
@@ -16,6 +16,18 @@ describe('the log', () => {
     expect(JSON.parse(line)).toMatchObject({ level: 'error', msg: 'it failed', node: 'a', error: 'outer: inner' });
   });
   it('leaves out what is below its level', () => expect(lines('info', (log) => log.debug('x'))).toEqual([]));
+  it('stays one JSON object a line where a key is cut short', () => {
+    const [line = ''] = lines('info', (log) => log.info('x', { text: '-----BEGIN PRIVATE KEY-----\nMII', node: 'a' }));
+    expect(JSON.parse(line)).toMatchObject({ text: '[redacted]', node: 'a' });
+  });
+  it('says each reason where a name has several addresses', () =>
+    expect(
+      explainError(
+        new Error('not reached', {
+          cause: new AggregateError([new Error('refused ::1'), new Error('refused 1.2.3.4')]),
+        }),
+      ),
+    ).toBe('not reached: refused ::1, refused 1.2.3.4'));
   it('never shows a private key or a token', async () => {
     const { key } = await issueCa('ca', 60_000, Date.now());
     const text = lines('debug', (log) =>

@@ -51,6 +51,9 @@ export class HardwareModel {
   private count = 0;
   private uid = 1;
   private unseen = false;
+  private outOfSight = false;
+  /** The plugin serves, but the kubelet has lost every GPU. */
+  private noGPUs = false;
 
   private readonly mistake: Mistake;
 
@@ -140,8 +143,24 @@ export class HardwareModel {
   break(name: Run): void {
     this.truth = { ...this.truth, broken: new Set([...this.truth.broken, name]) };
   }
+  /** GPUs fall off the bus, or come back. */
+  gpusVanish(gone: boolean): void {
+    this.noGPUs = gone;
+  }
+  /** Nobody knows what became of it meanwhile: what passed before proves nothing any more. */
+  outOfSightForLong(): void {
+    this.ready(false);
+    this.pass();
+    this.wait(70);
+    this.pass();
+    this.truth = { ...this.truth, passed: {} };
+    this.told = { ...this.told, passed: {} };
+    this.ready(true);
+    this.kubelet();
+  }
   mend(): void {
     this.computes = true;
+    this.noGPUs = false;
     this.truth = { ...this.truth, broken: new Set() };
   }
   label(key: 'managed' | 'nfd', on: boolean): void {
@@ -152,7 +171,13 @@ export class HardwareModel {
       metadata: { ...this.node.metadata, labels: on ? { ...labels, [name]: 'true' } : labels },
     };
   }
+  /** A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened to them. */
   ready(yes: boolean): void {
+    this.outOfSight = !yes;
+    if (!yes)
+      for (const [name, pod] of this.pods)
+        if (pod.validates === undefined)
+          this.pods.set(name, { ...pod, conditions: [{ type: 'Ready', status: 'False' }] });
     const others = (this.node.status?.conditions ?? []).filter(({ type }) => type !== 'Ready');
     this.node = {
       ...this.node,
@@ -173,6 +198,7 @@ export class HardwareModel {
   /** The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and the API server is told. */
   kubelet(): void {
     this.now += 1000;
+    if (this.outOfSight) return;
     for (const name of RUN) {
       const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + name];
       const process_ = this.truth.processes[name];
@@ -186,7 +212,12 @@ export class HardwareModel {
         });
       }
     }
-    const gpus = this.isReady('device-plugin') && this.isReady('driver') ? 8 : 0;
+    const gpus = this.isReady('device-plugin') && this.isReady('driver') && !this.noGPUs ? 8 : 0;
+    if (this.noGPUs) {
+      // A use through Kubernetes before that proves nothing any more.
+      const { 'device-plugin-validation': _, ...passed } = this.truth.passed;
+      this.truth = { ...this.truth, passed };
+    }
     for (const [name, kind] of this.unrun) this.run(name, kind, gpus);
     this.node = {
       ...this.node,
@@ -267,8 +298,8 @@ export class HardwareModel {
     );
   }
 
-  /** One pass of the plan over what the API server was told, and its actions carried out. */
-  pass(): void {
+  /** One pass of the plan over what the API server was told, and its actions carried out, or the first `most` of them: then it dies. */
+  pass(most = Infinity): void {
     if (this.mistake === 'never-looks-again' && this.isOpen) return;
     this.now += 100;
     const revisions = REVISIONS.get(this.policy) ?? renderAll(this.policy);
@@ -286,8 +317,9 @@ export class HardwareModel {
       notReadyGrace: 60_000,
       now: this.now,
     });
-    for (const action of actions) this.carryOut(action);
-    this.unseen = false;
+    for (const action of actions.slice(0, most)) this.carryOut(action);
+    // The first write is the one that takes trust away.
+    if (most > 0) this.unseen = false;
   }
   private carryOut(action: Action): void {
     const { node } = this;

@@ -12,6 +12,9 @@ type Happening = readonly [what: string, happen: (model: HardwareModel) => void]
 const happening = (what: string, happen: (model: HardwareModel) => void): fc.Arbitrary<Happening> =>
   fc.constant([what, happen] as const);
 
+/** A pass that is cut off: what it did not write, the next one must. */
+const DIES = 'gpu-gate dies after';
+
 const disturbance = fc.oneof(
   ...(['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const).flatMap((name) => [
     happening(`${name} restarts`, (model) => model.restart(name)),
@@ -34,6 +37,18 @@ const disturbance = fc.oneof(
   happening('GPUs free', (model) => {
     model.busy = false;
   }),
+  happening('all GPUs vanish', (model) => model.gpusVanish(true)),
+  happening('GPUs back', (model) => model.gpusVanish(false)),
+  happening('all GPUs vanish for a moment', (model) => {
+    model.gpusVanish(true);
+    model.kubelet();
+    model.pass();
+    model.gpusVanish(false);
+    model.kubelet();
+  }),
+  happening('out of sight for long', (model) => model.outOfSightForLong()),
+  happening(`${DIES} one write`, (model) => model.pass(1)),
+  happening(`${DIES} two writes`, (model) => model.pass(2)),
   happening('another driver version', (model) => model.setPolicy(MODEL_POLICIES.otherDriver)),
   happening('the first driver version', (model) => model.setPolicy(MODEL_POLICIES.first)),
   happening('suspended', (model) => model.setPolicy(MODEL_POLICIES.suspended)),
@@ -69,7 +84,7 @@ function live(happenings: readonly Happening[], mistake: Mistake = 'none'): { mo
   for (const [what, happen] of happenings) {
     happen(model);
     // A reboot closes with no action of ours; of all else the plan may learn first: one observation.
-    if (what !== 'reboot') model.pass();
+    if (what !== 'reboot' && !what.startsWith(DIES)) model.pass();
     if (!model.isOpen) continue;
     opened += 1;
     if (model.mustNotBeOpen !== undefined)

@@ -94,6 +94,26 @@ describe('operands', () => {
   });
 });
 
+describe('what the policy cannot break', () => {
+  it('a variable NODE_NAME of the policy’s is left out: a DaemonSet with a variable twice would be refused', () => {
+    const components = { devicePlugin: { env: [{ name: 'NODE_NAME', value: 'x' }] } };
+    const text = JSON.stringify(renderOperand('device-plugin', aPolicy({ components }), context).daemonSet);
+    expect(text.match(/"name":"NODE_NAME"/g)).toHaveLength(1);
+  });
+  it.each([
+    ['ours, where none is injected but our toolkit is there', {}, 'nvidia'],
+    ['none, where the toolkit is somebody else’s too', { toolkit: { mode: 'external' } }, undefined],
+  ])('runtime class of operands: %s', (_, components, expected) => {
+    const policy = aPolicy({ injection: { runtimeClassName: '' }, components });
+    for (const component of ['device-plugin', 'dcgm-exporter', 'feature-discovery'] as const)
+      expect(renderOperand(component, policy, context).daemonSet['spec']).toMatchObject({
+        template: {
+          spec: expect.toSatisfy((spec: { runtimeClassName?: string }) => spec.runtimeClassName === expected),
+        },
+      });
+  });
+});
+
 describe('validation pods', () => {
   const input = {
     policy: aPolicy(),
@@ -113,6 +133,27 @@ describe('validation pods', () => {
         schedulerName: 'gpu-gate-scheduler',
       }),
     );
+  });
+  it.each(['driver-validation', 'device-plugin-validation'] as const)(
+    '%s has what users’ pods get: the preset’s volume and environment',
+    (kind) => {
+      const policy = aPolicy({ injection: { driverVolumesPreset: 'GKE' } });
+      expect(validationPod({ ...input, policy, kind })['spec']).toMatchObject({
+        volumes: [{ name: 'gpu-gate-driver', hostPath: { path: '/home/kubernetes/bin/nvidia' } }],
+        containers: [
+          {
+            volumeMounts: [{ name: 'gpu-gate-driver', mountPath: '/usr/local/nvidia', readOnly: true }],
+            env: expect.arrayContaining([{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }]),
+          },
+        ],
+      });
+    },
+  );
+  it('device-plugin-validation has no runtime class where users’ pods get none', () => {
+    const policy = aPolicy({ injection: { runtimeClassName: '' } });
+    const of = (kind: 'driver-validation' | 'device-plugin-validation'): unknown =>
+      (validationPod({ ...input, policy, kind })['spec'] as { runtimeClassName?: string }).runtimeClassName;
+    expect([of('driver-validation'), of('device-plugin-validation')]).toEqual(['nvidia', undefined]);
   });
   it('have a name that changes with what they prove', () => {
     const name = (more: object): string =>

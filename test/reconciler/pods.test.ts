@@ -13,6 +13,7 @@ import {
   isRejected,
   nodesOnTheirWay,
   nodesToWake,
+  policyNameOf,
   saysAlready,
 } from '../../reconciler/pods.ts';
 import { aNode, aPolicy, NOW } from '../support/objects.ts';
@@ -57,6 +58,14 @@ const saying = (node: NodeObject, message: string): NodeObject => ({
       { type: 'GPUValidated', status: 'False', message },
     ],
   },
+});
+
+describe('a pod’s policy', () => {
+  it('is the one that its author names, else the default one, whatever a record says that anybody can write', () => {
+    const annotations = { 'gpu-gate.dev/injection': '{"policy":"nope"}' };
+    expect(policyNameOf(aGpuPod({ annotations }))).toBe('default');
+    expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }))).toBe('pool');
+  });
 });
 
 describe('a pod’s readiness gate', () => {

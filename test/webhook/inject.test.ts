@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { RawContainer } from '../../core/gpu-request.ts';
+import type { RawContainer, RawPod } from '../../core/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
 import { applied } from '../../webhook/patch.ts';
+import { encode } from '../../webhook/review.ts';
 import { aPod, aPolicy } from '../support/objects.ts';
 
 const VOLUMES = {
@@ -64,6 +65,53 @@ describe('a pod that is about to be created', () => {
       'refuse malformed-annotation',
     ],
     [
+      'has a malformed driver version under a suspended policy',
+      aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': 'x' } }),
+      facts(aPolicy({ suspend: true })),
+      'leave suspended',
+    ],
+    [
+      'has a malformed driver version under an auditing policy',
+      aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': 'x' } }),
+      facts(aPolicy({}, { status: {} })),
+      'leave auditing',
+    ],
+    [
+      'has a malformed driver version and finds no policy',
+      aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': 'x' } }),
+      facts(aPolicy({}, { metadata: { name: 'other' } })),
+      'leave no-policy',
+    ],
+    [
+      'has a malformed driver version and names a policy that is suspended, while the default one enforces',
+      aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': 'x', 'gpu-gate.dev/policy': 'pool' } }),
+      facts(aPolicy(), {
+        policies: new Map([
+          ['default', aPolicy()],
+          ['pool', aPolicy({ suspend: true }, { metadata: { name: 'pool' } })],
+        ]),
+      }),
+      'leave suspended',
+    ],
+    [
+      'has a malformed policy name',
+      aPod({ gpus: '1', annotations: { 'gpu-gate.dev/policy': 'No Name' } }),
+      facts(),
+      'refuse malformed-annotation',
+    ],
+    [
+      'has a malformed policy name in a namespace that is opted out',
+      aPod({ gpus: '1', annotations: { 'gpu-gate.dev/policy': 'No Name' } }),
+      facts(aPolicy(), { namespaceLabels: { 'gpu-gate.dev/inject': 'false' } }),
+      'leave opted-out',
+    ],
+    [
+      'meets a class whose selector has the name of a method',
+      aPod({ gpus: '1', spec: { nodeSelector: {} } }),
+      facts(aPolicy(), { runtimeClasses: new Map([['nvidia', { nodeSelector: { constructor: 'a' } }]]) }),
+      'inject runtimeClassName,readinessGate',
+    ],
+    [
       'has a malformed annotation but no GPU',
       aPod({ annotations: { 'gpu-gate.dev/min-driver': 'x' } }),
       facts(),
@@ -71,6 +119,12 @@ describe('a pod that is about to be created', () => {
     ],
     ['meets a suspended policy', aPod({ gpus: '1' }), facts(aPolicy({ suspend: true })), 'leave suspended'],
     ['meets an auditing policy', aPod({ gpus: '1' }), facts(aPolicy({}, { status: {} })), 'leave auditing'],
+    [
+      'has the class of the policy already',
+      aPod({ gpus: '1', spec: { runtimeClassName: 'nvidia' } }),
+      facts(),
+      'inject runtimeClassName,readinessGate',
+    ],
     ['has a runtime class', aPod({ gpus: '1', spec: { runtimeClassName: 'kata' } }), facts(), 'inject readinessGate'],
     [
       'meets no RuntimeClass',
@@ -162,5 +216,155 @@ describe('a pod that is about to be created', () => {
     const { spec } = applied(later, second.operations);
     expect(spec?.volumes).toHaveLength(1);
     expect(spec?.containers?.map((container) => container.volumeMounts?.length)).toEqual([1, 1]);
+  });
+});
+
+const LABEL = 'gpu-gate.dev/injected';
+const RECORD = 'gpu-gate.dev/injection';
+/** The pod as the webhook makes it, and what it said. */
+const injected = (
+  pod: RawPod,
+  given: Facts = facts(),
+): { after: RawPod; warnings: readonly string[]; record: object } => {
+  const admission = decide(pod, given);
+  if (admission.kind !== 'inject') throw new Error(said(admission));
+  const after = applied(pod, admission.operations);
+  return {
+    after,
+    warnings: admission.warnings,
+    record: JSON.parse(after.metadata?.annotations?.[RECORD] ?? '{}') as object,
+  };
+};
+
+describe('a record that the pod brings along', () => {
+  const honest = { policy: 'default', injected: ['runtimeClassName', 'readinessGate'], skipped: [] };
+
+  it('does not keep the label away where class and gate are set too', () => {
+    const spec = {
+      runtimeClassName: 'nvidia',
+      readinessGates: [{ conditionType: 'gpu-gate.dev/node-validated' }],
+    };
+    const { after } = injected(aPod({ gpus: '1', spec, annotations: { [RECORD]: JSON.stringify(honest) } }));
+    expect(after.metadata?.labels).toEqual({ [LABEL]: 'true' });
+  });
+
+  it.each(['{"policy":"nope"}', '{}', 'junk', ''])('%j is replaced by what holds', (forged) => {
+    const { after, record } = injected(aPod({ gpus: '1', annotations: { [RECORD]: forged, other: 'kept' } }));
+    expect(record).toEqual(honest);
+    expect(after.metadata?.annotations?.['other']).toBe('kept');
+    expect(decide(after, facts())).toMatchObject({ kind: 'leave', reason: 'already-injected' });
+  });
+
+  it('does not silence the warning on a volume and a mount of the pod’s own', () => {
+    const own = {
+      gpus: '1',
+      container: { volumeMounts: [{ name: 'x', mountPath: '/usr/local/nvidia' }] },
+      spec: { volumes: [{ name: 'x' }] },
+    };
+    const annotations = { [RECORD]: '{}' };
+    expect(injected(aPod({ ...own, annotations }), facts(aPolicy(VOLUMES))).warnings).toHaveLength(1);
+    const volume = { gpus: '1', spec: { volumes: [{ name: 'driver', emptyDir: {} }] }, annotations };
+    expect(injected(aPod(volume), facts(aPolicy(VOLUMES))).warnings).toEqual([
+      "gpu-gate: volume driver is the pod's own, the driver's was left out",
+    ]);
+  });
+
+  it('is brought up to date by a second call that finds more to do', () => {
+    const before = facts(aPolicy(), { runtimeClasses: new Map() });
+    const first = injected(aPod({ gpus: '1' }), before);
+    expect(first.record).toMatchObject({ injected: ['readinessGate'], skipped: [{ what: 'runtimeClassName' }] });
+    expect(injected(first.after).record).toEqual(honest);
+  });
+
+  it('copied with its pod: nothing to do, and a label of the author’s is put right', () => {
+    const { after } = injected(aPod({ gpus: '1', labels: { [LABEL]: 'false' } }), facts(aPolicy(VOLUMES)));
+    expect(after.metadata?.labels?.[LABEL]).toBe('true');
+    expect(said(decide(after, facts(aPolicy(VOLUMES))))).toBe('leave already-injected');
+  });
+});
+
+describe('what the API server would refuse is not injected', () => {
+  it('a mount where the container has a block device', () => {
+    const container = { volumeDevices: [{ name: 'disk', devicePath: '/usr/local/nvidia' }] };
+    const { after, warnings } = injected(aPod({ gpus: '1', container }), facts(aPolicy(VOLUMES)));
+    expect([after.spec?.containers?.[0]?.volumeMounts, after.spec?.volumes]).toEqual([undefined, undefined]);
+    expect(warnings).toEqual([expect.stringContaining("is the pod's own mount")]);
+  });
+
+  it('a record that would not fit among the annotations', () => {
+    const annotations = { big: 'é'.repeat(131_040) };
+    const { after, warnings } = injected(aPod({ gpus: '1', annotations }));
+    expect(after.metadata?.annotations).toEqual(annotations);
+    expect(after.metadata?.labels).toEqual({ [LABEL]: 'true' });
+    expect(warnings).toEqual([expect.stringContaining('at their limit of 256 KiB')]);
+    const room = injected(aPod({ gpus: '1', annotations: { big: 'é'.repeat(130_000) } }));
+    expect(room.warnings).toEqual([]);
+    expect(room.record).toMatchObject({ policy: 'default' });
+  });
+});
+
+describe('warnings', () => {
+  it('tell that a variable beats envFrom, and only where there is one', () => {
+    const withFrom = aPod({ gpus: '1', container: { envFrom: [{ configMapRef: { name: 'c' } }] } });
+    expect(injected(withFrom, facts(aPolicy(VOLUMES))).warnings).toEqual([
+      'gpu-gate: LD_LIBRARY_PATH in main beats what envFrom sets; set it in env to keep yours',
+    ]);
+    const own = { envFrom: [{}], env: [{ name: 'LD_LIBRARY_PATH', value: '/mine' }] };
+    expect(injected(aPod({ gpus: '1', container: own }), facts(aPolicy(VOLUMES))).warnings).toEqual([]);
+  });
+
+  it('stay below 120 characters with names of any length, and keep their advice', () => {
+    const long = 'x'.repeat(253);
+    const policy = aPolicy({
+      injection: {
+        runtimeClassName: long,
+        driverVolumes: [
+          { name: 'v'.repeat(63), hostPath: '/a', mountPath: '/a' },
+          { name: 'w', hostPath: '/b', mountPath: `/${long}` },
+        ],
+        env: [{ name: 'E'.repeat(200), value: 'x' }],
+      },
+    });
+    const pod = aPod({
+      spec: {
+        volumes: [{ name: 'v'.repeat(63) }],
+        containers: [
+          {
+            name: 'c'.repeat(63),
+            resources: { limits: { 'nvidia.com/gpu': '1' } },
+            envFrom: [{}],
+            volumeMounts: [{ name: 'other', mountPath: `/${long}` }],
+          },
+        ],
+      },
+    });
+    const { warnings } = injected(pod, facts(policy));
+    expect(warnings).toEqual([
+      expect.stringMatching(/does not exist, the pod runs without it$/),
+      expect.stringMatching(/is the pod's own, the driver's was left out$/),
+      expect.stringMatching(/is the pod's own mount, the driver's was left out$/),
+      expect.stringMatching(/beats what envFrom sets; set it in env to keep yours$/),
+    ]);
+    for (const warning of warnings) expect(warning.length).toBeLessThan(120);
+    const restricted = facts(policy, { namespaceLabels: { 'pod-security.kubernetes.io/enforce': 'restricted' } });
+    for (const warning of injected(pod, restricted).warnings) expect(warning.length).toBeLessThan(120);
+  });
+});
+
+describe('the answer', () => {
+  it('keeps the audit annotation of a first call: a second has its own key', () => {
+    const keys = (admission: Admission): string[] => {
+      const { response } = JSON.parse(encode('u', admission)) as { response: { auditAnnotations: object } };
+      return Object.entries(response.auditAnnotations).map(([key, value]) => `${key}=${String(value)}`);
+    };
+    const pod = aPod({ gpus: '1' });
+    expect(keys(decide(pod, facts()))).toEqual(['decision=injected by default: runtimeClassName, readinessGate']);
+    const { after } = injected(pod);
+    expect(keys(decide(after, facts()))).toEqual(['decision-again=left alone: already-injected']);
+    const later = { ...after, spec: { ...after.spec, runtimeClassName: '' } };
+    expect(keys(decide(later, facts()))).toEqual([
+      'decision-again=injected by default: runtimeClassName, readinessGate',
+    ]);
+    expect(keys(decide(aPod(), facts()))).toEqual(['decision=left alone: no-gpu']);
   });
 });

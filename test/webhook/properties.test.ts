@@ -1,117 +1,267 @@
+// Laws of the injection, over pods as nobody would write them.
 import fc from 'fast-check';
+import { isDeepStrictEqual } from 'node:util';
 import { applyPatch as independently } from 'rfc6902';
 import { expect, it } from 'vitest';
+import { driverMounts } from '../../core/driver-mounts.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { RawPod } from '../../core/gpu-request.ts';
-import { decide, type Facts } from '../../webhook/inject.ts';
+import type { AddOperation } from '../../webhook/draft.ts';
+import { decide, type Facts, type RuntimeClassFacts } from '../../webhook/inject.ts';
 import { applied } from '../../webhook/patch.ts';
 import { aPolicy } from '../support/objects.ts';
 
-const name = fc.oneof(
-  fc.string(),
-  fc.constantFrom('a/b', 'a~b', '~1', '', '__proto__', 'constructor', 'driver', '日本'),
+const INJECTED = 'gpu-gate.dev/injected';
+const INJECTION = 'gpu-gate.dev/injection';
+
+const policies = new Map<string, GpuPolicy>(
+  [
+    {
+      name: 'default',
+      injection: {
+        schedulerName: 's',
+        driverVolumes: [
+          { name: 'driver', hostPath: '/run/nvidia/driver', mountPath: '/usr/local/nvidia' },
+          { name: 'tools', hostPath: '/opt/tools', mountPath: '/tools/', readOnly: false },
+        ],
+        env: [
+          { name: 'LD_LIBRARY_PATH', value: '/x' },
+          { name: '__proto__', value: 'y' },
+        ],
+      },
+    },
+    { name: 'preset', injection: { driverVolumesPreset: 'Host', runtimeClassName: 'selector' } },
+    { name: 'odd', injection: { driverVolumesPreset: 'GKE', runtimeClassName: 'absent', readinessGate: false } },
+  ].map(({ name, injection }) => [
+    name,
+    aPolicy({ injection, resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'] }, { metadata: { name } }),
+  ]),
 );
-const unknown = fc.dictionary(fc.constantFrom('futureField', 'toString', '__proto__', 'x/y'), fc.jsonValue(), {
-  maxKeys: 2,
-});
+const facts: Facts = {
+  policies,
+  runtimeClasses: new Map<string, RuntimeClassFacts>([
+    ['nvidia', { nodeSelector: {} }],
+    ['selector', { nodeSelector: { zone: 'a', constructor: 'c' } }],
+  ]),
+  namespaceLabels: {},
+  namespace: 'team',
+  excludedNamespaces: new Set(),
+};
+
+const name = fc.oneof(
+  { weight: 1, arbitrary: fc.string({ maxLength: 8 }) },
+  {
+    weight: 4,
+    arbitrary: fc.constantFrom('a/b', 'a~b', '~1', '', '__proto__', 'constructor', 'driver', 'tools', '日本'),
+  },
+);
+// Made once: what a JSON value holds is not the point, that it stays is.
+const odd = fc.constantFrom<unknown>(...fc.sample(fc.jsonValue(), { numRuns: 200, seed: 1 }), null, [], {}, '');
+const unknown = fc.dictionary(fc.constantFrom('futureField', 'toString', '__proto__', 'x/y'), odd, { maxKeys: 2 });
+/** With fields that nobody knows, and those it has. */
+const withUnknown = <T extends object>(known: fc.Arbitrary<T>): fc.Arbitrary<object> =>
+  fc.tuple(unknown, known).map(([extra, base]) => ({ ...extra, ...base }));
+const list = <T>(of: fc.Arbitrary<T>, maxLength: number): fc.Arbitrary<T[] | null> =>
+  fc.oneof({ weight: 1, arbitrary: fc.constant(null) }, { weight: 6, arbitrary: fc.array(of, { maxLength }) });
+
 const limits = fc.dictionary(
   fc.constantFrom('nvidia.com/gpu', 'nvidia.com/mig-1g.5gb', 'cpu', 'amd.com/gpu'),
   fc.constantFrom('0', '1', 2, '1k', 'junk'),
   { maxKeys: 3 },
 );
-const container = fc
-  .record(
+const path = fc.constantFrom('/usr/local/nvidia', '/tools', '/data', '/usr/local/nvidia/lib64/libcuda.so.1');
+const mount = { name, mountPath: path, readOnly: fc.boolean() };
+const container = withUnknown(
+  fc.record(
     {
       name,
-      resources: fc.record({ limits }, { requiredKeys: [] }),
-      env: fc.array(fc.record({ name: fc.constantFrom('LD_LIBRARY_PATH', 'A'), value: name }), { maxLength: 2 }),
-      volumeMounts: fc.array(fc.record({ name, mountPath: fc.constantFrom('/usr/local/nvidia', '/data') }), {
-        maxLength: 2,
+      resources: withUnknown(fc.record({ limits }, { requiredKeys: [] })),
+      env: list(
+        withUnknown(fc.record({ name: fc.constantFrom('LD_LIBRARY_PATH', 'A'), value: fc.constantFrom('/x', '') })),
+        2,
+      ),
+      envFrom: list(fc.constant({ configMapRef: { name: 'c' } }), 1),
+      volumeMounts: list(withUnknown(fc.record(mount, { requiredKeys: ['name', 'mountPath'] })), 3),
+      volumeDevices: list(fc.record({ name, devicePath: path }), 1),
+    },
+    { requiredKeys: ['name'] },
+  ),
+);
+const containers = fc.oneof(
+  { weight: 30, arbitrary: fc.array(container, { maxLength: 3 }) },
+  { weight: 1, arbitrary: fc.array(container, { maxLength: 40, size: 'max' }) },
+);
+const volume = withUnknown(
+  fc.record(
+    {
+      name: fc.oneof(name, fc.constant('gpu-gate-libcuda-so-1')),
+      hostPath: fc.record({
+        path: fc.constantFrom('/run/nvidia/driver', '/etc', '/usr/lib/x86_64-linux-gnu/libcuda.so.1'),
       }),
     },
     { requiredKeys: ['name'] },
-  )
-  .chain((base) => unknown.map((extra) => ({ ...extra, ...base })));
-const pod = fc
-  .record({
-    metadata: fc.record(
-      {
-        name,
-        labels: fc.dictionary(name, name, { maxKeys: 3 }),
-        annotations: fc.dictionary(name, name, { maxKeys: 3 }),
-      },
-      { requiredKeys: [] },
-    ),
-    spec: fc.record(
-      {
-        containers: fc.array(container, { maxLength: 40 }),
-        initContainers: fc.array(container, { maxLength: 5 }),
-        volumes: fc.array(fc.record({ name }), { maxLength: 3 }),
-        readinessGates: fc.array(fc.record({ conditionType: fc.constantFrom('x/y', 'gpu-gate.dev/node-validated') }), {
-          maxLength: 2,
-        }),
-        runtimeClassName: fc.constantFrom('nvidia', 'kata', ''),
-        schedulerName: fc.constantFrom('default-scheduler', 'mine'),
-      },
-      { requiredKeys: ['containers'] },
-    ),
-  })
-  .chain((base) => unknown.map((extra) => ({ ...extra, ...base })));
-
-const facts: Facts = {
-  policies: new Map([
-    [
-      'default',
-      aPolicy({
-        injection: {
-          schedulerName: 's',
-          driverVolumes: [{ name: 'driver', hostPath: '/run/nvidia/driver', mountPath: '/usr/local/nvidia' }],
-          env: [{ name: 'LD_LIBRARY_PATH', value: '/x' }],
+  ),
+);
+const maps = (known: Record<string, fc.Arbitrary<string>>): fc.Arbitrary<object | null> =>
+  fc.oneof(
+    { weight: 1, arbitrary: fc.constant(null) },
+    {
+      weight: 8,
+      arbitrary: fc
+        .tuple(fc.dictionary(name, name, { maxKeys: 2 }), fc.record(known, { requiredKeys: [] }))
+        .map(([others, ours]) => ({ ...others, ...ours })),
+    },
+  );
+const often = <T>(usual: T, ...others: T[]): fc.Arbitrary<T> =>
+  fc.oneof({ weight: 12, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
+const pod = withUnknown(
+  fc.record({
+    metadata: withUnknown(
+      fc.record(
+        {
+          name,
+          labels: maps({
+            [INJECTED]: fc.constantFrom('true', 'false', ''),
+            'gpu-gate.dev/inject': often('true', 'false'),
+          }),
+          annotations: maps({
+            [INJECTION]: fc.constantFrom(
+              '{}',
+              'junk',
+              '{"policy":"nope"}',
+              '{"policy":"default","injected":["runtimeClassName","env","driverVolumes","readinessGate"],"skipped":[]}',
+            ),
+            'gpu-gate.dev/policy': fc.oneof(
+              { weight: 20, arbitrary: fc.constantFrom('default', 'preset', 'odd') },
+              { weight: 1, arbitrary: fc.constantFrom('nope', 'No Name', '__proto__', '/etc') },
+            ),
+            'gpu-gate.dev/min-driver': often('580', '/etc', ''),
+          }),
         },
-        resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'],
-      }),
-    ],
-  ]),
-  runtimeClasses: new Map([['nvidia', { nodeSelector: {} }]]),
-  namespaceLabels: {},
-  namespace: 'team',
-  excludedNamespaces: new Set(),
-};
+        { requiredKeys: [] },
+      ),
+    ),
+    spec: withUnknown(
+      fc.record(
+        {
+          containers,
+          initContainers: list(container, 3),
+          volumes: list(volume, 3),
+          readinessGates: list(fc.record({ conditionType: fc.constantFrom('x/y', 'gpu-gate.dev/node-validated') }), 2),
+          nodeSelector: fc.oneof(
+            fc.constant(null),
+            fc.dictionary(fc.constantFrom('zone', '__proto__', 'disk'), often('a', 'b'), { maxKeys: 2 }),
+          ),
+          runtimeClassName: fc.constantFrom('nvidia', 'kata', ''),
+          schedulerName: fc.constantFrom('default-scheduler', 'mine', 's'),
+        },
+        { requiredKeys: ['containers'] },
+      ),
+    ),
+  }),
+);
+
 const ALLOWED =
   /^\/(metadata\/(labels|annotations)(\/gpu-gate\.dev~1(injected|injection))?|spec\/(runtimeClassName|schedulerName|(readinessGates|volumes)(\/-)?|(containers|initContainers)\/\d+\/(env|volumeMounts)(\/-)?))$/;
 
-it(
-  '10,000 generated pods: twice equals once, a second implementation agrees, only allowed paths, nothing lost',
-  { timeout: 120_000 },
-  () => {
-    let injected = 0;
-    fc.assert(
-      fc.property(pod, (raw) => {
-        const original = JSON.parse(JSON.stringify(raw)) as RawPod;
-        const before = JSON.stringify(original);
-        const admission = decide(original, facts);
-        if (admission.kind !== 'inject') return;
-        injected += 1;
-        const once = applied(original, admission.operations);
-        expect(JSON.stringify(original)).toBe(before);
-        const other = JSON.parse(before) as RawPod;
-        expect(
-          independently(
-            other,
-            admission.operations.map((operation) => ({ ...operation, value: structuredClone(operation.value) })),
-          ).every((error) => error === null),
-        ).toBe(true);
-        expect(other).toEqual(once);
-        for (const operation of admission.operations) {
-          expect(operation.op).toBe('add');
-          expect(operation.path).toMatch(ALLOWED);
-        }
-        const again = decide(once, facts);
-        expect(again.kind === 'inject' ? applied(once, again.operations) : once).toEqual(once);
-        expect(once).toMatchObject({ ...original, metadata: {}, spec: {} });
-        expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
-      }),
-      { numRuns: 10_000 },
-    );
-    expect(injected).toBeGreaterThan(2000);
-  },
-);
+/** Every value that a policy may put anywhere, as text, by the place's last name. */
+const valuesOf = ({ spec, ...policy }: GpuPolicy): ReadonlySet<string> => {
+  const { volumes, env } = driverMounts({ spec, ...policy });
+  const places: readonly (readonly [string, unknown])[] = [
+    ['runtimeClassName', spec.injection.runtimeClassName],
+    ['schedulerName', spec.injection.schedulerName],
+    ['readinessGates', { conditionType: 'gpu-gate.dev/node-validated' }],
+    ...volumes.flatMap(({ name: of, hostPath, mountPath, type, readOnly }) => [
+      ['volumes', { name: of, hostPath: { path: hostPath, type } }] as const,
+      ['volumeMounts', { name: of, mountPath, readOnly }] as const,
+    ]),
+    ...env.map(({ name: of, value }) => ['env', { name: of, value }] as const),
+  ];
+  return new Set(places.map(([place, value]) => `${place} ${JSON.stringify(value)}`));
+};
+const VALUES = new Map([...policies].map(([of, policy]) => [of, valuesOf(policy)]));
+
+type Json = Record<string, unknown>;
+const partsOf = (pointer: string): string[] =>
+  pointer
+    .slice(1)
+    .split('/')
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+
+/**
+ * Takes every addition out again, the last first. Only two things may have been there before: a null in a list's or map's place, and what
+ * has the name of our label or our record. Whatever else was overwritten is missing afterwards.
+ */
+function takenOut(after: object, operations: readonly AddOperation[], original: object): object {
+  const result = structuredClone(after);
+  for (const { path: pointer, value } of operations.toReversed()) {
+    const parts = partsOf(pointer);
+    const last = parts.pop() ?? '';
+    const at = (root: unknown): unknown => parts.reduce<unknown>((node, part) => (node as Json)?.[part], root);
+    const parent = at(result);
+    if (last === '-') {
+      if (!isDeepStrictEqual((parent as unknown[]).pop(), value)) throw new Error(`${pointer} is not at the end`);
+      continue;
+    }
+    const before = at(original);
+    const had =
+      typeof before === 'object' && before !== null && Object.hasOwn(before, last) ? (before as Json)[last] : undefined;
+    const back = had === null || last === INJECTED || last === INJECTION ? had : undefined;
+    // An empty class or scheduler is none: it is what the API server makes of a field that is not set.
+    const none =
+      (last === 'runtimeClassName' || last === 'schedulerName') && (had === '' || had === 'default-scheduler');
+    if (back === undefined && !none) delete (parent as Json)[last];
+    else (parent as Json)[last] = none ? had : back;
+  }
+  return result;
+}
+
+const law = (holds: boolean, what: string): void => {
+  if (!holds) throw new Error(what);
+};
+
+it('10,000 generated pods: the laws of the injection', { timeout: 120_000 }, () => {
+  const seen = { inject: 0, leave: 0, refuse: 0, overOwn: 0 };
+  fc.assert(
+    fc.property(pod, (raw) => {
+      const before = JSON.stringify(raw);
+      const original = JSON.parse(before) as RawPod;
+      const admission = decide(original, facts);
+      seen[admission.kind] += 1;
+      law(JSON.stringify(original) === before, 'deciding changes nothing');
+      if (admission.kind === 'refuse') return;
+      law(
+        admission.warnings.every((warning) => warning.length < 120 && !warning.endsWith('…')),
+        'warnings are short and whole',
+      );
+      if (admission.kind === 'leave') return;
+      const { operations } = admission;
+      const once = applied(original, operations);
+      const other = JSON.parse(before) as RawPod;
+      const errors = independently(other, structuredClone([...operations]));
+      law(errors.every((error) => error === null) && isDeepStrictEqual(other, once), 'a second implementation agrees');
+      law(
+        operations.every(({ op, path: pointer }) => op === 'add' && ALLOWED.test(pointer)),
+        'it adds, and in allowed places only',
+      );
+      const again = decide(once, facts);
+      law(again.kind === 'leave' && again.reason === 'already-injected', 'twice equals once');
+      law(isDeepStrictEqual(takenOut(once, operations, original), original), 'nothing is removed or overwritten');
+      const asked = original.metadata?.annotations?.['gpu-gate.dev/policy'];
+      law(admission.policy === (asked ?? 'default'), 'the policy that the author names');
+      const values = VALUES.get(admission.policy);
+      for (const { path: pointer, value } of operations) {
+        const place = partsOf(pointer).findLast((part) => part !== '-') ?? '';
+        if (pointer.startsWith('/metadata/')) continue;
+        for (const each of Array.isArray(value) ? value : [value])
+          law(values?.has(`${place} ${JSON.stringify(each)}`) === true, `${place} is the policy's`);
+      }
+      if (Object.keys(original.metadata?.annotations ?? {}).includes(INJECTION)) seen.overOwn += 1;
+    }),
+    { numRuns: 10_000 },
+  );
+  law(Object.keys(Object.prototype).length === 0, 'no prototype is touched');
+  console.log(`generated pods: ${JSON.stringify(seen)}`);
+  expect(seen.inject).toBeGreaterThan(3000);
+  expect(seen.overOwn).toBeGreaterThan(500);
+});

@@ -1,0 +1,70 @@
+// The command line of `explain`: what kubectl's users expect of it, kubeconfigs and namespace included.
+import { delimiter, join } from 'node:path';
+import { parseArgs } from 'node:util';
+
+export interface ExplainArgs {
+  readonly pod: string;
+  /** Undefined: the context's. */
+  readonly namespace: string | undefined;
+  readonly kubeconfigs: readonly string[];
+  readonly ownNamespace: string;
+  readonly operandNamespace: string;
+  readonly excludedNamespaces: readonly string[];
+  readonly output: 'text' | 'json';
+}
+
+export const EXPLAIN_USAGE = `  node main.ts explain POD [options]               every node and the verdict for that pod
+    -n, --namespace NAMESPACE                      default: that of the kubeconfig's context
+    -o, --output text|json
+    --kubeconfig PATH                              default: $KUBECONFIG, one path or several, else ~/.kube/config
+    --own-namespace, --operand-namespace NAME      gpu-gate's, where they are not gpu-gate and gpu-gate-operands
+    --excluded-namespaces LIST                     as given to gpu-gate (kube-system)
+`;
+
+/** All in `$KUBECONFIG` as kubectl takes it, or the file at home. */
+const kubeconfigsOf = (env: Readonly<Record<string, string | undefined>>): string[] => {
+  const named = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
+  return named.length > 0 ? [...new Set(named)] : [join(env['HOME'] ?? '', '.kube', 'config')];
+};
+
+/** The arguments, or what is wrong with them. */
+export function parseExplainArgs(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): { readonly ok: true; readonly args: ExplainArgs } | { readonly ok: false; readonly because: string } {
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        namespace: { type: 'string', short: 'n' },
+        output: { type: 'string', short: 'o', default: 'text' },
+        kubeconfig: { type: 'string' },
+        'own-namespace': { type: 'string', default: 'gpu-gate' },
+        'operand-namespace': { type: 'string', default: 'gpu-gate-operands' },
+        'excluded-namespaces': { type: 'string', default: 'kube-system' },
+      },
+    });
+    const { output } = values;
+    const [pod, ...more] = positionals;
+    if (pod === undefined || more.length > 0 || (output !== 'text' && output !== 'json'))
+      return { ok: false, because: 'write: explain POD [-n NAMESPACE] [-o text|json]; see --help' };
+    return {
+      ok: true,
+      args: {
+        pod,
+        namespace: values.namespace,
+        kubeconfigs: values.kubeconfig === undefined ? kubeconfigsOf(env) : [values.kubeconfig],
+        ownNamespace: values['own-namespace'],
+        operandNamespace: values['operand-namespace'],
+        excludedNamespaces: values['excluded-namespaces']
+          .split(',')
+          .map((part) => part.trim())
+          .filter((part) => part !== ''),
+        output,
+      },
+    };
+  } catch (error) {
+    return { ok: false, because: error instanceof Error ? error.message : String(error) };
+  }
+}
