@@ -23,6 +23,8 @@ LABEL org.opencontainers.image.title="gpu-gate" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
+# What scripts/image-tree.mjs compiled; read only.
+ENV NODE_COMPILE_CACHE=/app/.compile-cache NODE_COMPILE_CACHE_PORTABLE=1
 USER 65532:65532
 WORKDIR /app
 ENTRYPOINT ["/usr/local/bin/node", "/app/main.ts"]

@@ -58,14 +58,28 @@ interface Shared {
   readonly signal: AbortSignal;
 }
 
-const staleWatches = (shared: Shared, watches: Readonly<Record<string, Reflector<unknown>>>): string[] =>
+type Watches = Readonly<Record<string, Reflector<unknown>>>;
+
+const ageOf = (shared: Shared, watch: Reflector<unknown>): number => shared.now() - watch.lastContact();
+
+const staleWatches = (shared: Shared, watches: Watches): string[] =>
   Object.entries(watches).flatMap(([name, watch]) => {
     if (!watch.synced) return [`the list of ${name} is not loaded yet`];
-    const age = shared.now() - watch.lastContact();
+    const age = ageOf(shared, watch);
     return age > shared.options.watchLimit
       ? [`the watch of ${name} has been silent for ${Math.round(age / 1000)} s`]
       : [];
   });
+
+/** Why no verdict should be given: for a pod's event, so without a figure that is another one each time. */
+const whyNoVerdict = (shared: Shared, watches: Watches): string | undefined => {
+  for (const [name, watch] of Object.entries(watches)) {
+    if (!watch.synced) return `the list of ${name} is not loaded yet, the pod is tried again`;
+    if (ageOf(shared, watch) > shared.options.watchLimit)
+      return `the watch of ${name} has been silent for longer than --watch-limit, the pod is tried again`;
+  }
+  return undefined;
+};
 
 const serviceNames = (service: string, namespace: string, extra: readonly string[]): string[] => [
   `${service}.${namespace}.svc`,
@@ -179,17 +193,23 @@ async function startRequestPath(shared: Shared): Promise<Part> {
   if (options.roles.includes('extender')) {
     watches['nodes'] = nodes;
     const view = { nodes: facts, policies, operandNamespace: options.operandNamespace };
+    const needed = { nodes, gpupolicies: policies };
     const app = extenderApp({
       metrics: extenderMetrics(registry, () => facts.facts()),
       nodes: facts,
       now,
       log,
-      view: () => (policies.synced && nodes.synced ? view : undefined),
+      view() {
+        // Not being ready takes a replica out of the Service for new connections only, and a scheduler keeps its one.
+        const because = whyNoVerdict(shared, needed);
+        return because === undefined ? view : { because };
+      },
     });
     const server = await startServer({
       port: options.extenderPort,
       host: options.bindAddress,
       portOption: 'extender-port',
+      callsPerConnection: options.callsPerConnection,
       handler: app,
       tls: options.extenderClients.length === 0 ? {} : { client: { names: options.extenderClients } },
     });

@@ -29,7 +29,7 @@ export default defineConfig({
     // project control-plane with two workers all the same: its files wait most of their time.
     fileParallelism: false,
     projects: [
-      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform,cli}/**/*.test.ts'], 20_000),
+      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform,bench,cli}/**/*.test.ts'], 20_000),
       project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000, TIMED),
       project('control-plane-timed', TIMED, 120_000),
       project('real-node', ['test/real-node/**/*.test.ts'], 240_000),

@@ -9,12 +9,13 @@ import { issueCa, issueLeaf } from '../certs/issue.ts';
 import { ensureOwnProgram } from '../test/cluster/binaries.ts';
 import { seeded } from '../test/churn/churn.ts';
 import { aPod } from '../test/support/objects.ts';
-import { lineChart } from './plot.ts';
+import { lineChart } from './reports/plot.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const SIZES = [100, 1000, 5000, 15_000];
 const EVERY = 10;
-const ROUNDS = 12;
+/** What else the machine does comes and goes within seconds: many short turns let both have the same share of it. */
+const ROUNDS = 60;
 
 /** CPU time of a process so far, ms (Linux: clock ticks of 10 ms). */
 const cpuMs = (pid: number): number => {
@@ -38,7 +39,7 @@ const linesOf = (child: ChildProcess): Lines => {
   };
 };
 
-/** Measures every size; `--calls N` per round (default by size); `--plot FILE` draws how the time grows. */
+/** Measures every size, or one (`--names N`); `--calls N` per turn (default by size); `--plot FILE` draws how the time grows. */
 export async function run(context: BenchContext): Promise<readonly Row[]> {
   const reference = await ensureOwnProgram(join(import.meta.dirname, 'reference', 'extender-go'), 'extender-go', {
     cacheHome: process.env['XDG_CACHE_HOME'],
@@ -63,7 +64,8 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
     const [caFile, cert, key] = [file('ca', ca.cert), file('cert', leaf.cert), file('key', leaf.key)];
     const rows: Row[] = [];
     const grows = { ours: [] as [number, number][], go: [] as [number, number][] };
-    for (const size of SIZES) {
+    const only = numberArg(context.args, 'names', 0);
+    for (const size of only === 0 ? SIZES : [only]) {
       const names = shuffled(size);
       const body = file(
         'body',
@@ -78,7 +80,7 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       const answers = linesOf(client);
       const measured = { ours: { times: [] as number[], cpu: 0 }, go: { times: [] as number[], cpu: 0 } };
       const ports = { ours: await linesOf(servers.ours).next(), go: await linesOf(servers.go).next() };
-      const calls = numberArg(context.args, 'calls', size >= 5000 ? 100 : 500);
+      const calls = numberArg(context.args, 'calls', size >= 5000 ? 20 : 500);
       const play = async (who: 'ours' | 'go', count: number): Promise<number[]> => {
         client.stdin?.write(`${count} https://localhost:${ports[who]}/filter ${caFile} ${body}\n`);
         return (await answers.next()).trim().split(' ').map(Number);

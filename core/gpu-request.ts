@@ -1,5 +1,6 @@
 // What a raw pod asks for: GPUs by container, its policy, its driver. Parsed once, at the border; malformed input is a value.
 import { INJECT, MIN_DRIVER, POLICY } from './keys.ts';
+import { isVersion } from './versions.ts';
 
 /** Raw JSON of a container, as far as the gate looks at it. */
 export interface RawContainer {
@@ -90,7 +91,6 @@ export interface Wishes {
 }
 
 const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-const VERSION = /^\d{1,5}(\.\d{1,5}){0,3}$/;
 
 export type ReadWishes =
   | { readonly ok: true; readonly wishes: Wishes }
@@ -98,7 +98,8 @@ export type ReadWishes =
       readonly ok: false;
       /** One sentence on what is malformed and what to write instead. */
       readonly because: string;
-      readonly malformed: 'policy' | 'minDriver';
+      /** Which annotation it is. */
+      readonly annotation: typeof POLICY | typeof MIN_DRIVER;
       /** What could be read all the same: which policy judges the pod does not hang on its other annotation. */
       readonly wishes: Wishes;
     };
@@ -109,7 +110,7 @@ export function wishesOf(pod: RawPod): ReadWishes {
   const policy = annotations[POLICY];
   const minDriver = annotations[MIN_DRIVER];
   const policyOk = policy === undefined || NAME.test(policy);
-  const minDriverOk = minDriver === undefined || VERSION.test(minDriver);
+  const minDriverOk = minDriver === undefined || isVersion(minDriver);
   const wishes: Wishes = {
     ...(policy === undefined || !policyOk ? {} : { policy }),
     ...(minDriver === undefined || !minDriverOk ? {} : { minDriver }),
@@ -118,7 +119,7 @@ export function wishesOf(pod: RawPod): ReadWishes {
   if (!policyOk) {
     return {
       ok: false,
-      malformed: 'policy',
+      annotation: POLICY,
       because: `annotation ${POLICY}: ${quoted(policy)} is no name of a GPUPolicy; write one that 'kubectl get gpupolicies' lists`,
       wishes,
     };
@@ -126,7 +127,7 @@ export function wishesOf(pod: RawPod): ReadWishes {
   if (!minDriverOk) {
     return {
       ok: false,
-      malformed: 'minDriver',
+      annotation: MIN_DRIVER,
       because: `annotation ${MIN_DRIVER}: ${quoted(minDriver)} is no driver version; write one such as "580" or "595.71.05"`,
       wishes,
     };
@@ -135,14 +136,3 @@ export function wishesOf(pod: RawPod): ReadWishes {
 }
 
 const quoted = (text: string): string => JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text);
-
-/** Compares dotted versions number by number; negative where a is older than b. */
-export function compareVersions(a: string, b: string): number {
-  const left = a.split('.').map(Number);
-  const right = b.split('.').map(Number);
-  for (let i = 0; i < Math.max(left.length, right.length); i += 1) {
-    const difference = (left[i] ?? 0) - (right[i] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  return 0;
-}

@@ -1,6 +1,6 @@
 // Is a node's GPU stack proven, and may new GPU pods come? The one place that decides it: extender, readiness
 // condition, `explain` and metrics all ask here, about the Node object alone, so that no two can disagree.
-import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE } from './keys.ts';
+import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from './keys.ts';
 import { isState, type State } from './stages.ts';
 
 /** What of a Node the gate looks at; Kubernetes' own JSON shape, so that raw objects fit. */
@@ -43,16 +43,28 @@ export interface Proof {
   readonly components: Readonly<Record<string, ComponentEvidence>>;
 }
 
-/** Parses the proof annotation; undefined where there is none or it is not one (which proves nothing). */
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+const isEvidence = (value: unknown): value is ComponentEvidence =>
+  isObject(value) && ['revision', 'pod', 'started'].every((key) => typeof value[key] === 'string');
+
+const isProof = (value: unknown): value is Omit<Proof, 'components'> & Partial<Proof> =>
+  isObject(value) &&
+  ['node', 'boot', 'at'].every((key) => typeof value[key] === 'string') &&
+  ['driver', 'cuda'].every((key) => value[key] === undefined || typeof value[key] === 'string') &&
+  (value['components'] === undefined ||
+    (isObject(value['components']) && Object.values(value['components']).every(isEvidence)));
+
+/**
+ * Parses the proof annotation; undefined where there is none or it is not one in every part (which proves nothing): whoever can write Nodes
+ * can write anything here, and the request path must not fall over it.
+ */
 export function parseProof(text: string | undefined): Proof | undefined {
   if (text === undefined || text === '') return undefined;
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value !== 'object' || value === null) return undefined;
-    const proof = value as Partial<Proof>;
-    if (typeof proof.node !== 'string' || typeof proof.boot !== 'string' || typeof proof.at !== 'string')
-      return undefined;
-    return { ...proof, components: proof.components ?? {} } as Proof;
+    return isProof(value) ? { ...value, components: value.components ?? {} } : undefined;
   } catch {
     return undefined;
   }
@@ -101,21 +113,36 @@ export const stageOfReason = (reason: string): string => {
     : match[1].replace(/(?<!^)([A-Z])/g, '-$1').toLowerCase();
 };
 
+/** Reasons that several ask for by name: the same text for every node in that situation. */
+export const NODE_NOT_READY = 'node not Ready';
+export const NODE_REBOOTED = 'node rebooted since validation';
+export const NODE_REPLACED = 'GPU proof is of another node object';
+export const NODE_HELD = 'GPU node held by an operator';
+export const NODE_CORDONED = 'node cordoned';
+
 /** Are pods that already run there fine? Source: design section 3. */
 export function serving(node: NodeView): Answer {
   if (!isOurs(node)) return no('node not opted in');
   const proof = parseProof(annotation(node, PROOF));
   if (proof === undefined) return no(walking(node));
   const boot = node.status?.nodeInfo?.bootID ?? '';
-  if (proof.node !== node.metadata.uid) return no('GPU proof is of another node object');
-  if (boot === '' || proof.boot !== boot) return no('node rebooted since validation');
+  if (proof.node !== node.metadata.uid) return no(NODE_REPLACED);
+  if (boot === '' || proof.boot !== boot) return no(NODE_REBOOTED);
   if (condition(node, GPU_VALIDATED)?.status !== 'True') return no(walking(node));
-  if (condition(node, 'Ready')?.status !== 'True') return no('node not Ready');
+  if (condition(node, 'Ready')?.status !== 'True') return no(NODE_NOT_READY);
   return { yes: true, proof };
 }
 
-export const NODE_HELD = 'GPU node held by an operator';
-export const NODE_CORDONED = 'node cordoned';
+/** Since when the walk has been at the stage where it is, RFC 3339, as the reconciler remembers it; undefined where none goes on. */
+export function walkingSince(node: NodeView): string | undefined {
+  try {
+    const walk: unknown = JSON.parse(annotation(node, WALK) ?? '');
+    const goesOn = isObject(walk) && walk['node'] === node.metadata.uid && walk['stage'] !== 'done';
+    return goesOn && typeof walk['since'] === 'string' ? walk['since'] : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 /** May new GPU pods come? */
 export function open(node: NodeView): Answer {

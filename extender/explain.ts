@@ -1,18 +1,19 @@
 // Why does this pod wait, or where did it go: every node and the verdict for one pod, by the same functions that the
-// scheduler's calls use. Pure: objects in, rows and text out.
+// scheduler's calls use. Pure: objects in, rows out; explain-text.ts makes a table of them.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import type { RawPod } from '../core/gpu-request.ts';
-import { GPU_VALIDATED, HOLD, INJECTION, MANAGED, POLICY } from '../core/keys.ts';
-import { isOurs, NODE_CORDONED, NODE_HELD, policyOf, stateOf, type NodeView } from '../core/node-proof.ts';
-import { askOf, nodeFacts, REASONS, refusal } from './verdict.ts';
+import { INJECTION } from '../core/keys.ts';
+import { isOurs, stateOf, type NodeView } from '../core/node-proof.ts';
+import { nextFor, sinceOf } from './hints.ts';
+import { askOf, nodeFacts, refusal } from './verdict.ts';
 
 export interface Row {
   readonly node: string;
   readonly state: string;
   readonly verdict: 'open' | 'refused';
   readonly reason: string;
-  /** RFC 3339, or empty. */
+  /** Since when the verdict is what it is, RFC 3339; empty where nothing tells. */
   readonly since: string;
   readonly next: string;
 }
@@ -22,6 +23,8 @@ export interface Explanation {
   /** What the gate does with this pod as a whole. */
   readonly summary: string;
   readonly webhook: string;
+  /** What else bears on it: one sentence each. */
+  readonly notes: readonly string[];
   readonly rows: readonly Row[];
 }
 
@@ -50,49 +53,45 @@ export function explainPod(input: ExplainInput): Explanation {
   // An auditing policy is asked as if it enforced, so that one sees what is to come.
   const gate = ask.kind === 'gate' ? ask : ask.kind === 'pass' ? ask.would : undefined;
   const rows = nodes.map((node): Row => {
-    const condition = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
-    const because =
-      ask.kind === 'refuse' ? ask.because : gate === undefined ? undefined : refusal(gate, nodeFacts(node));
+    const about = { node: node.metadata.name, state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-') };
+    if (ask.kind === 'refuse')
+      return { ...about, verdict: 'refused', reason: ask.because, since: '', next: ask.detail };
+    if (gate === undefined) return { ...about, verdict: 'open', reason: '', since: '', next: '' };
+    const because = refusal(gate, nodeFacts(node));
     return {
-      node: node.metadata.name,
-      state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-'),
+      ...about,
       verdict: because === undefined ? 'open' : 'refused',
       reason: because ?? '',
-      since: because === undefined ? '' : (condition?.lastTransitionTime ?? ''),
-      next: because === undefined ? '' : nextFor(node, because, condition?.message ?? ''),
+      since: sinceOf(node, because),
+      next: because === undefined ? '' : nextFor(node, because),
     };
   });
   const open = rows.filter((row) => row.verdict === 'open').length;
   const summary =
     ask.kind === 'refuse'
-      ? ask.because
+      ? `${ask.because}: no node takes it; ${ask.detail}`
       : ask.kind === 'pass'
         ? SUMMARY[ask.because]
         : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
-  return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), rows };
+  const notes = [
+    ...(ask.kind === 'refuse' || gate !== undefined ? schedulerNote(pod, policies) : []),
+    ...(gate?.cudaUnread ?? []).map(
+      (part) =>
+        `NVIDIA_REQUIRE_CUDA: ${JSON.stringify(part)} cannot be read and is not judged; write one such as "cuda>=12.4"`,
+    ),
+  ];
+  return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), notes, rows };
 }
 
-/** What somebody can do, or is awaited. The node's condition says it best where the stack is the matter. */
-function nextFor(node: NodeView, because: string, message: string): string {
-  const { name } = node.metadata;
-  switch (because) {
-    case REASONS.unmanaged:
-      return `kubectl label node ${name} ${MANAGED}=true`;
-    case REASONS.otherPolicy:
-      return `annotate the pod's template ${POLICY}: ${policyOf(node) ?? ''}, if it may run there`;
-    case NODE_HELD:
-      return `kubectl annotate node ${name} ${HOLD}-`;
-    case NODE_CORDONED:
-      return `kubectl uncordon ${name}`;
-    case REASONS.driverOld:
-    case REASONS.driverUnknown:
-    case REASONS.cuda: {
-      const { driver, cuda } = nodeFacts(node);
-      return `the node has driver ${driver ?? 'of unknown version'}, CUDA ${cuda ?? 'of unknown version'}`;
-    }
-    default:
-      return message;
-  }
+/** Verdicts hold only where the pod's scheduler asks for them, which no object in the API tells but for the chart's own scheduler. */
+function schedulerNote(pod: RawPod, policies: ReadonlyMap<string, GpuPolicy>): string[] {
+  const scheduler = pod.spec?.schedulerName ?? 'default-scheduler';
+  const asking = [...policies.values()].some(({ spec }) => spec.injection.schedulerName === scheduler);
+  return asking
+    ? []
+    : [
+        `its scheduler, ${scheduler}, asks gpu-gate only if the extender is in its own configuration: if it is not, a verdict keeps this pod off no node, the startup taint alone does`,
+      ];
 }
 
 function webhookDid(pod: RawPod, would: string): string {
@@ -110,47 +109,3 @@ function webhookDid(pod: RawPod, would: string): string {
     return 'the annotation gpu-gate.dev/injection was changed by somebody and cannot be read';
   }
 }
-
-/** Above this many nodes, those with the same verdict share a line. */
-const GROUP_ABOVE = 20;
-
-/** The explanation as a table. */
-export function explanationText(explanation: Explanation): string {
-  const grouped = explanation.rows.length > GROUP_ABOVE ? group(explanation.rows) : explanation.rows;
-  const header = {
-    node: 'NODE',
-    state: 'STATE',
-    verdict: 'VERDICT',
-    reason: 'REASON',
-    since: 'SINCE',
-    next: 'WHAT NEXT',
-  };
-  const columns = ['node', 'state', 'verdict', 'reason', 'since', 'next'] as const;
-  const lines = [header, ...grouped];
-  const widths = columns.map((column) => Math.max(...lines.map((line) => line[column].length)));
-  const table = lines.map((line) =>
-    columns
-      .map((column, i) => (column === 'next' ? line[column] : line[column].padEnd(widths[i] ?? 0)))
-      .join('  ')
-      .trimEnd(),
-  );
-  return [`pod ${explanation.pod}: ${explanation.summary}`, explanation.webhook, '', ...table, ''].join('\n');
-}
-
-const group = (rows: readonly Row[]): Row[] => {
-  const groups = new Map<string, Row[]>();
-  for (const row of rows) {
-    const key = [row.verdict, row.state, row.reason].join('\n');
-    groups.set(key, [...(groups.get(key) ?? []), row]);
-  }
-  return [...groups.values()].map((members) => {
-    const [first] = members;
-    if (first === undefined || members.length === 1)
-      return first ?? { node: '', state: '', verdict: 'open', reason: '', since: '', next: '' };
-    return {
-      ...first,
-      node: `${members.length} nodes, such as ${first.node}`,
-      since: members.map((row) => row.since).toSorted()[0] ?? '',
-    };
-  });
-};

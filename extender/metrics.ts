@@ -63,9 +63,8 @@ export function extenderMetrics(registry: Registry, nodes: () => Iterable<NodeFa
 
 const STAGE_WORDS: ReadonlySet<string> = new Set([...STATES, 'walk not started']);
 
-/** Reasons for a metric's label, so that it has few values: what carries an operator's, a node's or a pod's own words is folded. */
+/** Reasons for a metric's label, so that it has few values: what carries an operator's or a node's own words is folded. */
 export function reasonLabel(reason: string): string {
-  if (reason.startsWith('annotation ')) return 'malformed annotation';
   const match = /^(GPU node closed|GPU stack failed|GPU stack not validated): (.*)$/.exec(reason);
   if (match?.[1] === undefined) return reason;
   return match[1] !== 'GPU node closed' && STAGE_WORDS.has(match[2] ?? '') ? reason : match[1];

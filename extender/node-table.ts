@@ -31,6 +31,8 @@ export class NodeTable {
   #slots = new Int32Array(64 * WIDTH);
   #pool = new Uint8Array(1024);
   #used = 0;
+  /** How many of the names still have facts. */
+  #present = 0;
 
   get(name: string): NodeFacts | undefined {
     const index = this.#indices.get(name);
@@ -40,16 +42,13 @@ export class NodeTable {
   /** undefined: the node is gone. */
   set(name: string, facts: NodeFacts | undefined): void {
     const index = this.#indices.get(name);
+    const before = index === undefined ? undefined : this.#facts[index];
     if (index !== undefined) this.#facts[index] = facts;
     else if (facts !== undefined) this.#add(name, facts);
-    // A cluster that scales up and down must not fill the memory with names of nodes that were.
-    if (facts === undefined && this.#names.length > 64) {
-      const known = this.#names.flatMap((node, i): [string, NodeFacts][] => {
-        const present = this.#facts[i];
-        return present === undefined ? [] : [[node, present]];
-      });
-      if (known.length < this.#names.length / 2) this.#rebuild(known);
-    }
+    this.#present += Number(facts !== undefined) - Number(before !== undefined);
+    // A cluster that scales up and down must not fill the memory with names of nodes that were. Only once half of them are gone: a
+    // list read anew may take thousands away one by one, and each copy of the table must be paid for by as many removals.
+    if (this.#names.length > 64 && this.#present < this.#names.length / 2) this.#rebuild();
   }
 
   *facts(): Generator<NodeFacts> {
@@ -107,7 +106,11 @@ export class NodeTable {
     this.#slots.set(slot, at * WIDTH);
   }
 
-  #rebuild(known: readonly [string, NodeFacts][]): void {
+  #rebuild(): void {
+    const known = this.#names.flatMap((node, i): [string, NodeFacts][] => {
+      const present = this.#facts[i];
+      return present === undefined ? [] : [[node, present]];
+    });
     this.#names = [];
     this.#facts = [];
     this.#indices = new Map();

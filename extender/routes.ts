@@ -1,5 +1,5 @@
 // POST /filter, /prioritize, /preempt: bytes → decode → verdicts → bytes. From memory only.
-import type { RequestListener } from 'node:http';
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import express from 'express';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { routed } from '../platform/http.ts';
@@ -20,12 +20,15 @@ import {
   type ExtenderArgs,
 } from './wire.ts';
 
-/** 5,000 whole nodes are about 100 MB; names of 15,000 are 1 MB. Whole nodes of a mid-sized cluster fit. */
-const MAX_BODY = 64 * 1024 * 1024;
+/**
+ * Names of 15,000 nodes are 1 MB. Whole nodes (`nodeCacheCapable: false`) are some 20 kB each: 800 of them fit; what reading them and
+ * sending them back takes (350 MB seen) fits into the 512 MB that the chart gives a replica. Larger clusters send names, as the chart's configurations do.
+ */
+export const MAX_BODY = 16 * 1024 * 1024;
 
 export interface ExtenderDeps {
-  /** undefined while caches are not synced. */
-  readonly view: () => View | undefined;
+  /** What is known; or, where nothing should be said from it, one sentence why. */
+  readonly view: () => View | { readonly because: string };
   /** The nodes of the view. */
   readonly nodes: NodeTable;
   readonly metrics: ExtenderMetrics;
@@ -37,6 +40,8 @@ type Verb = 'filter' | 'prioritize' | 'preempt';
 interface Answer {
   readonly body: string | Buffer;
   readonly result: 'ok' | 'error' | 'malformed';
+  /** Another replica may know better: the scheduler keeps one connection, and asks elsewhere only over a new one. */
+  readonly giveUp?: true;
   /** What is counted once the scheduler has its answer. */
   readonly count?: () => void;
 }
@@ -106,28 +111,36 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
   const answerTo = (verb: Verb, answer: (body: Buffer, view: View) => Answer, body: Buffer): Answer => {
     try {
       const view = deps.view();
-      return view === undefined
-        ? inError(verb, 'node states are not loaded yet, the pod is tried again', 'error')
-        : answer(body, view);
+      return 'because' in view ? { ...inError(verb, view.because, 'error'), giveUp: true } : answer(body, view);
     } catch (error) {
       deps.log.error('a call of the scheduler was not answered', { verb, error: explainError(error) });
       return inError(verb, "gpu-gate's extender failed, its log says why; the pod is tried again", 'error');
     }
   };
-  const serve =
-    (verb: Verb, answer: (body: Buffer, view: View) => Answer): RequestListener =>
-    (request, response) =>
+  const send = (response: ServerResponse, { body, giveUp }: Answer): void => {
+    if (giveUp === true) response.setHeader('connection', 'close');
+    reply(response, 200, 'application/json', body);
+  };
+  const serve = (verb: Verb, answer: (body: Buffer, view: View) => Answer): RequestListener => {
+    const observed = { bytes: metrics.bytes.labels(verb), duration: metrics.duration.labels(verb) };
+    return (request, response) =>
       readBody(request, MAX_BODY, (body) => {
-        if (!body.ok) return replyText(response, body.status, body.because);
+        if (!body.ok && body.status !== 413) return replyText(response, body.status, body.because);
+        if (!body.ok) {
+          const tooLarge: Answer = { ...inError(verb, TOO_LARGE, 'malformed'), giveUp: true };
+          metrics.calls.inc({ verb, result: tooLarge.result });
+          return afterRest(request, () => send(response, tooLarge));
+        }
         const began = performance.now();
-        const { body: text, result, count: counted } = answerTo(verb, answer, body.bytes);
-        reply(response, 200, 'application/json', text);
+        const answered = answerTo(verb, answer, body.bytes);
+        send(response, answered);
         const took = performance.now() - began;
-        counted?.();
-        metrics.calls.inc({ verb, result });
-        metrics.bytes.observe({ verb }, body.bytes.length);
-        metrics.duration.observe({ verb }, took / 1000);
+        answered.count?.();
+        metrics.calls.labels(verb, answered.result).inc();
+        observed.bytes.observe(body.bytes.length);
+        observed.duration.observe(took / 1000);
       });
+  };
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
@@ -140,6 +153,18 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
     ]),
     app,
   );
+}
+
+const TOO_LARGE = `the call is larger than ${MAX_BODY} bytes: set nodeCacheCapable: true for this extender, so that the scheduler sends names in place of whole nodes`;
+
+/**
+ * Goes on once a body that nobody reads has come to its end: a scheduler that is still sending when its connection closes would show a
+ * broken pipe in place of the reason. One that does not say its length is not waited for.
+ */
+function afterRest(request: IncomingMessage, done: () => void): void {
+  if (request.headers['content-length'] === undefined) return done();
+  request.once('end', done);
+  request.resume();
 }
 
 const parsed = <T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> => {

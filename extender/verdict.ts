@@ -2,18 +2,18 @@
 // scheduler counts them by their text. What depends on the node alone is worked out when the node changes, not per call.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
-import { compareVersions, gpuRequest, wishesOf, type RawPod } from '../core/gpu-request.ts';
-import { COMPONENT, DEFAULT_POLICY, PART_OF, PRODUCT } from '../core/keys.ts';
-import { isOurs, open, policyOf, stateOf, type NodeView } from '../core/node-proof.ts';
+import { gpuRequest, wishesOf, type RawPod } from '../core/gpu-request.ts';
+import { COMPONENT, DEFAULT_POLICY, MIN_DRIVER, PART_OF, POLICY, PRODUCT } from '../core/keys.ts';
+import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from '../core/node-proof.ts';
+import { compareVersions, cudaOfDriver, isVersion } from '../core/versions.ts';
+import { cudaOf, meets, type CudaRequirement, type Versions } from './require-cuda.ts';
 
 /** What a verdict needs of a node. */
-export interface NodeFacts {
+export interface NodeFacts extends Versions {
   readonly ours: boolean;
   readonly policy: string | undefined;
   /** Why no new GPU pods may come; undefined: open. */
   readonly closed: string | undefined;
-  readonly driver: string | undefined;
-  readonly cuda: string | undefined;
   /** Since when nothing of the stack has changed, ms since the epoch; 0 where it is not proven. */
   readonly steadySince: number;
   /** State label; `preflight` before the first, `unmanaged` on a node that is not ours. */
@@ -26,8 +26,7 @@ export function nodeFacts(node: NodeView): NodeFacts {
     ours: isOurs(node),
     policy: policyOf(node),
     closed: answer.yes ? undefined : answer.because,
-    driver: answer.yes ? answer.proof.driver : undefined,
-    cuda: answer.yes ? answer.proof.cuda : undefined,
+    ...(answer.yes ? versionsOf(answer.proof) : UNKNOWN_VERSIONS),
     // A component that restarted after the proof was written has been steady since then only.
     steadySince: answer.yes
       ? Math.max(
@@ -40,6 +39,17 @@ export function nodeFacts(node: NodeView): NodeFacts {
   };
 }
 
+const UNKNOWN_VERSIONS: Versions = { driver: undefined, cuda: undefined };
+
+/** What cannot be compared is not known. Only where feature discovery runs does the proof name the CUDA; elsewhere it is the driver's own. */
+function versionsOf({ driver, cuda }: Proof): Versions {
+  const known = driver !== undefined && isVersion(driver) ? driver : undefined;
+  return {
+    driver: known,
+    cuda: cuda !== undefined && isVersion(cuda) ? cuda : known === undefined ? undefined : cudaOfDriver(known),
+  };
+}
+
 /** Reasons that are not of the node alone. */
 export const REASONS = {
   unknown: 'GPU state not known yet',
@@ -49,6 +59,8 @@ export const REASONS = {
   driverUnknown: 'GPU driver version not known',
   cuda: 'driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks',
   noSuchPolicy: 'the GPUPolicy that the pod names does not exist',
+  badPolicy: `the pod's annotation ${POLICY} is malformed`,
+  badMinDriver: `the pod's annotation ${MIN_DRIVER} is malformed`,
 } as const;
 
 /** A pod that a policy gates. */
@@ -58,6 +70,8 @@ export interface Gate {
   readonly minDriver: string | undefined;
   /** One per container that requires something; all must hold. */
   readonly cuda: readonly CudaRequirement[];
+  /** Parts of NVIDIA_REQUIRE_CUDA that cannot be read, and so are not judged. */
+  readonly cudaUnread: readonly string[];
 }
 
 /** What a pod asks of nodes. */
@@ -69,49 +83,8 @@ export type Ask =
       readonly would?: Gate;
     }
   | Gate
-  | { readonly kind: 'refuse'; readonly because: string };
-
-/** NVIDIA_REQUIRE_CUDA of one container: one of its alternatives must hold. */
-export type CudaRequirement = readonly CudaClause[];
-
-/** One alternative of NVIDIA_REQUIRE_CUDA: all of its limits must hold. */
-export type CudaClause = readonly {
-  readonly what: 'cuda' | 'driver';
-  readonly operator: string;
-  readonly version: string;
-}[];
-
-/** Reads NVIDIA_REQUIRE_CUDA as the container toolkit documents it: a space is OR, a comma AND. Conditions on anything but cuda and driver (brand, arch) are left to the toolkit. */
-export function parseRequireCuda(text: string): CudaRequirement {
-  return text
-    .split(/\s+/)
-    .filter((part) => part !== '')
-    .map((part) =>
-      part.split(',').flatMap((limit) => {
-        const match = /^(cuda|driver)(>=|<=|!=|=|>|<)(\d+(?:\.\d+)*)$/.exec(limit);
-        return match === null
-          ? []
-          : [{ what: match[1] as 'cuda' | 'driver', operator: match[2] ?? '', version: match[3] ?? '' }];
-      }),
-    );
-}
-
-const holds = (comparison: number, operator: string): boolean => {
-  switch (operator) {
-    case '>=':
-      return comparison >= 0;
-    case '<=':
-      return comparison <= 0;
-    case '>':
-      return comparison > 0;
-    case '<':
-      return comparison < 0;
-    case '=':
-      return comparison === 0;
-    default:
-      return comparison !== 0;
-  }
-};
+  /** `because` is one of few texts; `detail` is for people, and may quote the pod. */
+  | { readonly kind: 'refuse'; readonly because: string; readonly detail: string };
 
 /** What this pod asks, once per call. */
 export function askOf(
@@ -133,49 +106,37 @@ export function askOf(
   // Without a policy there is no list of resources; the widest one says whether this is any of our business.
   const resources = policy?.spec.resources ?? ['nvidia.com/*'];
   if (gpuRequest(pod, resources) === undefined) return { kind: 'pass', because: 'no-gpu' };
-  if (!read.ok) return { kind: 'refuse', because: read.because };
+  if (!read.ok)
+    return {
+      kind: 'refuse',
+      because: read.annotation === POLICY ? REASONS.badPolicy : REASONS.badMinDriver,
+      detail: read.because,
+    };
   if (policy === undefined)
     return read.wishes.policy === undefined
       ? { kind: 'pass', because: 'no-policy' }
-      : { kind: 'refuse', because: REASONS.noSuchPolicy };
-  const gate: Gate = { kind: 'gate', policy, minDriver: read.wishes.minDriver, cuda: cudaOf(pod, resources) };
+      : {
+          kind: 'refuse',
+          because: REASONS.noSuchPolicy,
+          detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
+        };
+  const { requirements, unread } = cudaOf(pod, resources);
+  const { minDriver } = read.wishes;
+  const gate: Gate = { kind: 'gate', policy, minDriver, cuda: requirements, cudaUnread: unread };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
   return isEnforcing(policy) ? gate : { kind: 'pass', because: 'auditing', would: gate };
-}
-
-/** What the GPU containers require by their own environment. What an image carries inside nobody can see before it runs. */
-function cudaOf(pod: RawPod, resources: readonly string[]): CudaRequirement[] {
-  const request = gpuRequest(pod, resources);
-  const containers = [
-    ...(request?.containers ?? []).map((i) => pod.spec?.containers?.[i]),
-    ...(request?.initContainers ?? []).map((i) => pod.spec?.initContainers?.[i]),
-  ];
-  return containers.flatMap((container) => {
-    const value = (name: string): string =>
-      (Array.isArray(container?.env) ? container.env : []).findLast((variable) => variable?.name === name)?.value ?? '';
-    if (/^(true|t|1)$/i.test(value('NVIDIA_DISABLE_REQUIRE'))) return [];
-    const requirement = parseRequireCuda(value('NVIDIA_REQUIRE_CUDA'));
-    return requirement.length === 0 ? [] : [requirement];
-  });
 }
 
 /** Why the pod may not go to the node; undefined: it may. */
 export function refusal(ask: Gate, node: NodeFacts | undefined): string | undefined {
   if (node === undefined) return REASONS.unknown;
-  if (!node.ours) return ask.policy.spec.unmanagedNodes === 'Allow' ? undefined : REASONS.unmanaged;
-  if (node.policy !== undefined && node.policy !== ask.policy.name) return REASONS.otherPolicy;
-  if (node.closed !== undefined) return node.closed;
+  if (!node.ours && ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.unmanaged;
+  if (node.ours && node.policy !== undefined && node.policy !== ask.policy.name) return REASONS.otherPolicy;
+  if (node.ours && node.closed !== undefined) return node.closed;
   if (ask.minDriver !== undefined) {
+    // Also on a node that is not ours, where nothing is proven: who asks for a least version does not ask for luck.
     if (node.driver === undefined) return REASONS.driverUnknown;
     if (compareVersions(node.driver, ask.minDriver) < 0) return REASONS.driverOld;
   }
-  return ask.cuda.every((requirement) => requirement.some((clause) => clause.every((limit) => meets(limit, node))))
-    ? undefined
-    : REASONS.cuda;
+  return meets(ask.cuda, node) ? undefined : REASONS.cuda;
 }
-
-/** A version that the proof does not know cannot be held against the pod: the toolkit checks it again at start. */
-const meets = (limit: CudaClause[number], node: NodeFacts): boolean => {
-  const version = limit.what === 'cuda' ? node.cuda : node.driver;
-  return version === undefined || holds(compareVersions(version, limit.version), limit.operator);
-};

@@ -1,12 +1,9 @@
 // `npm run bench [-- NAME] [--json FILE]`: every measurement, or one. Exit code 1 where a bar is missed.
-import { readdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { tableOf, type Bench, type Row } from '../bench/rows.ts';
+import { writeFileSync } from 'node:fs';
+import { load, measurements } from '../bench/reports/measurements.ts';
+import { tableOf, type Row } from '../bench/rows.ts';
 
-const FOLDER = join(import.meta.dirname, '..', 'bench');
-const NAMES = readdirSync(FOLDER)
-  .filter((file) => file.endsWith('.ts') && file !== 'rows.ts')
-  .map((file) => file.slice(0, -3));
+const NAMES = measurements();
 
 const args = process.argv.slice(2);
 const jsonAt = args.indexOf('--json');
@@ -20,7 +17,7 @@ if (named !== undefined && !NAMES.includes(named)) {
 const all: (Row & { bench: string })[] = [];
 for (const name of named === undefined ? NAMES : [named]) {
   console.log(`== ${name}`);
-  const bench = (await import(join(FOLDER, `${name}.ts`))) as Bench;
+  const bench = await load(name);
   const rows = await bench.run({ say: (line) => console.log(`  ${line}`), args });
   console.log(tableOf(rows));
   all.push(...rows.map((row) => ({ bench: name, ...row })));

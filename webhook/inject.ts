@@ -2,7 +2,7 @@
 // MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
 import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../core/gpu-request.ts';
-import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, NODE_VALIDATED } from '../core/keys.ts';
+import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import {
   add,
   append,
@@ -79,7 +79,7 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   if (pod.metadata?.annotations?.[MIRROR] !== undefined)
     return leave('mirror-pod', 'gpu-gate: a static pod passes every gate; its node may not be validated');
   if (wishes.optedOut || facts.namespaceLabels?.[INJECT] === 'false') return leave('opted-out');
-  if (!read.ok && read.malformed === 'policy') return refuse('malformed-annotation', read.because);
+  if (!read.ok && read.annotation === POLICY) return refuse('malformed-annotation', read.because);
   if (policy === undefined) {
     return wishes.policy === undefined
       ? leave('no-policy')

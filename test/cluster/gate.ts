@@ -136,7 +136,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       const text = readFileSync(kubeconfig, 'utf8').replaceAll(cp.server, options.requestPathServer);
       writeFileSync(kubeconfig, text);
     }
-    const process_ = cp.lifetime.start(account, process.execPath, [
+    const args = [
       join(ROOT, 'main.ts'),
       'run',
       '--roles',
@@ -147,7 +147,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       String(metricsPort),
       ...more,
       ...common,
-    ]);
+    ];
+    // As in the image, from the second start of a process on.
+    const env = { NODE_COMPILE_CACHE: join(cp.dir, 'compile-cache') };
+    const process_ = cp.lifetime.start(account, process.execPath, args, env);
     await untilReady(process_, async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok);
     return process_;
   };

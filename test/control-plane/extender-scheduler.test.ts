@@ -1,5 +1,7 @@
 // The extender under the real scheduler: 1,000 nodes of which few are open, pre-emption, outages.
 import { writeFileSync } from 'node:fs';
+import type { IncomingHttpHeaders } from 'node:http';
+import { Agent, request } from 'node:https';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,6 +10,7 @@ import { parse } from 'yaml';
 import { issueCa } from '../../certs/issue.ts';
 import { STRATEGIC_PATCH } from '../../platform/kube.ts';
 import { startCluster, type Cluster } from '../cluster/cluster.ts';
+import { freePort } from '../cluster/control-plane.ts';
 import { startGate, startSecondScheduler, until, type Gate, type SchedulerConfig } from '../cluster/gate.ts';
 import { named } from '../support/schedulers.ts';
 import { tcpProxy } from '../support/tcp-proxy.ts';
@@ -58,6 +61,33 @@ const validated = (node: string): Promise<unknown> =>
       'boot',
     ),
   );
+/** A call to the extender as a scheduler makes it, over the agent's one connection. */
+const ask = (
+  port: number,
+  agent: Agent,
+  body: object,
+): Promise<{ headers: IncomingHttpHeaders; answer: { Error: string; NodeNames: string[] } }> =>
+  new Promise((resolve, reject) => {
+    const call = request(
+      { port, host: '127.0.0.1', path: '/filter', method: 'POST', agent, rejectUnauthorized: false },
+      (response) => {
+        let text = '';
+        response.on('data', (chunk: Buffer) => (text += chunk.toString()));
+        response.on('end', () =>
+          resolve({ headers: response.headers, answer: JSON.parse(text) as { Error: string; NodeNames: string[] } }),
+        );
+      },
+    );
+    call.on('error', reject);
+    call.end(JSON.stringify(body));
+  });
+const AN_ASK = {
+  Pod: {
+    metadata: { name: 'p', namespace: 'default' },
+    spec: { containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
+  },
+  NodeNames: ['gpu-0', 'gpu-5'],
+};
 const scheduler = (name: string, change: Parameters<typeof named>[1], port = gate.extenderPort): Promise<void> =>
   startSecondScheduler(cluster, port, name, named(name, change));
 
@@ -80,7 +110,11 @@ beforeAll(async () => {
       contentType: STRATEGIC_PATCH,
       body: { status: { capacity: { 'nvidia.com/gpu': null }, allocatable: { 'nvidia.com/gpu': null } } },
     });
-  gate = await startGate(cluster, { values: { policy: { spec: { unmanagedNodes: 'Deny' } } } });
+  gate = await startGate(cluster, {
+    values: { policy: { spec: { unmanagedNodes: 'Deny' } } },
+    // Low, so that all that follows shows a scheduler whose connections are given up again and again.
+    flags: ['--calls-per-connection', '10'],
+  });
   await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
   await validated('gpu-0');
 }, 180_000);
@@ -115,6 +149,78 @@ describe('1,000 nodes of which one is open', () => {
     await clear('thirty');
   });
 });
+
+it(
+  'a scheduler that looks at a sample only: none is lost where the sample misses the one open node',
+  { timeout: 90_000 },
+  async () => {
+    await startSecondScheduler(cluster, gate.extenderPort, 'sampling', (configuration) => {
+      const { percentageOfNodesToScore: _, ...rest } = named(
+        'sampling',
+        (extender) => extender,
+      )(configuration) as SchedulerConfig;
+      return rest;
+    });
+    for (let i = 0; i < 8; i += 1) await make('sample', `sample-${i}`, { schedulerName: 'sampling' });
+    // A pod that was refused is tried again with what happens in the cluster, and then looks at the nodes that come next. Here
+    // nothing happens, where any cluster has such changes all the time; it would else take the scheduler's five minutes.
+    let changes = 0;
+    let missed = 0;
+    await until(
+      'all of them',
+      async () => {
+        missed = Math.max(
+          missed,
+          (await pods('sample')).filter((pod) => waitsBecause(pod).startsWith('0/1000 nodes')).length,
+        );
+        await kubectl('annotate', 'node', 'gpu-999', '--overwrite', `example.com/change=${(changes += 1)}`);
+        return (await bound('sample')).length === 8;
+      },
+      60_000,
+    );
+    console.log(
+      `default sampling: ${missed} of 8 pods missed the open node at first; ${changes} changes until all were bound`,
+    );
+    expect((await bound('sample')).map((pod) => pod.spec.nodeName)).toEqual(Array.from({ length: 8 }, () => 'gpu-0'));
+    await clear('sample');
+  },
+);
+
+it(
+  'NVIDIA_REQUIRE_CUDA on a node that was walked: its proof names no CUDA, its driver does',
+  { timeout: 60_000 },
+  async () => {
+    const proof = JSON.parse(
+      await kubectl('get', 'node', 'gpu-0', '-o', 'jsonpath={.metadata.annotations.gpu-gate\\.dev/proof}'),
+    ) as object;
+    expect(proof).toHaveProperty('driver');
+    expect(proof).not.toHaveProperty('cuda');
+    const requiring = (name: string, value: string): Promise<Pod> =>
+      make('cuda', name, {
+        containers: [
+          {
+            name: 'c',
+            image: 'x',
+            env: [{ name: 'NVIDIA_REQUIRE_CUDA', value }],
+            resources: { limits: { 'nvidia.com/gpu': '1' } },
+          },
+        ],
+      });
+    await requiring('too-new', 'cuda>=99');
+    await requiring('fine', 'cuda>=12.4');
+    const [there] = await until('the one to be bound', async () => {
+      const found = await bound('cuda');
+      return found.length === 1 && found;
+    });
+    expect([there?.metadata.name, there?.spec.nodeName]).toEqual(['fine', 'gpu-0']);
+    await until('the other to be told why', async () =>
+      (await pods('cuda')).some((pod) =>
+        waitsBecause(pod).includes('1 driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks'),
+      ),
+    );
+    await clear('cuda');
+  },
+);
 
 describe('pre-emption', () => {
   const on = (node: string): object => ({ nodeSelector: { 'kubernetes.io/hostname': node } });
@@ -258,6 +364,63 @@ describe('outages', () => {
   );
 
   it(
+    'two replicas restarted under load, one after the other and then both at once: every pod is bound',
+    { timeout: 120_000 },
+    async () => {
+      let [one, two] = await Promise.all([gate.startReplica(), gate.startReplica()]);
+      let serving = one.extenderPort;
+      const service = await tcpProxy(() => serving);
+      await scheduler('restarts', (extender) => extender, service.port);
+      const remove = ({ metadata }: Pod): Promise<unknown> =>
+        cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${metadata.name}`, {
+          query: { gracePeriodSeconds: 0 },
+        });
+      const enough = new AbortController();
+      let made = 0;
+      const load = (async () => {
+        // gpu-0 has room for 8 at a time: those that are bound make room.
+        for (; !enough.signal.aborted; made += 1) {
+          await make('restart', `restart-${made}`, { schedulerName: 'restarts' });
+          const done = await bound('restart');
+          if (done.length >= 4) for (const pod of done) await remove(pod);
+          await sleep(250);
+        }
+      })();
+      await sleep(1000);
+      serving = two.extenderPort;
+      await one.kill();
+      one = await gate.startReplica();
+      serving = one.extenderPort;
+      await two.kill();
+      two = await gate.startReplica();
+      await sleep(500);
+      await Promise.all([one.kill(), two.kill()]);
+      await until('a refusal that names the outage', async () =>
+        (await pods('restart')).some((pod) => /connection re(fused|set)|EOF/.test(waitsBecause(pod))),
+      );
+      [one, two] = await Promise.all([gate.startReplica(), gate.startReplica()]);
+      serving = two.extenderPort;
+      const back = performance.now();
+      enough.abort();
+      await load;
+      await until(
+        'all of them',
+        async () => {
+          const left = await pods('restart');
+          for (const pod of left.filter(({ spec }) => spec.nodeName !== undefined)) await remove(pod);
+          return left.length === 0;
+        },
+        60_000,
+      );
+      console.log(
+        `replicas restarted under load: the last of ${made} pods bound ${Math.round(performance.now() - back)} ms after`,
+      );
+      await Promise.all([one.kill(), two.kill()]);
+      await service.close();
+    },
+  );
+
+  it(
     'an answer that hangs: the attempt ends with the time limit, the pod is bound when it is over',
     { timeout: 60_000 },
     async () => {
@@ -283,17 +446,81 @@ describe('outages', () => {
   );
 
   it(
-    'a replica that has heard nothing of a watch for longer than its limit is not ready',
+    'a replica that has heard nothing of a watch for longer than its limit is not ready, and gives the scheduler’s connection up',
     { timeout: 60_000 },
     async () => {
       // Nobody touches policies here, so that nothing is heard of them but a bookmark a minute.
       const replica = await gate.startReplica(['--watch-limit', '3s']);
-      const said = await until('the readiness to fail', async () => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const fresh = await ask(replica.extenderPort, agent, AN_ASK);
+      expect([fresh.headers.connection, fresh.answer.NodeNames]).toEqual(['keep-alive', ['gpu-0']]);
+      const stale = await until('the readiness to fail by a watch that the extender needs', async () => {
         const response = await fetch(replica.readyUrl);
-        return response.status === 503 && response.text();
+        if (!/the watch of (gpupolicies|nodes) has been silent for \d+ s/.test(await response.text())) return false;
+        expect(response.status).toBe(503);
+        const answered = await ask(replica.extenderPort, agent, AN_ASK);
+        return answered.answer.Error !== '' && answered;
       });
-      expect(said).toMatch(/the watch of \w+ has been silent for \d+ s/);
+      expect([stale.headers.connection, stale.answer.NodeNames]).toEqual(['close', []]);
+      expect(stale.answer.Error).toMatch(/^gpu-gate: the watch of \w+ has been silent for longer than --watch-limit/);
+      agent.destroy();
       await replica.kill();
+    },
+  );
+
+  it(
+    'a replica that cannot list nodes is not ready and passes no node, until it can',
+    { timeout: 90_000 },
+    async () => {
+      // What the chart grants, but for nodes.
+      await kubectl('create', 'serviceaccount', 'half', '-n', 'gpu-gate');
+      const grant = (name: string, ...role: string[]): Promise<string> =>
+        kubectl('create', 'clusterrolebinding', name, ...role, '--serviceaccount=gpu-gate:half');
+      await kubectl(
+        'create',
+        'clusterrole',
+        'half',
+        '--verb=get,list,watch',
+        '--resource=namespaces,gpupolicies.gpu-gate.dev,runtimeclasses.node.k8s.io',
+      );
+      await grant('half', '--clusterrole=half');
+      await kubectl(
+        'create',
+        'rolebinding',
+        'half',
+        '-n',
+        'gpu-gate',
+        '--role=gpu-gate',
+        '--serviceaccount=gpu-gate:half',
+      );
+      const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+      const replica = cluster.lifetime.start('half', process.execPath, [
+        join(import.meta.dirname, '..', '..', 'main.ts'),
+        'run',
+        '--roles=webhook,extender',
+        `--kubeconfig=${await cluster.serviceAccountKubeconfig('gpu-gate', 'half')}`,
+        `--webhook-port=${webhook}`,
+        `--canary-port=${canary}`,
+        `--extender-port=${extender}`,
+        `--metrics-port=${metrics}`,
+        '--namespace=gpu-gate',
+        '--bind-address=127.0.0.1',
+        '--drain=200ms',
+      ]);
+      const ready = async (): Promise<string> => (await fetch(`http://127.0.0.1:${metrics}/readyz`)).text();
+      await until(
+        'nodes to be all that is missing',
+        async () => (await ready()) === 'the list of nodes is not loaded yet\n',
+      );
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const early = await ask(extender, agent, AN_ASK);
+      expect([early.headers.connection, early.answer.NodeNames]).toEqual(['close', []]);
+      expect(early.answer.Error).toBe('gpu-gate: the list of nodes is not loaded yet, the pod is tried again');
+      await grant('half-nodes', '--clusterrole=gpu-gate');
+      await until('the replica to be ready', async () => (await ready()) === 'ok\n', 40_000);
+      expect((await ask(extender, agent, AN_ASK)).answer).toMatchObject({ NodeNames: ['gpu-0'], Error: '' });
+      agent.destroy();
+      await replica.stop();
     },
   );
 

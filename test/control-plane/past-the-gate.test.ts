@@ -123,7 +123,16 @@ it(
   'no scheduler of ours at all: the startup taint alone keeps an injected pod off until the proof',
   { timeout: 120_000 },
   async () => {
-    await gate.upgrade({ scheduler: { create: false }, policy: { spec: { injection: { schedulerName: '' } } } });
+    // As the documents say it: this one value. What the policy named before must go with the scheduler.
+    await gate.upgrade({ scheduler: { create: false } });
+    const { spec } = await cluster.admin.request<{ spec: { injection: { schedulerName: string } } }>(
+      'GET',
+      '/apis/gpu-gate.dev/v1alpha1/gpupolicies/default',
+    );
+    expect(spec.injection.schedulerName).toBe('');
+    expect(await kubectl('get', 'configmaps,serviceaccounts', '-n', 'gpu-gate', '-o', 'name')).not.toMatch(
+      /\/gpu-gate-scheduler$/m,
+    );
     await stuck('gpu-1');
     await until('the policy to name no scheduler', async () => {
       const { spec } = (await gpuPod('alone', 'gpu-1')) as unknown as { spec: { schedulerName: string } };

@@ -73,7 +73,34 @@ describe('a node with a proof', () => {
     ).toContain('GPU stack failed');
   });
 
-  it.each(['', 'null', '[]', '7', '{}', '{"node":1,"boot":"b","at":"c"}'])('takes %j for no proof', (text) =>
-    expect(parseProof(text)).toBeUndefined(),
-  );
+  it.each([
+    '',
+    'null',
+    '[]',
+    '7',
+    '{}',
+    '{"node":1,"boot":"b","at":"c"}',
+    ...[
+      { driver: 595 },
+      { driver: null },
+      { cuda: 13.1 },
+      { components: null },
+      { components: [] },
+      { components: 'driver' },
+      { components: { driver: null } },
+      { components: { driver: 'r' } },
+      { components: { driver: { revision: 'r', pod: 'p' } } },
+      { components: { driver: { revision: 'r', pod: 'p', started: 7 } } },
+    ].map((more) => JSON.stringify({ node: 'n', boot: 'b', at: 'c', ...more })),
+  ])('takes %j for no proof', (text) => expect(parseProof(text)).toBeUndefined());
+  it('reads what the reconciler writes', () => {
+    const proof = {
+      node: 'n',
+      boot: 'b',
+      at: '2026-11-24T09:00:00Z',
+      driver: '595.91.07',
+      components: { driver: { revision: 'r', pod: 'p', started: '2026-11-24T08:00:00Z' } },
+    };
+    expect(parseProof(JSON.stringify(proof))).toEqual(proof);
+  });
 });

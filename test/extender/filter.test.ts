@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { CLOSED, HOLD, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import type { NodeView } from '../../core/node-proof.ts';
-import { explainPod, explanationText } from '../../extender/explain.ts';
 import { filter, preempt, prioritize, type View } from '../../extender/filter.ts';
-import { nodeFacts, parseRequireCuda } from '../../extender/verdict.ts';
+import { parseRequireCuda } from '../../extender/require-cuda.ts';
+import { nodeFacts } from '../../extender/verdict.ts';
 import { decodeArgs, decodePreemption, encodeFilter } from '../../extender/wire.ts';
 import { aNode, aPod, aPolicy, NOW } from '../support/objects.ts';
 
@@ -28,6 +28,14 @@ const verdict = (pod: object, node: NodeView, policy?: GpuPolicy): string =>
 const gpuPod = (annotations: Record<string, string> = {}, env: { name: string; value: string }[] = []) =>
   aPod({ gpus: '1', annotations, container: { env } });
 
+/** A proof as a default install writes it, where no feature discovery tells the CUDA. */
+const proofWith = (versions: object, name = 'node-a') =>
+  aNode({
+    name,
+    annotations: {
+      [PROOF]: JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', at: '2026-11-24T09:00:00Z', ...versions }),
+    },
+  });
 const CUDA_REASON = 'driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks';
 const requiring = (value: string) => gpuPod({}, [{ name: 'NVIDIA_REQUIRE_CUDA', value }]);
 
@@ -95,6 +103,85 @@ describe('a GPU pod and a node', () => {
       aNode(),
       undefined,
       CUDA_REASON,
+    ],
+    [
+      'with a driver of unknown version, which is not new enough for anybody',
+      gpuPod({ 'gpu-gate.dev/min-driver': '400' }),
+      proofWith({ driver: '470.82-grid' }),
+      undefined,
+      'GPU driver version not known',
+    ],
+    [
+      'not opted in, Allow, for a pod that asks for a least driver: nobody knows the driver there',
+      gpuPod({ 'gpu-gate.dev/min-driver': '400' }),
+      unmanaged(),
+      aPolicy({ unmanagedNodes: 'Allow' }),
+      'GPU driver version not known',
+    ],
+    [
+      'not opted in, Allow, for a pod that requires a CUDA: the toolkit looks at its start',
+      requiring('cuda>=12.4'),
+      unmanaged(),
+      aPolicy({ unmanagedNodes: 'Allow' }),
+      'pass',
+    ],
+    [
+      'whose proof names no CUDA: an older one than asked by its driver',
+      requiring('cuda>=13.0'),
+      proofWith({ driver: '575.57.08' }),
+      undefined,
+      CUDA_REASON,
+    ],
+    [
+      'whose proof names no CUDA: a new enough driver',
+      requiring('cuda>=13.0'),
+      proofWith({ driver: '580.1' }),
+      undefined,
+      'pass',
+    ],
+    [
+      'whose proof names no CUDA: far too old for it',
+      requiring('cuda>=99'),
+      proofWith({ driver: '900' }),
+      undefined,
+      CUDA_REASON,
+    ],
+    ['whose proof names neither driver nor CUDA', requiring('cuda>=99'), proofWith({}), undefined, 'pass'],
+    [
+      'with a malformed proof',
+      gpuPod(),
+      proofWith({ components: { driver: null } }),
+      undefined,
+      'GPU stack not validated: walk not started',
+    ],
+    [
+      'with an older CUDA than asked, beside an alternative that cannot be read',
+      requiring('cuda>=14 driver>=600.1a'),
+      aNode(),
+      undefined,
+      CUDA_REASON,
+    ],
+    ['of any CUDA, for a requirement that cannot be read', requiring('cuda >= 14'), aNode(), undefined, 'pass'],
+    [
+      'of any CUDA, for a requirement on brands, which are the toolkit’s to check',
+      requiring('brand=geforce,arch=x86_64 cuda>=14'),
+      aNode(),
+      undefined,
+      'pass',
+    ],
+    [
+      'any, for a malformed driver version: the same few words for whatever is written there',
+      gpuPod({ 'gpu-gate.dev/min-driver': `new ${'x'.repeat(100)}` }),
+      aNode(),
+      undefined,
+      "the pod's annotation gpu-gate.dev/min-driver is malformed",
+    ],
+    [
+      'any, for a malformed name of a policy',
+      gpuPod({ 'gpu-gate.dev/policy': '../x' }),
+      aNode(),
+      undefined,
+      "the pod's annotation gpu-gate.dev/policy is malformed",
     ],
     ['held', gpuPod(), aNode({ annotations: { [HOLD]: '' } }), undefined, 'GPU node held by an operator'],
     ['cordoned', gpuPod(), aNode({ cordoned: true }), undefined, 'node cordoned'],
@@ -202,14 +289,23 @@ describe('a GPU pod and a node', () => {
     expect(filter(args(gpuPod(), ['nowhere']), view([])).result.refused.get('nowhere')).toBe(
       'GPU state not known yet',
     ));
-  it('NVIDIA_REQUIRE_CUDA: a space is OR, a comma AND', () =>
-    expect(parseRequireCuda('cuda>=12.4,driver>=550 cuda>=11')).toEqual([
-      [
-        { what: 'cuda', operator: '>=', version: '12.4' },
-        { what: 'driver', operator: '>=', version: '550' },
-      ],
-      [{ what: 'cuda', operator: '>=', version: '11' }],
-    ]));
+  it.each([
+    ['cuda>=12.4,driver>=550 cuda>=11', [['cuda>=12.4', 'driver>=550'], ['cuda>=11']], []],
+    ['cuda>=12.4,brand=tesla,arch!=arm64', [['cuda>=12.4']], []],
+    ['brand=tesla', [[]], []],
+    ['cuda>=v14', [], ['cuda>=v14']],
+    ['cuda >= 14', [], ['cuda', '>=', '14']],
+    ['driver>=600.1a,cuda>=12 cuda>=13', [['cuda>=13']], ['driver>=600.1a,cuda>=12']],
+    ['cuda>=12, cuda>=13', [['cuda>=13']], ['cuda>=12,']],
+    ['sm>=9', [], ['sm>=9']],
+    ['  ', [], []],
+  ])('NVIDIA_REQUIRE_CUDA %j: a space is OR, a comma AND, what cannot be read is told', (text, judged, unread) => {
+    const { requirement, unread: told } = parseRequireCuda(text);
+    expect(requirement.map((limits) => limits.map(({ what, operator, version }) => what + operator + version))).toEqual(
+      judged,
+    );
+    expect(told).toEqual(unread);
+  });
 });
 
 describe('the protocol', () => {
@@ -272,82 +368,84 @@ describe('the protocol', () => {
   });
 });
 
-const kinds = fc.constantFrom('open', 'shut', 'plain', 'unknown');
+const KINDS = ['open', 'old driver', 'shut', 'held', 'other policy', 'plain'] as const;
 const nodesOf = (list: readonly string[]): NodeView[] =>
-  list.flatMap((kind, i) =>
-    kind === 'unknown'
-      ? []
-      : [
-          kind === 'open'
-            ? aNode({ name: `n${i}` })
-            : kind === 'shut'
-              ? aNode({ name: `n${i}`, boot: 'b' })
-              : unmanaged(`n${i}`),
-        ],
-  );
-
-describe('laws of the filter', () => {
-  it('every node given comes back exactly once, none that was not given, and order does not matter', () => {
-    fc.assert(
-      fc.property(fc.array(kinds, { maxLength: 30 }), fc.boolean(), (list, twice) => {
-        const names = list.map((_, i) => `n${i}`);
-        const given = twice ? [...names, ...names] : names;
-        const { result } = filter(args(gpuPod(), given), view(nodesOf(list)));
-        expect([...result.passed, ...result.refused.keys()].toSorted()).toEqual(names.toSorted());
-        const { result: reversed } = filter(args(gpuPod(), given.toReversed()), view(nodesOf(list)));
-        expect([...reversed.passed].toSorted()).toEqual([...result.passed].toSorted());
-      }),
-    );
+  list.flatMap((kind, i): NodeView[] => {
+    const name = `n${i}`;
+    switch (kind) {
+      case 'open':
+        return [aNode({ name })];
+      case 'old driver':
+        return [proofWith({ driver: '470.57.02' }, name)];
+      case 'shut':
+        return [aNode({ name, boot: 'b' })];
+      case 'held':
+        return [aNode({ name, annotations: { [HOLD]: '' } })];
+      case 'other policy':
+        return [aNode({ name, annotations: { [NODE_POLICY]: 'b' } })];
+      case 'plain':
+        return [unmanaged(name)];
+      default:
+        return [];
+    }
   });
-  it('whole nodes and names are judged alike', () => {
-    fc.assert(
-      fc.property(fc.array(fc.constantFrom('open', 'shut', 'plain'), { maxLength: 20 }), (list) => {
-        const nodes = nodesOf(list);
-        const byName = filter(
-          args(
-            gpuPod(),
-            nodes.map((node) => node.metadata.name),
-          ),
-          view(nodes),
-        ).result;
-        const decoded = decodeArgs({ Pod: gpuPod(), Nodes: { items: nodes }, NodeNames: null });
-        if (!decoded.ok) throw new Error(decoded.because);
-        const whole = filter(decoded.args, view([])).result;
-        expect([whole.passed, [...whole.refused]]).toEqual([byName.passed, [...byName.refused]]);
-      }),
-    );
-  });
+const worlds = fc.record({
+  pod: fc.constantFrom(
+    gpuPod(),
+    aPod(),
+    gpuPod({ 'gpu-gate.dev/min-driver': '580' }),
+    gpuPod({ 'gpu-gate.dev/min-driver': 'new' }),
+    gpuPod({ 'gpu-gate.dev/policy': 'b' }),
+    requiring('cuda>=12.4'),
+    requiring('driver>=470,driver<471 cuda>=14'),
+  ),
+  policy: fc.constantFrom(
+    aPolicy(),
+    aPolicy({ unmanagedNodes: 'Allow' }),
+    aPolicy({ suspend: true }),
+    aPolicy({}, { status: {} }),
+    aPolicy({}, { metadata: { name: 'b' } }),
+    undefined,
+  ),
 });
 
-describe('explain', () => {
-  it('shows every node, its verdict and what next', () => {
-    const text = explanationText(
-      explainPod({
-        pod: gpuPod(),
-        nodes: [aNode(), aNode({ name: 'b', boot: 'x', labels: { [STATE]: 'driver' } }), unmanaged()],
-        policies: new Map([['default', aPolicy()]]),
-        operandNamespace: 'o',
-        webhookWould: 'it would get runtimeClassName by policy default',
-      }),
+describe('laws of the filter', () => {
+  it('every node given comes back exactly once, none that was not given, and order matters for no verdict', () => {
+    fc.assert(
+      fc.property(
+        worlds,
+        fc.array(fc.constantFrom(...KINDS, 'unknown'), { maxLength: 30 }),
+        fc.boolean(),
+        ({ pod, policy }, list, twice) => {
+          const names = list.map((_, i) => `n${i}`);
+          const given = twice ? [...names, ...names] : names;
+          const { result } = filter(args(pod, given), view(nodesOf(list), policy));
+          expect([...result.passed, ...result.refused.keys()].toSorted()).toEqual(names.toSorted());
+          const { result: reversed } = filter(args(pod, given.toReversed()), view(nodesOf(list), policy));
+          expect([...reversed.passed].toSorted()).toEqual([...result.passed].toSorted());
+          expect(Object.fromEntries(reversed.refused)).toEqual(Object.fromEntries(result.refused));
+          expect(reversed.wouldRefuse).toBe(result.wouldRefuse);
+        },
+      ),
+      { numRuns: 300 },
     );
-    expect(text).toMatch(/1 of 3 nodes open/);
-    expect(text).toContain('the webhook did not inject this pod; created now, it would get runtimeClassName');
-    expect(text).toMatch(/node-a +validated +open/);
-    expect(text).toMatch(/b +driver +refused +node rebooted since validation/);
-    expect(text).toContain('kubectl label node plain gpu-gate.dev/managed=true');
   });
-  it('groups 500 nodes into a screenful', () => {
-    const nodes = Array.from({ length: 500 }, (_, i) => (i % 2 === 0 ? aNode({ name: `n${i}` }) : unmanaged(`n${i}`)));
-    expect(
-      explanationText(
-        explainPod({
-          pod: gpuPod(),
-          nodes,
-          policies: new Map([['default', aPolicy()]]),
-          operandNamespace: 'o',
-          webhookWould: '',
-        }),
-      ).split('\n').length,
-    ).toBeLessThan(12);
+  it('whole nodes and names are judged alike, whatever the pod wishes and its policy says', () => {
+    fc.assert(
+      fc.property(worlds, fc.array(fc.constantFrom(...KINDS), { maxLength: 20 }), ({ pod, policy }, list) => {
+        const nodes = nodesOf(list);
+        const known = view(nodes, policy);
+        const byName = args(
+          pod,
+          nodes.map((node) => node.metadata.name),
+        );
+        const decoded = decodeArgs({ Pod: pod, Nodes: { items: nodes }, NodeNames: null });
+        if (!decoded.ok) throw new Error(decoded.because);
+        const none = view([], policy);
+        expect(filter(decoded.args, none)).toEqual(filter(byName, known));
+        expect(prioritize(decoded.args, none, NOW)).toEqual(prioritize(byName, known, NOW));
+      }),
+      { numRuns: 300 },
+    );
   });
 });

@@ -1,5 +1,6 @@
 import { Agent, get, request } from 'node:http';
 import { get as httpsGet, request as httpsRequest } from 'node:https';
+import { connect } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -310,7 +311,7 @@ describe('the extender’s endpoints', () => {
       view: () =>
         synced
           ? { nodes: new NodeTable(), policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
-          : undefined,
+          : { because: 'the list of nodes is not loaded yet, the pod is tried again' },
     });
   it('answers a malformed body with 200 and Error: the scheduler throws the text of any other status away', async () => {
     const server = await serve(extender());

@@ -106,6 +106,7 @@ export function packGate(dir: string, name: string): string {
       Cmd: ['run'],
       User: '65532:65532',
       WorkingDir: '/app',
+      Env: ['NODE_COMPILE_CACHE=/app/.compile-cache', 'NODE_COMPILE_CACHE_PORTABLE=1'],
     },
   });
   return file;

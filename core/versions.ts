@@ -1,0 +1,56 @@
+// Versions of drivers and of CUDA: comparing them, and which CUDA a driver brings. Pure.
+
+/** What can be compared: numbers and dots, such as `595.71.05`. */
+export const isVersion = (text: string): boolean => /^\d{1,5}(\.\d{1,5}){0,3}$/.test(text);
+
+/** Compares two versions number by number; negative where a is older than b. */
+export function compareVersions(a: string, b: string): number {
+  const left = a.split('.').map(Number);
+  const right = b.split('.').map(Number);
+  for (let i = 0; i < Math.max(left.length, right.length); i += 1) {
+    const difference = (left[i] ?? 0) - (right[i] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
+
+/**
+ * The newest CUDA that a branch of drivers supports by itself, oldest first: what `nvidia-smi` shows with it, and what the toolkit holds
+ * NVIDIA_REQUIRE_CUDA against. From NVIDIA's "CUDA Toolkit and Corresponding Driver Versions"; a new branch is a new line here.
+ */
+const CUDA_OF_BRANCH: readonly (readonly [branch: number, cuda: string])[] = [
+  [384, '9.0'],
+  [390, '9.1'],
+  [396, '9.2'],
+  [410, '10.0'],
+  [418, '10.1'],
+  [440, '10.2'],
+  [450, '11.0'],
+  [455, '11.1'],
+  [460, '11.2'],
+  [465, '11.3'],
+  [470, '11.4'],
+  [495, '11.5'],
+  [510, '11.6'],
+  [515, '11.7'],
+  [520, '11.8'],
+  [525, '12.0'],
+  [530, '12.1'],
+  [535, '12.2'],
+  [545, '12.3'],
+  [550, '12.4'],
+  [555, '12.5'],
+  [560, '12.6'],
+  [565, '12.7'],
+  [570, '12.8'],
+  [575, '12.9'],
+  [580, '13.0'],
+  [590, '13.1'],
+  [595, '13.2'],
+];
+
+/** The CUDA of a driver: that of the newest branch not above it, so that a branch of tomorrow has at least today's newest. undefined: older than all. */
+export function cudaOfDriver(driver: string): string | undefined {
+  const branch = Number(driver.split('.')[0]);
+  return CUDA_OF_BRANCH.findLast(([from]) => from <= branch)?.[1];
+}
