@@ -10,13 +10,15 @@ export const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
 /** How long credentials that the library makes by a program or a provider are used, ms. */
 const FLEETING_MS = 60_000;
 /** A credential program that waits for somebody would otherwise be waited for for ever. */
-const READING_MS = 20_000;
+const ASKING_MS = 20_000;
+/** For what comes before it: 0.4 s of work, which a starved machine makes many times longer. */
+const READING_MS = 60_000;
 
 export interface Source {
   /** Paths, merged as kubectl does: the first that sets a thing wins. Empty: the pod's ServiceAccount. */
   readonly kubeconfigs: readonly string[];
   readonly context?: string | undefined;
-  /** What a reading may take, ms; default 20 s. */
+  /** What a credential program or provider may take, ms; default 20 s. */
   readonly withinMs?: number | undefined;
 }
 
@@ -86,20 +88,28 @@ export async function accessOf(source: Source): Promise<Access> {
 const READER = join(import.meta.dirname, 'credentials-reader.ts');
 
 async function read(source: Source): Promise<Access> {
-  const { withinMs = READING_MS } = source;
   // A process group of its own, so that a credential program that hangs goes with its reader.
   const child = spawn(process.execPath, [READER], { stdio: ['pipe', 'pipe', 'pipe'], detached: true });
   let written = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (written += chunk));
+  let given = READING_MS;
   let late = false;
-  const limit = setTimeout(() => {
+  const stop = (): void => {
     late = true;
     try {
       if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
     } catch {
       // It ended by itself just now.
     }
-  }, withinMs);
+  };
+  let limit = setTimeout(stop, given);
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    const first = written === '';
+    written += chunk;
+    if (!first) return;
+    clearTimeout(limit);
+    given = source.withinMs ?? ASKING_MS;
+    limit = setTimeout(stop, given);
+  });
   try {
     // Where the reader ended without reading, what it wrote tells why.
     child.stdin.on('error', () => undefined).end(JSON.stringify(source));
@@ -110,13 +120,13 @@ async function read(source: Source): Promise<Access> {
     const [complaint] = await Promise.all([text(child.stderr), ended]);
     const last = written.split('\n').slice(0, -1).at(-1);
     const answer = last === undefined ? undefined : (JSON.parse(last) as Answer);
+    if (answer !== undefined && 'access' in answer) return answer.access;
     if (late) {
       const asked = answer !== undefined && 'asking' in answer ? answer.asking : `reading ${nameOf(source)}`;
-      throw new Error(`${asked} was stopped: it gave no credentials within ${withinMs / 1000} s`);
+      throw new Error(`${asked} was stopped: it gave no credentials within ${given / 1000} s`);
     }
     if (answer === undefined || 'asking' in answer)
       throw new Error(`the credentials could not be read: ${complaint.trim().split('\n')[0] ?? ''}`);
-    if ('access' in answer) return answer.access;
     throw answer.cause === undefined
       ? new Error(answer.error)
       : new Error(answer.error, { cause: new Error(answer.cause) });

@@ -68,7 +68,7 @@ export interface KubeOptions {
   readonly freshConnections?: boolean;
   /** How often is looked whether the credentials have changed; default 30 s: tokens, CAs and client certificates rotate on disk. */
   readonly lookEveryMs?: number;
-  /** What a reading of the credentials may take; default 20 s. */
+  /** What a credential program may take; default 20 s. */
   readonly credentialsWithinMs?: number;
 }
 

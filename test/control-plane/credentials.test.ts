@@ -85,36 +85,34 @@ it('a client certificate renewed on disk is used from then on, on connections of
   const kube = await open(kubeconfig('renewed', { 'client-certificate': 'renewed.crt', 'client-key': 'renewed.key' }));
   expect(await whoAmI(kube)).toBe('first');
   await certify('second', 'renewed');
-  await until('the renewed certificate to be used', async () => (await whoAmI(kube)) === 'second', 10_000);
+  await until('the renewed certificate to be used', async () => (await whoAmI(kube)) === 'second', 60_000);
 });
+
+const WITHIN = { credentialsWithinMs: 4000 };
 
 it('a program that hangs holds up no call, and is gone after its time', async () => {
   const path = byProgram('hangs', giveToken());
-  const kube = await open(path, { credentialsWithinMs: 2000 });
+  const kube = await open(path, WITHIN);
   expect(await whoAmI(kube)).toBe('admin');
-  // The program is read anew as its file's kubeconfig changes; now it waits for somebody.
-  writeFileSync(join(dir, 'hangs.sh'), '#!/bin/sh\nsleep 1234\n');
+  // Credentials are read anew as the kubeconfig changes; now the program waits for somebody.
+  file('hangs.sh', '#!/bin/sh\nsleep 1234\n');
   writeFileSync(path, `${readFileSync(path, 'utf8')}\n`);
-  await sleep(150);
   let longest = 0;
-  for (let i = 0; i < 30; i += 1) {
+  const hangs = async (): Promise<boolean> => {
     const began = performance.now();
-    await whoAmI(kube);
+    expect(await whoAmI(kube)).toBe('admin');
     longest = Math.max(longest, performance.now() - began);
-    await sleep(100);
-  }
-  expect(longest).toBeLessThan(1000);
-  // Nothing of it is left behind.
-  await until('the program to be gone', async () => {
-    const { stdout } = await runCommand('pgrep', ['-f', '^sleep 1234$'], {});
-    return stdout === '';
-  });
+    return (await runCommand('pgrep', ['-f', '^sleep 1234$'], {})).stdout !== '';
+  };
+  await until('the program to hang', hangs);
+  await until('the program to be gone', async () => !(await hangs()));
+  expect(longest).toBeLessThan(4000);
 });
 
 it('a program that hangs at the start is stopped, by name', async () => {
   const path = byProgram('hangs-first', 'sleep 4321');
-  await expect(open(path, { credentialsWithinMs: 1500 })).rejects.toThrow(
-    `the credential program ${join(dir, 'hangs-first.sh')} of kubeconfig ${path} was stopped: it gave no credentials within 1.5 s`,
+  await expect(open(path, WITHIN)).rejects.toThrow(
+    `the credential program ${join(dir, 'hangs-first.sh')} of kubeconfig ${path} was stopped: it gave no credentials within 4 s`,
   );
 });
 
@@ -124,7 +122,7 @@ it('a refusal says why the credentials are old', async () => {
   file('refused.sh', '#!/bin/sh\necho the card is not inserted >&2\nexit 1\n');
   writeFileSync(path, `${readFileSync(path, 'utf8')}\n`);
   const why = (): Promise<string> => whoAmI(kube).catch((error: unknown) => explainError(error));
-  await until('the reason', async () => (await why()).includes('the card is not inserted'), 10_000);
+  await until('the reason', async () => (await why()).includes('the card is not inserted'), 60_000);
 });
 
 it('kubeconfigs are merged as kubectl does', async () => {
@@ -208,5 +206,5 @@ it('a new CA of the API server is taken from its file, with no restart', { timeo
   await cp.startApiServer();
   await expect(whoAmI(kube)).rejects.toThrow();
   cpSync(cp.caFile, join(dir, 'rotated.ca.crt'));
-  await until('the new CA to be known', async () => (await whoAmI(kube)) === 'admin', 10_000);
+  await until('the new CA to be known', async () => (await whoAmI(kube)) === 'admin', 60_000);
 });
