@@ -2,8 +2,9 @@
 // environment, writes what the user sees, and ends the process.
 import { hostname } from 'node:os';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import { certFollower, type CertFollower } from './certs/follower.ts';
+import { certFollower, webhookCas, type CertFollower, type TrustedCas } from './certs/follower.ts';
 import { certMetrics } from './certs/metrics.ts';
+import { ownObjects } from './certs/own-objects.ts';
 import { certProbe } from './certs/probe.ts';
 import { canaryApp } from './certs/routes.ts';
 import { CANARY_SECRET, certStore, EXTENDER_SECRET, WEBHOOK_SECRET } from './certs/store.ts';
@@ -80,6 +81,8 @@ const whyNoVerdict = (shared: Shared, watches: Watches): string | undefined => {
   }
   return undefined;
 };
+const agesOf = (watches: Watches, now: number): Record<string, number> =>
+  Object.fromEntries(Object.entries(watches).map(([name, watch]) => [name, now - watch.lastContact()]));
 
 const serviceNames = (service: string, namespace: string, extra: readonly string[]): string[] => [
   `${service}.${namespace}.svc`,
@@ -128,13 +131,17 @@ async function startRequestPath(shared: Shared): Promise<Part> {
   const servers: RunningServer[] = [];
   const followers: CertFollower[] = [];
   const watches: Record<string, Reflector<unknown>> = { gpupolicies: policies };
+  /** Of the certificates that are served; their followers start them. */
+  const secrets: Record<string, Reflector<unknown>> = {};
+  /** Their age is told; what they bring is no matter of readiness. */
+  const besides: Record<string, Reflector<unknown>> = {};
   const servedUntil = new Gauge({
     name: 'gpu_gate_served_certificate_not_after_seconds',
     help: 'When the certificate that this replica serves ends, seconds since the epoch.',
     labelNames: ['secret'],
     registers: [registry],
   });
-  const follow = (secret: string, service: string, server: RunningServer): CertFollower => {
+  const follow = (secret: string, service: string, server: RunningServer, trusted?: TrustedCas): CertFollower => {
     const follower = certFollower({
       kube,
       namespace: options.namespace,
@@ -143,6 +150,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       now,
       // A certificate of another maker may be called by another name.
       names: options.certSource === 'self' ? [`${service}.${options.namespace}.svc`] : [],
+      ...(trusted === undefined ? {} : { trusted }),
       served: (until) => servedUntil.set({ secret }, until / 1000),
       use: (material) => server.setTls(material),
     });
@@ -175,7 +183,15 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       tls: {},
     });
     servers.push(server);
-    followers.push(follow(WEBHOOK_SECRET, WEBHOOK_SERVICE, server));
+    // Another maker's certificates and caBundle are that one's business.
+    const trusted = options.certSource === 'self' ? webhookCas({ kube, log }) : undefined;
+    if (trusted !== undefined) {
+      trusted.watch.start(signal);
+      besides['mutatingwebhookconfigurations'] = trusted.watch;
+    }
+    const follower = follow(WEBHOOK_SECRET, WEBHOOK_SERVICE, server, trusted);
+    followers.push(follower);
+    secrets[`secrets/${WEBHOOK_SECRET}`] = follower.watch;
     if (options.certSource === 'self') {
       const canary = await startServer({
         port: options.canaryPort,
@@ -187,7 +203,7 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       });
       servers.push(canary);
       // Not a matter of readiness: only a change of CA waits for the canary.
-      follow(CANARY_SECRET, WEBHOOK_SERVICE, canary);
+      besides[`secrets/${CANARY_SECRET}`] = follow(CANARY_SECRET, WEBHOOK_SERVICE, canary).watch;
     }
   }
   if (options.roles.includes('extender')) {
@@ -214,15 +230,18 @@ async function startRequestPath(shared: Shared): Promise<Part> {
       tls: options.extenderClients.length === 0 ? {} : { client: { names: options.extenderClients } },
     });
     servers.push(server);
-    followers.push(follow(EXTENDER_SECRET, EXTENDER_SERVICE, server));
+    const follower = follow(EXTENDER_SECRET, EXTENDER_SERVICE, server);
+    followers.push(follower);
+    secrets[`secrets/${EXTENDER_SECRET}`] = follower.watch;
   }
   for (const watch of Object.values(watches)) watch.start(signal);
-  shared.watchAges.push(() =>
-    Object.fromEntries(Object.entries(watches).map(([name, watch]) => [name, now() - watch.lastContact()])),
-  );
+  shared.watchAges.push(() => agesOf({ ...watches, ...secrets, ...besides }, now()));
   return {
     servers,
-    notReady: () => [...staleWatches(shared, watches), ...followers.flatMap((follower) => follower.problem() ?? [])],
+    notReady: () => [
+      ...staleWatches(shared, { ...watches, ...secrets }),
+      ...followers.flatMap((follower) => follower.problem() ?? []),
+    ],
   };
 }
 
@@ -273,10 +292,14 @@ async function startWriters(shared: Shared, leadership: Leadership): Promise<Par
       certLife: options.certLife,
       caLife: options.caLife,
       extenderCaLife: options.extenderCaLife,
+      extenderCaOverlap: options.extenderCaOverlap,
       canaryWindow: options.canaryWindow,
       caGrace: options.caGrace,
       checkEvery: options.certCheck,
     });
+    const own = ownObjects({ kube, log, namespace: options.namespace, onChange: () => keeper.wake() });
+    for (const watch of Object.values(own)) watch.start(signal);
+    shared.watchAges.push(() => agesOf(own, now()));
     void keeper.run(signal);
   }
   return { servers: [], notReady: () => (ready() ? [] : ['nodes, pods and policies are not loaded yet']) };

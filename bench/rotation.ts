@@ -1,6 +1,6 @@
 // `npm run bench -- rotation [--calls 50000]`: certificates rotate under load, `failurePolicy: Fail`, and no call fails.
 import { join } from 'node:path';
-import { ADDRESSES, type RotationOptions, type RotationResult } from '../test/cluster/rotation.ts';
+import { ADDRESSES, STEP_KINDS, type RotationOptions, type RotationResult } from '../test/cluster/rotation.ts';
 import { inOwnNetwork, noOwnNetwork } from '../test/support/network.ts';
 import { numberArg, type BenchContext, type Row } from './rows.ts';
 
@@ -30,7 +30,10 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
   const result = await inOwnNetwork<RotationResult>(SCRIPT, { addresses: ADDRESSES, argument, say });
   const { p99, killed, control, lateControl } = result;
   if (result.example !== undefined) say(`a failed call: ${result.example}`);
-  if (killed !== undefined) say(`steps before leaders were killed: ${killed.steps.join(', ')}`);
+  if (killed !== undefined) {
+    say(`steps before leaders were killed: ${killed.steps.join(', ')}`);
+    say(`steps that they died on: ${killed.diedOn.join(', ')}`);
+  }
   const least = (name: string, value: number, bar: number): Row => ({
     name,
     value,
@@ -50,6 +53,8 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
       bar: "none: a rotation is nobody's business",
       held: result.failed === 0,
     },
+    // Fewer would make no p99 to compare with.
+    least('calls while nothing rotated', result.quietCalls, calls / 50),
     {
       name: 'p99 during a rotation',
       value: p99.rotating,
@@ -65,6 +70,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
       bar: 'none: the next leader goes on',
       held: killed?.failed === 0 && killed.steps.filter((step) => step === 'drop-old').length >= 2,
     },
+    least('kinds of step that a leader died on', killed?.diedOn.length ?? 0, STEP_KINDS.length),
     { name: 'control: CA and leaf replaced at once', value: perSwap(control), unit: 'failed calls each' },
     {
       name: `control: leaf ${lateControl.lateMs / 1000} s later, as in a mounted file`,

@@ -1,14 +1,24 @@
-// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to its server. A broken one is
-// said and not taken: the last good one goes on being served.
+// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to its server. One that is
+// broken, or that callers would not trust, is said and not taken: the last good one goes on being served.
+import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
-import { reflector } from '../platform/reflector.ts';
-import { keyMatches, readCert } from './read.ts';
+import { reflector, type Reflector } from '../platform/reflector.ts';
+import { refusal } from './judge.ts';
+import { keyMatches, readBundle, readCert, type CertFacts } from './read.ts';
 
 export interface CertFollower {
   start(signal: AbortSignal): void;
   /** Why nothing usable is served; undefined: all is well. */
   problem(): string | undefined;
+  readonly watch: Reflector<unknown>;
+}
+
+interface Material {
+  readonly key: string;
+  readonly cert: string;
+  /** What the Secret's ca.crt says: the CAs of clients, where they are asked. */
+  readonly ca: string;
 }
 
 export interface FollowerOptions {
@@ -19,58 +29,110 @@ export interface FollowerOptions {
   readonly now: () => number;
   /** Names that a certificate must have to be taken: whoever calls checks them. */
   readonly names: readonly string[];
-  /** `ca` is what the Secret's ca.crt says: the CAs of clients, where they are asked. */
+  /** CAs by which callers check it; absent or none: not known. */
+  readonly trusted?: TrustedCas;
   /** Told the end of what is served, ms since the epoch. */
   readonly served?: (until: number) => void;
-  readonly use: (material: { readonly key: string; readonly cert: string; readonly ca: string }) => void;
+  readonly use: (material: Material) => void;
+}
+
+/** The CAs by which callers check certificates, followed. */
+export interface TrustedCas {
+  readonly watch: Reflector<unknown>;
+  cas(): readonly CertFacts[];
+  onChange(listener: () => void): void;
+}
+
+interface RawConfiguration {
+  readonly webhooks?: readonly { readonly name: string; readonly clientConfig: { readonly caBundle?: string } }[];
+}
+
+/** The CAs of the webhook's entries in its configuration. */
+export function webhookCas({ kube, log }: { readonly kube: Kube; readonly log: Log }): TrustedCas {
+  const listeners: (() => void)[] = [];
+  let cas: readonly CertFacts[] = [];
+  const watch = reflector<string>({
+    kube,
+    log,
+    path: '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations',
+    query: { fieldSelector: `metadata.name=${WEBHOOK_CONFIGURATION}` },
+    trim: ({ webhooks = [] }: RawConfiguration) =>
+      webhooks
+        .filter(({ name }) => name !== CANARY_ENTRY)
+        .map(({ clientConfig }) => Buffer.from(clientConfig.caBundle ?? '', 'base64').toString('utf8'))
+        .join('\n'),
+    onChange(_, __, after) {
+      cas = readBundle(after);
+      for (const listener of listeners) listener();
+    },
+  });
+  return { watch, cas: () => cas, onChange: (listener) => void listeners.push(listener) };
+}
+
+/** How often what was not taken is looked at again, ms: it may have become valid, or a failure may have passed. */
+const AGAIN_MS = 2000;
+
+/** Follows one Secret of type kubernetes.io/tls. */
+export function certFollower(options: FollowerOptions): CertFollower {
+  const { log, now, trusted, secret } = options;
+  let offered: Material | undefined;
+  let served: CertFacts | undefined;
+  let told = '';
+  const text = (raw: RawSecret, key: string): string => Buffer.from(raw.data?.[key] ?? '', 'base64').toString('utf8');
+
+  /** Takes what is offered, or says once why not. */
+  const judge = (): void => {
+    if (offered === undefined) return;
+    const cert = readCert(offered.cert);
+    const keyFits = keyMatches(offered);
+    const cas = trusted?.cas() ?? [];
+    let because = refusal({ offered: cert, keyFits, names: options.names, served, trusted: cas, now: now() });
+    if (cert !== undefined && because === undefined) {
+      try {
+        options.use(offered);
+        offered = undefined;
+        served = cert;
+        told = '';
+        options.served?.(cert.to);
+        log.info('certificate in use', { secret, until: new Date(cert.to).toISOString() });
+        return;
+      } catch (error) {
+        // An error of OpenSSL may quote what it was given.
+        because = `the server refused it: ${(error as NodeJS.ErrnoException).code ?? 'no code'}`;
+      }
+    }
+    if (because !== told) log.error('certificate not taken, the last good one stays', { secret, because });
+    told = because ?? '';
+  };
+
+  const watch = reflector<Material>({
+    kube: options.kube,
+    log,
+    path: `/api/v1/namespaces/${options.namespace}/secrets`,
+    query: { fieldSelector: `metadata.name=${secret}` },
+    trim: (raw: RawSecret) => ({ cert: text(raw, 'tls.crt'), key: text(raw, 'tls.key'), ca: text(raw, 'ca.crt') }),
+    onChange: (_, __, after) => {
+      // Deleted: the one served stays, and what was offered and not taken is gone.
+      offered = after;
+      told = '';
+      judge();
+    },
+  });
+  trusted?.onChange(judge);
+  return {
+    watch,
+    start(signal) {
+      watch.start(signal);
+      const timer = setInterval(judge, AGAIN_MS).unref();
+      signal.addEventListener('abort', () => clearInterval(timer), { once: true });
+    },
+    problem() {
+      if (served === undefined) return `no usable certificate in Secret ${options.namespace}/${secret} yet`;
+      return now() >= served.to ? `the certificate of Secret ${options.namespace}/${secret} has expired` : undefined;
+    },
+  };
 }
 
 interface RawSecret {
   readonly data?: Readonly<Record<string, string>>;
-}
-
-/** Follows one Secret of type kubernetes.io/tls. */
-export function certFollower(options: FollowerOptions): CertFollower {
-  let servedUntil = 0;
-  const text = (raw: RawSecret, key: string): string => Buffer.from(raw.data?.[key] ?? '', 'base64').toString('utf8');
-  const take = (material: { cert: string; key: string; ca: string }): void => {
-    const cert = readCert(material.cert);
-    const because =
-      cert === undefined
-        ? 'it cannot be read'
-        : !keyMatches(material)
-          ? 'its key is missing or is another one'
-          : cert.to <= options.now()
-            ? 'it has expired'
-            : options.names.some((name) => !cert.sans.includes(name))
-              ? `it lacks the name ${options.names.find((name) => !cert.sans.includes(name)) ?? ''}`
-              : undefined;
-    if (cert === undefined || because !== undefined) {
-      options.log.error('certificate not taken, the last good one stays', { secret: options.secret, because });
-      return;
-    }
-    options.use(material);
-    servedUntil = cert.to;
-    options.served?.(cert.to);
-    options.log.info('certificate in use', { secret: options.secret, until: new Date(cert.to).toISOString() });
-  };
-  const secrets = reflector<{ cert: string; key: string; ca: string }>({
-    kube: options.kube,
-    log: options.log,
-    path: `/api/v1/namespaces/${options.namespace}/secrets`,
-    query: { fieldSelector: `metadata.name=${options.secret}` },
-    trim: (raw: RawSecret) => ({ cert: text(raw, 'tls.crt'), key: text(raw, 'tls.key'), ca: text(raw, 'ca.crt') }),
-    onChange: (_, __, after) => {
-      if (after !== undefined) take(after);
-    },
-  });
-  return {
-    start: (signal) => secrets.start(signal),
-    problem() {
-      if (servedUntil === 0) return `no usable certificate in Secret ${options.namespace}/${options.secret} yet`;
-      return options.now() >= servedUntil
-        ? `the certificate of Secret ${options.namespace}/${options.secret} has expired`
-        : undefined;
-    },
-  };
 }

@@ -2,13 +2,15 @@
 // at fixed times is all the timing there is: a process that was suspended for a day finds out at its next check.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { explainError } from '../platform/log.ts';
+import { serverClock, type ServerClock } from './clock.ts';
 import { keepExtenderChain, type ExtenderChainOptions } from './extender-chain.ts';
 import { issueCa, issueLeaf } from './issue.ts';
 import { keyMatches, readBundle, type CertFacts } from './read.ts';
-import { caOf, leafOf, pairOf, pemOf, without } from './material.ts';
+import { caOf, leafOf, numberOf, pairOf, pemOf, without } from './material.ts';
 import type { Probe } from './probe.ts';
 import {
   bundleOf,
+  CANARY_GAP,
   nextStep,
   type CanarySeries,
   type CaState,
@@ -26,19 +28,15 @@ export interface KeeperOptions extends ExtenderChainOptions {
   /** ms */
   readonly caLife: number;
   readonly canaryWindow: number;
-  readonly caGrace: number;
   readonly checkEvery: number;
 }
 
 /** Between canaries while they are awaited, ms. */
 const CANARY_EVERY = 1000;
-/** A series with a longer gap than this between two canaries is none: the leader was asleep. */
-const CANARY_GAP = 15_000;
+/** Between two checks at the least, ms: whoever writes against us is not to keep us busy. */
+const LEAST_PAUSE = 200;
 /** The canary's way is tried now and then, lest years later the rotation be the first to find it shut. */
 const REHEARSAL_EVERY = 3_600_000;
-/** Clocks nearer than this are the same, ms: the API server's is read to the second. */
-const CLOCK_TOLERANCE = 60_000;
-const ISSUES: readonly Step['kind'][] = ['make-ca', 'issue-leaf', 'issue-canary'];
 
 interface Seen {
   readonly input: RenewalInput;
@@ -50,25 +48,42 @@ type Taken = Exclude<Step, { kind: 'wait' }>;
 
 export class CertKeeper {
   readonly #options: KeeperOptions;
-  #canary: (CanarySeries & { readonly last: number }) | undefined;
+  readonly #clock: ServerClock;
+  #canary: CanarySeries | undefined;
+  /** When the configuration was last written here, by the API server's clock. */
+  #published: number | undefined;
   /** Why the configuration could not be written at this check. */
   #denied: string | undefined;
-  /** The API server's clock less ours, ms, where they differ: it is what verifies certificates. */
-  #offset = 0;
+  /** The same, since it was said. */
+  #deniedTold: string | undefined;
   #rehearsed = Number.NEGATIVE_INFINITY;
   #told = '';
+  #woken = false;
+  #wake: () => void = () => undefined;
 
   constructor(options: KeeperOptions) {
+    const { probe, now, log, metrics } = options;
     this.#options = options;
+    this.#clock = serverClock({ serverTime: () => probe.serverTime(), now, log, metrics });
   }
 
-  /** Checks at fixed times while leading, until the signal. */
+  /** Something that is looked at has changed: the next check comes at once. */
+  wake(): void {
+    this.#woken = true;
+    this.#wake();
+  }
+
+  /** Checks at fixed times, and when woken, while leading, until the signal. */
   async run(signal: AbortSignal): Promise<void> {
     const { leads, log, checkEvery, metrics, now } = this.#options;
     let failed = '';
+    let led = false;
     while (!signal.aborted) {
-      let pause = Math.min(checkEvery, 200);
-      if (leads()) {
+      let pause = Math.min(checkEvery, LEAST_PAUSE);
+      this.#woken = false;
+      if (led && !leads()) this.#forget();
+      led = leads();
+      if (led) {
         pause = checkEvery;
         try {
           const step = await this.check();
@@ -81,8 +96,28 @@ export class CertKeeper {
           failed = message;
         }
       }
-      await sleep(pause, undefined, { signal }).catch(() => undefined);
+      await this.#pause(pause, signal);
     }
+  }
+
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const least = Math.min(ms, LEAST_PAUSE);
+    await sleep(least, undefined, { signal }).catch(() => undefined);
+    if (this.#woken || signal.aborted || ms === least) return;
+    const cut = new AbortController();
+    this.#wake = () => cut.abort();
+    await sleep(ms - least, undefined, { signal: AbortSignal.any([signal, cut.signal]) }).catch(() => undefined);
+    this.#wake = () => undefined;
+  }
+
+  /** Another one leads now: what was seen here is old when this one leads again. */
+  #forget(): void {
+    this.#canary = undefined;
+    this.#published = undefined;
+    this.#deniedTold = undefined;
+    this.#rehearsed = Number.NEGATIVE_INFINITY;
+    this.#told = '';
+    this.#options.metrics.forget();
   }
 
   /** Takes every step that is due now; returns the last one, `wait` where nothing more is. */
@@ -97,7 +132,7 @@ export class CertKeeper {
       failure = error;
     }
     // The extender's are no part of the webhook's troubles.
-    await keepExtenderChain(this.#options, this.#now());
+    await keepExtenderChain(this.#options, this.#clock);
     if (failure !== undefined) throw failure;
     if (step?.kind === 'wait' && step.on === 'nothing') await this.#rehearse();
     return step ?? { kind: 'wait', on: 'nothing', because: 'no step was tried' };
@@ -109,9 +144,10 @@ export class CertKeeper {
     const seen = await this.#observe();
     let { input } = seen;
     let step = nextStep(input);
-    if (ISSUES.includes(step.kind) || this.#offset !== 0) {
-      await this.#readClock();
-      input = { ...input, now: this.#now() };
+    // Whatever is made, published or dropped is so by the clock that verifies it.
+    if (step.kind !== 'wait' || this.#clock.corrected) {
+      if (await this.#clock.read()) this.#canary = undefined;
+      input = { ...input, canary: this.#canary, now: this.#now() };
       step = nextStep(input);
     }
     if (step.kind === 'wait' && step.on === 'confirmation' && input.canaryLeaf !== undefined) {
@@ -121,15 +157,20 @@ export class CertKeeper {
     }
     this.#tell(step);
     if (step.kind === 'wait') return step;
-    log.info('certificate step', { step: step.kind, because: step.because });
+    // Tried at each check, and said once.
+    const refused = step.kind === 'publish' && this.#deniedTold !== undefined;
+    if (!refused) log.info('certificate step', { step: step.kind, because: step.because });
     let result = 'error';
     try {
       result = (await this.#take(step, { ...seen, input })) ? 'ok' : 'conflict';
+      if (step.kind === 'publish') this.#deniedTold = undefined;
+      if (!refused) this.#told = '';
     } catch (error) {
       if (!(error instanceof NotPermitted)) throw error;
       this.#denied = error.message;
       metrics.lastError.set(this.#now() / 1000);
-      log.error('the webhook configuration cannot be written', { error });
+      if (this.#deniedTold !== error.message) log.error('the webhook configuration cannot be written', { error });
+      this.#deniedTold = error.message;
     } finally {
       metrics.rotations.inc({ kind: step.kind, result });
     }
@@ -137,7 +178,7 @@ export class CertKeeper {
   }
 
   #now(): number {
-    return this.#options.now() + this.#offset;
+    return this.#clock.now();
   }
 
   async #observe(): Promise<Seen> {
@@ -168,13 +209,15 @@ export class CertKeeper {
       replicas,
       known: published.flatMap(readBundle).filter(({ isCa }) => isCa),
       canary: this.#canary,
+      published: this.#published,
       window,
       grace,
       now: this.#now(),
     };
-    if (ca.current !== undefined) metrics.ends('webhook-ca', ca.current.to);
-    if (input.leaf !== undefined) metrics.ends('webhook', input.leaf.to);
-    if (input.canaryLeaf !== undefined) metrics.ends('canary', input.canaryLeaf.to);
+    metrics.ends('webhook-ca', ca.current?.to);
+    metrics.ends('webhook-ca-previous', previous[0]?.to);
+    metrics.ends('webhook', input.leaf?.to);
+    metrics.ends('canary', input.canaryLeaf?.to);
     if (input.configuration.kind === 'present') metrics.bundle.set(input.configuration.trusted.length);
     return { input, caStored, leafStored, canaryStored };
   }
@@ -192,19 +235,6 @@ export class CertKeeper {
       trusted: same ? first : [],
       canary: bundles.canary === undefined ? undefined : prints(bundles.canary),
     };
-  }
-
-  async #readClock(): Promise<void> {
-    const { probe, now, log, metrics } = this.#options;
-    const server = await probe.serverTime();
-    const offset = server - now();
-    metrics.clockOffset.set(offset / 1000);
-    const far = Math.abs(offset) > CLOCK_TOLERANCE;
-    if (far && this.#offset === 0)
-      log.error("the clock here is not the API server's, which is the one that counts: set this machine's", {
-        seconds: Math.round(offset / 1000),
-      });
-    this.#offset = far ? offset : 0;
   }
 
   async #sendCanary(leaf: CertFacts, ca: CertFacts | undefined): Promise<void> {
@@ -237,8 +267,9 @@ export class CertKeeper {
     const { metrics, log } = this.#options;
     metrics.step.reset();
     metrics.step.set({ step: step.kind === 'wait' ? `wait-${step.on}` : step.kind }, 1);
-    const told = step.kind === 'wait' ? `${step.on}: ${step.because}` : '';
-    if (step.kind === 'wait' && step.on !== 'nothing' && told !== this.#told)
+    if (step.kind !== 'wait') return;
+    const told = `${step.on}: ${step.because}`;
+    if (step.on !== 'nothing' && told !== this.#told)
       log.info('certificates wait', { on: step.on, because: step.because });
     this.#told = told;
   }
@@ -275,10 +306,18 @@ export class CertKeeper {
           caStored,
         );
       case 'publish': {
-        // What was confirmed was another configuration. Forgotten first: killed in between, the next leader publishes.
-        const forgotten =
-          data['confirmed'] === undefined || (await store.writeSecret(CA_SECRET, without(data, 'confirmed'), caStored));
-        return forgotten && store.writeBundles(pemOf(step.bundle), pemOf(step.bundle.slice(0, 1)));
+        // What was confirmed was another configuration, unless the newest CA is in this one too. Forgotten first: killed in
+        // between, the next leader publishes.
+        const holds =
+          data['confirmed'] === undefined ||
+          (input.configuration.kind === 'present' &&
+            input.configuration.trusted.includes(input.ca.current?.fingerprint ?? ''));
+        if (!holds && !(await store.writeSecret(CA_SECRET, without(data, 'confirmed'), caStored))) return false;
+        // Canaries from before show what API servers held before.
+        this.#canary = undefined;
+        const written = await store.writeBundles(pemOf(step.bundle), pemOf(step.bundle.slice(0, 1)));
+        this.#published = this.#now();
+        return written;
       }
       case 'issue-canary': {
         const leaf = await issueLeaf(pairOf(data, 'tls'), { ...serving, name: 'gpu-gate canary' }, at);
@@ -309,6 +348,3 @@ export class CertKeeper {
     }
   }
 }
-
-const numberOf = (text: string | undefined): number | undefined =>
-  text === undefined || !Number.isFinite(Number(text)) ? undefined : Number(text);

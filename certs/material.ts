@@ -25,3 +25,6 @@ export const pemOf = (certs: readonly CertFacts[]): string => certs.map(({ pem }
 
 export const without = (data: Data, ...keys: readonly string[]): Record<string, string> =>
   Object.fromEntries(Object.entries(data).filter(([key]) => !keys.includes(key)));
+
+export const numberOf = (text: string | undefined): number | undefined =>
+  text === undefined || text === '' || !Number.isFinite(Number(text)) ? undefined : Number(text);

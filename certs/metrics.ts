@@ -7,27 +7,63 @@ export type CertMetrics = ReturnType<typeof certMetrics>;
 export function certMetrics(registry: Registry, now: () => number) {
   const registers = [registry];
   const ends = new Map<string, number>();
-  const gauge = (name: string, help: string, labelNames: readonly string[] = []): Gauge =>
-    new Gauge({ name: `gpu_gate_${name}`, help, labelNames: [...labelNames], registers });
-  const notAfter = gauge('certificate_not_after_seconds', 'When a certificate ends, seconds since the epoch.', [
-    'certificate',
-  ]);
+  const gauge = (name: string, help: string, labelNames: readonly string[] = []): Gauge => {
+    const made = new Gauge({ name: `gpu_gate_${name}`, help, labelNames: [...labelNames], registers });
+    // Absent until there is something to say: a 0 would be a statement.
+    if (labelNames.length === 0) made.remove();
+    return made;
+  };
   registry.registerMetric(
     new Gauge({
-      name: 'gpu_gate_certificate_left_seconds',
-      help: 'Seconds until a certificate ends; of extender-ca: until schedulers must have read the next one.',
+      name: 'gpu_gate_certificate_not_after_seconds',
+      help: 'When a certificate ends, seconds since the epoch.',
       labelNames: ['certificate'],
       registers: [],
       collect() {
+        this.reset();
+        for (const [certificate, to] of ends) this.set({ certificate }, to / 1000);
+      },
+    }),
+  );
+  registry.registerMetric(
+    new Gauge({
+      name: 'gpu_gate_certificate_left_seconds',
+      help: 'Seconds until a certificate ends.',
+      labelNames: ['certificate'],
+      registers: [],
+      collect() {
+        this.reset();
         for (const [certificate, to] of ends) this.set({ certificate }, (to - now()) / 1000);
       },
     }),
   );
+  const step = gauge('certificate_step', '1 for the step taken last, or for what is awaited.', ['step']);
+  const bundle = gauge('ca_bundle_certificates', 'CAs that the webhook configuration trusts.');
+  const extenderBundle = gauge(
+    'extender_ca_certificates',
+    'CAs that schedulers should know; more than 1: restart those that read the file before.',
+  );
+  const canary = gauge('certificate_canary_ok', '1: the last canary came back through every API server.');
+  const clockOffset = gauge(
+    'certificate_clock_offset_seconds',
+    "The API server's clock less ours, when a certificate was last made.",
+  );
+  const restartBy = new Gauge({
+    name: 'gpu_gate_schedulers_restart_by_seconds',
+    help: "By when schedulers must have been restarted, because the extender's CA changes: seconds since the epoch. Absent: no change is under way.",
+    registers,
+  });
+  restartBy.remove();
   return {
-    /** `to`: ms since the epoch. */
-    ends(certificate: string, to: number): void {
-      ends.set(certificate, to);
-      notAfter.set({ certificate }, to / 1000);
+    /** `to`: ms since the epoch; undefined: there is none. */
+    ends(certificate: string, to: number | undefined): void {
+      if (to === undefined) ends.delete(certificate);
+      else ends.set(certificate, to);
+    },
+    /** ms since the epoch; undefined: no change is under way. */
+    restartBy(at: number | undefined): void {
+      if (at === undefined) restartBy.remove();
+      else restartBy.set(at / 1000);
     },
     rotations: new Counter({
       name: 'gpu_gate_certificate_rotations_total',
@@ -35,17 +71,21 @@ export function certMetrics(registry: Registry, now: () => number) {
       labelNames: ['kind', 'result'],
       registers,
     }),
-    step: gauge('certificate_step', '1 for the step taken last, or for what is awaited.', ['step']),
-    bundle: gauge('ca_bundle_certificates', 'CAs that the webhook configuration trusts.'),
-    extenderBundle: gauge(
-      'extender_ca_certificates',
-      'CAs that schedulers should know; more than 1: restart those that read the file before.',
-    ),
-    canary: gauge('certificate_canary_ok', '1: the last canary came back through every API server.'),
-    clockOffset: gauge(
-      'certificate_clock_offset_seconds',
-      "The API server's clock less ours, when a certificate was last made.",
-    ),
-    lastError: gauge('certificate_last_error_timestamp_seconds', 'When a step last failed; 0: never.'),
+    step,
+    bundle,
+    extenderBundle,
+    canary,
+    clockOffset,
+    lastError: new Gauge({
+      name: 'gpu_gate_certificate_last_error_timestamp_seconds',
+      help: 'When a step last failed; 0: never.',
+      registers,
+    }),
+    /** Another one leads now, and says how things are: what was true here may not be any more. */
+    forget(): void {
+      ends.clear();
+      step.reset();
+      for (const one of [bundle, extenderBundle, canary, clockOffset, restartBy]) one.remove();
+    },
   };
 }

@@ -1,5 +1,6 @@
 // Reads and checks certificates, by node:crypto alone: what the request path needs of them, with no library that could make one.
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { canonicalName } from './names.ts';
 
 /** PEM texts. */
 export interface KeyPair {
@@ -12,6 +13,7 @@ export interface CertFacts {
   readonly pem: string;
   readonly from: number;
   readonly to: number;
+  /** As names.ts spells them. */
   readonly sans: readonly string[];
   readonly isCa: boolean;
   readonly fingerprint: string;
@@ -27,7 +29,8 @@ export function readCert(pem: string | undefined): CertFacts | undefined {
     const sans = (parsed.subjectAltName ?? '')
       .split(', ')
       .map((entry) => entry.replace(/^(DNS|IP Address):/, ''))
-      .filter((entry) => entry !== '');
+      .filter((entry) => entry !== '')
+      .map(canonicalName);
     const facts = {
       pem,
       from: Date.parse(parsed.validFrom),

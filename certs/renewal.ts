@@ -3,6 +3,7 @@
 //
 // A change of CA: make it → publish both → every API server confirmed → certificate of the new one → every replica serves it
 // (retire) → the old one dropped after a grace time → publish the new one alone.
+import { missingName } from './names.ts';
 import type { CertFacts } from './read.ts';
 import { renewalOf, validAt as usable } from './validity.ts';
 
@@ -44,8 +45,13 @@ export interface CanarySeries {
   readonly ca: string;
   /** ms since the epoch of its first; undefined: the last one failed. */
   readonly since: number | undefined;
+  /** ms since the epoch of its last. */
+  readonly last: number;
   readonly problem: string | undefined;
 }
+
+/** A longer gap than this between two canaries, ms, and whatever happened in it was not seen: the series begins anew. */
+export const CANARY_GAP = 15_000;
 
 export interface RenewalInput {
   readonly ca: CaState;
@@ -58,6 +64,8 @@ export interface RenewalInput {
   /** CAs that the configuration trusts: a lost one is taken from there, and none from elsewhere. */
   readonly known: readonly CertFacts[];
   readonly canary: CanarySeries | undefined;
+  /** When this leader last wrote the configuration, ms since the epoch; undefined: it has not. */
+  readonly published: number | undefined;
   /** ms: for how long the canary must come back without a miss; one address may hide several API servers. */
   readonly window: number;
   /** ms: how long a CA stays trusted after nothing of it is served any more. */
@@ -88,17 +96,31 @@ const sameSet = (certs: readonly CertFacts[], prints: readonly string[]): boolea
 const servedLeaves = ({ replicas }: RenewalInput): readonly CertFacts[] =>
   replicas.kind === 'known' ? replicas.served.flatMap(({ leaf }) => leaf ?? []) : [];
 
+const unique = (certs: readonly CertFacts[]): readonly CertFacts[] =>
+  certs.filter((cert, i) => certs.findIndex(({ fingerprint }) => fingerprint === cert.fingerprint) === i);
+
+/** Something may be served that nobody here has seen: the Secret is lost, and not every replica showed what it has. */
+const servedUnseen = ({ leaf, replicas }: RenewalInput): boolean =>
+  leaf === undefined &&
+  (replicas.kind === 'unknown' ||
+    replicas.served.length === 0 ||
+    replicas.served.some((replica) => replica.leaf === undefined));
+
 /** Which of these CAs signed something that is served or about to be, so that they must stay trusted. */
 const signersAmong = (cas: readonly CertFacts[], input: RenewalInput): readonly CertFacts[] => {
   const leaves = [...(input.leaf === undefined ? [] : [input.leaf]), ...servedLeaves(input)];
-  const needed = cas.filter(
-    (cert) => usable(cert, input.now) && leaves.some((leaf) => usable(leaf, input.now) && leaf.signedBy(cert)),
+  const unseen = servedUnseen(input);
+  return unique(
+    cas.filter(
+      (cert) =>
+        usable(cert, input.now) && (unseen || leaves.some((leaf) => usable(leaf, input.now) && leaf.signedBy(cert))),
+    ),
   );
-  return needed.filter((cert, i) => needed.findIndex(({ fingerprint }) => fingerprint === cert.fingerprint) === i);
 };
 
+/** A configuration that is not there confirms nothing: it may come back with the CAs of before. */
 const confirmed = ({ ca, configuration }: RenewalInput): boolean =>
-  configuration.kind === 'absent' || (ca.current !== undefined && ca.confirmed === ca.current.fingerprint);
+  configuration.kind !== 'absent' && ca.current !== undefined && ca.confirmed === ca.current.fingerprint;
 
 /** A certificate of the newest CA does no harm: it was confirmed, or one of it is served already. */
 const currentMaySign = (input: RenewalInput): boolean => {
@@ -159,14 +181,17 @@ const canaryLeafDue: Rule = ({ ca, configuration, canaryLeaf, sans, now }) => {
     usable(canaryLeaf, now) &&
     now < renewalOf(canaryLeaf) &&
     canaryLeaf.signedBy(ca.current) &&
-    sans.every((san) => canaryLeaf.sans.includes(san));
+    missingName(canaryLeaf, sans) === undefined;
   return fits ? undefined : { kind: 'issue-canary', because: 'the canary has no certificate of the newest CA' };
 };
 
-const seenEverywhere: Rule = ({ ca, configuration, canary, window, now }) => {
+const seenEverywhere: Rule = ({ ca, configuration, canary, published, window, now }) => {
   if (configuration.kind !== 'present' || ca.current === undefined || ca.confirmed === ca.current.fingerprint)
     return undefined;
-  return canary?.ca === ca.current.fingerprint && canary.since !== undefined && now - canary.since >= window
+  if (canary?.ca !== ca.current.fingerprint || canary.since === undefined) return undefined;
+  // A series that went on before the last write, or that was broken off, says nothing of what API servers hold now.
+  const fresh = now - canary.last < CANARY_GAP && canary.since >= (published ?? Number.NEGATIVE_INFINITY);
+  return fresh && canary.last - canary.since >= window
     ? { kind: 'confirm', because: 'the canary came back through every API server' }
     : undefined;
 };
@@ -175,7 +200,7 @@ const leafProblem = ({ ca, leaf, sans, configuration, now }: RenewalInput): stri
   if (leaf === undefined) return 'there is no usable certificate';
   if (now >= leaf.to) return 'the certificate has expired';
   if (leaf.from > now) return 'the certificate is not valid yet';
-  if (!sans.every((san) => leaf.sans.includes(san))) return 'the certificate lacks a name';
+  if (missingName(leaf, sans) !== undefined) return 'the certificate lacks a name';
   // Where nobody can say what is trusted, a certificate that is good by itself stays.
   if (configuration.kind === 'unknown') return undefined;
   return bundleOf(ca, now).some((cert) => leaf.signedBy(cert)) ? undefined : 'the certificate is of a foreign CA';
@@ -203,13 +228,16 @@ const leafDue: Rule = (input) => {
   return served ? undefined : issue('current', because);
 };
 
+const NOT_THERE = 'the webhook configuration is not there';
+
 const confirmationAwaited: Rule = (input) => {
   const { ca, leaf, configuration, canary } = input;
   if (leaf !== undefined && leafProblem(input) === undefined && ca.current !== undefined && leaf.signedBy(ca.current))
     return undefined;
   const wait = (on: WaitsOn, because: string): Step => ({ kind: 'wait', on, because });
   if (configuration.kind === 'unknown') return wait('configuration', configuration.because);
-  if (configuration.kind === 'present' && configuration.canary === undefined)
+  if (configuration.kind === 'absent') return wait('configuration', NOT_THERE);
+  if (configuration.canary === undefined)
     return wait(
       'configuration',
       'the webhook configuration has no entry for the canary: give the chart webhook.canaryUrl',
@@ -242,8 +270,10 @@ const oldOutlived: Rule = (input) => {
 
 const caAged: Rule = ({ ca, configuration, now }) => {
   if (ca.current === undefined || now < renewalOf(ca.current)) return undefined;
-  if (configuration.kind === 'unknown')
-    return { kind: 'wait', on: 'configuration', because: `the CA is due, but ${configuration.because}` };
+  if (configuration.kind !== 'present') {
+    const why = configuration.kind === 'absent' ? NOT_THERE : configuration.because;
+    return { kind: 'wait', on: 'configuration', because: `the CA is due, but ${why}` };
+  }
   return { kind: 'make-ca', previous: [ca.current], because: 'two thirds of the life of the CA are over' };
 };
 

@@ -12,10 +12,18 @@ export const EXTENDER_CA_CONFIG_MAP = 'gpu-gate-extender-ca';
 
 export interface Stored {
   readonly resourceVersion: string | undefined;
-  /** The type cannot change: a Secret that is there keeps it. */
   readonly type: string | undefined;
+  /** As it came: labels, annotations and the like of others stay in a write. */
+  readonly metadata: Metadata;
   /** Decoded texts. */
   readonly data: Readonly<Record<string, string>>;
+}
+
+interface Metadata {
+  readonly uid?: string;
+  readonly resourceVersion?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 /** The PEM bundles of the webhook configuration. */
@@ -26,7 +34,7 @@ export type Bundles =
   | { readonly kind: 'present'; readonly entries: readonly string[]; readonly canary: string | undefined };
 
 interface RawSecret {
-  metadata?: { resourceVersion?: string };
+  metadata?: Metadata;
   type?: string;
   data?: Record<string, string>;
 }
@@ -34,6 +42,7 @@ interface RawConfiguration {
   webhooks?: { name: string; clientConfig: { caBundle?: string } }[];
 }
 
+const TLS = 'kubernetes.io/tls';
 const WEBHOOKS = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`;
 
 export interface CertStore {
@@ -75,33 +84,39 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
     async secret(name) {
       try {
         const raw = await kube.request<RawSecret>('GET', `${secrets}/${name}`);
-        return { resourceVersion: raw.metadata?.resourceVersion, type: raw.type, data: decode(raw.data) };
+        const { metadata = {}, type, data } = raw;
+        return { resourceVersion: metadata.resourceVersion, type, metadata, data: decode(data) };
       } catch (error) {
-        if (isNotFound(error)) return { resourceVersion: undefined, type: undefined, data: {} };
+        if (isNotFound(error)) return { resourceVersion: undefined, type: undefined, metadata: {}, data: {} };
         throw error;
       }
     },
-    writeSecret(name, data, before) {
+    async writeSecret(name, data, before) {
       guard();
-      const body = {
+      const { labels, annotations } = before.metadata;
+      const own = { name, namespace, labels: { ...labels, 'app.kubernetes.io/part-of': 'gpu-gate' } };
+      const secret = {
         apiVersion: 'v1',
         kind: 'Secret',
-        metadata: {
-          name,
-          namespace,
-          labels: { 'app.kubernetes.io/part-of': 'gpu-gate' },
-          ...(before.resourceVersion === undefined ? {} : { resourceVersion: before.resourceVersion }),
-        },
-        type: before.type ?? 'kubernetes.io/tls',
+        type: TLS,
         data: Object.fromEntries(
           // The type wants both keys, be they empty.
           Object.entries({ 'tls.crt': '', 'tls.key': '', ...data }).map(([key, value]) => [key, encode(value)]),
         ),
       };
-      return swapped(
-        before.resourceVersion === undefined
-          ? kube.request('POST', secrets, { body })
-          : kube.request('PUT', `${secrets}/${name}`, { body }),
+      const anew = { ...secret, metadata: { ...own, ...(annotations === undefined ? {} : { annotations }) } };
+      if (before.resourceVersion === undefined) return swapped(kube.request('POST', secrets, { body: anew }));
+      // The type cannot change in place. The CA's Secret keeps its own: a leader that died in between would take the CA with it.
+      if (before.type === TLS || name === CA_SECRET) {
+        const type = before.type ?? TLS;
+        const metadata = { ...before.metadata, ...own };
+        return swapped(kube.request('PUT', `${secrets}/${name}`, { body: { ...secret, type, metadata } }));
+      }
+      const { uid, resourceVersion } = before.metadata;
+      const preconditions = { uid, resourceVersion };
+      return (
+        (await swapped(kube.request('DELETE', `${secrets}/${name}`, { body: { preconditions } }))) &&
+        swapped(kube.request('POST', secrets, { body: anew }))
       );
     },
     async configMap(name) {

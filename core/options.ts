@@ -133,6 +133,12 @@ export const OPTIONS = {
     duration(20_000),
     "life of the extender's CA, which schedulers read once",
   ),
+  extenderCaOverlap: option(
+    'extender-ca-overlap',
+    '60d',
+    duration(0),
+    "for how long after a change of the extender's CA the one before still signs what is served: schedulers must be restarted in that time",
+  ),
   canaryWindow: option(
     'canary-window',
     '1m',

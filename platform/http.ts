@@ -12,7 +12,7 @@ export const KEEP_ALIVE_MS = 120_000;
 export interface TlsMaterial {
   readonly key: string;
   readonly cert: string;
-  /** CAs of the clients that are asked for a certificate, in place of those given at the start. */
+  /** CAs of the clients that are asked for a certificate, in place of those given at the start; none in it: nobody is served. */
   readonly ca?: string;
 }
 
@@ -61,6 +61,9 @@ export const routed =
     (call ?? others)(request, response);
   };
 
+/** Node takes an empty text for its own list of public CAs; here it means that nobody is trusted. */
+const casOf = (ca: string | undefined): string[] => (ca?.includes('-----BEGIN CERTIFICATE-----') === true ? [ca] : []);
+
 /** Starts listening; rejects with one sentence where the port is taken. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   let draining = false;
@@ -91,7 +94,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
             ...options.tls.material,
             ...(options.tls.client === undefined
               ? {}
-              : { requestCert: true, rejectUnauthorized: true, ca: options.tls.client.ca ?? [] }),
+              : { requestCert: true, rejectUnauthorized: true, ca: casOf(options.tls.client.ca) }),
           },
           handler,
         );
@@ -134,7 +137,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     port: (server.address() as AddressInfo).port,
     setTls(material) {
       const { key, cert } = material;
-      const ca = options.tls?.client === undefined ? undefined : (material.ca ?? options.tls.client.ca ?? []);
+      const client = options.tls?.client;
+      const ca = client === undefined ? undefined : casOf(material.ca ?? client.ca);
       (server as HttpsServer).setSecureContext({
         key,
         cert,

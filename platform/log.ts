@@ -14,6 +14,8 @@ export interface Log {
 const ORDER: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, error: 2 };
 const SECRETS = [
   /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g,
+  // The same in base64, as Secrets carry it; certificates begin alike and go with it.
+  /LS0tLS1CRUdJTi[\w+/=-]*/g,
   /Bearer [\w.~+/=-]+/g,
   /eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+/g,
 ];

@@ -44,6 +44,7 @@ async function tests(
   more: readonly string[] = [],
 ): Promise<void> {
   console.log(`\n== ${name}`);
+  const started = Date.now();
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
   const code = await runner([
@@ -56,6 +57,7 @@ async function tests(
     `--outputFile.json=${file}`,
     ...more,
   ]);
+  console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
   rmSync(dir, { recursive: true, force: true });
   count.passed += report?.numPassedTests ?? 0;

@@ -20,14 +20,15 @@ const LOAD = [
 ].join('\n');
 
 /** Module loaded, its daemons up, the driver answers: then the contract file that NVIDIA's other parts wait for. */
-const STARTUP = [
-  'set -e',
-  'test -f /sys/module/nvidia/refcnt',
-  'if [ -f /run/nvidia/validations/.driver-daemons-status ]; then grep -q Ready /run/nvidia/validations/.driver-daemons-status; fi',
-  'nvidia-smi >/dev/null',
-  'mkdir -p /run/nvidia/validations',
-  'printf "IS_HOST_DRIVER=false\\nNVIDIA_DRIVER_ROOT=/run/nvidia/driver\\nDRIVER_ROOT_CTR_PATH=/driver-root\\nNVIDIA_DEV_ROOT=/run/nvidia/driver\\nDEV_ROOT_CTR_PATH=/driver-root\\n" > /run/nvidia/validations/driver-ready',
-].join('\n');
+const startup = (driverRoot: string): string =>
+  [
+    'set -e',
+    'test -f /sys/module/nvidia/refcnt',
+    'if [ -f /run/nvidia/validations/.driver-daemons-status ]; then grep -q Ready /run/nvidia/validations/.driver-daemons-status; fi',
+    'nvidia-smi >/dev/null',
+    'mkdir -p /run/nvidia/validations',
+    `printf "IS_HOST_DRIVER=false\\nNVIDIA_DRIVER_ROOT=${driverRoot}\\nDRIVER_ROOT_CTR_PATH=/driver-root\\nNVIDIA_DEV_ROOT=${driverRoot}\\nDEV_ROOT_CTR_PATH=/driver-root\\n" > /run/nvidia/validations/driver-ready`,
+  ].join('\n');
 
 /** The driver's image. The stock one is one per operating system: `595.91.07-rhel9` in the policy names another one. */
 export function driverImage(policy: GpuPolicy): string {
@@ -96,7 +97,7 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
         ],
         securityContext: { privileged: true, seLinuxOptions: { level: 's0' } },
         startupProbe: {
-          exec: { command: ['sh', '-c', STARTUP] },
+          exec: { command: ['sh', '-c', startup(hostPaths.driverRoot)] },
           initialDelaySeconds: 5,
           periodSeconds: 10,
           timeoutSeconds: 60,

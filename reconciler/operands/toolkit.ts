@@ -35,6 +35,21 @@ function runtimePaths(spec: ToolkitSpec): {
   return { config, dropIn, socket: spec.socketPath ?? defaults.socket };
 }
 
+/**
+ * Is the toolkit's change in effect, as far as its container can see? The stock toolkit writes its PID file first, then installs,
+ * writes the runtime's configuration (also where nothing changes) and restarts the runtime, which makes its socket anew when it
+ * starts. So the restart is through once the socket is older neither than the PID file nor than the drop-in. Where a toolkit makes
+ * no drop-in, the PID file alone decides. `! -nt`: some shells compare whole seconds. Which handlers the runtime then has, the
+ * kubelet says (../stages.ts); what is behind them, driver-validation.
+ */
+function inEffect(env: Readonly<Record<string, string>>, install: string): string {
+  const { TOOLKIT_PID_FILE: pid, RUNTIME_SOCKET: socket, RUNTIME_DROP_IN_CONFIG: dropIn } = env;
+  const installed = `test -s ${pid} && test -x ${install}/toolkit/nvidia-container-runtime`;
+  // Told not to restart the runtime, it leaves that to somebody else, who may have done it long ago.
+  if (env['RUNTIME_RESTART_MODE'] === 'none') return installed;
+  return `${installed} && test -S ${socket} && ! test ${pid} -nt ${socket} && ! test ${dropIn} -nt ${socket}`;
+}
+
 export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.toolkit;
   const { hostPaths } = policy.spec;
@@ -57,6 +72,7 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
     DRIVER_ROOT_CTR_PATH: '/driver-root',
     TOOLKIT_PID_FILE: '/run/nvidia/toolkit/toolkit.pid',
   };
+  const merged = envOf(env, spec);
   return {
     hostPID: true,
     ...pullSecrets(spec),
@@ -64,16 +80,15 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
       {
         name: 'toolkit',
         image: imageOf(spec, 'nvcr.io/nvidia/k8s/container-toolkit', 'v1.20.0'),
-        env: envOf(env, spec),
+        env: merged,
         ...containerExtras(spec),
         securityContext: { privileged: true },
-        // Written when configuration and restart are through; the stock image has no endpoint to ask.
         readinessProbe: {
           exec: {
             command: [
               'sh',
               '-c',
-              `test -s /run/nvidia/toolkit/toolkit.pid && test -x ${install}/toolkit/nvidia-container-runtime`,
+              inEffect(Object.fromEntries(merged.map(({ name, value }) => [name, value])), install),
             ],
           },
           periodSeconds: 5,

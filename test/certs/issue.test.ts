@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
+import { missingName } from '../../certs/names.ts';
 import { keyMatches, readBundle, readCert } from '../../certs/read.ts';
 
 const DAY = 86_400_000;
@@ -26,6 +27,16 @@ describe('certificates', () => {
     expect(keyMatches(leaf)).toBe(true);
     expect(keyMatches({ cert: leaf.cert, key: ca.key })).toBe(false);
     expect(keyMatches({ cert: leaf.cert, key: 'junk' })).toBe(false);
+  });
+  it('have their names found again, however an address is written', async () => {
+    const ca = await issueCa('test CA', 100 * DAY, NOW);
+    const names = ['W.svc', '127.0.0.1', '::1', 'fd00:0:0::00AB', '2001:DB8::1'];
+    const { cert } = await issueLeaf(ca, { name: 'w', sans: names, usage: 'server', life: DAY }, NOW);
+    const leaf = readCert(cert);
+    expect(leaf?.sans).toEqual(['w.svc', '127.0.0.1', '::1', 'fd00::ab', '2001:db8::1']);
+    expect(missingName(leaf ?? { sans: [] }, [...names, '0:0:0:0:0:0:0:1'])).toBeUndefined();
+    expect(missingName(leaf ?? { sans: [] }, ['::2', '127.0.0.1'])).toBe('::2');
+    expect(new X509Certificate(cert).checkIP('::1')).toBeDefined();
   });
   it('do not outlive their CA', async () => {
     const ca = await issueCa('test CA', DAY, NOW);

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { CertFacts } from '../../certs/read.ts';
 import {
   bundleOf,
+  CANARY_GAP,
   nextStep,
   type CaState,
   type Configuration,
@@ -53,6 +54,7 @@ const input = (more: Partial<RenewalInput> = {}): RenewalInput => ({
   replicas: serving(LEAF, LEAF),
   known: [],
   canary: undefined,
+  published: undefined,
   window: 20,
   grace: 50,
   now: NOW,
@@ -69,7 +71,7 @@ const changing = (more: Partial<RenewalInput> = {}, of: Partial<CaState> = {}): 
 const LEAF2 = cert('leaf2', NOW, 'ca2', 90);
 const kindOf = (step: Step): string =>
   step.kind === 'wait' ? `wait for ${step.on}` : step.kind === 'issue-leaf' ? `issue-leaf by ${step.by}` : step.kind;
-const series = (since: number | undefined, problem?: string) => ({ ca: 'ca2', since, problem });
+const series = (since: number | undefined, problem?: string, last = NOW) => ({ ca: 'ca2', since, last, problem });
 
 describe('the next step', () => {
   it.each([
@@ -154,6 +156,55 @@ describe('the next step', () => {
       'wait for confirmation',
     ],
     ['the note that every API server has it', changing({ canary: series(NOW - 20) }), 'confirm'],
+    [
+      'patience where the canary came back for long enough, but long ago',
+      changing({ canary: series(NOW - 3_600_000, undefined, NOW - CANARY_GAP) }),
+      'wait for confirmation',
+    ],
+    [
+      'patience where the series is as long only because nobody looked',
+      changing({ canary: series(NOW - 21, undefined, NOW - 2) }),
+      'wait for confirmation',
+    ],
+    [
+      'patience where the series began before the configuration was written',
+      changing({ canary: series(NOW - 30), published: NOW - 25 }),
+      'wait for confirmation',
+    ],
+    [
+      'the note where it began after the configuration was written',
+      changing({ canary: series(NOW - 25), published: NOW - 25 }),
+      'confirm',
+    ],
+    [
+      'no certificate of a new CA while the configuration is not there: it may come back with the old one',
+      changing({ configuration: { kind: 'absent' } }, { confirmed: 'ca2' }),
+      'wait for configuration',
+    ],
+    [
+      'no new CA while the configuration is not there',
+      input({
+        configuration: { kind: 'absent' },
+        now: NOW + 200,
+        leaf: cert('l', NOW + 190, 'ca1', 90),
+        replicas: serving(),
+      }),
+      'wait for configuration',
+    ],
+    [
+      'a first certificate also where the configuration is not there',
+      input({ configuration: { kind: 'absent' }, leaf: undefined, replicas: serving() }),
+      'issue-leaf by current',
+    ],
+    [
+      'nothing where an address is written in another way',
+      input({
+        sans: ['w', '0:0:0:0:0:0:0:1'],
+        leaf: { ...LEAF, sans: ['w', '::1'] },
+        canaryLeaf: { ...cert('c', NOW, 'ca1', 90), sans: ['w', '::1'] },
+      }),
+      'wait for nothing',
+    ],
     ['a certificate of the new CA once that is noted', changing({}, { confirmed: 'ca2' }), 'issue-leaf by current'],
     [
       'a certificate of the CA before where one is due meanwhile',
@@ -237,6 +288,16 @@ describe('the next step', () => {
     expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1']);
   });
 
+  it.each([
+    ['replicas answer no handshake', serving(LEAF, undefined)],
+    ['there are none', serving()],
+    ['nobody can say which there are', { kind: 'unknown' as const, because: 'no' }],
+  ])('takes every trusted CA along where CA and certificate are lost and %s', (_, replicas) => {
+    const known = [CA1, cert('older', NOW), cert('expired', NOW - 400)];
+    const step = nextStep(input({ ca: ca({ current: undefined }), leaf: undefined, known, replicas }));
+    expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1', 'older']);
+  });
+
   it('counts two thirds of a life from when a certificate was made', () => expect(renewalOf(LEAF)).toBe(NOW + 60));
 });
 
@@ -260,7 +321,8 @@ function apply(step: Step, world: World): void {
       world.ca = ca({ current: cert(made, world.now), previous: step.previous, previousSigns: true });
       return;
     case 'publish':
-      world.ca = { ...world.ca, confirmed: undefined };
+      if (!world.configuration.trusted.includes(world.ca.current?.fingerprint ?? ''))
+        world.ca = { ...world.ca, confirmed: undefined };
       world.configuration = {
         kind: 'present',
         trusted: step.bundle.map(({ fingerprint }) => fingerprint),
@@ -323,7 +385,7 @@ describe('a change of CA', () => {
           ...input(),
           ...rest,
           replicas: serving(...world.replicas),
-          canary: { ca: newest?.fingerprint ?? '', since, problem: undefined },
+          canary: { ca: newest?.fingerprint ?? '', since, last: world.now, problem: undefined },
           window: 3,
           grace: 20,
         });

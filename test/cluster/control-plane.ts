@@ -267,6 +267,9 @@ async function bringUp(
       '--root-ca-file',
       join(certDir, 'apiserver.crt'),
       '--leader-elect=false',
+      // It makes the folder, and its default one is this machine's.
+      '--flex-volume-plugin-dir',
+      join(dir, 'volume-plugins'),
       '--secure-port',
       String(managerPort),
       '--bind-address',

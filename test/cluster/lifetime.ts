@@ -22,6 +22,8 @@ export interface Lifetime {
   /** Something else to undo at the end, in reverse order with the processes. */
   onStop(undo: () => Promise<void>): void;
   stop(): Promise<void>;
+  /** What ends from here on ends for good. */
+  isStopping(): boolean;
 }
 
 /** The last lines of a log file, for the sentence on why something did not start. */
@@ -99,6 +101,7 @@ export function openLifetime(prefix: string): Lifetime {
     dir,
     start,
     onStop: (action) => void undo.push(action),
+    isStopping: () => stopping !== undefined,
     stop() {
       stopping ??= (async () => {
         for (const action of undo.toReversed()) await action();

@@ -34,7 +34,9 @@ export interface RotationOptions {
   readonly grace: string;
   /** A second API server that hears of everything so much later, ms. */
   readonly lag?: number;
-  /** Leaders are killed (SIGKILL) after every step of a change of CA, in a further run of the load. */
+  /** A further change of CA, under the load, by a leader that reaches both API servers through one address, the second so much later, ms. */
+  readonly hidden?: number;
+  /** Leaders are killed (SIGKILL) at every kind of step of a change of CA, in a further run of the load. */
   readonly kill?: boolean;
   /** How often the control replaces CA and certificate at once. */
   readonly control: number;
@@ -55,11 +57,32 @@ export interface RotationResult extends Measured {
   readonly quietCalls: number;
   /** Between publishing a new CA and its confirmation, ms, each. */
   readonly confirmations: readonly number[];
-  readonly killed: (Measured & { readonly leaders: number; readonly steps: readonly string[] }) | undefined;
+  readonly killed: Killed | undefined;
+  /** `confirmedAfter`: ms from publishing to the certificate of the new CA. */
+  readonly hidden: (Measured & { readonly confirmedAfter: number }) | undefined;
   /** CA and certificate replaced at once; and with the certificate reaching the replicas later. */
   readonly control: Measured & { readonly swaps: number };
   readonly lateControl: Measured & { readonly swaps: number; readonly lateMs: number };
 }
+
+/** `diedOn`: kinds of step that were the last thing a leader said before it was killed. */
+export interface Killed extends Measured {
+  readonly leaders: number;
+  readonly steps: readonly string[];
+  readonly diedOn: readonly string[];
+}
+
+/** Every kind of step of a change of CA that somebody else began. */
+export const STEP_KINDS = [
+  'adopt',
+  'publish',
+  'issue-canary',
+  'confirm',
+  'issue-leaf',
+  'retire',
+  'drop-old',
+  'make-ca',
+] as const;
 
 interface Step {
   readonly at: number;
@@ -110,11 +133,11 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
   });
   try {
     const servers: Kube[] = [cp.admin];
+    const toEtcd = await tcpProxy(cp.etcdPort);
+    cp.lifetime.onStop(() => toEtcd.close());
     if (options.lag !== undefined) {
-      const proxy = await tcpProxy(cp.etcdPort);
-      cp.lifetime.onStop(() => proxy.close());
-      servers.push(await cp.addApiServer(SECOND_SERVER, proxy.port));
-      proxy.delay(options.lag);
+      servers.push(await cp.addApiServer(SECOND_SERVER, toEtcd.port));
+      toEtcd.delay(options.lag);
       say(`a second API server hears of everything ${options.lag} ms late`);
     }
     await installChart(cp, 'install', { deployments: { create: false }, webhook: { failurePolicy: 'Fail' } });
@@ -125,7 +148,7 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     await startReplicas(cp, { addresses: REPLICAS, flags: ['--calls-per-connection', '20', '--drain', '1s'] });
     let lives = ['--cert-life', options.certLife, '--ca-life', options.caLife];
     let made = 0;
-    const startKeeper = (address: string): Promise<Running> =>
+    const startKeeper = (address: string, more: readonly string[] = []): Promise<Running> =>
       startProcess(cp, `keeper-${(made += 1)}`, 'gpu-gate-reconciler', address, [
         '--roles',
         'certs',
@@ -138,8 +161,9 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
         '--ca-grace',
         options.grace,
         ...lives,
+        ...more,
       ]);
-    const keepers = await Promise.all(KEEPERS.map(startKeeper));
+    const keepers = await Promise.all(KEEPERS.map((address) => startKeeper(address)));
     const one = { apiVersion: 'v1', kind: 'Pod', metadata: { generateName: 'first-' }, spec: POD_SPEC };
     for (const server of servers)
       await until(
@@ -176,18 +200,48 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
 
     // From here on certificates live for long: only what this scenario does rotates them.
     lives = [];
-    let killed: RotationResult['killed'];
-    if (options.kill === true) {
-      // The short-lived ones of before would run out while leaders die: one more change of CA, in peace, to ones that last.
+    // The short-lived ones of before would run out meanwhile: one more change of CA, in peace, to ones that last.
+    if (options.hidden !== undefined || options.kill === true) {
       await takeOver(cp, Date.now());
       const peaceful = await startKeeper(KEEPERS[0] ?? '');
-      await until('certificates that last', () => stepsOf([peaceful]).some(({ step }) => step === 'drop-old'), 60_000);
+      await untilStep(peaceful, 'issue-leaf');
+      // What was served may have run out already: then there is nothing of before to drop.
+      if (stepsOf([peaceful]).some(({ step }) => step === 'adopt')) await untilStep(peaceful, 'drop-old');
       await sleep(2000);
+      await until('both replicas', async () => (await ready(cp)) === REPLICAS.length);
       await peaceful.stop();
+    }
+    let hidden: RotationResult['hidden'];
+    if (options.hidden !== undefined) {
+      const places = [FIRST_SERVER, SECOND_SERVER].map((host) => ({ host, port: Number(new URL(cp.server).port) }));
+      let turn = 0;
+      const one = await tcpProxy(() => places[(turn += 1) % places.length] ?? cp.etcdPort);
+      cp.lifetime.onStop(() => one.close());
+      toEtcd.delay(options.hidden);
+      say(`one address for both API servers, the second one ${options.hidden} ms late`);
+      load = startLoad(servers, options.rate);
+      await takeOver(cp, Date.now());
+      const keeper = await startKeeper(KEEPERS[0] ?? '', ['--api-servers', `127.0.0.1:${one.port}`]);
+      await untilStep(keeper, 'drop-old');
+      await load.stop();
+      const at = (kind: string): number => stepsOf([keeper]).find(({ step }) => step === kind)?.at ?? Number.NaN;
+      // A server so far behind its etcd does not answer every call in time, webhook or not.
+      const answered = load.calls.filter(({ failure }) => failure?.includes('not reached') !== true);
+      hidden = { ...measured(answered), confirmedAfter: at('confirm') - at('publish') };
+      // The delay stays: with a shorter one, bytes would overtake those before.
+      await keeper.stop();
+    }
+    let killed: RotationResult['killed'];
+    if (options.kill === true) {
       load = startLoad(servers, options.rate);
       const leaders = await killEveryLeader(cp, startKeeper, say);
       await load.stop();
-      killed = { ...measured(load.calls), leaders: leaders.length, steps: stepsOf(leaders).map(({ step }) => step) };
+      killed = {
+        ...measured(load.calls),
+        leaders: leaders.length,
+        steps: stepsOf(leaders).map(({ step }) => step),
+        diedOn: [...new Set(leaders.flatMap((leader) => lastStep(leader) ?? []))].sort(),
+      };
     }
 
     const control = async (late: number): Promise<Measured & { swaps: number }> => {
@@ -207,12 +261,23 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
       p99: { rotating: p99(rotating), quiet: p99(quiet) },
       quietCalls: quiet.length,
       confirmations: confirmationsOf(steps.filter(({ at }) => at >= began)),
+      hidden,
       killed,
       control: await control(0),
       lateControl: { ...(await control(LATE)), lateMs: LATE },
     };
   } finally {
     await cp.stop();
+  }
+}
+
+/** Waits for a leader to take that step; what it said instead where it does not. */
+async function untilStep(leader: Running, kind: string): Promise<void> {
+  try {
+    await until(`the step ${kind}`, () => stepsOf([leader]).some(({ step }) => step === kind), 60_000);
+  } catch (error) {
+    const said = readFileSync(leader.logFile, 'utf8').trim().split('\n').slice(-12).join('\n');
+    throw new Error(`the leader said:\n${said}`, { cause: error });
   }
 }
 
@@ -263,10 +328,15 @@ async function takeOver(cp: ControlPlane, made: number): Promise<void> {
   await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-ca`, { contentType: MERGE, body: { data } });
 }
 
-/** How long after it announced a step a leader dies, ms: before the write, in the middle, after it, a step or two later. */
-const DEATHS = [0, 60, 250, 1000];
+/** How long after it announced a step a leader dies, ms, once each kind was died on at once: in the middle, after the write, later. */
+const DEATHS = [60, 250, 1000];
 
-/** A change of CA to one that is due, then one away from it, while every leader is killed. Returns the dead. */
+const lastStep = (leader: Running): string | undefined => stepsOf([leader]).at(-1)?.step;
+
+/**
+ * Changes of CA to one that is due, then one away from it, while every leader is killed: the n-th at the n-th kind of step, until
+ * each kind was the last word of one; then at whichever comes, some time after it. Returns the dead.
+ */
 async function killEveryLeader(
   cp: ControlPlane,
   start: (address: string) => Promise<Running>,
@@ -274,20 +344,30 @@ async function killEveryLeader(
 ): Promise<readonly Running[]> {
   await takeOver(cp, Date.now() - 300 * DAY);
   const leaders: Running[] = [];
-  const end = Date.now() + 240_000;
+  const diedOn = new Set<string>();
+  const end = Date.now() + 300_000;
   let idle = 0;
-  while (idle < 2 && Date.now() < end) {
+  const whole = (): boolean => STEP_KINDS.every((kind) => diedOn.has(kind));
+  while ((idle < 2 || !whole()) && Date.now() < end) {
+    // Nothing to do any more, and not every kind was died on: another change.
+    if (idle >= 2) await takeOver(cp, Date.now() - 300 * DAY);
     const leader = await start(KEEPERS[0] ?? '');
     leaders.push(leader);
     const before = Date.now();
+    const due = (): boolean => {
+      const last = lastStep(leader);
+      return last !== undefined && (whole() || !diedOn.has(last));
+    };
     // A step, or a long quiet: then there is nothing more to do.
-    while (Date.now() - before < 8000 && stepsOf([leader]).length === 0) await sleep(5);
-    idle = stepsOf([leader]).length === 0 ? idle + 1 : 0;
-    await sleep(DEATHS[leaders.length % DEATHS.length] ?? 0);
+    while (Date.now() - before < 8000 && !due()) await sleep(2);
+    idle = lastStep(leader) === undefined ? idle + 1 : 0;
+    if (whole()) await sleep(DEATHS[leaders.length % DEATHS.length] ?? 0);
     process.kill(leader.pid, 'SIGKILL');
     await leader.stop();
+    const last = lastStep(leader);
+    if (last !== undefined) diedOn.add(last);
   }
-  say(`killed ${leaders.length} leaders`);
+  say(`killed ${leaders.length} leaders, on ${[...diedOn].join(', ')}`);
   return leaders;
 }
 

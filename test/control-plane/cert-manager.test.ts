@@ -133,9 +133,16 @@ describe('the chart', () => {
     ]);
     const [create, ...others] = secretsOf('gpu-gate-reconciler') ?? [];
     expect(create?.verbs).toEqual(['create']);
-    expect(others.every(({ resourceNames = [], verbs }) => resourceNames.length > 0 && !verbs.includes('delete'))).toBe(
-      true,
-    );
+    expect(others.every(({ resourceNames = [] }) => resourceNames.length > 0)).toBe(true);
+    // A CA that is gone cannot be got back.
+    for (const { resourceNames = [], verbs } of others)
+      expect(verbs.includes('delete') && resourceNames.includes('gpu-gate-ca')).toBe(false);
+    for (const name of ['gpu-gate', 'gpu-gate-reconciler'])
+      expect(
+        named(objects, 'ClusterRole', name)?.rules?.filter(({ resources }) =>
+          resources.includes('mutatingwebhookconfigurations'),
+        ),
+      ).toMatchObject([{ resourceNames: ['gpu-gate'] }]);
     expect(named(objects, 'Role', 'gpu-gate-reconciler', 'default')?.rules).toEqual([
       { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], resourceNames: ['kubernetes'], verbs: ['get'] },
     ]);
@@ -156,6 +163,7 @@ describe('the chart', () => {
     expect(configuration?.webhooks?.map(({ name }) => name)).toEqual(['pods.gpu-gate.dev']);
     const text = JSON.stringify(objects.filter(({ metadata }) => metadata.name === 'gpu-gate-reconciler'));
     expect(text).not.toContain('mutatingwebhookconfigurations');
+    expect(JSON.stringify(named(objects, 'ClusterRole', 'gpu-gate'))).not.toContain('mutatingwebhookconfigurations');
     expect(text).not.toContain('"secrets"');
     expect(text).toContain('"--cert-source","cert-manager"');
   });

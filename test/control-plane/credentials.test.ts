@@ -88,7 +88,7 @@ it('a client certificate renewed on disk is used from then on, on connections of
   await until('the renewed certificate to be used', async () => (await whoAmI(kube)) === 'second', 10_000);
 });
 
-it('a program that hangs holds up no call; what hung is said once the old credentials hold no more', async () => {
+it('a program that hangs holds up no call, and is gone after its time', async () => {
   const path = byProgram('hangs', giveToken());
   const kube = await open(path, { credentialsWithinMs: 2000 });
   expect(await whoAmI(kube)).toBe('admin');

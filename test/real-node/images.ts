@@ -91,6 +91,15 @@ export function packStack(program: string, dir: string): string {
   return file;
 }
 
+/** How gpu-gate's image starts: the last lines of the Dockerfile (test/platform/dockerfile.test.ts compares). */
+export const GATE_CONFIG = {
+  Entrypoint: ['/usr/local/bin/node', '/app/main.ts'],
+  Cmd: ['run'],
+  User: '65532:65532',
+  WorkingDir: '/app',
+  Env: ['NODE_COMPILE_CACHE=/app/.compile-cache', 'NODE_COMPILE_CACHE_PORTABLE=1'],
+} as const satisfies ImageConfig;
+
 /** gpu-gate's image from the tree that the Dockerfile lays out too, on the libraries that its base image has. */
 export function packGate(dir: string, name: string): string {
   const tree = join(dir, 'gate');
@@ -100,15 +109,7 @@ export function packGate(dir: string, name: string): string {
     cpSync(realpathSync(library), join(tree, library));
   }
   const file = join(dir, 'gate.tar');
-  packImages(tree, file, {
-    [name]: {
-      Entrypoint: ['/usr/local/bin/node', '/app/main.ts'],
-      Cmd: ['run'],
-      User: '65532:65532',
-      WorkingDir: '/app',
-      Env: ['NODE_COMPILE_CACHE=/app/.compile-cache', 'NODE_COMPILE_CACHE_PORTABLE=1'],
-    },
-  });
+  packImages(tree, file, { [name]: GATE_CONFIG });
   return file;
 }
 

@@ -1,12 +1,14 @@
 // One real node: containerd, CNI, kubelet and kube-proxy on the machine that machine.ts made, supervised as systemd would.
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Binaries } from '../cluster/binaries.ts';
 import { runCommand, type ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
-import { tailOf, type Running } from '../cluster/lifetime.ts';
+import { tailOf } from '../cluster/lifetime.ts';
+import { service } from '../cluster/service.ts';
 import { STACK_IMAGES } from './images.ts';
 import { freshRun } from './machine.ts';
 
@@ -86,6 +88,8 @@ const kubeletConfig = (address: string): object => ({
   imageGCHighThresholdPercent: 100,
   evictionHard: { 'memory.available': '50Mi' },
   shutdownGracePeriod: '0s',
+  // The default one is on this machine's own /usr.
+  volumePluginDir: '/var/lib/kubelet/volume-plugins',
 });
 
 /** Starts it; resolves when the Node is Ready. */
@@ -105,35 +109,15 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   newBoot();
   await command('mount', '--bind', bootFile, BOOT_ID);
 
-  const env = { PATH: `${join(binaries('containerd'), '..')}:/usr/sbin:/usr/bin:/sbin:/bin` };
-  // systemd's part: containerd ends on the toolkit's SIGHUP, a kubelet ends where it finds no runtime, and both come back.
-  const service = (name: string, args: readonly string[]) => {
-    const wanted = { is: false };
-    let running: Running | undefined;
-    const supervise = async (): Promise<void> => {
-      while (wanted.is) {
-        running = lifetime.start(name, binaries(name), args, env);
-        while (running.exitCode() === undefined) await sleep(50);
-        await sleep(200);
-      }
-    };
-    lifetime.onStop(async () => {
-      wanted.is = false;
-    });
-    return {
-      start(): void {
-        wanted.is = true;
-        void supervise();
-      },
-      /** Ends it; what is wanted comes back. */
-      end: async (graceMs: number): Promise<void> => running?.stop(graceMs),
-      async stop(graceMs: number): Promise<void> {
-        wanted.is = false;
-        await running?.stop(graceMs);
-      },
-    };
-  };
-  const containerd = service('containerd', ['--config', '/etc/containerd/config.toml']);
+  const env = { PATH: `${join(binaries('containerd'), '..')}:/usr/sbin:/usr/bin:/sbin:/bin`, TMPDIR: tmpdir() };
+  // containerd ends on the toolkit's SIGHUP, a kubelet ends where it finds no runtime, and both come back, as under systemd.
+  const containerd = service(
+    lifetime,
+    'containerd',
+    binaries('containerd'),
+    ['--config', '/etc/containerd/config.toml'],
+    env,
+  );
   const runtimeUp = async (): Promise<void> => {
     await until(
       'containerd to answer',
@@ -142,18 +126,24 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   };
   const config = join(dir, 'kubelet.json');
   writeFileSync(config, JSON.stringify(kubeletConfig(address)));
-  const kubelet = service('kubelet', [
-    '--config',
-    config,
-    '--kubeconfig',
-    cp.userKubeconfig(`system:node:${name}`),
-    '--root-dir',
-    '/var/lib/kubelet',
-    '--hostname-override',
-    name,
-    '--node-ip',
-    address,
-  ]);
+  const kubelet = service(
+    lifetime,
+    'kubelet',
+    binaries('kubelet'),
+    [
+      '--config',
+      config,
+      '--kubeconfig',
+      cp.userKubeconfig(`system:node:${name}`),
+      '--root-dir',
+      '/var/lib/kubelet',
+      '--hostname-override',
+      name,
+      '--node-ip',
+      address,
+    ],
+    env,
+  );
   const startProxy = (): void => {
     const proxyConfig = join(dir, 'kube-proxy.json');
     writeFileSync(

@@ -1,7 +1,8 @@
 // Reading a real cluster as its people do, for the tests and the demo.
+import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { COMPONENT } from '../../core/keys.ts';
-import { runCommand, type ControlPlane } from '../cluster/control-plane.ts';
+import type { ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
 import { NODE } from './world.ts';
 
@@ -44,6 +45,7 @@ export interface Node {
     conditions: { type: string; status: string; reason: string; message: string }[];
     nodeInfo: { bootID: string };
     allocatable: Record<string, string>;
+    capacity: Record<string, string>;
     runtimeHandlers?: { name: string }[];
   };
 }
@@ -132,8 +134,8 @@ export function observe(cluster: ControlPlane) {
     },
     /** What a pod answers on port 8080. */
     ask: async (address: string): Promise<Record<string, unknown>> => {
-      const { stdout } = await runCommand('curl', ['-sS', '-m', '3', `http://${address}:8080/`], {});
-      return JSON.parse(stdout) as Record<string, unknown>;
+      const answer = await fetch(`http://${address}:8080/`, { signal: AbortSignal.timeout(3000) });
+      return (await answer.json()) as Record<string, unknown>;
     },
   };
 }
@@ -154,6 +156,37 @@ export function hostTraces(): readonly string[] {
   const mounts = readFileSync('/proc/self/mounts', 'utf8');
   if (mounts.includes(' /run/nvidia/driver ')) found.push('mount at /run/nvidia/driver');
   return found;
+}
+
+/** Every path of the host where the stack could leave something: all but what containerd, CNI and the kubelet keep of their own. */
+export function hostPaths(): readonly string[] {
+  const theirs = [
+    '/run/containerd',
+    '/run/netns',
+    '/var/lib/containerd',
+    '/var/lib/kubelet',
+    '/var/lib/cni',
+    '/var/log/pods',
+    '/var/log/containers',
+  ];
+  const places = ['/etc', '/usr/local', '/opt', '/run', '/var/lib', '/var/log'];
+  const { stdout } = spawnSync(
+    'find',
+    [
+      ...places,
+      '(',
+      ...theirs.flatMap((path, i) => [...(i === 0 ? [] : ['-o']), '-path', path]),
+      ')',
+      '-prune',
+      '-o',
+      '-print',
+    ],
+    { encoding: 'utf8', maxBuffer: 64 << 20 },
+  );
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .toSorted();
 }
 
 /** A Deployment of one GPU pod behind a Service of the same name. */

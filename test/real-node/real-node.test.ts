@@ -1,20 +1,24 @@
 // The whole chain on a real kubelet and containerd, in the order in which a node lives: it fails at each stage in turn, is mended,
 // proven, used, disturbed, rebooted, and opted out. gpu-gate runs in the cluster, from its own chart and image.
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { STACK_IMAGES } from './images.ts';
 import { MACHINE, MISSING_MODULE } from './machine.ts';
-import { gpuDeployment, hostTraces, observe, type Pod } from './observe.ts';
+import { gpuDeployment, hostPaths, hostTraces, observe, type Pod } from './observe.ts';
 import { NODE, policySpec, startRealCluster, type RealCluster } from './world.ts';
 
 // Outside a machine of its own nothing here may run: it would write to this machine's paths. `npm test` says why it cannot make one.
 describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
   let cluster: RealCluster;
   let see: ReturnType<typeof observe>;
+  /** Of the host, before the node was opted in. */
+  let untouched: readonly string[];
 
   beforeAll(async () => {
     cluster = await startRealCluster(console.log);
     see = observe(cluster);
+    untouched = hostPaths();
   });
   afterAll(async () => cluster?.stop());
 
@@ -33,6 +37,23 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
       const condition = await see.condition();
       return condition?.reason === reason && condition.message;
     });
+
+  /** Awaits that the node is closed and open again, with a proof of this boot all the while. */
+  const closedThenOpen = async (meanwhile: () => Promise<void> = async () => undefined): Promise<void> => {
+    const { bootID } = (await see.node()).status.nodeInfo;
+    const proofs = new Set<string | undefined>();
+    const isClosed = async (): Promise<boolean> => {
+      proofs.add((await see.proof())?.boot);
+      await meanwhile();
+      return (await see.node()).metadata.annotations['gpu-gate.dev/closed'] !== undefined;
+    };
+    await see.awaits('the node to be closed', isClosed);
+    await see.awaits('the node to be open again', async () => !(await isClosed()));
+    expect(proofs).toEqual(new Set([bootID]));
+  };
+  /** The pods that proved that the plugin gives GPUs, which asked for one as users do. */
+  const pluginValidations = async (): Promise<readonly string[]> =>
+    (await see.operand('device-plugin-validation')).map(({ metadata }) => metadata.uid);
 
   it('gpu-gate runs in the cluster: read-only, as its user, with its ServiceAccounts', async () => {
     const pods = await see.pods('gpu-gate');
@@ -64,7 +85,8 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
 
   it('a kernel module that the driver needs is missing: the walk stops at driver, and names it', async () => {
     writeFileSync(MISSING_MODULE, 'ipmi_msghandler');
-    await cluster.setPolicy(policySpec({ driver: 'crash' }));
+    // From here on the handler is there by its name, with plain runc behind it: nobody can know yet.
+    await cluster.setPolicy(policySpec({ toolkit: 'wrong-handler', driver: 'crash' }));
     expect(await failure('DriverFailedKernelModuleMissing')).toContain('Module ipmi_msghandler not found');
     rmSync(MISSING_MODULE);
   });
@@ -74,19 +96,37 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.operand('driver-validation')).toEqual([]);
   });
 
-  it('no driver root: the walk stops at driver-validation, with CUDA’s own words', async () => {
+  it('another runtime behind the handler: the walk stops at driver-validation, and the contract file is there', async () => {
+    await cluster.setPolicy(policySpec({ toolkit: 'wrong-handler' }));
+    expect(await failure('DriverValidationFailedVectorAdd')).toContain(
+      'failed (exit code 1): not started by the nvidia runtime: another one is behind the handler;',
+    );
+    expect((await see.node()).status.runtimeHandlers?.map(({ name }) => name)).toContain('nvidia');
+    expect(readFileSync('/run/nvidia/validations/driver-ready', 'utf8').trim().split('\n')).toEqual([
+      'IS_HOST_DRIVER=false',
+      'NVIDIA_DRIVER_ROOT=/run/nvidia/driver',
+      'DRIVER_ROOT_CTR_PATH=/driver-root',
+      'NVIDIA_DEV_ROOT=/run/nvidia/driver',
+      'DEV_ROOT_CTR_PATH=/driver-root',
+    ]);
+  });
+
+  it('no driver root: the walk stops at driver-validation, with vectorAdd’s own words', async () => {
     await cluster.setPolicy(policySpec({ driver: 'no-root' }));
-    expect(await failure('DriverValidationFailedVectorAdd')).toMatch(
-      /no driver root, or not started by the nvidia runtime/,
+    await see.awaits('the walk to go on with the mended toolkit', async () =>
+      (await see.condition())?.message.includes('no driver root'),
+    );
+    expect(await failure('DriverValidationFailedVectorAdd')).toContain(
+      'failed (exit code 1): no driver root: the nvidia runtime found no /usr/lib/x86_64-linux-gnu/libcuda.so.1 to add;',
     );
     expect(await see.operand('device-plugin')).toEqual([]);
-    const { status } = await see.node();
-    expect(status.runtimeHandlers?.map(({ name }) => name)).toContain('nvidia');
   });
 
   it('a device plugin that gives no device: the walk stops at device-plugin-validation', async () => {
     await cluster.setPolicy(policySpec({ devicePlugin: 'no-device' }));
-    expect(await failure('DevicePluginValidationFailedVectorAdd')).toContain('no device was given');
+    expect(await failure('DevicePluginValidationFailedVectorAdd')).toContain(
+      'failed (exit code 1): no device was given: there is no /dev/nvidia*;',
+    );
     expect((await see.node()).status.allocatable['nvidia.com/gpu']).toBe('2');
     expect(await see.proof()).toBeUndefined();
   });
@@ -147,19 +187,28 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(times).toEqual(times.toSorted());
   });
 
+  it('one of two GPUs is lost: one is offered, the node stays open; it comes back', async () => {
+    const offers = async (): Promise<string> => {
+      const { allocatable, capacity } = (await see.node()).status;
+      return `${allocatable['nvidia.com/gpu']} of ${capacity['nvidia.com/gpu']}`;
+    };
+    const proof = await see.proof();
+    rmSync('/run/nvidia/driver/dev/nvidia1');
+    await see.awaits('one GPU to be offered', async () => (await offers()) === '1 of 2');
+    expect((await see.node()).metadata.annotations['gpu-gate.dev/closed']).toBeUndefined();
+    expect(await see.state()).toBe('validated');
+    expect(await see.proof()).toEqual(proof);
+    spawnSync('mknod', ['-m', '666', '/run/nvidia/driver/dev/nvidia1', 'c', '1', '3']);
+    await see.awaits('both GPUs to be offered', async () => (await offers()) === '2 of 2');
+    expect(await see.proof()).toEqual(proof);
+  });
+
   it('only closed, the node keeps the Service’s endpoint; without its proof it loses it', async () => {
     const before = await app();
     expect(await see.endpoints('app')).toEqual([before.status.podIP]);
     const seen: string[] = [];
     expect(kill('nvidia-device-plugin')).toBe(1);
-    await see.awaits('the node to be closed', async () => {
-      const { metadata } = await see.node();
-      return metadata.annotations['gpu-gate.dev/closed'] !== undefined;
-    });
-    await see.awaits('the node to be open again', async () => {
-      seen.push((await see.endpoints('app')).join());
-      return (await see.node()).metadata.annotations['gpu-gate.dev/closed'] === undefined;
-    });
+    await closedThenOpen(async () => void seen.push((await see.endpoints('app')).join()));
     expect(new Set(seen)).toEqual(new Set([before.status.podIP]));
 
     const driver = (await see.operand('driver'))[0]?.metadata.name ?? '';
@@ -171,22 +220,29 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect((await app()).metadata.uid).toBe(before.metadata.uid);
   });
 
-  it('kubelet restarted, containerd restarted: the node is proven again and the user’s container lives on', async () => {
+  it('kubelet restarted: closed until the plugin has registered and gives a device again; the proof and the user’s container stay', async () => {
     const container = async (): Promise<string | undefined> => (await app()).status.containerStatuses?.[0]?.containerID;
-    const before = await container();
-    await cluster.node.restartKubelet();
-    await see.validated();
-    await cluster.node.restartContainerd();
-    await see.validated();
+    const [before, validations] = [await container(), await pluginValidations()];
+    await Promise.all([cluster.node.restartKubelet(), closedThenOpen()]);
+    const fresh = (await pluginValidations()).filter((uid) => !validations.includes(uid));
+    expect(fresh.length).toBeGreaterThan(0);
     await see.awaits('the app to be Ready', async () => isReady(await app()));
     expect(await container()).toBe(before);
   });
 
-  it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
+  it('containerd restarted: the proof and the user’s container stay, and a new GPU pod starts', async () => {
+    const container = async (): Promise<string | undefined> => (await app()).status.containerStatuses?.[0]?.containerID;
+    const [before, proof] = [await container(), await see.proof()];
+    await cluster.node.restartContainerd();
     await see.create(gpuDeployment('late', STACK_IMAGES.app));
     await see.awaits('the second GPU to be in use', async () =>
       (await see.pods('default', 'app=late')).some((pod) => isReady(pod)),
     );
+    expect(await see.proof()).toEqual(proof);
+    expect(await container()).toBe(before);
+  });
+
+  it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
     // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as anybody let it.
     await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
     await see.awaits('a third GPU pod to wait', async () =>
@@ -215,10 +271,13 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(timeline.slice(proven).filter(({ boundUser }) => boundUser !== undefined).length).toBeGreaterThan(0);
 
     const rejected = (await see.pods('default')).filter(({ status }) => status.reason === 'UnexpectedAdmissionError');
-    const reported = await see.kubectl('get', 'events', '--field-selector', 'reason=GPUPodRejected', '-o', 'name');
-    console.log(`rejected by the kubelet after the reboot: ${rejected.length}`);
-    expect(reported.trim().split('\n').filter(Boolean).length >= rejected.length).toBe(true);
     expect(rejected.length).toBeGreaterThan(0);
+    for (const { metadata } of rejected) {
+      await see.awaits(`${metadata.name}, rejected by the kubelet, to be reported`, async () => {
+        const fields = `reason=GPUPodRejected,involvedObject.uid=${metadata.uid}`;
+        return (await see.kubectl('get', 'events', '--field-selector', fields, '-o', 'name')).trim() !== '';
+      });
+    }
   });
 
   it('opted out: waits for the last GPU pod, then everything of ours is gone from the node and the host', async () => {
@@ -231,7 +290,10 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.endpoints('app')).not.toEqual([]);
     await see.kubectl('delete', 'deployment', 'app', 'late');
     await see.awaits('the state label to go', async () => (await see.state()) === undefined, 90);
-    await see.awaits('operands to go', async () => (await see.pods('gpu-gate-operands')).length === 0);
+    await see.awaits(
+      'operands to go',
+      async () => (await see.kubectl('get', 'daemonsets,pods', '-n', 'gpu-gate-operands', '-o', 'name')) === '',
+    );
     const { metadata, spec, status } = await see.node();
     const ours = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
       key.startsWith('gpu-gate.dev/'),
@@ -240,6 +302,20 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(status.conditions.some(({ type }) => type === 'GPUValidated')).toBe(false);
     expect(spec.taints ?? []).toEqual([]);
     expect(hostTraces()).toEqual([]);
+    // As docs/real-node.md lists it.
+    expect(hostPaths().filter((path) => !untouched.includes(path))).toEqual([
+      '/run/nvidia',
+      '/run/nvidia-fabricmanager',
+      '/run/nvidia/driver',
+      '/run/nvidia/driver/lib',
+      '/run/nvidia/driver/lib/firmware',
+      '/run/nvidia/toolkit',
+      '/run/nvidia/validations',
+      '/usr/local/nvidia',
+      '/usr/local/nvidia/toolkit',
+      '/usr/local/nvidia/toolkit/driver-root',
+      '/usr/local/nvidia/toolkit/nvidia-container-runtime',
+    ]);
     await see.awaits('the handler to be gone from the runtime', async () => {
       const { runtimeHandlers = [] } = (await see.node()).status;
       return !runtimeHandlers.some(({ name }) => name === 'nvidia');

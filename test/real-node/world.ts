@@ -1,22 +1,17 @@
 // A whole real cluster of one node: control plane, kubelet and containerd, NVIDIA's parts as our stand-in plays them, gpu-gate
 // in the cluster as pods of its own chart from the image that is shipped. Runs inside machine.ts only.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONTROL_PLANE, ensureBinaries, ensureOwnProgram, type Binaries } from '../cluster/binaries.ts';
 import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
-import { packGate, packProgram, packStack, STACK_IMAGES } from './images.ts';
+import { STACK_IMAGES } from './images.ts';
 import { furnish, MACHINE, runInMachine } from './machine.ts';
 import { startRealNode, type RealNode } from './node.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const ADDRESS = '10.99.0.1';
-const EXTENDER = '10.96.0.44';
 export const NODE = 'real-1';
-
-/** The folder of the image tars, named to what runs in the machine. */
-const IMAGES = 'GPU_GATE_REAL_NODE_IMAGES';
 
 const realNodeBinaries = (say: (line: string) => void): Promise<Binaries> =>
   ensureBinaries({ modules: [...CONTROL_PLANE, 'containerd'], ...environment(), say });
@@ -27,21 +22,21 @@ const environment = () => ({
   path: process.env['PATH'],
 });
 
+/** In the machine's folder. */
+const IMAGES = 'images';
+
 /** Runs a Node.js program in a machine of its own. What needs a network (programs, packages) is built before: inside is none. */
 export async function runOnRealNode(args: readonly string[], say: (line: string) => void): Promise<number> {
   const binaries = await realNodeBinaries(say);
   const stack = await ensureOwnProgram(join(import.meta.dirname, 'stack'), 'stack', { ...environment(), say });
-  const images = mkdtempSync(join(tmpdir(), 'gpu-gate-images-'));
-  try {
-    say('packing image tars: NVIDIA’s parts, gpu-gate, kube-scheduler');
-    packStack(stack, images);
-    packGate(images, 'gpu-gate:0.1.0');
-    packProgram(binaries('kube-scheduler'), images, 'registry.k8s.io/kube-scheduler:v1.36.3');
-    process.env[IMAGES] = images;
-    return await runInMachine(process.execPath, args);
-  } finally {
-    rmSync(images, { recursive: true, force: true });
-  }
+  say('packing image tars: NVIDIA’s parts, gpu-gate, kube-scheduler');
+  return runInMachine(process.execPath, args, (dir) => [
+    process.execPath,
+    join(import.meta.dirname, 'pack.ts'),
+    join(dir, IMAGES),
+    stack,
+    binaries('kube-scheduler'),
+  ]);
 }
 
 export interface RealCluster extends ControlPlane {
@@ -95,11 +90,12 @@ export const policySpec = (
   };
 };
 
-/** Starts all of it; resolves when every pod of gpu-gate is Ready. */
-export async function startRealCluster(say: (line: string) => void): Promise<RealCluster> {
+/** Control plane, node and images; gpu-gate is not installed. */
+export async function startBareCluster(
+  say: (line: string) => void,
+): Promise<ControlPlane & { readonly node: RealNode }> {
   const machine = process.env[MACHINE];
-  const images = process.env[IMAGES];
-  if (machine === undefined || images === undefined)
+  if (machine === undefined)
     throw new Error(
       'a real node runs inside runOnRealNode only: npm test -- real-node, or npm run demo -- --real-node',
     );
@@ -118,9 +114,20 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
       binaries,
       name: NODE,
       address: ADDRESS,
-      images: ['stack.tar', 'gate.tar', 'kube-scheduler.tar'].map((tar) => join(images, tar)),
+      images: ['stack.tar', 'gate.tar', 'kube-scheduler.tar'].map((tar) => join(machine, IMAGES, tar)),
       say,
     });
+    return { ...cp, node };
+  } catch (error) {
+    await cp.stop();
+    throw error;
+  }
+}
+
+/** Starts all of it; resolves when every pod of gpu-gate is Ready. */
+export async function startRealCluster(say: (line: string) => void): Promise<RealCluster> {
+  const cp = await startBareCluster(say);
+  try {
     // NFD's part: it labels what it finds on the PCI bus.
     await cp.kubectl(['label', 'node', NODE, 'feature.node.kubernetes.io/pci-10de.present=true']);
     const helm = async (verb: 'install' | 'upgrade', spec: object): Promise<void> => {
@@ -133,7 +140,7 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
           // Of the only node: its webhook is away exactly when its pods are replaced after a reboot.
           webhook: { failurePolicy: 'Fail' },
           reconcilerReplicas: 1,
-          extender: { clusterIP: EXTENDER },
+          // It finds the extender with no address set here and no DNS in this cluster.
           scheduler: { replicas: 1 },
           policy: { spec },
         }),
@@ -163,7 +170,7 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
       },
       90_000,
     );
-    return { ...cp, node, setPolicy: (spec) => helm('upgrade', spec) };
+    return { ...cp, setPolicy: (spec) => helm('upgrade', spec) };
   } catch (error) {
     await cp.stop();
     throw error;

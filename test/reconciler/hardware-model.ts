@@ -153,8 +153,7 @@ export class HardwareModel {
     this.pass();
     this.wait(70);
     this.pass();
-    this.truth = { ...this.truth, passed: {} };
-    this.told = { ...this.told, passed: {} };
+    if (!this.policy.spec.suspend) this.forget('driver-validation', 'device-plugin-validation');
     this.ready(true);
     this.kubelet();
   }
@@ -213,11 +212,6 @@ export class HardwareModel {
       }
     }
     const gpus = this.isReady('device-plugin') && this.isReady('driver') && !this.noGPUs ? 8 : 0;
-    if (this.noGPUs) {
-      // A use through Kubernetes before that proves nothing any more.
-      const { 'device-plugin-validation': _, ...passed } = this.truth.passed;
-      this.truth = { ...this.truth, passed };
-    }
     for (const [name, kind] of this.unrun) this.run(name, kind, gpus);
     this.node = {
       ...this.node,
@@ -258,6 +252,14 @@ export class HardwareModel {
     });
     this.unrun.delete(name);
     if (passes) this.truth = { ...this.truth, passed: { ...this.truth.passed, [kind]: this.now } };
+  }
+  /** What passed before proves nothing any more. */
+  private forget(...kinds: readonly Validation[]): void {
+    const passed = Object.fromEntries(
+      Object.entries(this.truth.passed).filter(([kind]) => !kinds.some((one) => one === kind)),
+    );
+    this.truth = { ...this.truth, passed };
+    this.told = { ...this.told, passed };
   }
   private isReady(name: Run): boolean {
     const process_ = this.truth.processes[name];
@@ -302,6 +304,9 @@ export class HardwareModel {
   pass(most = Infinity): void {
     if (this.mistake === 'never-looks-again' && this.isOpen) return;
     this.now += 100;
+    // What it sees gone must be used anew; what came back between two looks nobody can know, nor what happens while it is suspended.
+    if (!this.policy.spec.suspend && Object.keys(this.node.status?.allocatable ?? {}).length === 0)
+      this.forget('device-plugin-validation');
     const revisions = REVISIONS.get(this.policy) ?? renderAll(this.policy);
     const all = [...this.pods.values(), ...(this.busy ? [USER] : [])];
     const { actions } = planNode({

@@ -12,8 +12,8 @@ import {
   isMissed,
   isRejected,
   nodesOnTheirWay,
-  nodesToWake,
   policyNameOf,
+  nodesToWake,
   saysAlready,
 } from '../../reconciler/pods.ts';
 import { aNode, aPolicy, NOW } from '../support/objects.ts';
@@ -45,6 +45,14 @@ const aGpuPod = (more: object = {}, spec: object = {}, status: object = {}): Pod
   return pod;
 };
 
+describe('a pod’s policy', () => {
+  it('is the one that its author names, else the default one, whatever a record says that anybody can write', () => {
+    const annotations = { 'gpu-gate.dev/injection': '{"policy":"nope"}' };
+    expect(policyNameOf(aGpuPod({ annotations }))).toBe('default');
+    expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }))).toBe('pool');
+  });
+});
+
 /** As the API server notes who wrote which field: the one that made the pod named its node; a scheduler that binds it owns nothing. */
 const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
 const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
@@ -58,14 +66,6 @@ const saying = (node: NodeObject, message: string): NodeObject => ({
       { type: 'GPUValidated', status: 'False', message },
     ],
   },
-});
-
-describe('a pod’s policy', () => {
-  it('is the one that its author names, else the default one, whatever a record says that anybody can write', () => {
-    const annotations = { 'gpu-gate.dev/injection': '{"policy":"nope"}' };
-    expect(policyNameOf(aGpuPod({ annotations }))).toBe('default');
-    expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }))).toBe('pool');
-  });
 });
 
 describe('a pod’s readiness gate', () => {

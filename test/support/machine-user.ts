@@ -1,4 +1,11 @@
-// A process that runs a command in a machine of its own: what test/control-plane/machine.test.ts interrupts.
+// A process that makes a machine of its own: what test/control-plane/machine.test.ts interrupts. With a script, that script runs
+// there; without, a real node with one pod.
+import { join } from 'node:path';
 import { runInMachine } from '../real-node/machine.ts';
+import { runOnRealNode } from '../real-node/world.ts';
 
-process.exitCode = await runInMachine('sh', ['-c', process.argv[2] ?? 'true']);
+const script = process.argv[2];
+process.exitCode =
+  script === undefined
+    ? await runOnRealNode([join(import.meta.dirname, 'bare-node.ts')], console.log)
+    : await runInMachine('sh', ['-c', script]);

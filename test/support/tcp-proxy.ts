@@ -10,12 +10,18 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
-/** `target`: a port, or whichever it is when a connection comes. */
-export async function tcpProxy(target: number | (() => number)): Promise<TcpProxy> {
+interface Target {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `target`: a port of loopback or another place, or whichever it is when a connection comes. */
+export async function tcpProxy(target: number | (() => number | Target)): Promise<TcpProxy> {
   const open = new Set<Socket>();
   let lag = 0;
   const server = createServer((inbound) => {
-    const outbound = connect(typeof target === 'number' ? target : target(), '127.0.0.1');
+    const to = typeof target === 'number' ? target : target();
+    const outbound = typeof to === 'number' ? connect(to, '127.0.0.1') : connect(to.port, to.host);
     for (const [a, b] of [
       [inbound, outbound],
       [outbound, inbound],

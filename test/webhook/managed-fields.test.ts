@@ -72,7 +72,8 @@ describe('a review without its managed fields', () => {
       }),
       { numRuns: 20_000 },
     );
-    expect(left).toBeGreaterThan(2000);
+    // About a tenth: without these it would show nothing.
+    expect(left).toBeGreaterThan(1000);
   });
 
   it.each([

@@ -30,7 +30,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- /* Pod spec that all our Deployments share; called with the root and the component's name. */ -}}
 {{- define "gpu-gate.placement" -}}
 {{- with .root.Values -}}
-enableServiceLinks: false
+# Only where a pod reads a Service's address: variables named like our options must not come about by accident.
+enableServiceLinks: {{ default false $.serviceLinks }}
 priorityClassName: {{ .priorityClassName }}
 {{- with .imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

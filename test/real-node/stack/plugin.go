@@ -16,7 +16,11 @@ import (
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
 
-const pluginSocket = "nvidia-gpu.sock"
+const (
+	pluginSocket = "nvidia-gpu.sock"
+	// NVIDIA's plugin starts anew when the kubelet does, NVML included; meanwhile the kubelet offers no GPU.
+	newStart = 4 * time.Second
+)
 
 type plugin struct {
 	api.UnimplementedDevicePluginServer
@@ -31,10 +35,8 @@ func devicePlugin([]string) error {
 	}
 	root := os.Getenv("CONTAINER_DRIVER_ROOT")
 	p := &plugin{root: root}
-	if !fault("no-gpus") {
-		for _, name := range gpusIn(root) {
-			p.ids = append(p.ids, uuidOf(name))
-		}
+	for _, name := range gpusIn(root) {
+		p.ids = append(p.ids, uuidOf(name))
 	}
 	if len(p.ids) == 0 || !exists(filepath.Join(root, libDir, "libnvidia-ml.so.1")) {
 		return fmt.Errorf("device plugin: failed to initialize NVML: no libnvidia-ml.so.1 or no device under %s", root)
@@ -94,6 +96,7 @@ func (p *plugin) serve(kubelet uint64) error {
 		time.Sleep(200 * time.Millisecond)
 		if now, err := inode(api.KubeletSocket); err != nil || now != kubelet {
 			fmt.Println("the kubelet's socket is another one")
+			time.Sleep(newStart)
 			return nil
 		}
 		// The kubelet empties its folder when it starts.

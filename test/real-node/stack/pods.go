@@ -6,17 +6,23 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-// check is what CUDA finds first: the driver's library, then a device that opens. The texts are CUDA's own.
+// check is what CUDA finds first: the driver's library, then a device that opens. The first line is CUDA's own; the last one,
+// which reaches the node's condition, is the stand-in's and says what exactly is missing.
 func check() error {
 	library := "/" + libDir + "/libcuda.so.1"
 	if !exists(library) {
-		return fmt.Errorf("Failed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\nno %s: no driver root, or not started by the nvidia runtime", library)
+		reason := "no driver root: the nvidia runtime found no " + library + " to add"
+		if !slices.Contains(os.Environ(), started) {
+			reason = "not started by the nvidia runtime: another one is behind the handler"
+		}
+		return fmt.Errorf("Failed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n%s", reason)
 	}
 	devices, _ := filepath.Glob("/dev/nvidia[0-9]*")
 	if len(devices) == 0 {
-		return fmt.Errorf("Failed to allocate device vector A (error code no CUDA-capable device is detected)!\nno /dev/nvidia*: no device was given")
+		return fmt.Errorf("Failed to allocate device vector A (error code no CUDA-capable device is detected)!\nno device was given: there is no /dev/nvidia*")
 	}
 	for _, device := range devices {
 		file, err := os.OpenFile(device, os.O_RDWR, 0)

@@ -11,6 +11,9 @@ import (
 	"syscall"
 )
 
+// started is in the environment of every container that containerRuntime starts: it tells "no driver" from "not started by it".
+const started = "STACK_RUNTIME=nvidia"
+
 // containerRuntime is the OCI runtime behind the handler `nvidia`: on `create` it adds the driver's files and the devices that
 // NVIDIA_VISIBLE_DEVICES names to the bundle, then becomes runc. With no driver on the host it silently becomes runc, as NVIDIA's does.
 func containerRuntime(args []string) error {
@@ -55,10 +58,27 @@ func prepare(bundle, root string) error {
 	if err := json.Unmarshal(data, &spec); err != nil {
 		return err
 	}
-	visible := variable(spec, "NVIDIA_VISIBLE_DEVICES")
-	if visible == "" || visible == "void" || visible == "none" || !exists(filepath.Join(root, libDir, "libcuda.so.1")) {
-		return nil
+	process, _ := spec["process"].(object)
+	if process == nil {
+		return fmt.Errorf("%s has no process", path)
 	}
+	env, _ := process["env"].([]any)
+	process["env"] = append(env, started)
+	visible := variable(spec, "NVIDIA_VISIBLE_DEVICES")
+	if visible != "" && visible != "void" && visible != "none" && exists(filepath.Join(root, libDir, "libcuda.so.1")) {
+		if err := addDriver(spec, root, visible); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	data, err = json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o600)
+}
+
+// addDriver adds the driver's files, and the devices that are to be visible.
+func addDriver(spec object, root, visible string) error {
 	mounts, _ := spec["mounts"].([]any)
 	for _, file := range []string{libDir + "/libcuda.so.1", libDir + "/libnvidia-ml.so.1", "usr/bin/nvidia-smi"} {
 		mounts = append(mounts, object{"type": "bind", "source": filepath.Join(root, file), "destination": "/" + file, "options": []any{"bind", "ro", "nosuid", "nodev"}})
@@ -66,7 +86,7 @@ func prepare(bundle, root string) error {
 	spec["mounts"] = mounts
 	linux, _ := spec["linux"].(object)
 	if linux == nil {
-		return fmt.Errorf("%s has no linux section", path)
+		return fmt.Errorf("no linux section")
 	}
 	devices, _ := linux["devices"].([]any)
 	resources, _ := linux["resources"].(object)
@@ -87,11 +107,7 @@ func prepare(bundle, root string) error {
 		rules = append(rules, object{"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"})
 	}
 	linux["devices"], resources["devices"], linux["resources"] = devices, rules, resources
-	data, err = json.Marshal(spec)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, data, 0o600)
+	return nil
 }
 
 func variable(spec object, name string) string {

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// toolkit installs the OCI runtime on the host, adds the handler to containerd's configuration by a drop-in file, makes the
+// toolkit writes its PID file first of all, as the stock toolkit does: the file says that it runs, not that its change is in
+// effect. Then it installs the OCI runtime on the host, adds the handler to containerd's configuration by a drop-in file, makes the
 // running containerd read it as the stock toolkit does (SIGHUP to the process behind the socket), and takes it back at its end.
 func toolkit([]string) error {
 	root := os.Getenv("ROOT")
@@ -25,8 +27,9 @@ func toolkit([]string) error {
 			return fmt.Errorf("toolkit: %s is not set", name)
 		}
 	}
-	// What an earlier toolkit left says nothing about this one.
-	_ = os.Remove(pidFile)
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		return err
+	}
 	binary := filepath.Join(root, "toolkit", "nvidia-container-runtime")
 	if err := install(binary); err != nil {
 		return err
@@ -44,13 +47,14 @@ SystemdCgroup = false
 	if fault("no-handler") {
 		config = "version = 3\n"
 	}
+	if fault("wrong-handler") {
+		// The name is there, and plain runc behind it.
+		config = strings.Replace(config, strconv.Quote(binary), `"runc"`, 1)
+	}
 	if err := os.WriteFile(dropIn, []byte(config), 0o644); err != nil {
 		return err
 	}
 	if err := restart(socket); err != nil {
-		return err
-	}
-	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 		return err
 	}
 	fmt.Printf("handler %s is in effect\n", handler)
