@@ -14,20 +14,24 @@ export interface Skipped {
 /** The order of rules is the order of the patch. */
 export interface Draft {
   readonly operations: AddOperation[];
-  /**
-   * The parts of the policy that the pod carries once the operations are applied, whoever put them there: told from the pod's content
-   * alone, so that a second call, a copied pod and a forged record all come to the same list.
-   */
+  /** The parts of the policy that these operations add. */
   readonly injected: string[];
+  /**
+   * The parts that the pod carries once they are applied, whoever put them there: told from the pod's content alone, so that a second
+   * call, a copied pod and a forged record all come to the same list.
+   */
+  readonly carried: string[];
   readonly skipped: Skipped[];
   readonly warnings: string[];
 }
 
-export const emptyDraft = (): Draft => ({ operations: [], injected: [], skipped: [], warnings: [] });
+export const emptyDraft = (): Draft => ({ operations: [], injected: [], carried: [], skipped: [], warnings: [] });
 
-export const carries = (draft: Draft, what: string): void => {
-  if (!draft.injected.includes(what)) draft.injected.push(what);
-};
+/** `how`: by an operation of this draft, or without one. */
+export function carries(draft: Draft, what: string, how: 'added' | 'already'): void {
+  if (!draft.carried.includes(what)) draft.carried.push(what);
+  if (how === 'added' && !draft.injected.includes(what)) draft.injected.push(what);
+}
 
 export function skip(draft: Draft, what: string, because: string, warning?: string): void {
   draft.skipped.push({ what, because });

@@ -116,9 +116,9 @@ function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Fact
   if (pod.metadata?.labels?.[INJECTED] !== 'true')
     draft.operations.push(...put('/metadata/labels', pod.metadata?.labels, INJECTED, 'true'));
   addRecord(draft, pod, policy.name);
-  const { warnings } = draft;
-  if (draft.operations.length === 0) return { kind: 'leave', reason: 'already-injected', warnings };
-  return { kind: 'inject', policy: policy.name, again, ...draft };
+  const { operations, injected, skipped, warnings } = draft;
+  if (operations.length === 0) return { kind: 'leave', reason: 'already-injected', warnings };
+  return { kind: 'inject', policy: policy.name, again, operations, injected, skipped, warnings };
 }
 
 /** Returns a sentence where the pod's own selector contradicts the class. */
@@ -132,7 +132,7 @@ function addRuntimeClass(
   if (wanted === '') return undefined;
   const what = 'runtimeClassName';
   const present = pod.spec?.runtimeClassName ?? '';
-  if (present === wanted) carries(draft, what);
+  if (present === wanted) carries(draft, what, 'already');
   else if (present !== '') skip(draft, what, `already ${present}`);
   else if (everywhere) skip(draft, what, 'the policy allows unmanaged nodes');
   else {
@@ -152,29 +152,31 @@ function addRuntimeClass(
       if (Object.hasOwn(own, key) && own[key] !== value)
         return `spec.nodeSelector ${key}=${own[key]} contradicts RuntimeClass ${wanted}, which needs ${key}=${value}: change the selector, or opt the pod out with the label ${INJECT}: "false"`;
     draft.operations.push(add('/spec/runtimeClassName', wanted));
-    carries(draft, what);
+    carries(draft, what, 'added');
   }
   return undefined;
 }
 
 function addGate(draft: Draft, { spec }: RawPod): void {
-  if (spec?.readinessGates?.some((gate) => gate?.conditionType === NODE_VALIDATED) !== true)
-    draft.operations.push(...append('/spec/readinessGates', spec?.readinessGates, [{ conditionType: NODE_VALIDATED }]));
-  carries(draft, 'readinessGate');
+  const gates = spec?.readinessGates;
+  if (gates?.some((gate) => gate?.conditionType === NODE_VALIDATED) === true)
+    return carries(draft, 'readinessGate', 'already');
+  draft.operations.push(...append('/spec/readinessGates', gates, [{ conditionType: NODE_VALIDATED }]));
+  return carries(draft, 'readinessGate', 'added');
 }
 
 function addScheduler(draft: Draft, { spec }: RawPod, wanted: string): void {
   const present = spec?.schedulerName ?? '';
-  if (present !== wanted && present !== '' && present !== 'default-scheduler')
-    return skip(draft, 'schedulerName', `already ${present}`);
-  if (present !== wanted) draft.operations.push(add('/spec/schedulerName', wanted));
-  return carries(draft, 'schedulerName');
+  if (present === wanted) return carries(draft, 'schedulerName', 'already');
+  if (present !== '' && present !== 'default-scheduler') return skip(draft, 'schedulerName', `already ${present}`);
+  draft.operations.push(add('/spec/schedulerName', wanted));
+  return carries(draft, 'schedulerName', 'added');
 }
 
 /** The record for people and for `explain`. It must not be why the pod is refused, so it gives way where annotations are at their limit. */
 function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
-  const { injected, skipped } = draft;
-  const record = JSON.stringify({ policy, injected, skipped });
+  const { carried, skipped } = draft;
+  const record = JSON.stringify({ policy, injected: carried, skipped });
   const { [INJECTION]: present, ...others } = metadata?.annotations ?? {};
   if (present === record) return;
   const size = Object.entries({ ...others, [INJECTION]: record }).reduce(

@@ -54,7 +54,10 @@ export function addMounts(
     .filter(({ name }) => mounted.has(name) && !present.has(name))
     .map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } }));
   if (missing.length > 0) draft.operations.push(...append('/spec/volumes', pod.spec?.volumes, missing));
-  if (mounted.size > 0) carries(draft, 'driverVolumes');
+  if (mounted.size > 0) {
+    const added = perContainer.some(({ path }) => path.includes('/volumeMounts'));
+    carries(draft, 'driverVolumes', added || missing.length > 0 ? 'added' : 'already');
+  }
   draft.operations.push(...perContainer);
   return undefined;
 }
@@ -108,9 +111,9 @@ function envOf(draft: Draft, { path, container }: Target, env: readonly EnvVar[]
     .filter(({ name }) => !present.some((variable) => variable?.name === name))
     .map(({ name, value }) => ({ name, value }));
   if (env.some((ours) => present.some((its) => its?.name === ours.name && its.value === ours.value)))
-    carries(draft, 'env');
+    carries(draft, 'env', 'already');
   if (added.length === 0) return [];
-  carries(draft, 'env');
+  carries(draft, 'env', 'added');
   // What a ConfigMap or Secret holds is not in the pod: whether it sets the variable too cannot be seen.
   if ((container.envFrom ?? []).length > 0)
     draft.warnings.push(

@@ -62,7 +62,7 @@ const decisionOf = (admission: Admission): string => {
     case 'leave':
       return `left alone: ${admission.reason}`;
     case 'inject':
-      return `injected by ${admission.policy}: ${admission.injected.join(', ')}`;
+      return `injected by ${admission.policy}: ${admission.injected.join(', ') || 'its record'}`;
   }
 };
 

@@ -49,7 +49,8 @@ beforeAll(async () => {
   cluster = await startCluster({ nodes: 0, scheduler: false, say: console.log });
   gate = await startGate(cluster, {
     scheduler: false,
-    values: { policy: { spec: { nodeSelector: { pool: 'default' } } } },
+    // The chart's list says which pods the webhook is called for.
+    values: { policy: { spec: { nodeSelector: { pool: 'default' }, resources: RESOURCES } } },
   });
   await addPools(cluster, { pool: {}, volumes: { driverVolumesPreset: 'GKE' } }, { resources: RESOURCES });
 });

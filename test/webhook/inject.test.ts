@@ -123,7 +123,7 @@ describe('a pod that is about to be created', () => {
       'has the class of the policy already',
       aPod({ gpus: '1', spec: { runtimeClassName: 'nvidia' } }),
       facts(),
-      'inject runtimeClassName,readinessGate',
+      'inject readinessGate',
     ],
     ['has a runtime class', aPod({ gpus: '1', spec: { runtimeClassName: 'kata' } }), facts(), 'inject readinessGate'],
     [
@@ -362,9 +362,7 @@ describe('the answer', () => {
     const { after } = injected(pod);
     expect(keys(decide(after, facts()))).toEqual(['decision-again=left alone: already-injected']);
     const later = { ...after, spec: { ...after.spec, runtimeClassName: '' } };
-    expect(keys(decide(later, facts()))).toEqual([
-      'decision-again=injected by default: runtimeClassName, readinessGate',
-    ]);
+    expect(keys(decide(later, facts()))).toEqual(['decision-again=injected by default: runtimeClassName']);
     expect(keys(decide(aPod(), facts()))).toEqual(['decision=left alone: no-gpu']);
   });
 });

@@ -62,7 +62,7 @@ describe('a review without its managed fields', () => {
     expect(rest(parseReview(bytes(whole)))).toBe(rest(golden.review));
   });
 
-  it('20,000 generated ones, with the marks in strings, keys and nested lists: the same but for them', () => {
+  it('5,000 generated ones, with the marks in strings, keys and nested lists: the same but for them', () => {
     let left = 0;
     fc.assert(
       fc.property(review, (made) => {
@@ -70,10 +70,9 @@ describe('a review without its managed fields', () => {
         if (withoutManagedFields(bytes(whole)) !== undefined) left += 1;
         expect(rest(parseReview(bytes(whole)))).toBe(rest(JSON.parse(whole)));
       }),
-      { numRuns: 20_000 },
+      { numRuns: 5000 },
     );
-    // About a tenth: without these it would show nothing.
-    expect(left).toBeGreaterThan(1000);
+    expect(left).toBeGreaterThan(250);
   });
 
   it.each([
