@@ -2,7 +2,7 @@
 // MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
 import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../core/gpu-request.ts';
-import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, NODE_VALIDATED, POLICY } from '../core/keys.ts';
+import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import {
   add,
   append,
@@ -62,7 +62,6 @@ export type Admission =
 const leave = (reason: Leave, ...warnings: string[]): Admission => ({ kind: 'leave', reason, warnings });
 const refuse = (reason: Refuse, because: string): Admission => ({ kind: 'refuse', reason, because });
 
-const MIRROR = 'kubernetes.io/config.mirror';
 /** What the API server lets a pod's annotations hold, keys and values together. */
 const MAX_ANNOTATIONS = 256 * 1024;
 

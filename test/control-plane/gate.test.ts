@@ -176,7 +176,10 @@ describe('the walk on a real control plane', () => {
 
   it('reboot while gpu-gate is down: no pod is bound before the new proof', { timeout: 90_000 }, async () => {
     await gate.stopReconciler();
+    const bootID = (): Promise<string> => kubectl('get', 'node', 'gpu-1', '-o', 'jsonpath={.status.nodeInfo.bootID}');
+    const before = await bootID();
     await annotate('gpu-1', 'sim.gpu-gate.dev/reboot=1', 'sim.gpu-gate.dev/driver-seconds=4');
+    await until('the new boot ID', async () => (await bootID()) !== before);
     await gpuPod('after-reboot', 'gpu-1');
     await sleep(4000);
     expect((await pod('after-reboot')).spec.nodeName).toBeUndefined();
