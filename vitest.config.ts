@@ -12,16 +12,10 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
   },
 });
 
-/** Control-plane files that judge times or make load: they have the machine to themselves. */
-const TIMED = [
-  'certs',
-  'extender-churn',
-  'extender-scheduler',
-  'readiness',
-  'rotation',
-  'wakeup',
-  'webhook-rolling',
-].map((name) => `test/control-plane/${name}.test.ts`);
+/** Control-plane files that judge times, make load, or watch the whole machine: they have it to themselves. */
+const TIMED = ['certs', 'extender-churn', 'machine', 'readiness', 'rotation', 'wakeup', 'webhook-rolling'].map(
+  (name) => `test/control-plane/${name}.test.ts`,
+);
 
 export default defineConfig({
   test: {

@@ -67,6 +67,30 @@ async function tests(
   if (code !== 0 && (report?.numFailedTests ?? 0) === 0) count.failed += 1;
 }
 
+const CLOSING = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/m;
+
+/** Begins a part beside what runs here; what is handed back waits for its end, and then tells its output and counts its tests. */
+function beside(other: string): () => Promise<void> {
+  console.log(`\n== ${other} begins beside what follows; its output comes when it has ended`);
+  const child = spawn(process.execPath, [import.meta.filename, other], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, FORCE_COLOR: '0' },
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  const ended = new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? 1)));
+  return async () => {
+    const code = await ended;
+    const [line, passed, failed, skipped] = CLOSING.exec(output) ?? [];
+    console.log(line === undefined ? output : output.replace(line, ''));
+    count.passed += Number(passed ?? 0);
+    count.skipped += Number(skipped ?? 0);
+    // Ended without its closing line: that is a failure of its own.
+    count.failed += line === undefined || (code !== 0 && failed === '0') ? 1 : Number(failed);
+  };
+}
+
 const began = Date.now();
 const part = process.argv[2];
 if (part !== undefined && !['check', 'unit', 'control-plane', 'real-node'].includes(part)) {
@@ -82,11 +106,13 @@ if (part === undefined || part === 'check') {
 if (part === undefined || part === 'unit') await tests('unit tests and properties', 'unit');
 if (part === undefined || part === 'control-plane') {
   await binariesFromEnvironment(console.log);
-  // Two at a time: they wait for pods, watches and clocks most of their time.
+  const realNode = part === undefined ? beside('real-node') : undefined;
+  // Some at a time: they wait for pods, watches and clocks most of their time.
   await tests('tests on a real control plane', 'control-plane', here, ['--fileParallelism', '--maxWorkers=2']);
+  await realNode?.();
   await tests('tests on a real control plane, one at a time', 'control-plane-timed');
 }
-if (part === undefined || part === 'real-node') {
+if (part === 'real-node') {
   const reason = whyNoMachine();
   if (reason === undefined) {
     const before = traces();
