@@ -102,16 +102,12 @@ export function askOf(
     return { kind: 'pass', because: 'validation-pod' };
   }
   const read = wishesOf(pod);
-  const policy = policies.get((read.ok ? read.wishes.policy : undefined) ?? DEFAULT_POLICY);
+  const policy = policies.get(read.wishes.policy ?? DEFAULT_POLICY);
   // Without a policy there is no list of resources; the widest one says whether this is any of our business.
   const resources = policy?.spec.resources ?? ['nvidia.com/*'];
   if (gpuRequest(pod, resources) === undefined) return { kind: 'pass', because: 'no-gpu' };
-  if (!read.ok)
-    return {
-      kind: 'refuse',
-      because: read.annotation === POLICY ? REASONS.badPolicy : REASONS.badMinDriver,
-      detail: read.because,
-    };
+  if (!read.ok && read.annotation === POLICY)
+    return { kind: 'refuse', because: REASONS.badPolicy, detail: read.because };
   if (policy === undefined)
     return read.wishes.policy === undefined
       ? { kind: 'pass', because: 'no-policy' }
@@ -124,7 +120,8 @@ export function askOf(
   const { minDriver } = read.wishes;
   const gate: Gate = { kind: 'gate', policy, minDriver, cuda: requirements, cudaUnread: unread };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
-  return isEnforcing(policy) ? gate : { kind: 'pass', because: 'auditing', would: gate };
+  if (!isEnforcing(policy)) return { kind: 'pass', because: 'auditing', would: gate };
+  return read.ok ? gate : { kind: 'refuse', because: REASONS.badMinDriver, detail: read.because };
 }
 
 /** Why the pod may not go to the node; undefined: it may. */

@@ -28,10 +28,10 @@ export function gateOf(
     reason,
     message,
   });
-  if (policy === undefined) return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone');
-  if (policy.spec.suspend) return say('True', 'PolicySuspended', `GPUPolicy ${policy.name} is suspended`);
+  if (policy?.spec.suspend === true) return say('True', 'PolicySuspended', `GPUPolicy ${policy.name} is suspended`);
   if (node === undefined) return undefined;
   if (!isOurs(node)) {
+    if (policy === undefined) return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone');
     return policy.spec.unmanagedNodes === 'Allow'
       ? say('True', 'NodeNotManaged', 'the node is not opted in; the GPUPolicy allows that')
       : say(
@@ -40,6 +40,7 @@ export function gateOf(
           `node ${node.metadata.name} is not opted in: kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`,
         );
   }
+  // Also with no policy of that name: the annotation is the author's to edit, the node's proof is not.
   const answer = serving(node);
   return answer.yes
     ? say('True', 'NodeValidated', `GPU stack validated at ${answer.proof.at}`)

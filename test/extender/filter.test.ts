@@ -177,6 +177,13 @@ describe('a GPU pod and a node', () => {
       "the pod's annotation gpu-gate.dev/min-driver is malformed",
     ],
     [
+      'any, for a malformed driver version, while the policy is suspended',
+      gpuPod({ 'gpu-gate.dev/min-driver': 'new' }),
+      aNode({ boot: 'boot-2' }),
+      aPolicy({ suspend: true }),
+      'pass',
+    ],
+    [
       'any, for a malformed name of a policy',
       gpuPod({ 'gpu-gate.dev/policy': '../x' }),
       aNode(),

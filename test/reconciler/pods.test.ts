@@ -88,7 +88,22 @@ describe('a pod’s readiness gate', () => {
       'True',
       'PolicySuspended',
     ],
-    ['is True when the policy is gone', aGpuPod(), aNode({ boot: 'boot-2' }), undefined, 'True', 'PolicyAbsent'],
+    [
+      'is True when the policy is gone, and with it the node',
+      aGpuPod(),
+      aNode({ labels: { [MANAGED]: 'false', [STATE]: undefined as never } }),
+      undefined,
+      'True',
+      'PolicyAbsent',
+    ],
+    [
+      'is the node’s to say, whatever policy the author names afterwards',
+      aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'nope' } }),
+      aNode({ boot: 'boot-2' }),
+      undefined,
+      'False',
+      'NodeNotValidated',
+    ],
     [
       'is True on an unmanaged node that the policy allows',
       aGpuPod(),
