@@ -13,7 +13,7 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
 });
 
 /** Control-plane files that judge times, make load, or watch the whole machine: they have it to themselves. */
-const TIMED = ['certs', 'extender-churn', 'machine', 'readiness', 'rotation', 'wakeup', 'webhook-rolling'].map(
+const TIMED = ['certs', 'extender-churn', 'machine', 'readiness', 'rotation', 'webhook-rolling'].map(
   (name) => `test/control-plane/${name}.test.ts`,
 );
 
