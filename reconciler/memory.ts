@@ -37,6 +37,8 @@ export interface Walk {
   readonly proven?: string;
   /** The node has been validated at least once, on any boot. */
   readonly once: boolean;
+  /** Version of the driver that the node's revision installs: the policy may name a newer one meanwhile. */
+  readonly driver?: string;
   /** Takes the newest revisions though it was validated before: a failed stage's inputs changed, or the operator asked for a retry. */
   readonly renew?: true;
   /** The stage runs no clock at present; when that ends, its time begins anew. */
@@ -88,4 +90,5 @@ export const rebooted = (walk: Walk, boot: string, now: number): Walk => ({
   gpuEpoch: walk.gpuEpoch,
   ...(walk.retry === undefined ? {} : { retry: walk.retry }),
   ...(walk.renew === undefined ? {} : { renew: walk.renew }),
+  ...(walk.driver === undefined ? {} : { driver: walk.driver }),
 });

@@ -15,14 +15,12 @@ import {
   unusable,
 } from './evidence.ts';
 import { newWalk, parseWalk, rebooted, type Walk } from './memory.ts';
-import { DRIVER_VERSION } from './operands/driver.ts';
+import { driverVersion } from './operands/driver.ts';
 import { type Desired, deployedOn, hasOurTaint, withoutOurs, setTaints, differences } from './marks.ts';
 import {
   type NodeInput,
   type NodePlan,
   NOTHING,
-  specOf,
-  isDeployed,
   isOursHere,
   iso,
   camel,
@@ -76,6 +74,8 @@ function planWalk(input: WithPolicy, deployed: Partial<Record<Component, string>
   };
 
   const stop = firstUndone(pass);
+  if (pass.deploy.driver !== undefined && pass.deploy.driver === input.revisions.driver)
+    pass.walk = { ...pass.walk, driver: driverVersion(input.policy) };
   const timing = stop === undefined ? { failure: false, wakeAt: undefined, message: '' } : clockOf(pass, stop);
   const lost = lossOf(pass, stop);
   const desired = stop === undefined ? validated(pass) : underway(pass, stop, timing, lost);
@@ -241,11 +241,11 @@ const conflictText = (input: NodeInput): string =>
 function proofOf(pass: Pass, components: Readonly<Record<string, ComponentEvidence>>): Proof {
   const { input, boot } = pass;
   const labels = input.node.metadata.labels ?? {};
-  const driverSpec = specOf(input.policy, 'driver');
+  // What we installed we know; NFD's label may be of the driver before.
   const driver =
-    labels['nvidia.com/cuda.driver-version.full'] ??
-    (isDeployed(driverSpec) ? (driverSpec.version ?? DRIVER_VERSION).split('-')[0] : undefined);
-  const cuda = labels['nvidia.com/cuda.runtime-version.full'] ?? pass.proof?.cuda;
+    (isOursHere(pass, 'driver') ? pass.walk.driver : undefined) ?? labels['nvidia.com/cuda.driver-version.full'];
+  const cuda =
+    labels['nvidia.com/cuda.runtime-version.full'] ?? (pass.proof?.driver === driver ? pass.proof?.cuda : undefined);
   return {
     node: input.node.metadata.uid,
     boot,

@@ -5,7 +5,7 @@ import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './parts.ts';
 
 /** The driver that is deployed where the policy names none. */
-export const DRIVER_VERSION = '595.91.07';
+const DRIVER_VERSION = '595.91.07';
 const DEFAULT_OS = 'ubuntu24.04';
 
 /** Init container that loads what the driver's modules need first, from the host's own tree; a missing one ends it, by name. */
@@ -29,6 +29,10 @@ const startup = (driverRoot: string): string =>
     'mkdir -p /run/nvidia/validations',
     `printf "IS_HOST_DRIVER=false\\nNVIDIA_DRIVER_ROOT=${driverRoot}\\nDRIVER_ROOT_CTR_PATH=/driver-root\\nNVIDIA_DEV_ROOT=${driverRoot}\\nDEV_ROOT_CTR_PATH=/driver-root\\n" > /run/nvidia/validations/driver-ready`,
   ].join('\n');
+
+/** The driver's version as the policy has it, without what the image's tag adds. */
+export const driverVersion = (policy: GpuPolicy): string =>
+  (policy.spec.components.driver.version ?? DRIVER_VERSION).split('-')[0] ?? DRIVER_VERSION;
 
 /** The driver's image. The stock one is one per operating system: `595.91.07-rhel9` in the policy names another one. */
 export function driverImage(policy: GpuPolicy): string {

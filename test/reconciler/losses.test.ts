@@ -276,6 +276,24 @@ describe('a change of the policy', () => {
     world.validated();
     expect(revisionOf(world, 'driver')).toBe(before);
   });
+  it('its proof names the driver that it runs, not the one that the policy names by now, nor NFD’s label of the one before', () => {
+    const world = new World().validated();
+    const versions = (): unknown => {
+      const { driver, cuda } = JSON.parse(world.proof ?? '{}') as { driver?: string; cuda?: string };
+      return [driver, cuda];
+    };
+    world.policy = aPolicy({ components: { driver: { version: '610.1.1' } } });
+    world.relabel((labels) => (labels['nvidia.com/cuda.driver-version.full'] = '550.1'));
+    world.start('driver');
+    world.step();
+    expect(world.proof).toBeUndefined();
+    world.validated();
+    expect(versions()).toEqual(['595.91.07', undefined]);
+    world.reboot('boot-2');
+    for (const component of ['toolkit', 'driver', 'device-plugin'] as const) world.start(component);
+    world.validated();
+    expect(versions()).toEqual(['595.91.07', undefined]);
+  });
   it('a failed one takes the new revision at once, from the last component back to that one', () => {
     const world = new World().validated();
     const before = revisionOf(world, 'driver');
