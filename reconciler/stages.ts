@@ -120,7 +120,7 @@ function component(pass: Pass, name: 'toolkit' | 'driver' | 'device-plugin'): Fi
     ? deployment(pass, name)
     : pass.deploy[name] === undefined
       ? elsewhere(pass, name)
-      : removed(pass, name);
+      : (takeOff(pass, name) ?? elsewhere(pass, name));
   if (finding.kind === 'done' && finding.evidence !== undefined) pass.evidence[name] = finding.evidence;
   // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held against them.
   if (finding.kind !== 'done' && pass.walk.notReady !== undefined && finding.reason !== REPLACING) return NOT_READY;
@@ -145,14 +145,16 @@ export function elsewhere(pass: Pass, name: Component): Finding {
     : externalFinding(input.pods, spec, name, walk.stale[name]);
 }
 
-/** Takes a component off, and before it every one that came after it; a label goes only when the one before is gone whole. */
-function removed(pass: Pass, name: Component): Finding {
-  for (const later of COMPONENTS.slice(COMPONENTS.indexOf(name)).toReversed()) {
-    if (pass.deploy[later] !== undefined || componentPods(pass.input.pods, later).length > 0) {
-      delete pass.deploy[later];
-      break;
-    }
-  }
+/**
+ * Takes a component off, and before it every one that came after it; a label goes only when the one before is gone whole. Undefined: nothing
+ * of them is left.
+ */
+function takeOff(pass: Pass, name: Component): Finding | undefined {
+  const last = COMPONENTS.slice(COMPONENTS.indexOf(name)).findLast(
+    (later) => pass.deploy[later] !== undefined || componentPods(pass.input.pods, later).length > 0,
+  );
+  if (last === undefined) return undefined;
+  delete pass.deploy[last];
   return { kind: 'waiting', reason: REPLACING, message: `waiting for the former ${POD_COMPONENT[name]} pod to go` };
 }
 
@@ -164,10 +166,8 @@ function deployment(pass: Pass, name: Component): Finding {
   if (target === undefined)
     return { kind: 'waiting', reason: 'NoRevision', message: `waiting for the ${name} DaemonSet to be rendered` };
   if (current === target) return operandFinding(input.pods, name, target, pass.walk.stale[name]);
-  const inTheWay = COMPONENTS.slice(COMPONENTS.indexOf(name)).some(
-    (later) => pass.deploy[later] !== undefined || componentPods(input.pods, later).length > 0,
-  );
-  if (inTheWay) return removed(pass, name);
+  const going = takeOff(pass, name);
+  if (going !== undefined) return going;
   pass.deploy[name] = target;
   return { kind: 'waiting', reason: 'PodMissing', message: `waiting for the ${POD_COMPONENT[name]} pod to be created` };
 }

@@ -29,6 +29,10 @@ for (const part of [
 ]) {
   cpSync(join(root, part), join(app, part), { recursive: true });
 }
+// Before the packages come: these files alone are the program.
+const files = readdirSync(app, { recursive: true })
+  .filter((file) => file.endsWith('.ts') && file !== 'main.ts')
+  .map((file) => `./${file}`);
 const { status } = spawnSync(
   'npm',
   ['install', '--no-save', '--omit', 'dev', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error'],
@@ -44,12 +48,6 @@ cpSync(process.execPath, node, { dereference: true });
 // compiles again. `NODE_COMPILE_CACHE` in the image must name this folder.
 const USER = 65532;
 const cache = join(app, '.compile-cache');
-const parts = ['core', 'platform', 'webhook', 'extender', 'reconciler', 'certs', 'cli'];
-const files = parts.flatMap((part) =>
-  readdirSync(join(app, part), { recursive: true })
-    .filter((file) => file.endsWith('.ts'))
-    .map((file) => `./${part}/${file}`),
-);
 const warm = (...args) =>
   spawnSync(node, args, {
     cwd: app,
