@@ -1,14 +1,16 @@
 // `npm test`: format, lint, types, dead code, then every test; the last line is `N passed, N failed`. Checks count as tests.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { traces, whyNoMachine } from '../test/real-node/machine.ts';
 import { runOnRealNode } from '../test/real-node/world.ts';
 import { binariesFromEnvironment } from '../test/cluster/cluster.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const count = { passed: 0, failed: 0, skipped: 0 };
+/** What failed or was skipped, told once more at the end: the rest is thousands of lines. */
+const remarks: string[] = [];
 
 const run = (command: string, args: readonly string[]): Promise<number> =>
   new Promise((resolve) => {
@@ -22,16 +24,32 @@ async function check(name: string, command: string, ...args: string[]): Promise<
   const code = await run(command, args);
   if (code === 0) count.passed += 1;
   else count.failed += 1;
-  if (code !== 0) console.log(`${name} failed (exit code ${code})`);
+  if (code !== 0) remarks.push(`failed: ${name} (exit code ${code})`);
 }
 
 interface Report {
   numPassedTests: number;
   numFailedTests: number;
   numPendingTests: number;
-  numTotalTests: number;
-  success: boolean;
+  testResults: {
+    name: string;
+    status: string;
+    message: string;
+    assertionResults: { fullName: string; status: string; failureMessages: string[] }[];
+  }[];
 }
+
+/** The failures of a report, and how many tests a file skipped: those behind a hook that failed count as skipped. */
+const remarksOf = ({ testResults }: Report): string[] =>
+  testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const file = relative(ROOT, name);
+    const failed = assertionResults.filter((test) => test.status === 'failed');
+    const left = assertionResults.filter((test) => test.status !== 'failed' && test.status !== 'passed').length;
+    const said = failed.map((test) => `failed: ${file}, ${test.fullName}\n${test.failureMessages.join('\n')}`);
+    if (status === 'failed' && failed.length === 0) said.push(`failed: ${file}, outside its tests\n${message}`);
+    if (left > 0) said.push(`skipped: ${left} of ${file}`);
+    return said;
+  });
 
 /** Runs a command with Node.js; the real node's tests run in a machine of their own. */
 type Runner = (args: readonly string[]) => Promise<number>;
@@ -60,6 +78,9 @@ async function tests(
   console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
   rmSync(dir, { recursive: true, force: true });
+  remarks.push(
+    ...(report === undefined ? [`failed: ${name}, without a report (exit code ${code})`] : remarksOf(report)),
+  );
   count.passed += report?.numPassedTests ?? 0;
   count.failed += report?.numFailedTests ?? 0;
   count.skipped += report?.numPendingTests ?? 0;
@@ -67,12 +88,18 @@ async function tests(
   if (code !== 0 && (report?.numFailedTests ?? 0) === 0) count.failed += 1;
 }
 
-const CLOSING = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/m;
+/** What a part that runs beside this one hands back. */
+interface Outcome {
+  count: typeof count;
+  remarks: string[];
+}
 
 /** Begins a part beside what runs here; what is handed back waits for its end, and then tells its output and counts its tests. */
 function beside(other: string): () => Promise<void> {
   console.log(`\n== ${other} begins beside what follows; its output comes when it has ended`);
-  const child = spawn(process.execPath, [import.meta.filename, other], {
+  const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-outcome-'));
+  const file = join(dir, 'outcome.json');
+  const child = spawn(process.execPath, [import.meta.filename, other, file], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, FORCE_COLOR: '0' },
@@ -82,17 +109,18 @@ function beside(other: string): () => Promise<void> {
   const ended = new Promise<number>((resolve) => child.on('close', (code) => resolve(code ?? 1)));
   return async () => {
     const code = await ended;
-    const [line, passed, failed, skipped] = CLOSING.exec(output) ?? [];
-    console.log(line === undefined ? output : output.replace(line, ''));
-    count.passed += Number(passed ?? 0);
-    count.skipped += Number(skipped ?? 0);
-    // Ended without its closing line: that is a failure of its own.
-    count.failed += line === undefined || (code !== 0 && failed === '0') ? 1 : Number(failed);
+    console.log(output);
+    const outcome = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Outcome) : undefined;
+    rmSync(dir, { recursive: true, force: true });
+    remarks.push(...(outcome?.remarks ?? [`failed: ${other}, without an outcome (exit code ${code})`]));
+    count.passed += outcome?.count.passed ?? 0;
+    count.failed += outcome?.count.failed ?? 1;
+    count.skipped += outcome?.count.skipped ?? 0;
   };
 }
 
 const began = Date.now();
-const part = process.argv[2];
+const [part, outcomeFile] = process.argv.slice(2);
 if (part !== undefined && !['check', 'unit', 'control-plane', 'real-node'].includes(part)) {
   console.error(`npm test -- ${part}: write check, unit, control-plane or real-node, or nothing for all`);
   process.exit(2);
@@ -120,12 +148,20 @@ if (part === 'real-node') {
     const left = traces().filter((line) => !before.includes(line));
     if (left.length === 0) count.passed += 1;
     else count.failed += 1;
-    console.log(left.length === 0 ? 'the machine is as it was' : `left behind on this machine:\n${left.join('\n')}`);
+    if (left.length === 0) console.log('the machine is as it was');
+    else remarks.push(`failed: left behind on this machine:\n${left.join('\n')}`);
   } else {
-    console.log(`\n== tests on a real kubelet and containerd: skipped, ${reason}`);
+    remarks.push(`skipped: tests on a real kubelet and containerd, ${reason}`);
     count.skipped += 1;
   }
 }
-console.log(`\n${Math.round((Date.now() - began) / 1000)} s`);
-console.log(`${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ''}`);
+const seconds = Math.round((Date.now() - began) / 1000);
+if (outcomeFile === undefined) {
+  for (const remark of remarks) console.log(`\n${remark}`);
+  console.log(`\n${seconds} s`);
+  console.log(`${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ''}`);
+} else {
+  const outcome: Outcome = { count, remarks };
+  writeFileSync(outcomeFile, JSON.stringify(outcome));
+}
 process.exitCode = count.failed === 0 ? 0 : 1;

@@ -1,9 +1,10 @@
 // A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler. One place knows their ports,
 // credentials and flags (shared/real-cluster.md says why each is there).
 import { spawn } from 'node:child_process';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
+import { createSocket } from 'node:dgram';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { openKube, type Kube } from '../../platform/kube.ts';
 import type { Binaries } from './binaries.ts';
@@ -56,15 +57,38 @@ export interface ControlPlane {
   stop(): Promise<void>;
 }
 
-/** A port that nobody listens on now. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
+/** Below what the kernel hands out to outgoing connections: one of those on a port picked here would keep our listener off it. */
+const PORTS = { from: 20_000, to: 30_000 };
+
+/**
+ * A port of loopback that is this process's own until it ends. The claim is the same number in UDP, which nothing here uses: other
+ * processes that pick ports at the same time see it, and the kernel gives it up with the process, however that ends.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(PORTS.from, PORTS.to);
+    if ((await claimed(port)) && (await unused(port))) return port;
+  }
+}
+
+const claimed = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const claim = createSocket('udp4');
+    claim.on('error', () => {
+      claim.close();
+      resolve(false);
     });
+    claim.bind({ port, address: '127.0.0.1', exclusive: true }, () => {
+      claim.unref();
+      resolve(true);
+    });
+  });
+
+const unused = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.on('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
   });
 
 /** Runs a command to its end. */
