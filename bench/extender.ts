@@ -12,10 +12,15 @@ import { aPod } from '../test/support/objects.ts';
 import { lineChart } from './reports/plot.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
-const SIZES = [100, 1000, 5000, 15_000];
+/** Names in a call, calls in a turn, turns of each. */
+const SIZES: readonly (readonly [number, number, number])[] = [
+  // What else the machine does comes and goes within moments: many short turns let both have the same share of it.
+  [100, 50, 800],
+  [1000, 50, 400],
+  [5000, 20, 300],
+  [15_000, 10, 200],
+];
 const EVERY = 10;
-/** What else the machine does comes and goes within seconds: many short turns let both have the same share of it. */
-const ROUNDS = 60;
 
 /** CPU time of a process so far, ms (Linux: clock ticks of 10 ms). */
 const cpuMs = (pid: number): number => {
@@ -65,7 +70,9 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
     const rows: Row[] = [];
     const grows = { ours: [] as [number, number][], go: [] as [number, number][] };
     const only = numberArg(context.args, 'names', 0);
-    for (const size of only === 0 ? SIZES : [only]) {
+    for (const [size, usual, rounds] of only === 0
+      ? SIZES
+      : [SIZES.find(([names]) => names === only) ?? ([only, 20, 300] as const)]) {
       const names = shuffled(size);
       const body = file(
         'body',
@@ -80,7 +87,7 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       const answers = linesOf(client);
       const measured = { ours: { times: [] as number[], cpu: 0 }, go: { times: [] as number[], cpu: 0 } };
       const ports = { ours: await linesOf(servers.ours).next(), go: await linesOf(servers.go).next() };
-      const calls = numberArg(context.args, 'calls', size >= 5000 ? 20 : 500);
+      const calls = numberArg(context.args, 'calls', usual);
       const play = async (who: 'ours' | 'go', count: number): Promise<number[]> => {
         client.stdin?.write(`${count} https://localhost:${ports[who]}/filter ${caFile} ${body}\n`);
         return (await answers.next()).trim().split(' ').map(Number);
@@ -89,7 +96,7 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       const warm = size >= 5000 ? 300 : 3000;
       await play('ours', warm);
       await play('go', warm);
-      for (let round = 0; round < ROUNDS; round += 1)
+      for (let round = 0; round < rounds; round += 1)
         for (const who of round % 2 === 0 ? (['ours', 'go'] as const) : (['go', 'ours'] as const)) {
           const before = cpuMs(servers[who].pid ?? 0);
           measured[who].times.push(...(await play(who, calls)));

@@ -3,16 +3,26 @@
 /** What can be compared: numbers and dots, such as `595.71.05`. */
 export const isVersion = (text: string): boolean => /^\d{1,5}(\.\d{1,5}){0,3}$/.test(text);
 
-/** Compares two versions number by number; negative where a is older than b. */
+/**
+ * Compares two versions number by number; negative where a is older than b, a number that is missing counts as 0. Read digit by digit:
+ * it is done for every node of a call, and lists of numbers would be made for each.
+ */
 export function compareVersions(a: string, b: string): number {
-  const left = a.split('.').map(Number);
-  const right = b.split('.').map(Number);
-  for (let i = 0; i < Math.max(left.length, right.length); i += 1) {
-    const difference = (left[i] ?? 0) - (right[i] ?? 0);
-    if (difference !== 0) return difference;
+  let [i, j] = [0, 0];
+  while (i < a.length || j < b.length) {
+    let left = 0;
+    for (; i < a.length && a.charCodeAt(i) !== DOT; i += 1) left = left * 10 + a.charCodeAt(i) - ZERO;
+    let right = 0;
+    for (; j < b.length && b.charCodeAt(j) !== DOT; j += 1) right = right * 10 + b.charCodeAt(j) - ZERO;
+    if (left !== right) return left - right;
+    i += 1;
+    j += 1;
   }
   return 0;
 }
+
+const DOT = 0x2e;
+const ZERO = 0x30;
 
 /**
  * The newest CUDA that a branch of drivers supports by itself, oldest first: what `nvidia-smi` shows with it, and what the toolkit holds

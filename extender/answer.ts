@@ -19,7 +19,7 @@ class Bytes {
   #bytes = Buffer.allocUnsafe(64 * 1024);
   length = 0;
 
-  copy(from: Uint8Array, start: number, end: number): void {
+  copy(from: Buffer, start: number, end: number): void {
     const need = this.length + end - start;
     if (need > this.#bytes.length) {
       const larger = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, need));
@@ -28,12 +28,12 @@ class Bytes {
     }
     const bytes = this.#bytes;
     // Below some dozen bytes a call of copy costs more than a loop.
-    if (end - start > 48) bytes.set(from.subarray(start, end), this.length);
+    if (end - start > 48) from.copy(bytes, this.length, start, end);
     else for (let i = start, to = this.length; i < end; i += 1, to += 1) bytes[to] = from[i] ?? 0;
     this.length = need;
   }
 
-  append(bytes: Uint8Array): void {
+  append(bytes: Buffer): void {
     this.copy(bytes, 0, bytes.length);
   }
 

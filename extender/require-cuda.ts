@@ -1,5 +1,5 @@
 // NVIDIA_REQUIRE_CUDA of a pod's containers, read and judged as the container toolkit documents it: a space is OR, a comma AND. Pure.
-import { gpuRequest, type RawPod } from '../core/gpu-request.ts';
+import type { GpuRequest, RawPod } from '../core/gpu-request.ts';
 import { compareVersions } from '../core/versions.ts';
 
 interface Limit {
@@ -45,12 +45,11 @@ const limitOf = (text: string): Limit | 'not ours' | 'unreadable' => {
 /** What the GPU containers require by their own environment. What an image carries inside nobody can see before it runs. */
 export function cudaOf(
   pod: RawPod,
-  resources: readonly string[],
+  request: GpuRequest,
 ): { readonly requirements: readonly CudaRequirement[]; readonly unread: readonly string[] } {
-  const request = gpuRequest(pod, resources);
   const containers = [
-    ...(request?.containers ?? []).map((i) => pod.spec?.containers?.[i]),
-    ...(request?.initContainers ?? []).map((i) => pod.spec?.initContainers?.[i]),
+    ...request.containers.map((i) => pod.spec?.containers?.[i]),
+    ...request.initContainers.map((i) => pod.spec?.initContainers?.[i]),
   ];
   const read = containers.flatMap((container) => {
     const value = (name: string): string =>
@@ -64,9 +63,21 @@ export function cudaOf(
   };
 }
 
-/** Does the node meet every container's requirement? */
-export const meets = (requirements: readonly CudaRequirement[], node: Versions): boolean =>
-  requirements.every((requirement) => requirement.some((limits) => limits.every((limit) => holds(limit, node))));
+/** Does the node meet every container's requirement? Loops and no closures, which every node of a call would allocate anew. */
+export function meets(requirements: readonly CudaRequirement[], node: Versions): boolean {
+  for (const alternatives of requirements) if (!someHolds(alternatives, node)) return false;
+  return true;
+}
+
+function someHolds(alternatives: CudaRequirement, node: Versions): boolean {
+  for (const limits of alternatives) if (allHold(limits, node)) return true;
+  return false;
+}
+
+function allHold(limits: CudaRequirement[number], node: Versions): boolean {
+  for (const limit of limits) if (!holds(limit, node)) return false;
+  return true;
+}
 
 /** A version that is not known cannot be held against the pod: the toolkit checks it again at start. */
 function holds({ what, operator, version }: Limit, node: Versions): boolean {

@@ -105,7 +105,8 @@ export function askOf(
   const policy = policies.get(read.wishes.policy ?? DEFAULT_POLICY);
   // Without a policy there is no list of resources; the widest one says whether this is any of our business.
   const resources = policy?.spec.resources ?? ['nvidia.com/*'];
-  if (gpuRequest(pod, resources) === undefined) return { kind: 'pass', because: 'no-gpu' };
+  const request = gpuRequest(pod, resources);
+  if (request === undefined) return { kind: 'pass', because: 'no-gpu' };
   if (!read.ok && read.annotation === POLICY)
     return { kind: 'refuse', because: REASONS.badPolicy, detail: read.because };
   if (policy === undefined)
@@ -116,7 +117,7 @@ export function askOf(
           because: REASONS.noSuchPolicy,
           detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
         };
-  const { requirements, unread } = cudaOf(pod, resources);
+  const { requirements, unread } = cudaOf(pod, request);
   const { minDriver } = read.wishes;
   const gate: Gate = { kind: 'gate', policy, minDriver, cuda: requirements, cudaUnread: unread };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
