@@ -21,13 +21,13 @@ const VARIANTS = ['none', 'ours', 'go', 'express'] as const;
 type Variant = (typeof VARIANTS)[number];
 /** KB of a pod, and how many of them are created in a cell: a p99 is no figure unless it has tens of calls above it. */
 const SIZES: readonly (readonly [number, number])[] = [
-  [2, 3600],
-  [20, 1800],
-  [200, 480],
+  [2, 2560],
+  [20, 1280],
+  [200, 384],
 ];
 const CONCURRENCY = [1, 8, 32];
-/** What else the machine does comes and goes within seconds: many short turns let all have the same share of it. */
-const ROUNDS = 12;
+/** Calls of one turn. What else the machine does comes and goes within moments: many short turns let all have the same share of it. */
+const turnOf = (concurrency: number): number => Math.max(20, 4 * concurrency);
 const RSS_BAR = 150 * 1024 * 1024;
 
 /** A pod of about so many kilobytes, its weight in environment variables. */
@@ -255,19 +255,19 @@ async function growth(cluster: Cluster, gate: Gate): Promise<Row> {
 
 async function cell(
   cluster: Cluster,
-  cpu: (variant: Variant) => Promise<number>,
+  cpu: (variant: Variant) => number,
   size: number,
   concurrency: number,
   calls: number,
 ): Promise<Row[]> {
   const times: Record<Variant, number[]> = { none: [], ours: [], go: [], express: [] };
   const used: Record<Variant, number> = { none: 0, ours: 0, go: 0, express: 0 };
-  for (let round = 0; round < ROUNDS; round += 1)
+  for (let round = 0; round * turnOf(concurrency) < calls; round += 1)
     // Nobody always comes after the same one, whose garbage the API server then collects.
     for (const variant of round % 2 === 0 ? VARIANTS : VARIANTS.toReversed()) {
-      const before = await cpu(variant);
-      times[variant].push(...(await latencies(cluster, podOf(variant, size), Math.ceil(calls / ROUNDS), concurrency)));
-      used[variant] += (await cpu(variant)) - before;
+      const before = cpu(variant);
+      times[variant].push(...(await latencies(cluster, podOf(variant, size), turnOf(concurrency), concurrency)));
+      used[variant] += cpu(variant) - before;
     }
   const rows: Row[] = [];
   for (const q of [0.5, 0.99]) {
@@ -322,12 +322,8 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
         return (spec.readinessGates?.length ?? 0) === (variant === 'none' ? 0 : 1);
       });
     for (const variant of VARIANTS) await latencies(cluster, podOf(variant, 20), 400, 8);
-    const cpu = async (variant: Variant): Promise<number> => {
-      if (variant === 'none') return 0;
-      return variant === 'ours'
-        ? 1000 * (await gaugeOf(gate, 'process_cpu_seconds_total'))
-        : cpuOf(references[variant].pid);
-    };
+    const pids = { ours: gate.requestPathPid(), go: references.go.pid, express: references.express.pid };
+    const cpu = (variant: Variant): number => (variant === 'none' ? 0 : cpuOf(pids[variant]));
     const rows: Row[] = [];
     for (const [size, usual] of SIZES.filter(([kilobytes]) => only === 0 || kilobytes === only))
       for (const concurrency of CONCURRENCY)

@@ -9,6 +9,7 @@ export function applied<T extends object>(object: T, operations: readonly AddOpe
 
 /** Throws where an operation does not apply. The object is changed: for a caller that needs it no more, since copying it is most of the work. */
 export function assertApplies(object: object, operations: readonly AddOperation[]): void {
-  // A copy of the few operations: what is inserted first may be added to by a later one, and the patch must stay as it is.
-  fastJsonPatch.applyPatch(object, structuredClone(operations), true, true, true);
+  // A copy of the few operations: what is inserted first may be added to by a later one, and the patch must stay as it is. They are JSON,
+  // and reading that anew takes a fifth of what structuredClone does.
+  fastJsonPatch.applyPatch(object, JSON.parse(JSON.stringify(operations)) as AddOperation[], true, true, true);
 }

@@ -17,6 +17,7 @@ export interface Gate {
   metrics(): Promise<string>;
   stopReconciler(): Promise<void>;
   startReconciler(): Promise<void>;
+  requestPathPid(): number;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
   /** One more process of the request path, on ports of its own: its extender's port, where it says whether it is ready, how to kill it. */
@@ -193,6 +194,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
+    requestPathPid: () => requestPath?.pid ?? 0,
     stopRequestPath: async () => requestPath?.stop(),
     startRequestPath,
     async startReplica(flags = []) {
