@@ -24,6 +24,8 @@ describe('certificates', () => {
     expect(Date.parse(cert.validFrom)).toBe(NOW - 3_600_000);
     expect(BigInt(`0x${cert.serialNumber}`)).toBeGreaterThan(2n ** 64n);
     expect(Number.parseInt(cert.serialNumber.slice(0, 2), 16)).toBeLessThan(0x80);
+    expect([root.publicKey.asymmetricKeyType, cert.publicKey.asymmetricKeyType]).toEqual(['rsa', 'ec']);
+    expect(cert.publicKey.asymmetricKeyDetails?.namedCurve).toBe('prime256v1');
     expect(keyMatches(leaf)).toBe(true);
     expect(keyMatches({ cert: leaf.cert, key: ca.key })).toBe(false);
     expect(keyMatches({ cert: leaf.cert, key: 'junk' })).toBe(false);
