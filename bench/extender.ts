@@ -74,6 +74,7 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
     for (const [size, usual, rounds] of only === 0
       ? SIZES
       : [SIZES.find(([names]) => names === only) ?? ([only, 20, 300] as const)]) {
+      context.say(`${size} names`);
       const names = shuffled(size);
       const body = file(
         'body',

@@ -334,12 +334,15 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
     const cpu = (variant: Variant): number => (variant === 'none' ? 0 : cpuOf(pids[variant]));
     const rows: Row[] = [];
     for (const [size, usual] of SIZES.filter(([kilobytes]) => only === 0 || kilobytes === only))
-      for (const concurrency of CONCURRENCY)
+      for (const concurrency of CONCURRENCY) {
+        say(`pods of ${size} KB, concurrency ${concurrency}`);
         rows.push(...(await cell(cluster, cpu, size, concurrency, calls === 0 ? usual : calls)));
+      }
     // A life of its own: bodies of 200 KB at concurrency 32 leave the allocator's heap larger than any day of a cluster does.
     const large = await gaugeOf(gate, 'process_resident_memory_bytes');
     await gate.stopRequestPath();
     await gate.startRequestPath();
+    say(`${direct} direct calls`);
     const { half, end } = await memory(gate, direct);
     const grows = await growth(cluster, gate);
     const mib = (bytes: number): number => bytes / 1024 / 1024;
