@@ -12,6 +12,7 @@ import { openNode } from '../test/churn/churn.ts';
 import { ensureOwnProgram } from '../test/cluster/binaries.ts';
 import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
 import { startGate, startSecondScheduler, until, untilEnforcing } from '../test/cluster/gate.ts';
+import { tailOf } from '../test/cluster/lifetime.ts';
 import { named } from '../test/support/schedulers.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
@@ -56,11 +57,16 @@ async function startGo(
   return { urlPrefix: `https://127.0.0.1:${port}`, caFile, child };
 }
 
+interface Bound {
+  readonly spec: { readonly nodeName?: string };
+  readonly status: { readonly conditions?: readonly { readonly type: string; readonly message?: string }[] };
+}
+
 /** Makes pods for one scheduler and waits until all are bound; returns seconds, and whether one stands on a node that takes none. */
 async function round(cluster: Cluster, variant: Variant, count: number): Promise<{ seconds: number; astray: number }> {
   const query = { labelSelector: `bench=${variant}` };
-  const list = async (): Promise<{ spec: { nodeName?: string } }[]> =>
-    (await cluster.admin.request<{ items: { spec: { nodeName?: string } }[] }>('GET', PODS, { query })).items;
+  const list = async (): Promise<Bound[]> =>
+    (await cluster.admin.request<{ items: Bound[] }>('GET', PODS, { query })).items;
   const began = performance.now();
   await inParallel(
     Array.from({ length: count }, (_, i) => i),
@@ -87,7 +93,17 @@ async function round(cluster: Cluster, variant: Variant, count: number): Promise
       return pods.every(({ spec }) => spec.nodeName !== undefined) && pods;
     },
     300_000,
-  );
+  ).catch(async (error: unknown) => {
+    const waiting = (await list()).filter(({ spec }) => spec.nodeName === undefined);
+    const because = waiting[0]?.status.conditions?.find(({ type }) => type === 'PodScheduled')?.message;
+    const log = tailOf(join(cluster.dir, `${variant}.log`));
+    throw new Error(
+      `${waiting.length} pods of ${variant} wait, one because: ${because ?? 'nothing said'}; its log:\n${log}`,
+      {
+        cause: error,
+      },
+    );
+  });
   const seconds = (performance.now() - began) / 1000;
   const astray = bound.filter(({ spec }) => Number(spec.nodeName?.replace('gpu-', '')) % EVERY === 0).length;
   await cluster.kubectl(['delete', 'pods', '-l', `bench=${variant}`, '--force', '--grace-period=0', '--wait=false']);
