@@ -14,7 +14,7 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
 
 const files = (...names: string[]): string[] => names.map((name) => `test/control-plane/${name}.test.ts`);
 /** Control-plane files that judge times, make load, or watch the whole machine: they have it to themselves. */
-const TIMED = files('extender-churn', 'machine', 'readiness', 'webhook-rolling');
+const TIMED = files('extender-churn', 'extender-scheduler', 'machine', 'readiness', 'webhook-rolling');
 /** Those that judge whether calls fail: two of them at a time, and nothing heavy beside. */
 const CALM = files('certs', 'rotation');
 

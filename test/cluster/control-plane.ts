@@ -14,6 +14,7 @@ export interface ControlPlaneOptions {
   readonly binaries: Binaries;
   readonly say?: (line: string) => void;
   readonly apiServerArgs?: readonly string[];
+  readonly managerArgs?: readonly string[];
   /** Where the API server listens and what it advertises; default 127.0.0.1. Another one must exist, say on a private `lo`. */
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
@@ -305,6 +306,7 @@ async function bringUp(
       '1000',
       '--concurrent-serviceaccount-token-syncs',
       '2',
+      ...(options.managerArgs ?? []),
     ]);
     await untilReady(manager, httpsReady(`https://127.0.0.1:${managerPort}/healthz`), within);
   }

@@ -35,7 +35,7 @@ export function viewOf(cluster: () => Cluster) {
       kubectl('annotate', 'node', name, '--overwrite', ...annotations),
     state: async (name: string): Promise<string | undefined> =>
       (await node(name)).metadata.labels['gpu-gate.dev/state'],
-    /** Open by a proof. */
+    /** Open by a proof; where that does not come, says what the node says of itself. */
     validated: (name: string, seconds = 60): Promise<unknown> =>
       until(
         `${name} to be validated and open`,
@@ -48,7 +48,11 @@ export function viewOf(cluster: () => Cluster) {
           );
         },
         seconds * 1000,
-      ),
+      ).catch(async (error: unknown) => {
+        const { status } = await node(name);
+        const said = status.conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated');
+        throw new Error(`${name} is not open: ${JSON.stringify(said)}`, { cause: error });
+      }),
     /** A pod that asks for GPUs; on one node, or wherever there is one. */
     gpuPod: (name: string, on?: string, gpus = 1): Promise<Pod> =>
       cluster().admin.request('POST', '/api/v1/namespaces/default/pods', {
