@@ -12,11 +12,16 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
   },
 });
 
-const files = (...names: string[]): string[] => names.map((name) => `test/control-plane/${name}.test.ts`);
 /** Control-plane files that judge times, make load, or watch the whole machine: they have it to themselves. */
-const TIMED = files('extender-churn', 'extender-scheduler', 'machine', 'readiness', 'webhook-rolling');
-/** Those that judge whether calls fail: two of them at a time, and nothing heavy beside. */
-const CALM = files('certs', 'rotation');
+const TIMED = [
+  'certs',
+  'extender-churn',
+  'extender-scheduler',
+  'machine',
+  'readiness',
+  'rotation',
+  'webhook-rolling',
+].map((name) => `test/control-plane/${name}.test.ts`);
 
 export default defineConfig({
   test: {
@@ -25,8 +30,7 @@ export default defineConfig({
     fileParallelism: false,
     projects: [
       project('unit', ['test/{core,webhook,extender,reconciler,certs,platform,bench,cli}/**/*.test.ts'], 20_000),
-      project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000, [...TIMED, ...CALM]),
-      project('control-plane-calm', CALM, 120_000),
+      project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000, TIMED),
       project('control-plane-timed', TIMED, 120_000),
       project('real-node', ['test/real-node/**/*.test.ts'], 240_000),
     ],

@@ -138,10 +138,6 @@ if (part === undefined || part === 'control-plane') {
   // Some at a time: they wait for pods, watches and clocks most of their time.
   await tests('tests on a real control plane', 'control-plane', here, ['--fileParallelism', '--maxWorkers=2']);
   await realNode?.();
-  await tests('tests on a real control plane, two at a time', 'control-plane-calm', here, [
-    '--fileParallelism',
-    '--maxWorkers=2',
-  ]);
   await tests('tests on a real control plane, one at a time', 'control-plane-timed');
 }
 if (part === 'real-node') {
