@@ -1,7 +1,7 @@
 // /filter of our extender beside the least Go program that does the same (bench/reference/extender-go): one TLS connection that
 // is kept, as the scheduler keeps it, names in a random order, every tenth refused; both by the same client, in turns.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -9,6 +9,7 @@ import { issueCa, issueLeaf } from '../certs/issue.ts';
 import { ensureOwnProgram } from '../test/cluster/binaries.ts';
 import { seeded } from '../test/churn/churn.ts';
 import { aPod } from '../test/support/objects.ts';
+import { cpuMs } from './reports/cpu.ts';
 import { lineChart } from './reports/plot.ts';
 import { blockQuantile, numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
@@ -22,14 +23,6 @@ const SIZES: readonly (readonly [number, number, number])[] = [
 ];
 const EVERY = 10;
 const BAR = 'at or below Go: the scheduler waits for every call';
-
-/** CPU time of a process so far, ms (Linux: clock ticks of 10 ms). */
-const cpuMs = (pid: number): number => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-};
 
 interface Lines {
   next(): Promise<string>;

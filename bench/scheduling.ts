@@ -93,17 +93,13 @@ async function round(cluster: Cluster, variant: Variant, count: number): Promise
       return pods.every(({ spec }) => spec.nodeName !== undefined) && pods;
     },
     300_000,
-  ).catch(async (error: unknown) => {
-    const waiting = (await list()).filter(({ spec }) => spec.nodeName === undefined);
-    const because = waiting[0]?.status.conditions?.find(({ type }) => type === 'PodScheduled')?.message;
-    const log = tailOf(join(cluster.dir, `${variant}.log`));
-    throw new Error(
-      `${waiting.length} pods of ${variant} wait, one because: ${because ?? 'nothing said'}; its log:\n${log}`,
-      {
-        cause: error,
-      },
-    );
-  });
+    async () => {
+      const waiting = (await list()).filter(({ spec }) => spec.nodeName === undefined);
+      const because = waiting[0]?.status.conditions?.find(({ type }) => type === 'PodScheduled')?.message;
+      const log = tailOf(join(cluster.dir, `${variant}.log`));
+      return `${waiting.length} wait, one because: ${because ?? 'nothing said'}; the scheduler's log:\n${log}`;
+    },
+  );
   const seconds = (performance.now() - began) / 1000;
   const astray = bound.filter(({ spec }) => Number(spec.nodeName?.replace('gpu-', '')) % EVERY === 0).length;
   await cluster.kubectl(['delete', 'pods', '-l', `bench=${variant}`, '--force', '--grace-period=0', '--wait=false']);

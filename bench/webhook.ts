@@ -1,7 +1,7 @@
 // `npm run bench -- webhook [--size KB] [--calls N] [--direct 100000]`: what each webhook adds to the creation of a pod on the real API server,
 // in one run: none, ours, a Go author's, a bare express one. All are registered at once; a pod's labels say which one is called.
 // Then memory over many direct calls.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -13,6 +13,7 @@ import { freePort } from '../test/cluster/control-plane.ts';
 import { startGate, until, type Gate } from '../test/cluster/gate.ts';
 import { addPools } from '../test/cluster/pools.ts';
 import { untilReady, type Running } from '../test/cluster/lifetime.ts';
+import { cpuMs } from './reports/cpu.ts';
 import { blockQuantile, numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const REFERENCE = join(import.meta.dirname, 'reference');
@@ -55,12 +56,6 @@ const podOf = (variant: Variant, kilobytes: number): object => ({
     ],
   },
 });
-
-/** User and system time of a process, ms, as the kernel counts it (ticks of 10 ms). */
-const cpuOf = (pid: number): number => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-};
 
 const gaugeOf = async (gate: Gate, name: string): Promise<number> => {
   const text = await (await fetch(gate.metricsUrls.requestPath)).text();
@@ -331,7 +326,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
       });
     for (const variant of VARIANTS) await latencies(cluster, podOf(variant, 20), 400, 8);
     const pids = { ours: gate.requestPathPid(), go: references.go.pid, express: references.express.pid };
-    const cpu = (variant: Variant): number => (variant === 'none' ? 0 : cpuOf(pids[variant]));
+    const cpu = (variant: Variant): number => (variant === 'none' ? 0 : cpuMs(pids[variant]));
     const rows: Row[] = [];
     for (const [size, usual] of SIZES.filter(([kilobytes]) => only === 0 || kilobytes === only))
       for (const concurrency of CONCURRENCY) {

@@ -11,6 +11,11 @@ const ROOT = join(import.meta.dirname, '..');
 const count = { passed: 0, failed: 0, skipped: 0 };
 /** What failed or was skipped, told once more at the end: the rest is thousands of lines. */
 const remarks: string[] = [];
+/** Counts a failure that no report has, and tells it. */
+const failed = (what: string): void => {
+  count.failed += 1;
+  remarks.push(`failed: ${what}`);
+};
 
 const run = (command: string, args: readonly string[]): Promise<number> =>
   new Promise((resolve) => {
@@ -23,8 +28,7 @@ async function check(name: string, command: string, ...args: string[]): Promise<
   console.log(`\n== ${name}`);
   const code = await run(command, args);
   if (code === 0) count.passed += 1;
-  else count.failed += 1;
-  if (code !== 0) remarks.push(`failed: ${name} (exit code ${code})`);
+  else failed(`${name} (exit code ${code})`);
 }
 
 interface Report {
@@ -43,10 +47,10 @@ interface Report {
 const remarksOf = ({ testResults }: Report): string[] =>
   testResults.flatMap(({ name, status, message, assertionResults }) => {
     const file = relative(ROOT, name);
-    const failed = assertionResults.filter((test) => test.status === 'failed');
+    const failures = assertionResults.filter((test) => test.status === 'failed');
     const left = assertionResults.filter((test) => test.status !== 'failed' && test.status !== 'passed').length;
-    const said = failed.map((test) => `failed: ${file}, ${test.fullName}\n${test.failureMessages.join('\n')}`);
-    if (status === 'failed' && failed.length === 0) said.push(`failed: ${file}, outside its tests\n${message}`);
+    const said = failures.map((test) => `failed: ${file}, ${test.fullName}\n${test.failureMessages.join('\n')}`);
+    if (status === 'failed' && failures.length === 0) said.push(`failed: ${file}, outside its tests\n${message}`);
     if (left > 0) said.push(`skipped: ${left} of ${file}`);
     return said;
   });
@@ -78,14 +82,13 @@ async function tests(
   console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
   rmSync(dir, { recursive: true, force: true });
-  remarks.push(
-    ...(report === undefined ? [`failed: ${name}, without a report (exit code ${code})`] : remarksOf(report)),
-  );
+  if (report !== undefined) remarks.push(...remarksOf(report));
   count.passed += report?.numPassedTests ?? 0;
   count.failed += report?.numFailedTests ?? 0;
   count.skipped += report?.numPendingTests ?? 0;
   // A file that did not load, or an error outside tests, fails no single test but must fail the run.
-  if (code !== 0 && (report?.numFailedTests ?? 0) === 0) count.failed += 1;
+  if (code !== 0 && (report?.numFailedTests ?? 0) === 0)
+    failed(`${name}, ${report === undefined ? 'without a report' : 'outside its tests'} (exit code ${code})`);
 }
 
 /** What a part that runs beside this one hands back. */
@@ -112,10 +115,11 @@ function beside(other: string): () => Promise<void> {
     console.log(output);
     const outcome = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Outcome) : undefined;
     rmSync(dir, { recursive: true, force: true });
-    remarks.push(...(outcome?.remarks ?? [`failed: ${other}, without an outcome (exit code ${code})`]));
-    count.passed += outcome?.count.passed ?? 0;
-    count.failed += outcome?.count.failed ?? 1;
-    count.skipped += outcome?.count.skipped ?? 0;
+    if (outcome === undefined) return failed(`${other}, without an outcome (exit code ${code})`);
+    remarks.push(...outcome.remarks);
+    count.passed += outcome.count.passed;
+    count.failed += outcome.count.failed;
+    count.skipped += outcome.count.skipped;
   };
 }
 
@@ -146,10 +150,10 @@ if (part === 'real-node') {
     const before = traces();
     await tests('tests on a real kubelet and containerd', 'real-node', (args) => runOnRealNode(args, console.log));
     const left = traces().filter((line) => !before.includes(line));
-    if (left.length === 0) count.passed += 1;
-    else count.failed += 1;
-    if (left.length === 0) console.log('the machine is as it was');
-    else remarks.push(`failed: left behind on this machine:\n${left.join('\n')}`);
+    if (left.length === 0) {
+      count.passed += 1;
+      console.log('the machine is as it was');
+    } else failed(`left behind on this machine:\n${left.join('\n')}`);
   } else {
     remarks.push(`skipped: tests on a real kubelet and containerd, ${reason}`);
     count.skipped += 1;

@@ -72,12 +72,16 @@ export async function freePort(): Promise<number> {
   }
 }
 
+/** Only a port that somebody has is a reason to try another one. */
+const taken = (error: NodeJS.ErrnoException): boolean => error.code === 'EADDRINUSE';
+
 const claimed = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
+  new Promise((resolve, reject) => {
     const claim = createSocket('udp4');
-    claim.on('error', () => {
+    claim.on('error', (error) => {
       claim.close();
-      resolve(false);
+      if (taken(error)) resolve(false);
+      else reject(error);
     });
     claim.bind({ port, address: '127.0.0.1', exclusive: true }, () => {
       claim.unref();
@@ -86,9 +90,9 @@ const claimed = (port: number): Promise<boolean> =>
   });
 
 const unused = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
+  new Promise((resolve, reject) => {
     const server = createServer();
-    server.on('error', () => resolve(false));
+    server.on('error', (error) => (taken(error) ? resolve(false) : reject(error)));
     server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
   });
 

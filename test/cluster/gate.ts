@@ -51,11 +51,12 @@ const merged = (
   return both;
 };
 
-/** Waits for a condition that is checked every 100 ms; says what was awaited where it does not come. */
+/** Waits for a condition that is checked every 100 ms; says what was awaited where it does not come, and what `explain` finds out then. */
 export async function until<T>(
   what: string,
   check: () => Promise<T | undefined | false> | T | undefined | false,
   timeoutMs = 60_000,
+  explain?: () => Promise<string>,
 ): Promise<T> {
   const end = Date.now() + timeoutMs;
   let last: unknown;
@@ -68,7 +69,8 @@ export async function until<T>(
     }
     await sleep(100);
   }
-  throw new Error(`waited ${Math.round(timeoutMs / 1000)} s for ${what}`, { cause: last });
+  const why = explain === undefined ? '' : `: ${await explain().catch((error: unknown) => String(error))}`;
+  throw new Error(`waited ${Math.round(timeoutMs / 1000)} s for ${what}${why}`, { cause: last });
 }
 
 /** Resolves once the policy enforces. */

@@ -48,11 +48,11 @@ export function viewOf(cluster: () => Cluster) {
           );
         },
         seconds * 1000,
-      ).catch(async (error: unknown) => {
-        const { status } = await node(name);
-        const said = status.conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated');
-        throw new Error(`${name} is not open: ${JSON.stringify(said)}`, { cause: error });
-      }),
+        async () => {
+          const { conditions } = (await node(name)).status;
+          return JSON.stringify(conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated'));
+        },
+      ),
     /** A pod that asks for GPUs; on one node, or wherever there is one. */
     gpuPod: (name: string, on?: string, gpus = 1): Promise<Pod> =>
       cluster().admin.request('POST', '/api/v1/namespaces/default/pods', {
