@@ -1,6 +1,6 @@
 // The scheduler's extender protocol: requests are PascalCase with nulls, answers likewise (facts: extender-and-webhook.md). Pure.
-import type { RawPod } from '../core/gpu-request.ts';
-import type { NodeView } from '../core/node-proof.ts';
+import type { RawPod } from '../gate/gpu-request.ts';
+import type { NodeView } from '../gate/node-proof.ts';
 
 export interface ExtenderArgs {
   readonly pod: RawPod;

@@ -13,7 +13,7 @@ import {
 import type { Action, Condition } from './actions.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import type { Taint } from './model.ts';
-import { hasForeignFields, type ManagedFields } from './operand-plan.ts';
+import { hasForeignFields, type ManagedFields } from './operands/wanted.ts';
 
 const JSON_PATCH = 'application/json-patch+json';
 

@@ -1,5 +1,5 @@
 // AdmissionReview v1: request body → what it asks, decision → response body. Pure.
-import type { RawPod } from '../core/gpu-request.ts';
+import type { RawPod } from '../gate/gpu-request.ts';
 import type { Admission } from './inject.ts';
 
 export interface Review {

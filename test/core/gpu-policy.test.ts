@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { isEnforcing, parseDuration, parsePolicy, policyFor } from '../../core/gpu-policy.ts';
-import { aPolicy } from '../support/objects.ts';
+import { aPolicy } from '../builders/objects.ts';
 
 describe('durations', () => {
   it.each([
