@@ -4,7 +4,7 @@ import { defineConfig } from 'oxlint';
 
 /** A file with one of these names does I/O, keeps time or holds state. Every other file is pure. */
 const SHELLS =
-  '{routes,controller,reconciler,caches,apply,keeper,*-chain,store,own-objects,breaker,probe,canary,follower,clock,issue,command,metrics}.ts';
+  '{routes,controller,reconciler,caches,apply,keeper,*-chain,store,own-objects,probe,canary,follower,clock,issue,command,metrics}.ts';
 const COMPONENTS = 'webhook|extender|explain|reconciler|certs';
 const PURE_FOLDERS = `{core,gate,${COMPONENTS.replaceAll('|', ',')}}`;
 
@@ -21,6 +21,12 @@ const EXPRESS = only('express', 'only routes and platform serve HTTP');
 const LAYERS: Pattern = {
   regex: `^(\\.\\./)+(${COMPONENTS}|app|main)(/|\\.ts)`,
   message: 'components never import each other: what two need is a noun in core or gate',
+};
+const ROOMS = ['node', 'pods', 'policies', 'operands'] as const;
+/** The reconciler's controllers stand side by side. */
+const SIDE_BY_SIDE: Pattern = {
+  regex: `^(\\.\\./)+(${ROOMS.join('|')})/`,
+  message: "the reconciler's controllers never import each other: what two need stands above them",
 };
 /** What pure code may not import. node:crypto, node:path and node:util only compute. */
 const PURE: readonly Pattern[] = [
@@ -108,6 +114,14 @@ export default defineConfig({
     {
       files: [`{${COMPONENTS.replaceAll('|', ',')}}/**/${SHELLS}`],
       rules: { ...IMPURE_RULES, ...imports(LAYERS, FORGE, JSON_PATCH, EXPRESS) },
+    },
+    {
+      files: [`reconciler/{${ROOMS.join(',')}}/**/*.ts`],
+      rules: imports(LAYERS, SIDE_BY_SIDE, FORGE, JSON_PATCH, EXPRESS, ...PURE),
+    },
+    {
+      files: [`reconciler/{${ROOMS.join(',')}}/**/${SHELLS}`],
+      rules: imports(LAYERS, SIDE_BY_SIDE, FORGE, JSON_PATCH, EXPRESS),
     },
     {
       files: ['{webhook,extender,certs}/{routes,canary}.ts'],

@@ -1,14 +1,22 @@
 // The reconciler's five watches and what is found in them without a scan: pods of a node, pods that wait, validation pods of a
 // node, and the fleet. Every index is up to date before a listener hears of the change.
-import { specOf } from '../core/components.ts';
-import { parsePolicy, type GpuPolicy } from '../core/gpu-policy.ts';
+import { COMPONENTS, specOf } from '../core/components.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
 import { INJECT, POLICIES_PATH } from '../core/keys.ts';
-import { COMPONENTS } from '../core/stages.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
 import { fleet, type Changed, type Fleet } from './fleet.ts';
-import { isSameNode, trimDaemonSet, trimNode, trimPod, type DaemonSetView, type NodeObject, type PodObject } from './model.ts';
+import {
+  isSameNode,
+  trimDaemonSet,
+  trimNode,
+  trimPod,
+  type DaemonSetView,
+  type NodeObject,
+  type PodObject,
+} from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
 
 export interface NamespaceView {
@@ -32,6 +40,8 @@ export interface Caches extends PodIndex {
   readonly fleet: Omit<Fleet, 'update' | 'select'>;
   /** Name of the Node with that UID. */
   nodeNameOf(uid: string): string | undefined;
+  /** Is the first list of every watch in? */
+  readonly synced: boolean;
 }
 
 /** What has changed: `before` is undefined for what is new, `after` for what is gone. */
@@ -48,7 +58,6 @@ export interface Listener {
 
 export interface Watches extends Caches {
   start(signal: AbortSignal): Promise<void>;
-  readonly synced: boolean;
   /** When each watch was last heard, ms since the epoch. */
   lastContacts(): Readonly<Record<string, number>>;
 }
@@ -133,7 +142,13 @@ export function watches(deps: {
     trim: trimDaemonSet,
     onChange: () => deps.listener().daemonSet(),
   });
-  const all: Readonly<Record<string, Reflector<unknown>>> = { nodes, pods, policies, namespaces, daemonsets: daemonSets };
+  const all: Readonly<Record<string, Reflector<unknown>>> = {
+    nodes,
+    pods,
+    policies,
+    namespaces,
+    daemonsets: daemonSets,
+  };
 
   return {
     ...index,

@@ -2,7 +2,7 @@
 // its nodes. Pure but for its memory.
 import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
 import { PROOF, WALK } from '../core/keys.ts';
-import { POD_COMPONENT, type Component } from '../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../core/components.ts';
 import { isGpuResource } from '../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
 import { deployedOn, type NodeObject } from './model.ts';

@@ -17,7 +17,7 @@ import {
   REVISION,
   VALIDATES,
 } from '../core/keys.ts';
-import { COMPONENTS, type Component } from '../core/stages.ts';
+import { COMPONENTS, type Component } from '../core/components.ts';
 import type { NodeView } from '../gate/node-proof.ts';
 
 export interface Taint {
@@ -263,4 +263,7 @@ export function trimNode(raw: any): NodeObject {
 
 /** Do they differ in nothing but their version? */
 export const isSameNode = (a: NodeObject, b: NodeObject): boolean =>
-  isDeepStrictEqual({ ...a, metadata: { ...a.metadata, resourceVersion: '' } }, { ...b, metadata: { ...b.metadata, resourceVersion: '' } });
+  isDeepStrictEqual(
+    { ...a, metadata: { ...a.metadata, resourceVersion: '' } },
+    { ...b, metadata: { ...b.metadata, resourceVersion: '' } },
+  );

@@ -1,5 +1,5 @@
 // Action → HTTP request, as a value. Pure: the time and what the caches know of the object are arguments.
-import { createHash } from 'node:crypto';
+import { digestOf } from '../core/digest.ts';
 import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
 import type { Action, Condition, EventAction, Manifest } from './actions.ts';
 
@@ -143,10 +143,7 @@ function daemonSet(manifest: Manifest, wholeAt: string | undefined): Request {
 function event(action: EventAction, { now, instance }: Circumstances): Request {
   const { about } = action;
   const namespace = about.namespace ?? 'default';
-  const hash = createHash('sha256')
-    .update([about.uid, action.reason, ...(action.once === true ? [] : [action.message])].join('\n'))
-    .digest('hex')
-    .slice(0, 16);
+  const hash = digestOf([about.uid, action.reason, ...(action.once === true ? [] : [action.message])].join('\n'), 16);
   return {
     method: 'POST',
     path: `/api/v1/namespaces/${namespace}/events`,

@@ -57,7 +57,13 @@ export function circuitBreaker(): Breaker {
     const known = memories.get(policy);
     if (known !== undefined) return known;
     const sets = { back: new Set<string>(), again: new Set<string>() };
-    const memory: Memory = { ...sets, pending: new Map(), withdrawn: new Map(), tripped: undefined, released: -Infinity };
+    const memory: Memory = {
+      ...sets,
+      pending: new Map(),
+      withdrawn: new Map(),
+      tripped: undefined,
+      released: -Infinity,
+    };
     memories.set(policy, memory);
     return memory;
   };

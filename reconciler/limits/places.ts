@@ -58,9 +58,7 @@ export function places(): Places {
   const invited = new Members();
   const waiting = new Members();
   const left = (policy: GpuPolicy, managed: number): number =>
-    shareOf(policy.spec.bringUp.maxConcurrent, managed) -
-    holders.of(policy.name).size -
-    invited.of(policy.name).size;
+    shareOf(policy.spec.bringUp.maxConcurrent, managed) - holders.of(policy.name).size - invited.of(policy.name).size;
 
   return {
     free: (name, policy, managed) =>

@@ -42,7 +42,7 @@ export interface NodePlan {
 
 export const NOTHING: NodePlan = { actions: [], wakeAt: undefined, holdsSlot: false, withdraws: false };
 
-export { isDeployed, specOf };
+export { isDeployed, specOf } from '../../core/components.ts';
 
 export const iso = (now: number): string => new Date(now).toISOString();
 export const camel = (stage: Stage): string =>
