@@ -1,6 +1,7 @@
 // What the request path knows of the cluster: policies, nodes, namespaces and runtime classes, each
 // watched only if a role of this process needs it. Webhook and extender share them and write nothing.
-import { parsePolicy, type GpuPolicy } from '../core/gpu-policy.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
 import { POLICIES_PATH } from '../core/keys.ts';
 import { NodeTable } from '../extender/by-name/table.ts';
 import type { NodeView } from '../gate/node-proof.ts';
