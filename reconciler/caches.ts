@@ -3,7 +3,7 @@
 import { COMPONENTS, specOf } from '../core/components.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
-import { INJECT, POLICIES_PATH } from '../core/keys.ts';
+import { INJECT, POLICIES_PATH, PROOF } from '../core/keys.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
@@ -40,6 +40,8 @@ export interface Caches extends PodIndex {
   readonly fleet: Omit<Fleet, 'update' | 'select'>;
   /** Name of the Node with that UID. */
   nodeNameOf(uid: string): string | undefined;
+  /** Has the Node a proof? */
+  isProven(name: string): boolean;
   /** Is the first list of every watch in? */
   readonly synced: boolean;
 }
@@ -159,6 +161,7 @@ export function watches(deps: {
     daemonSets,
     fleet: marks,
     nodeNameOf: (uid) => names.get(uid),
+    isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
       for (const watch of [policies, nodes, daemonSets, namespaces]) watch.start(signal);
       // Which pods are evidence is up to the policies, so that these must be known first.

@@ -34,6 +34,7 @@ export function cachesOf(parts: ClusterParts): Caches {
     daemonSets: new Map(daemonSets.map((view) => [`${OPERANDS}/${view.name}`, view])),
     fleet: fleetOf(nodes, policies),
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,
+    isProven: () => false,
     synced: true,
   };
 }

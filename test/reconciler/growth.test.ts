@@ -58,6 +58,7 @@ class Cluster {
       daemonSets: new Map(),
       fleet: this.#fleet,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
+      isProven: () => false,
       synced: true,
     };
     this.#all = controllers({
