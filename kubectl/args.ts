@@ -1,9 +1,9 @@
-// The command line of `kubectl gpu-gate`: one table of commands and flags, from which usage, parsing
-// and shell completion are made. Pure.
+// The command line of `kubectl gpu-gate`: one table of commands and flags, from which usage,
+// parsing and shell completion are made. Pure.
 import { delimiter, join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-export const OUTPUTS = ['text', 'wide', 'json', 'yaml', 'name'] as const;
+const OUTPUTS = ['text', 'wide', 'json', 'yaml', 'name'] as const;
 export type Output = (typeof OUTPUTS)[number];
 
 export interface Globals {
@@ -25,7 +25,12 @@ export type Command = Globals &
     | { readonly kind: 'status'; readonly watch: boolean }
     | { readonly kind: 'nodes'; readonly watch: boolean }
     | { readonly kind: 'node'; readonly node: string }
-    | { readonly kind: 'explain'; readonly pod: string; readonly file: string | undefined; readonly whyNot: string | undefined }
+    | {
+        readonly kind: 'explain';
+        readonly pod: string;
+        readonly file: string | undefined;
+        readonly whyNot: string | undefined;
+      }
     | { readonly kind: 'wait'; readonly nodes: readonly string[]; readonly all: boolean; readonly timeoutMs: number }
     | {
         readonly kind: 'mark';
@@ -73,9 +78,20 @@ const MARKS: readonly Flag[] = [
 ];
 
 export const COMMANDS: readonly CommandEntry[] = [
-  { name: 'status', args: '', help: 'one screen: policies, nodes, pods that wait, what is wrong; exit code 0 only if healthy', flags: [WATCH] },
+  {
+    name: 'status',
+    args: '',
+    help: 'one screen: policies, nodes, pods that wait, what is wrong; exit code 0 only if healthy',
+    flags: [WATCH],
+  },
   { name: 'nodes', args: '', help: 'every GPU node: state, open or not, GPUs used, why', flags: [WATCH] },
-  { name: 'node', args: 'NAME', help: 'one node: proof, components, what closed it, Events', flags: [], completes: 'nodes' },
+  {
+    name: 'node',
+    args: 'NAME',
+    help: 'one node: proof, components, what closed it, Events',
+    flags: [],
+    completes: 'nodes',
+  },
   {
     name: 'explain',
     args: 'POD',
@@ -103,7 +119,13 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'release', args: 'NODE…', help: 'end a hold', flags: MARKS, completes: 'nodes' },
   { name: 'retry', args: 'NODE…', help: 'try failed nodes now', flags: MARKS, completes: 'nodes' },
   { name: 'prove', args: 'NODE…', help: 'validate nodes again', flags: MARKS, completes: 'nodes' },
-  { name: 'completion', args: 'bash|zsh|fish', help: 'a completion script for that shell', flags: [], completes: 'shells' },
+  {
+    name: 'completion',
+    args: 'bash|zsh|fish',
+    help: 'a completion script for that shell',
+    flags: [],
+    completes: 'shells',
+  },
 ];
 
 export const GLOBAL_FLAGS: readonly Flag[] = [
@@ -132,7 +154,8 @@ export function usage(command?: string): string {
   const global = `Flags of every command:\n${rows(GLOBAL_FLAGS.map((flag) => [flagText(flag), flag.help]))}\n`;
   if (entry === undefined)
     return `kubectl gpu-gate COMMAND [flags]\n\nCommands:\n${rows(COMMANDS.map(({ name, args, help }) => [`${name} ${args}`.trim(), help]))}\n\n${global}`;
-  const own = entry.flags.length === 0 ? '' : `Flags:\n${rows(entry.flags.map((flag) => [flagText(flag), flag.help]))}\n\n`;
+  const own =
+    entry.flags.length === 0 ? '' : `Flags:\n${rows(entry.flags.map((flag) => [flagText(flag), flag.help]))}\n\n`;
   return `kubectl gpu-gate ${entry.name} ${entry.args}\n\n${entry.help}\n\n${own}${global}`;
 }
 
@@ -152,11 +175,10 @@ const kubeconfigsOf = (env: Readonly<Record<string, string | undefined>>): strin
   return named.length > 0 ? [...new Set(named)] : [join(env['HOME'] ?? '', '.kube', 'config')];
 };
 
-/** The command, the usage text if that was asked for, or what is wrong and what to write instead. */
-export function parseCommand(
-  args: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
-): Parsed {
+/**
+ * The command, the usage text if that was asked for, or what is wrong and what to write instead.
+ */
+export function parseCommand(args: readonly string[], env: Readonly<Record<string, string | undefined>>): Parsed {
   const [name] = args;
   if (name === undefined || name === 'help' || name === '--help' || name === '-h')
     return { ok: true, help: usage(args[1]) };

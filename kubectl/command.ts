@@ -1,9 +1,11 @@
-// `kubectl gpu-gate`: reads the API with the caller's own rights, prints what fleet.ts and render.ts
-// make of it, and writes the few annotations that operators set.
+// `kubectl gpu-gate`: reads the API with the caller's own rights, prints what fleet.ts and
+// render.ts make of it, and writes the few annotations that operators set.
 import { readFile } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
+import { podOf } from './manifest.ts';
+import type { RawPod } from '../gate/gpu-request.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { POLICIES_PATH, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
@@ -38,7 +40,7 @@ export interface Edge {
   readonly now: () => number;
   readonly signal: AbortSignal;
   /** `explain` is another part: the caller wires it. Returns the exit code. */
-  readonly explain: (command: Extract<Command, { kind: 'explain' }>, manifest: string | undefined) => Promise<number>;
+  readonly explain: (command: Extract<Command, { kind: 'explain' }>, manifest: RawPod | undefined) => Promise<number>;
 }
 
 const EVERY_MS = 2000;
@@ -83,7 +85,12 @@ async function run(command: Command, edge: Edge): Promise<number> {
       edge.print(completion(command.shell));
       return 0;
     case 'explain':
-      return edge.explain(command, command.file === undefined ? undefined : await readFile(command.file, 'utf8'));
+      return edge.explain(
+        command,
+        command.file === undefined
+          ? undefined
+          : podOf(await readFile(command.file === '-' ? '/dev/stdin' : command.file, 'utf8'), command.file),
+      );
     case 'status':
     case 'nodes':
       return follow(await open(command), command, edge);
@@ -133,19 +140,34 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
   const policies = await attempt(
     'GPUPolicies',
     unread,
-    () => items<unknown>(kube, POLICIES_PATH).catch((error: unknown) => {
-      if (isNotFound(error)) throw new Error('gpu-gate is not installed in this cluster: it has no GPUPolicy resource; see the quick start');
-      throw error;
-    }),
+    () =>
+      items<unknown>(kube, POLICIES_PATH).catch((error: unknown) => {
+        if (isNotFound(error))
+          throw new Error(
+            'gpu-gate is not installed in this cluster: it has no GPUPolicy resource; see the quick start',
+          );
+        throw error;
+      }),
     [],
   );
   const own = command.ownNamespace;
   const [nodes, pods, deployments, configuration] = await Promise.all([
     attempt('nodes', unread, () => items<RawNode>(kube, '/api/v1/nodes'), []),
     attempt('pods', unread, () => items<RawPodView>(kube, '/api/v1/pods'), []),
-    attempt('Deployments of gpu-gate', unread, () => items<unknown>(kube, `/apis/apps/v1/namespaces/${encodeURIComponent(own)}/deployments`), []),
-    attempt<unknown>('webhook configuration', unread, () =>
-      kube.request('GET', `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`),
+    attempt(
+      'Deployments of gpu-gate',
+      unread,
+      () => items<unknown>(kube, `/apis/apps/v1/namespaces/${encodeURIComponent(own)}/deployments`),
+      [],
+    ),
+    attempt<unknown>(
+      'webhook configuration',
+      unread,
+      () =>
+        kube.request(
+          'GET',
+          `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`,
+        ),
       undefined,
     ),
   ]);
@@ -160,7 +182,10 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
   };
 }
 
-/** When the last CA in the configuration ends, RFC 3339; `undefined` if it holds none that can be read. */
+/**
+ * When the last CA in the configuration ends, RFC 3339; `undefined` if it holds none that can be
+ * read.
+ */
 function certificatesUntil(configuration: unknown): string | undefined {
   const bundles = list<unknown>(object(configuration)['webhooks']).map((webhook) =>
     Buffer.from(text(object(object(webhook)['clientConfig'])['caBundle'], ''), 'base64').toString(),
@@ -177,21 +202,32 @@ function certificatesUntil(configuration: unknown): string | undefined {
   return ends.length === 0 ? undefined : new Date(Math.max(...ends)).toISOString();
 }
 
-const printed = (output: Command['output'], value: unknown, asText: () => string, names: () => readonly string[]): string => {
+const printed = (
+  output: Command['output'],
+  value: unknown,
+  asText: () => string,
+  names: () => readonly string[],
+): string => {
   switch (output) {
     case 'json':
       return `${printableJson(value)}\n`;
     case 'yaml':
       return stringify(JSON.parse(printableJson(value)));
     case 'name':
-      return names().map((name) => `node/${printable(name)}\n`).join('');
+      return names()
+        .map((name) => `node/${printable(name)}\n`)
+        .join('');
     case 'text':
     case 'wide':
       return asText();
   }
 };
 
-async function follow(kube: Kube, command: Extract<Command, { kind: 'status' | 'nodes' }>, edge: Edge): Promise<number> {
+async function follow(
+  kube: Kube,
+  command: Extract<Command, { kind: 'status' | 'nodes' }>,
+  edge: Edge,
+): Promise<number> {
   for (;;) {
     const read = await lists(kube, command);
     const fleet: Fleet = fleetReport({ ...read, now: edge.now() });
@@ -199,7 +235,8 @@ async function follow(kube: Kube, command: Extract<Command, { kind: 'status' | '
     const asText = (): string =>
       command.kind === 'status'
         ? statusText(fleet, terminal)
-        : nodesText(fleet.nodes, terminal, command.output === 'wide') + fleet.unread.map(({ what, because }) => `not shown: ${what} (${because})\n`).join('');
+        : nodesText(fleet.nodes, terminal, command.output === 'wide') +
+          fleet.unread.map(({ what, because }) => `not shown: ${what} (${because})\n`).join('');
     const value = command.kind === 'status' ? fleet : { nodes: fleet.nodes, unread: fleet.unread };
     const screen = printed(command.output, value, asText, () => fleet.nodes.map(({ name }) => name));
     // A live view starts each time at the top of the screen.
@@ -222,16 +259,40 @@ interface RawEvent {
 
 async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edge: Edge): Promise<number> {
   const unread: Unread[] = [];
-  const found = await kube.request<RawNode>('GET', `/api/v1/nodes/${encodeURIComponent(command.node)}`).catch((error: unknown) => {
-    if (isNotFound(error)) throw new Error(`there is no node ${command.node}: kubectl gpu-gate nodes lists them`);
-    throw error;
-  });
+  const found = await kube
+    .request<RawNode>('GET', `/api/v1/nodes/${encodeURIComponent(command.node)}`)
+    .catch((error: unknown) => {
+      if (isNotFound(error)) throw new Error(`there is no node ${command.node}: kubectl gpu-gate nodes lists them`);
+      throw error;
+    });
   const [pods, events] = await Promise.all([
-    attempt('pods', unread, () => kube.request<{ items: RawPodView[] }>('GET', '/api/v1/pods', { query: { fieldSelector: `spec.nodeName=${command.node}` } }).then((l) => l.items), []),
-    attempt('Events', unread, () => kube.request<{ items: RawEvent[] }>('GET', '/api/v1/events', { query: { fieldSelector: `involvedObject.kind=Node,involvedObject.name=${command.node}` } }).then((l) => l.items), []),
+    attempt(
+      'pods',
+      unread,
+      () =>
+        kube
+          .request<{ items: RawPodView[] }>('GET', '/api/v1/pods', {
+            query: { fieldSelector: `spec.nodeName=${command.node}` },
+          })
+          .then((l) => l.items),
+      [],
+    ),
+    attempt(
+      'Events',
+      unread,
+      () =>
+        kube
+          .request<{ items: RawEvent[] }>('GET', '/api/v1/events', {
+            query: { fieldSelector: `involvedObject.kind=Node,involvedObject.name=${command.node}` },
+          })
+          .then((l) => l.items),
+      [],
+    ),
   ]);
   const policies = await attempt('GPUPolicies', unread, () => items<unknown>(kube, POLICIES_PATH), []);
-  const resources = [...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)])];
+  const resources = [
+    ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
+  ];
   const used: Record<string, number> = {};
   for (const pod of pods)
     if (pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed')
@@ -265,20 +326,37 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
     const nodes = await items<RawNode>(kube, '/api/v1/nodes');
     const names = command.all ? managedNames(nodes) : command.nodes;
     if (names.length === 0) throw new Error('no node is opted in: kubectl label node NAME gpu-gate.dev/managed=true');
-    const now = names.map((name) => progressOf(name, nodes.find((one) => one.metadata.name === name)));
+    const now = names.map((name) =>
+      progressOf(
+        name,
+        nodes.find((one) => one.metadata.name === name),
+      ),
+    );
     const code = exitCode(now);
     if (command.output === 'json' || command.output === 'yaml') {
-      if (code !== undefined) edge.print(printed(command.output, now, () => '', () => []));
+      if (code !== undefined)
+        edge.print(
+          printed(
+            command.output,
+            now,
+            () => '',
+            () => [],
+          ),
+        );
     } else for (const { node: name, line } of news(before, now)) edge.print(`${printable(name)}: ${printable(line)}\n`);
     before = now;
     if (code !== undefined) return code;
     if (edge.signal.aborted) return 130;
     if (performance.now() >= end) {
       const late = now.filter(({ outcome }) => outcome === 'waiting').map((one) => one.node);
-      edge.complain(`the time is over (--timeout) and these nodes are not open yet: ${late.join(', ')}; kubectl gpu-gate node NAME says what is awaited\n`);
+      edge.complain(
+        `the time is over (--timeout) and these nodes are not open yet: ${late.join(', ')}; kubectl gpu-gate node NAME says what is awaited\n`,
+      );
       return 124;
     }
-    await sleep(Math.min(EVERY_MS, Math.max(10, end - performance.now())), undefined, { signal: edge.signal }).catch(() => undefined);
+    await sleep(Math.min(EVERY_MS, Math.max(10, end - performance.now())), undefined, { signal: edge.signal }).catch(
+      () => undefined,
+    );
   }
 }
 

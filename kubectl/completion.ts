@@ -1,5 +1,6 @@
-// Completion scripts of `kubectl gpu-gate` for bash, zsh and fish, made from the table of commands. Pure.
-// kubectl looks for the program `kubectl_complete-gpu_gate`; the scripts also complete the plugin by its own name.
+// Completion scripts of `kubectl gpu-gate` for bash, zsh and fish, made from the table of commands.
+// Pure. kubectl looks for the program `kubectl_complete-gpu_gate`; the scripts also complete the
+// plugin by its own name.
 import { COMMANDS, GLOBAL_FLAGS, SHELLS, type Shell } from './args.ts';
 
 const names = COMMANDS.map(({ name }) => name).join(' ');
@@ -56,18 +57,17 @@ _kubectl_gpu_gate "$@"
 
 const fish = (): string => `# kubectl gpu-gate completion fish > ~/.config/fish/completions/kubectl-gpu_gate.fish
 complete -c kubectl-gpu_gate -f
-${COMMANDS.map(
-  ({ name, help, flags, completes }) =>
-    [
-      `complete -c kubectl-gpu_gate -n __fish_use_subcommand -a ${name} -d '${help.replaceAll("'", '’')}'`,
-      ...flags.map(
-        (flag) =>
-          `complete -c kubectl-gpu_gate -n '__fish_seen_subcommand_from ${name}' -l ${flag.name}${flag.short === undefined ? '' : ` -s ${flag.short}`}${flag.value === undefined ? '' : ' -x'}`,
-      ),
-      ...(completes === undefined
-        ? []
-        : [`complete -c kubectl-gpu_gate -n '__fish_seen_subcommand_from ${name}' -a '(${LISTS[completes]})'`]),
-    ].join('\n'),
+${COMMANDS.map(({ name, help, flags, completes }) =>
+  [
+    `complete -c kubectl-gpu_gate -n __fish_use_subcommand -a ${name} -d '${help.replaceAll("'", '’')}'`,
+    ...flags.map(
+      (flag) =>
+        `complete -c kubectl-gpu_gate -n '__fish_seen_subcommand_from ${name}' -l ${flag.name}${flag.short === undefined ? '' : ` -s ${flag.short}`}${flag.value === undefined ? '' : ' -x'}`,
+    ),
+    ...(completes === undefined
+      ? []
+      : [`complete -c kubectl-gpu_gate -n '__fish_seen_subcommand_from ${name}' -a '(${LISTS[completes]})'`]),
+  ].join('\n'),
 ).join('\n')}
 ${GLOBAL_FLAGS.map(
   (flag) =>

@@ -1,10 +1,19 @@
-// What `kubectl gpu-gate` shows: objects of the API → a report, which is also the JSON that it prints.
-// Decides by the same functions as the extender; reads nothing and knows no terminal.
+// What `kubectl gpu-gate` shows: objects of the API → a report, which is also the JSON that it
+// prints. Decides by the same functions as the extender; reads nothing and knows no terminal.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, RETRY } from '../core/keys.ts';
 import { isObject, list, object, text } from '../core/raw.ts';
 import { STATES, type State } from '../core/stages.ts';
-import { isManaged, isOurs, open, parseProof, policyOf, stateOf, walkingSince, type NodeView } from '../gate/node-proof.ts';
+import {
+  isManaged,
+  isOurs,
+  open,
+  parseProof,
+  policyOf,
+  stateOf,
+  walkingSince,
+  type NodeView,
+} from '../gate/node-proof.ts';
 import { isGpuResource } from '../gate/gpu-request.ts';
 import { PROOF } from '../core/keys.ts';
 
@@ -112,7 +121,12 @@ export interface Fleet {
   readonly byState: Readonly<Partial<Record<State | 'unmanaged', number>>>;
   readonly waiting: readonly WaitingPod[];
   /** Image and replicas of gpu-gate's own Deployments. */
-  readonly deployments: readonly { readonly name: string; readonly image: string; readonly ready: number; readonly wanted: number }[];
+  readonly deployments: readonly {
+    readonly name: string;
+    readonly image: string;
+    readonly ready: number;
+    readonly wanted: number;
+  }[];
   /** Until when API servers can verify the webhook, RFC 3339; absent if unknown. */
   readonly certificatesUntil?: string;
   readonly unread: readonly Unread[];
@@ -198,9 +212,7 @@ export function nodeReport(
     reason: answer.yes ? '' : answer.because,
     message: ours ? (validated?.message ?? '') : '',
     since: (ours ? (walkingSince(node) ?? validated?.lastTransitionTime) : undefined) ?? '',
-    ...(proof === undefined
-      ? {}
-      : { proof: { at: proof.at, driver: proof.driver ?? '', cuda: proof.cuda ?? '' } }),
+    ...(proof === undefined ? {} : { proof: { at: proof.at, driver: proof.driver ?? '', cuda: proof.cuda ?? '' } }),
     gpus,
     next: nextOf(node, answer.yes),
   };
@@ -214,7 +226,9 @@ function policyReport(policy: GpuPolicy): PolicyReport {
     name: policy.name,
     enforcing: enforcing?.status === 'True',
     reason: enforcing?.reason ?? 'NotSeen',
-    message: enforcing?.message ?? 'the reconciler has not looked at this policy yet: check that gpu-gate-reconciler is running',
+    message:
+      enforcing?.message ??
+      'the reconciler has not looked at this policy yet: check that gpu-gate-reconciler is running',
     nodes: counts['total'] ?? 0,
     validated: counts['validated'] ?? 0,
     failed: counts['failed'] ?? 0,
@@ -281,7 +295,8 @@ export function fleetReport(input: FleetInput): Fleet {
     ...counted(nodes, ({ state }) => state === 'failed', 'failed: kubectl gpu-gate nodes'),
     ...counted(
       nodes,
-      ({ state, open: isOpen, reason }) => state === 'validated' && !isOpen && !reason.includes('held') && reason !== 'node cordoned',
+      ({ state, open: isOpen, reason }) =>
+        state === 'validated' && !isOpen && !reason.includes('held') && reason !== 'node cordoned',
       'validated and closed: kubectl gpu-gate nodes',
     ),
   ];
@@ -310,7 +325,10 @@ export const stateOrder = (state: State | 'unmanaged'): number =>
 export const managedNames = (nodes: readonly RawNode[]): readonly string[] =>
   nodes.filter(isManaged).map((node) => node.metadata.name);
 
-/** What `hold`, `release`, `retry` and `prove` write: the annotations of a merge patch. `null` removes. */
+/**
+ * What `hold`, `release`, `retry` and `prove` write: the annotations of a merge patch. `null`
+ * removes.
+ */
 export function markOf(
   what: 'hold' | 'release' | 'retry' | 'prove',
   reason: string,

@@ -1,5 +1,5 @@
-// `kubectl gpu-gate wait`: from what is seen of a node now and before, whether the wait is over, and
-// the line to print. Pure.
+// `kubectl gpu-gate wait`: from what is seen of a node now and before, whether the wait is over,
+// and the line to print. Pure.
 import { GPU_VALIDATED } from '../core/keys.ts';
 import { isOurs, open, stateOf, walkingSince, type NodeView } from '../gate/node-proof.ts';
 

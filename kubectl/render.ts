@@ -1,7 +1,14 @@
-// Reports → text for a terminal or a pipe: tables as wide as the terminal, colour only where there is
-// one. Pure. Everything foreign goes through `printable`.
+// Reports → text for a terminal or a pipe: tables as wide as the terminal, colour only where there
+// is one. Pure. Everything foreign goes through `printable`.
 import { printable } from '../core/printable.ts';
-import { stateOrder, type EventView, type Fleet, type NodeReport, type PolicyReport, type WaitingPod } from './fleet.ts';
+import {
+  stateOrder,
+  type EventView,
+  type Fleet,
+  type NodeReport,
+  type PolicyReport,
+  type WaitingPod,
+} from './fleet.ts';
 
 export interface Terminal {
   /** Columns; `undefined` in a pipe, where nothing is cut. */
@@ -34,7 +41,7 @@ export function age(at: string, now: number): string {
 }
 
 /** Columns as wide as their widest cell; the last one is cut where the terminal ends. */
-export function table(header: readonly string[], rows: readonly (readonly Cell[])[], terminal: Terminal): string[] {
+function table(header: readonly string[], rows: readonly (readonly Cell[])[], terminal: Terminal): string[] {
   if (rows.length === 0) return [];
   const all = [header.map((text) => cell(text)), ...rows];
   const widths = header.map((_, i) => Math.max(...all.map((row) => row[i]?.text.length ?? 0)));
@@ -46,7 +53,9 @@ export function table(header: readonly string[], rows: readonly (readonly Cell[]
       const text = last && room !== undefined && one.text.length > room ? `${one.text.slice(0, room - 1)}…` : one.text;
       const width = widths[i] ?? 0;
       column += width + 2;
-      return paint(text, one.tone ?? 'plain', terminal) + (last ? '' : ' '.repeat(Math.max(0, width - text.length) + 2));
+      return (
+        paint(text, one.tone ?? 'plain', terminal) + (last ? '' : ' '.repeat(Math.max(0, width - text.length) + 2))
+      );
     });
     return parts.join('').trimEnd();
   });
@@ -58,7 +67,12 @@ const toneOf = (node: NodeReport): Tone =>
 const gpuText = ({ gpus }: NodeReport): string =>
   gpus.length === 0
     ? '-'
-    : gpus.map(({ resource, offered, used }) => `${used}/${offered}${resource === 'nvidia.com/gpu' ? '' : ` ${resource.replace('nvidia.com/', '')}`}`).join(' ');
+    : gpus
+        .map(
+          ({ resource, offered, used }) =>
+            `${used}/${offered}${resource === 'nvidia.com/gpu' ? '' : ` ${resource.replace('nvidia.com/', '')}`}`,
+        )
+        .join(' ');
 
 const nodeRow = (node: NodeReport, terminal: Terminal, wide: boolean): Cell[] => [
   cell(node.name),
@@ -89,7 +103,11 @@ export function nodesText(nodes: readonly NodeReport[], terminal: Terminal, wide
     ...(wide ? ['POLICY', 'PROVEN', 'DRIVER', 'NEXT'] : []),
     'WHAT',
   ];
-  return `${table(header, nodes.map((node) => nodeRow(node, terminal, wide)), terminal).join('\n')}\n`;
+  return `${table(
+    header,
+    nodes.map((node) => nodeRow(node, terminal, wide)),
+    terminal,
+  ).join('\n')}\n`;
 }
 
 const policyRow = (policy: PolicyReport): Cell[] => [
@@ -119,7 +137,10 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
   const { policies, nodes, byState, waiting } = fleet;
   const onTheirWay = nodes
     .filter((node) => !node.open && node.state !== 'unmanaged')
-    .toSorted((a, b) => Number(b.state === 'failed') - Number(a.state === 'failed') || stateOrder(b.state) - stateOrder(a.state));
+    .toSorted(
+      (a, b) =>
+        Number(b.state === 'failed') - Number(a.state === 'failed') || stateOrder(b.state) - stateOrder(a.state),
+    );
   const states = Object.entries(byState)
     .toSorted(([a], [b]) => stateOrder(b as NodeReport['state']) - stateOrder(a as NodeReport['state']))
     .map(([state, count]) => `${count} ${state}`);
@@ -128,21 +149,35 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
     fleet.problems.length === 0
       ? paint('healthy', 'good', terminal)
       : paint(`${fleet.problems.length} ${fleet.problems.length === 1 ? 'problem' : 'problems'}`, 'bad', terminal);
-  const first = policies.length === 0 ? 'no GPUPolicy: nothing is gated' : `${openCount} of ${nodes.length} GPU nodes open`;
+  const first =
+    policies.length === 0 ? 'no GPUPolicy: nothing is gated' : `${openCount} of ${nodes.length} GPU nodes open`;
   return [
     `gpu-gate: ${verdict}, ${first}, ${waiting.length} ${waiting.length === 1 ? 'pod waits' : 'pods wait'}`,
     ...fleet.problems.map((problem) => `  ${paint('!', 'bad', terminal)} ${printable(problem)}`),
-    ...section('POLICIES', table(['POLICY', 'ENFORCES', 'VALIDATED', 'FAILED', 'WHY NOT'], policies.map(policyRow), terminal), 0, ''),
+    ...section(
+      'POLICIES',
+      table(['POLICY', 'ENFORCES', 'VALIDATED', 'FAILED', 'WHY NOT'], policies.map(policyRow), terminal),
+      0,
+      '',
+    ),
     ...(nodes.length === 0 ? [] : ['', `NODES  ${states.join(', ')}`]),
     ...section(
       'NODES THAT ARE NOT OPEN',
-      table(['NODE', 'STATE', 'OPEN', 'GPUS USED', 'SINCE', 'WHAT'], onTheirWay.slice(0, MOST).map((node) => nodeRow(node, terminal, false)), terminal),
+      table(
+        ['NODE', 'STATE', 'OPEN', 'GPUS USED', 'SINCE', 'WHAT'],
+        onTheirWay.slice(0, MOST).map((node) => nodeRow(node, terminal, false)),
+        terminal,
+      ),
       onTheirWay.length - MOST,
       'kubectl gpu-gate nodes',
     ),
     ...section(
       'GPU PODS THAT WAIT',
-      table(['POD', 'SINCE', 'THE SCHEDULER SAYS'], waiting.slice(0, MOST).map((pod) => waitingRow(pod, terminal)), terminal),
+      table(
+        ['POD', 'SINCE', 'THE SCHEDULER SAYS'],
+        waiting.slice(0, MOST).map((pod) => waitingRow(pod, terminal)),
+        terminal,
+      ),
       waiting.length - MOST,
       'kubectl gpu-gate status -o json',
     ),
@@ -151,8 +186,12 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
       ? []
       : [
           '',
-          ...fleet.deployments.map(({ name, image, ready, wanted }) => `${printable(name)}  ${ready}/${wanted} ready  ${printable(image)}`),
-          ...(fleet.certificatesUntil === undefined ? [] : [`webhook CA valid until ${printable(fleet.certificatesUntil)}`]),
+          ...fleet.deployments.map(
+            ({ name, image, ready, wanted }) => `${printable(name)}  ${ready}/${wanted} ready  ${printable(image)}`,
+          ),
+          ...(fleet.certificatesUntil === undefined
+            ? []
+            : [`webhook CA valid until ${printable(fleet.certificatesUntil)}`]),
         ]),
     ...fleet.unread.map(({ what, because }) => `not shown: ${what} (${printable(because)})`),
     '',
