@@ -120,6 +120,13 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       for (const pod of caches.pods.values()) if (pod.namespace === name) add('pod', keyOf(pod));
     },
     daemonSet: () => after(50, 'operands'),
+    trouble({ kind, name }) {
+      if (!caches.synced) return;
+      if (kind === 'DaemonSet') for (const node of caches.fleet.names('walks', name)) add('node', node);
+      const pod = kind === 'Pod' ? caches.pods.get(`${deps.operandNamespace}/${name}`) : undefined;
+      const node = pod?.nodeName ?? caches.nodeNameOf(pod?.validates ?? '');
+      if (node !== undefined) add('node', node);
+    },
   };
 
   return {

@@ -33,7 +33,8 @@ async function startReplica(): Promise<Replica> {
   started += 1;
   const kubeconfig = join(cluster.dir, `replica-${started}.kubeconfig`);
   renameSync(await cluster.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-reconciler'), kubeconfig);
-  const [, jwt = ''] = /"?token"?: "?([\w.-]+)"?/.exec(readFileSync(kubeconfig, 'utf8')) ?? [];
+  const { users } = JSON.parse(readFileSync(kubeconfig, 'utf8')) as { users: { user: { token: string } }[] };
+  const jwt = users[0]?.user.token ?? '';
   const claims = JSON.parse(Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString()) as { jti: string };
   const port = await freePort();
   const flags = ['--kubeconfig', kubeconfig, '--namespace', 'gpu-gate', '--bind-address', '127.0.0.1'];
