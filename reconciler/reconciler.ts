@@ -1,23 +1,25 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
 // from the caches and applies. What is decided is decided in plan.ts, pods.ts, policy-status.ts, operand-plan.ts and slots.ts.
 import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
-import { INJECT, POLICIES_PATH, PROOF, WAKE, WALK } from '../core/keys.ts';
-import { isOurs, newestProof, open, stateOf } from '../gate/node-proof.ts';
-import { COMPONENTS } from '../core/stages.ts';
+import { INJECT, POLICIES_PATH, PROOF, WAKE } from '../core/keys.ts';
+import { isOurs, newestProof, open, policyOf, stateOf } from '../gate/node-proof.ts';
+import { COMPONENTS, POD_COMPONENT, type Component } from '../core/stages.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
 import type { Action } from './actions.ts';
 import { NotLeading, applier } from './apply.ts';
+import { DONE } from './walk.ts';
 import { circuitBreaker, SETTLE_MS } from './limits/breaker.ts';
-import { parseWalk } from './walk.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
+import { deployedOn } from './node/marks.ts';
 import { carryOut } from './node/writes.ts';
 import { trimDaemonSet, type DaemonSetView } from './operands/wanted.ts';
 import { operandWorkOf } from './operands/controller.ts';
-import { specOf, type NodePlan } from './node/pass.ts';
+import { specOf } from '../core/components.ts';
+import type { NodePlan } from './node/node-plan.ts';
 import { planNode } from './node/plan.ts';
 import { couldFit, isUnschedulable, nodesToWake, policyNameOf } from './pods/reports.ts';
 import { policyWorkOf } from './policies/controller.ts';
@@ -72,6 +74,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   /** resourceVersion of our last write: an older cached Node has yet to catch up. */
   const written = new Map<string, bigint>();
   const places = slots();
+  /** When this leader began to look: another one's clock may differ. */
+  let watchedSince = 0;
   let stopped: AbortSignal = AbortSignal.abort();
   let add: (key: string) => void = () => undefined;
   let addAfter: (key: string, ms: number) => void = () => undefined;
@@ -104,11 +108,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       for (const pod of pods.values()) if (pod.namespace === name) add(`pod:${keyOf(pod)}`);
     },
   });
-  const isEvidence = (labels: Readonly<Record<string, string>>): boolean =>
+  const isEvidence = (namespace: string, labels: Readonly<Record<string, string>>): boolean =>
     [...policies.values()].some((policy) =>
       COMPONENTS.some((component) => {
-        const wanted = specOf(policy, component).podSelector?.matchLabels;
-        return wanted !== undefined && Object.entries(wanted).every(([key, value]) => labels[key] === value);
+        const wanted = specOf(policy, component).podSelector;
+        return (
+          wanted?.namespace === namespace &&
+          Object.entries(wanted.matchLabels).every(([key, value]) => labels[key] === value)
+        );
       }),
     );
   const pods = reflector<PodObject>({
@@ -123,7 +130,19 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     log,
     path: `/apis/apps/v1/namespaces/${deps.operandNamespace}/daemonsets`,
     trim: trimDaemonSet,
-    onChange: () => addAfter('operands', 50),
+    onChange: (_, before, after) => {
+      addAfter('operands', 50);
+      // Pods are evidence by the UID of their DaemonSet, and may have been seen before it.
+      const name = (after ?? before)?.name;
+      if (before?.uid === after?.uid) return;
+      for (const node of nodes.values())
+        if (
+          Object.entries(deployedOn(node)).some(
+            ([of, revision]) => name === `${POD_COMPONENT[of as Component]}-${revision}`,
+          )
+        )
+          add(`node:${node.metadata.name}`);
+    },
   });
   const breaker = circuitBreaker({ nodes, now, log });
   const shared = { nodes, policies, pods, namespaces, unbound, apply, metrics, log, now };
@@ -233,21 +252,25 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       policy,
       conflicts: others.map((other) => other.name),
       revisions: operandWork.revisionsOf(policy),
+      daemonSets: new Map([...daemonSets.values()].filter(({ ours }) => ours).map(({ name: of, uid }) => [of, uid])),
       slotFree: policy !== undefined && places.free(name, policy, nodes.values()),
-      keep: policy !== undefined && breaker.holds(policy) ? ('circuit breaker' as const) : undefined,
       operandNamespace: deps.operandNamespace,
       notReadyGrace: deps.notReadyGrace,
       now: now(),
+      watchedSince,
     };
-    let plan: NodePlan = planNode(input);
-    if (plan.withdraws && policy !== undefined) {
-      const keep = breaker.judge(policy, name);
+    const plan: NodePlan = planNode(input);
+    let { actions } = plan;
+    // A node that no policy selects any more is judged by the one that had it.
+    const judging = policy ?? policies.get(policyOf(node) ?? '');
+    if (plan.withdraws && judging !== undefined) {
+      const keep = breaker.judge(judging, name);
       if (keep === undefined) metrics.withdrawals.inc();
-      else plan = planNode({ ...input, keep });
+      else actions = plan.unless?.(keep) ?? actions;
       if (keep === 'loss being judged') addAfter(`node:${name}`, SETTLE_MS);
     } else breaker.calm(name);
     if (plan.holdsSlot) place(name, policy?.name);
-    await write(node, plan.actions);
+    await write(node, actions, plan.walked);
     // Only now that it is written: else the next one could be seen on its way before this one has ended.
     if (!plan.holdsSlot) place(name, undefined);
     if (plan.wakeAt !== undefined) addAfter(`node:${name}`, Math.max(20, plan.wakeAt - now()));
@@ -260,39 +283,31 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     return found;
   };
 
-  async function write(node: NodeObject, actions: readonly Action[]): Promise<void> {
+  async function write(node: NodeObject, actions: readonly Action[], walked?: NodePlan['walked']): Promise<void> {
     const { name } = node.metadata;
     const end = await carryOut(node, actions, {
       apply,
       wrote(action, resourceVersion) {
         written.set(name, BigInt(resourceVersion));
-        if (action.kind === 'patch-node') observeWalk(node, action.annotations[WALK]);
+        if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
       },
     });
     if (end === 'stale') addAfter(`node:${name}`, 50);
   }
 
-  /** Figures of the walk, taken from the difference of its memory before and after a write. */
-  const observeWalk = (node: NodeObject, after: string | null | undefined): void => {
-    if (after === undefined || after === null) return;
-    const before = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
-    const walk = parseWalk(after, node.metadata.uid);
-    if (walk === undefined) return;
-    if (before !== undefined && before.stage !== 'done' && before.stage !== walk.stage && before.boot === walk.boot) {
+  /** Figures of the walk, once it is written. */
+  const count = (node: string, { before, after }: NonNullable<NodePlan['walked']>): void => {
+    if (before.stage !== DONE && before.stage !== after.stage && before.boot === after.boot)
       metrics.stageSeconds.observe({ stage: before.stage }, (now() - Date.parse(before.since)) / 1000);
+    const { failed } = after;
+    if (failed !== undefined && failed.at !== before.failed?.at) {
+      const { stage, reason, message } = failed;
+      metrics.failures.inc({ stage, reason });
+      log.info('stage failed', { node, stage, reason, message });
     }
-    if (walk.failed !== undefined && walk.failed.at !== before?.failed?.at) {
-      metrics.failures.inc({ stage: walk.failed.stage, reason: walk.failed.reason });
-      log.info('stage failed', {
-        node: node.metadata.name,
-        stage: walk.failed.stage,
-        reason: walk.failed.reason,
-        message: walk.failed.message,
-      });
-    }
-    if (walk.stage === 'done' && before?.stage !== 'done') {
+    if (after.stage === DONE && before.stage !== DONE) {
       metrics.lastValidation.set(Math.round(now() / 1000));
-      log.info('node validated', { node: node.metadata.name });
+      log.info('node validated', { node });
     }
   };
 
@@ -357,6 +372,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const everything = (): void => {
     // First, while the nodes still say how they were when nobody looked.
     for (const key of podWork.takeOver()) add(`bound:${key}`);
+    watchedSince = now();
     places.recall(nodes.values());
     metrics.lastValidation.set(Math.round(newestProof(nodes.values()) / 1000));
     const ours = [...nodes.values()].filter(isOurs);

@@ -42,8 +42,9 @@ export function slots(): Slots {
       for (const node of nodes) {
         const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
         const policy = policyOf(node);
-        if (walk === undefined || policy === undefined || walk.once) continue;
-        if (walk.stage !== 'preflight' && walk.failed === undefined) holders.set(node.metadata.name, policy);
+        if (walk === undefined || policy === undefined || walk.proven !== undefined) continue;
+        if (walk.stage !== 'preflight' && walk.failed === undefined && walk.untimed !== true)
+          holders.set(node.metadata.name, policy);
       }
     },
   };

@@ -1,6 +1,7 @@
 // The operands' DaemonSets: applies what operand-plan.ts wants and deletes what is left over, each by itself, so that one which the
 // API server refuses stops no other. What was changed by hand is put back.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { isDeployed, specOf } from '../../core/components.ts';
 import { COMPONENTS, type Component } from '../../core/stages.ts';
 import { KubeError } from '../../platform/kube.ts';
 import type { Log } from '../../platform/log.ts';
@@ -8,7 +9,6 @@ import { NotLeading, type Applier } from '../apply.ts';
 import type { NodeObject } from '../model.ts';
 import { leftOver, wantedOperands, type DaemonSetView, type Wanted } from './wanted.ts';
 import { renderOperand, type Rendered } from '../manifests/render.ts';
-import { isDeployed, specOf } from '../node/pass.ts';
 
 /** A refused operand is tried again only so often: what mends it is an edit of the policy, which makes another one. */
 const AGAIN_MS = 60_000;

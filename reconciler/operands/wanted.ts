@@ -16,6 +16,7 @@ export interface ManagedFields {
 /** A DaemonSet of the operand namespace, as far as it is looked at. */
 export interface DaemonSetView {
   readonly name: string;
+  readonly uid: string;
   readonly generation: number;
   /** Digest of the rendering that it was applied from. */
   readonly rendered: string;
@@ -27,6 +28,7 @@ export interface DaemonSetView {
 export interface RawDaemonSet {
   readonly metadata: {
     readonly name: string;
+    readonly uid: string;
     readonly generation?: number;
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
@@ -43,6 +45,7 @@ export const hasForeignFields = (entries: readonly ManagedFields[] = []): boolea
 
 export const trimDaemonSet = ({ metadata }: RawDaemonSet): DaemonSetView => ({
   name: metadata.name,
+  uid: metadata.uid,
   generation: metadata.generation ?? 0,
   rendered: metadata.annotations?.[RENDERED] ?? '',
   ours: metadata.labels?.[PART_OF] === PRODUCT,

@@ -51,7 +51,7 @@ export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): En
 /** Once is enough: a proof that was withdrawn since makes no new GPU node of it. */
 const wasValidated = (node: NodeObject): boolean =>
   parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
-  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.once === true;
+  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.proven !== undefined;
 
 /** A node whose GPUs come from a walk of ours offers them before its proof: it was no GPU node before, so it holds nothing up. */
 const onItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';

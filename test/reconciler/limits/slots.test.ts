@@ -39,7 +39,7 @@ it('on take-over those hold a place whose first walk is under way', () => {
   for (const [more, free] of [
     [{ stage: 'driver' }, false],
     [{ stage: 'preflight' }, true],
-    [{ stage: 'driver', once: true }, true],
+    [{ stage: 'driver', proven: 'boot-0' }, true],
     [{ stage: 'driver', failed }, true],
   ] as const) {
     const places = slots();

@@ -8,7 +8,14 @@ import type { DaemonSetView } from '../../../reconciler/operands/wanted.ts';
 import { operandWorkOf } from '../../../reconciler/operands/controller.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
-const old: DaemonSetView = { name: 'driver-old', generation: 1, rendered: 'x', ours: true, foreign: false };
+const old: DaemonSetView = {
+  name: 'driver-old',
+  uid: 'ds-old',
+  generation: 1,
+  rendered: 'x',
+  ours: true,
+  foreign: false,
+};
 
 function world(answer: (name: string, action: Action) => Outcome | Error, present: readonly DaemonSetView[] = [old]) {
   const done: string[] = [];
