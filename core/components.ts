@@ -1,30 +1,49 @@
-// What the reconciler installs, and under which name each part of the project and NVIDIA know it.
+// The components of a GPU stack in one table: what each is called in pods, in a GPUPolicy and by the
+// GPU Operator.
 import type { ComponentSpec, GpuPolicy } from './gpu-policy.ts';
-import { COMPONENTS, type Component } from './stages.ts';
 
 interface Names {
+  /** Value of the pod label `app.kubernetes.io/component`. */
+  readonly pod: string;
   /** Key below `spec.components` of a GPUPolicy. */
   readonly policy: keyof GpuPolicy['spec']['components'];
-  /** What the GPU Operator calls it in its labels `nvidia.com/gpu.deploy.…`. */
+  /** Suffix of the GPU Operator's node label `nvidia.com/gpu.deploy.<suffix>`. */
   readonly operator: string;
-  /** A node is not validated without it. */
-  readonly gates: boolean;
 }
 
-export const NAMES: Readonly<Record<Component, Names>> = {
-  toolkit: { policy: 'toolkit', operator: 'container-toolkit', gates: true },
-  driver: { policy: 'driver', operator: 'driver', gates: true },
-  'device-plugin': { policy: 'devicePlugin', operator: 'device-plugin', gates: true },
-  'dcgm-exporter': { policy: 'dcgmExporter', operator: 'dcgm-exporter', gates: false },
-  'feature-discovery': { policy: 'featureDiscovery', operator: 'gpu-feature-discovery', gates: false },
-};
+const TABLE = {
+  toolkit: { pod: 'container-toolkit', policy: 'toolkit', operator: 'container-toolkit' },
+  driver: { pod: 'driver', policy: 'driver', operator: 'driver' },
+  'device-plugin': { pod: 'device-plugin', policy: 'devicePlugin', operator: 'device-plugin' },
+  'dcgm-exporter': { pod: 'dcgm-exporter', policy: 'dcgmExporter', operator: 'dcgm-exporter' },
+  'feature-discovery': { pod: 'feature-discovery', policy: 'featureDiscovery', operator: 'gpu-feature-discovery' },
+} as const satisfies Record<string, Names>;
+
+/** What is deployed as a DaemonSet. */
+export type Component = keyof typeof TABLE;
+export const namesOf = (component: Component): Names => TABLE[component];
+
+/** All components in the order of deployment; the reverse is the order of removal. */
+export const COMPONENTS = Object.keys(TABLE) as readonly Component[];
+
+/** `app.kubernetes.io/component` of operand and validation pods. */
+export const POD_COMPONENT = {
+  toolkit: TABLE.toolkit.pod,
+  driver: TABLE.driver.pod,
+  'device-plugin': TABLE['device-plugin'].pod,
+  'dcgm-exporter': TABLE['dcgm-exporter'].pod,
+  'feature-discovery': TABLE['feature-discovery'].pod,
+  'driver-validation': 'driver-validation',
+  'device-plugin-validation': 'device-plugin-validation',
+} as const;
+export type PodComponent = keyof typeof POD_COMPONENT;
 
 export const specOf = (policy: GpuPolicy, component: Component): ComponentSpec =>
-  policy.spec.components[NAMES[component].policy];
+  policy.spec.components[TABLE[component].policy];
 
-/** Does the policy have the reconciler install it? */
 export const isDeployed = (spec: ComponentSpec): boolean => spec.mode === 'managed' && spec.enabled;
 
-/** Those that a node must have before it opens, and those that follow. */
-export const GATING: readonly Component[] = COMPONENTS.filter((component) => NAMES[component].gates);
-export const FOLLOWING: readonly Component[] = COMPONENTS.filter((component) => !NAMES[component].gates);
+/** Components that gate nothing: they come after the proof and follow the policy at once. */
+export const FOLLOWING: readonly Component[] = ['dcgm-exporter', 'feature-discovery'];
+/** Components without which a node is not validated. */
+export const GATING: readonly Component[] = COMPONENTS.filter((component) => !FOLLOWING.includes(component));

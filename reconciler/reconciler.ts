@@ -1,9 +1,11 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
 // from the caches and applies. What is decided is decided in plan.ts, pods.ts, policy-status.ts, operand-plan.ts and slots.ts.
-import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
 import { INJECT, POLICIES_PATH, PROOF, WAKE } from '../core/keys.ts';
 import { isOurs, newestProof, open, policyOf, stateOf } from '../gate/node-proof.ts';
-import { COMPONENTS, POD_COMPONENT, type Component } from '../core/stages.ts';
+import { COMPONENTS, POD_COMPONENT, specOf, type Component } from '../core/components.ts';
+import { steadyClock } from '../platform/clock.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
 import type { Log } from '../platform/log.ts';
@@ -18,7 +20,6 @@ import { deployedOn } from './node/marks.ts';
 import { carryOut } from './node/writes.ts';
 import { trimDaemonSet, type DaemonSetView } from './operands/wanted.ts';
 import { operandWorkOf } from './operands/controller.ts';
-import { specOf } from '../core/components.ts';
 import type { NodePlan } from './node/node-plan.ts';
 import { planNode } from './node/plan.ts';
 import { couldFit, isUnschedulable, nodesToWake, policyNameOf } from './pods/reports.ts';
@@ -53,7 +54,10 @@ export interface Reconciler {
 
 const keyOf = (pod: PodObject): string => `${pod.namespace}/${pod.name}`;
 export function reconciler(deps: ReconcilerDeps): Reconciler {
-  const { kube, log, metrics, leadership, now } = deps;
+  const { kube, log, metrics, leadership } = deps;
+  // What is timed here is steady; another time of the day at take-over is another leader's clock.
+  let clock = steadyClock(deps.now);
+  const now = (): number => clock();
   const apply = applier({
     kube,
     metrics,
@@ -372,6 +376,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const everything = (): void => {
     // First, while the nodes still say how they were when nobody looked.
     for (const key of podWork.takeOver()) add(`bound:${key}`);
+    clock = steadyClock(deps.now);
     watchedSince = now();
     places.recall(nodes.values());
     metrics.lastValidation.set(Math.round(newestProof(nodes.values()) / 1000));
@@ -390,7 +395,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       return synced();
     },
     watchAges: () =>
-      Object.fromEntries(Object.entries(watches).map(([kind, watch]) => [kind, now() - watch.lastContact()])),
+      Object.fromEntries(Object.entries(watches).map(([kind, watch]) => [kind, deps.now() - watch.lastContact()])),
     async run(signal) {
       stopped = signal;
       const queue = workQueue({

@@ -1,6 +1,7 @@
 // The walk's memory on the Node itself, so that a restart or another leader goes on where the last
 // one stopped. Whoever can write Nodes can write anything here, so each field is read by itself.
 import type { Selector } from '../core/gpu-policy.ts';
+import { object, type Raw } from '../core/raw.ts';
 import type { ComponentEvidence } from '../gate/node-proof.ts';
 
 export interface Failure {
@@ -83,9 +84,6 @@ export const newWalk = (node: string, boot: string, now: number): Walk => ({
   gpuEpoch: 0,
 });
 
-type Raw = Readonly<Record<string, unknown>>;
-const objectOf = (value: unknown): Raw =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Raw) : {};
 const textOf = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
 const timeOf = (value: unknown): string | undefined =>
   typeof value === 'string' && Number.isFinite(Date.parse(value)) ? value : undefined;
@@ -93,7 +91,7 @@ const countOf = (value: unknown): number | undefined =>
   typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : undefined;
 const entriesOf = <T>(value: unknown, read: (inner: unknown) => T | undefined): Record<string, T> =>
   Object.fromEntries(
-    Object.entries(objectOf(value)).flatMap(([key, inner]) => {
+    Object.entries(object(value)).flatMap(([key, inner]) => {
       const parsed = read(inner);
       return parsed === undefined ? [] : [[key, parsed] as const];
     }),
@@ -105,7 +103,7 @@ const present = <T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], 
   };
 
 function acceptedOf(value: unknown): Accepted | undefined {
-  const { revision, pod, started, boot, proven } = objectOf(value);
+  const { revision, pod, started, boot, proven } = object(value);
   if (![revision, pod, started, boot].every((field) => typeof field === 'string')) return undefined;
   return {
     revision: String(revision),
@@ -117,10 +115,10 @@ function acceptedOf(value: unknown): Accepted | undefined {
 }
 
 function choiceOf(value: unknown): Choice | undefined {
-  const { revision, external } = objectOf(value);
+  const { revision, external } = object(value);
   if (typeof revision === 'string') return { revision };
   if (external === 'unwatched') return { external };
-  const { namespace, matchLabels, ownerKind } = objectOf(external);
+  const { namespace, matchLabels, ownerKind } = object(external);
   if (typeof namespace !== 'string') return undefined;
   const kind = textOf(ownerKind);
   return {
@@ -133,7 +131,7 @@ function choiceOf(value: unknown): Choice | undefined {
 }
 
 function failureOf(value: unknown): Failure | undefined {
-  const { stage, reason, message, at, retryAt, inputs } = objectOf(value);
+  const { stage, reason, message, at, retryAt, inputs } = object(value);
   if (typeof stage !== 'string' || typeof reason !== 'string') return undefined;
   return {
     stage,
@@ -151,7 +149,7 @@ const EPOCH = new Date(0).toISOString();
 export function parseWalk(text: string | undefined, node: string): Walk | undefined {
   let value: Raw;
   try {
-    value = objectOf(JSON.parse(text ?? ''));
+    value = object(JSON.parse(text ?? ''));
   } catch {
     return undefined;
   }

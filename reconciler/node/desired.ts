@@ -17,7 +17,7 @@ import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.t
 const camel = (stage: string): string =>
   stage.replace(/(^|-)([a-z])/g, (_, __, letter: string) => letter.toUpperCase());
 
-export const retryCommand = (node: NodeObject): string =>
+const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
 
 /** The first mark: from here on the node is ours, also if the operator's label goes again. */

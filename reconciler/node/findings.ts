@@ -1,5 +1,5 @@
 // What a node's pods and labels show about one state: done, waiting for what, or failed and why.
-import { createHash } from 'node:crypto';
+import { digestOf } from '../../core/digest.ts';
 import type { Selector } from '../../core/gpu-policy.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { NFD_PCI_LABEL } from '../../core/keys.ts';
@@ -38,8 +38,7 @@ export type Finding =
 export const waiting = (reason: string, message: string): Finding => ({ kind: 'waiting', reason, message });
 export const failed = (reason: string, message: string): Finding => ({ kind: 'failed', reason, message });
 
-export const digest = (...parts: readonly unknown[]): string =>
-  createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 12);
+export const digest = (...parts: readonly unknown[]): string => digestOf(JSON.stringify(parts), 12);
 
 /** Start of the newest running container, RFC 3339; empty where none runs. */
 const startedOf = (pod: PodObject): string =>

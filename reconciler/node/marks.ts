@@ -12,7 +12,7 @@ import {
   WALK,
 } from '../../core/keys.ts';
 import type { Proof } from '../../gate/node-proof.ts';
-import { COMPONENTS, type Component } from '../../core/stages.ts';
+import { COMPONENTS, type Component } from '../../core/components.ts';
 import { withTimes, type Said } from '../../core/said.ts';
 import type { Action, Condition } from '../actions.ts';
 import type { Walk } from '../walk.ts';

@@ -1,7 +1,7 @@
 // What is known of a node now: the objects that the caches hold, and what the node itself remembers.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
-import { POD_COMPONENT, type Component } from '../../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';

@@ -1,6 +1,6 @@
 // Out of our hands: a node that is opted out, or that no policy selects.
 import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
-import { COMPONENTS, POD_COMPONENT } from '../../core/stages.ts';
+import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { PodObject } from '../model.ts';

@@ -3,7 +3,7 @@
 // was lost.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { GATING, isDeployed, specOf } from '../../core/components.ts';
-import type { Component } from '../../core/stages.ts';
+import type { Component } from '../../core/components.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Choice, Walk } from '../walk.ts';
 

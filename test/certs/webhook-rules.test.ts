@@ -32,13 +32,17 @@ const ca = (more: Partial<CaState> = {}): CaState => ({
   retiredAt: undefined,
   ...more,
 });
-const carries = (
-  trusted: readonly string[],
-  canary: readonly string[] | undefined = trusted.slice(0, 1),
-): Configuration => ({
+/** A configuration whose canary trusts the newest CA alone. */
+const carries = (trusted: readonly string[], canary = trusted.slice(0, 1)): Configuration => ({
   kind: 'present',
   trusted,
   canary,
+});
+/** A configuration without an entry for the canary. An own builder, because a default argument swallows `undefined`. */
+const carriesNoCanary = (trusted: readonly string[]): Configuration => ({
+  kind: 'present',
+  trusted,
+  canary: undefined,
 });
 const LEAF = cert('leaf1', NOW, 'ca1', 90);
 const serving = (...leaves: (CertFacts | undefined)[]) => ({
@@ -101,8 +105,13 @@ describe('the next step', () => {
     ['a certificate for the canary', input({ canaryLeaf: undefined }), 'issue-canary'],
     [
       'none for a canary that is not configured',
-      input({ canaryLeaf: undefined, configuration: carries(['ca1'], undefined), ca: ca() }),
-      'issue-canary',
+      input({ canaryLeaf: undefined, configuration: carriesNoCanary(['ca1']) }),
+      'wait for nothing',
+    ],
+    [
+      'patience in a change where no canary is configured: it could never be confirmed',
+      changing({ canaryLeaf: undefined, configuration: carriesNoCanary(['ca2', 'ca1']) }),
+      'wait for configuration',
     ],
     ['a certificate where there is none', input({ leaf: undefined }), 'issue-leaf by current'],
     [

@@ -2,7 +2,7 @@
 // proves, so that a change of any of it asks for another round.
 import type { ComponentEvidence } from '../../../gate/node-proof.ts';
 import { COMPONENT } from '../../../core/keys.ts';
-import { POD_COMPONENT } from '../../../core/stages.ts';
+import { POD_COMPONENT } from '../../../core/components.ts';
 import { attemptFor, isBackingOff } from '../clock.ts';
 import { digest, validationFinding } from '../findings.ts';
 import { isOfNode, type Observed } from '../observed.ts';

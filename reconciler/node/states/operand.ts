@@ -1,6 +1,6 @@
 // What the states of components share: an operand's DaemonSet is let onto the node, and its pod is
 // the evidence; or another installer's pods are.
-import { COMPONENTS, POD_COMPONENT, type Component } from '../../../core/stages.ts';
+import { COMPONENTS, POD_COMPONENT, type Component } from '../../../core/components.ts';
 import { isDeployed, specOf } from '../../../core/components.ts';
 import { REVISION } from '../../../core/keys.ts';
 import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';

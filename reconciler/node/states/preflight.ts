@@ -1,8 +1,7 @@
 // Before anything is installed: is there an NVIDIA device, does nobody else install what we are to
 // install, does the driver fit the host, and may this node begin?
-import { GATING, isDeployed, NAMES, specOf } from '../../../core/components.ts';
+import { COMPONENTS, GATING, isDeployed, namesOf, specOf } from '../../../core/components.ts';
 import { GPU_OPERATOR_DEPLOY_PREFIX, GPU_OPERATOR_WORKLOAD, NFD_OS_RELEASE, NFD_PREFIX } from '../../../core/keys.ts';
-import { COMPONENTS } from '../../../core/stages.ts';
 import { driverImage } from '../../manifests/driver.ts';
 import type { NodeObject } from '../../model.ts';
 import { allocatable, failed, hasPciLabel, type Finding } from '../findings.ts';
@@ -90,8 +89,8 @@ function others(seen: Observed): Finding | undefined {
       'AnotherInstaller',
       `GPUs of this node are for virtual machines (label ${forMachines}): a driver of ours would take them away; opt the node out, or remove that label`,
     );
-  const theirs = managed.find((component) => marked.includes(NAMES[component].operator));
-  const key = theirs === undefined ? '' : GPU_OPERATOR_DEPLOY_PREFIX + NAMES[theirs].operator;
+  const theirs = managed.find((component) => marked.includes(namesOf(component).operator));
+  const key = theirs === undefined ? '' : GPU_OPERATOR_DEPLOY_PREFIX + namesOf(theirs).operator;
   if (theirs !== undefined && labels[key] === 'pre-installed')
     return failed(
       'DriverPreInstalled',
@@ -103,7 +102,7 @@ function others(seen: Observed): Finding | undefined {
       `label ${key} shows another installer of the ${theirs} (NVIDIA's GPU Operator): remove it from this node, or set that component to mode: external in the GPUPolicy`,
     );
   const areAllOurs = GATING.every((component) => managed.includes(component));
-  const unknown = marked.find((name) => COMPONENTS.every((component) => NAMES[component].operator !== name));
+  const unknown = marked.find((name) => COMPONENTS.every((component) => namesOf(component).operator !== name));
   if (areAllOurs && unknown !== undefined)
     return failed(
       'AnotherInstaller',

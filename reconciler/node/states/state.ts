@@ -1,6 +1,6 @@
 // The one shape of a state of the walk.
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
-import type { Component } from '../../../core/stages.ts';
+import type { Component } from '../../../core/components.ts';
 import type { ComponentEvidence } from '../../../gate/node-proof.ts';
 import type { Action } from '../../actions.ts';
 import type { PodObject } from '../../model.ts';

@@ -3,7 +3,7 @@
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, REVISION } from '../../../core/keys.ts';
 import { open } from '../../../gate/node-proof.ts';
-import { POD_COMPONENT, type Component } from '../../../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';

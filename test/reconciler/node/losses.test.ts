@@ -2,7 +2,7 @@
 // to nodes that were validated under the one before.
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, RETRY } from '../../../core/keys.ts';
-import { POD_COMPONENT } from '../../../core/stages.ts';
+import { POD_COMPONENT } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { hostMismatch } from '../../../reconciler/node/states/preflight.ts';
 import { parseWalk } from '../../../reconciler/walk.ts';

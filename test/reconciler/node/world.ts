@@ -15,12 +15,13 @@ import {
   STATE,
 } from '../../../core/keys.ts';
 import { open, serving } from '../../../gate/node-proof.ts';
-import { POD_COMPONENT, type Component } from '../../../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
 import { isDeployed, specOf } from '../../../core/components.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
+import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { afterWrite, aPolicy, keptPod, NOW, ownedBy } from '../../builders/objects.ts';
 
@@ -107,10 +108,14 @@ export class World {
     };
   }
 
+  plan(): NodePlan {
+    return planNode(this.input());
+  }
+
   /** One pass: plan, apply, and let pods follow the labels. Returns the actions. */
   step(): readonly Action[] {
     this.now += 1000;
-    const { actions } = planNode(this.input());
+    const { actions } = this.plan();
     for (const action of actions) this.apply(action);
     this.reality();
     return actions;
@@ -201,6 +206,11 @@ export class World {
         containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt: iso(this.now) } } }],
       }),
     );
+  }
+  /** Another leader takes over, whose clock is this much ahead. */
+  takeOver(ahead: number): void {
+    this.now += ahead;
+    this.watchedSince = this.now;
   }
   reboot(boot: string): void {
     this.node = { ...this.node, status: { ...this.node.status, nodeInfo: { bootID: boot }, allocatable: {} } };
