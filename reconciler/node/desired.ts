@@ -10,7 +10,8 @@ import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { isAsKnown, lostGpus } from './findings.ts';
 import type { Judgement } from './judge.ts';
-import { deployedOn, hasOurTaint, type Desired } from './marks.ts';
+import { hasOurTaint, type Desired } from './marks.ts';
+import { deployedOn } from '../model.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
 
 /** `driver-validation` as part of a condition's reason. */

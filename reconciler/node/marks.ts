@@ -31,15 +31,6 @@ export interface Desired {
   readonly taint: boolean;
 }
 
-/** Revisions that the Node's deploy labels name. */
-export const deployedOn = (node: NodeObject): Partial<Record<Component, string>> =>
-  Object.fromEntries(
-    COMPONENTS.flatMap((component) => {
-      const revision = node.metadata.labels?.[DEPLOY_PREFIX + component];
-      return revision === undefined ? [] : [[component, revision]];
-    }),
-  );
-
 export const hasOurTaint = (node: NodeObject): boolean =>
   (node.spec?.taints ?? []).some((taint) => taint.key === STARTUP_TAINT);
 export const withoutOurs = (node: NodeObject): readonly Taint[] =>

@@ -5,7 +5,7 @@ import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
-import { deployedOn } from './marks.ts';
+import { deployedOn } from '../model.ts';
 import { noteLosses } from './losses.ts';
 import { targetOf, UNWATCHED } from './target.ts';
 

@@ -7,7 +7,8 @@ import type { PodObject } from '../model.ts';
 import { nodeEvent } from './events.ts';
 import { isAsKnown } from './findings.ts';
 import { driverAsSeen } from './judge.ts';
-import { deployedOn, differences, type Desired } from './marks.ts';
+import { differences, type Desired } from './marks.ts';
+import { deployedOn } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
 

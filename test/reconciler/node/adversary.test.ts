@@ -6,7 +6,7 @@ import type { Action } from '../../../reconciler/actions.ts';
 import { trimPod, type PodObject } from '../../../reconciler/model.ts';
 import { selecting } from '../../../core/gpu-policy.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { slots } from '../../../reconciler/limits/slots.ts';
+import { places as placesOf } from '../../../reconciler/limits/places.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
@@ -174,9 +174,9 @@ describe('A2 a place is held only while a stage progresses', () => {
     world.step();
     const plan = planNode(world.input());
     const policy = aPolicy({ bringUp: { maxConcurrent: '10%' } });
-    const places = slots();
-    if (plan.holdsSlot) places.note('n', 'default');
-    expect(places.free('another', policy, [])).toBe(true);
+    const places = placesOf();
+    if (plan.holdsSlot) places.hold('n', 'default');
+    expect(places.free('another', policy, 2)).toBe(true);
   });
 });
 

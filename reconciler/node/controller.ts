@@ -1,0 +1,171 @@
+// Opted-in nodes: observe from the caches, plan, ask the limits across nodes, write, and count what was written.
+import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
+import { PROOF } from '../../core/keys.ts';
+import { isOurs, policyOf, stateOf } from '../../gate/node-proof.ts';
+import type { Component } from '../../core/components.ts';
+import type { Log } from '../../platform/log.ts';
+import type { Applier } from '../apply.ts';
+import type { Caches } from '../caches.ts';
+import type { Handlers, Turns } from '../key.ts';
+import { SETTLE_MS, type Breaker } from '../limits/breaker.ts';
+import type { Places } from '../limits/places.ts';
+import type { ReconcilerMetrics } from '../metrics.ts';
+import type { DaemonSetView, NodeObject } from '../model.ts';
+import { DONE } from '../walk.ts';
+import type { NodePlan } from './node-plan.ts';
+import type { NodeInput } from './observed.ts';
+import { planNode } from './plan.ts';
+import { carryOut } from './writes.ts';
+
+/** How long a node whose write met a later version waits for the watch to bring it, ms. */
+const CATCH_UP_MS = 1000;
+
+export interface NodeControllerDeps {
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet'>;
+  readonly apply: Applier;
+  readonly turns: Turns;
+  readonly places: Places;
+  readonly breaker: Breaker;
+  readonly metrics: ReconcilerMetrics;
+  readonly log: Log;
+  readonly now: () => number;
+  /** Newest revision of each component that the policy deploys. */
+  readonly revisionsOf: (policy: GpuPolicy | undefined) => Readonly<Partial<Record<Component, string>>>;
+  readonly operandNamespace: string;
+  /** ms */
+  readonly notReadyGrace: number;
+  /** Since when this leader looks at the cluster, by the clock of `now`. */
+  readonly watchedSince: () => number;
+}
+
+export interface NodeController {
+  readonly handlers: Pick<Handlers, 'node'>;
+  /** Only the Node's version has changed. Is it one that a write waits for? */
+  awaits(node: NodeObject): boolean;
+  /** The Node is gone. */
+  gone(name: string): void;
+}
+
+export function nodeController(deps: NodeControllerDeps): NodeController {
+  const { caches, apply, turns, places, breaker, metrics, log, now } = deps;
+  const { nodes, policies, fleet } = caches;
+  /** resourceVersion of our last write: an older cached Node has yet to catch up. */
+  const written = new Map<string, bigint>();
+  /** resourceVersion that a write was refused at: the cache has yet to bring a later one, and is given until then, ms since the epoch. */
+  const refused = new Map<string, { readonly at: string; readonly until: number }>();
+
+  const isBehind = ({ metadata: { name, resourceVersion } }: NodeObject): boolean => {
+    if (BigInt(resourceVersion) < (written.get(name) ?? 0n)) return true;
+    const refusal = refused.get(name);
+    return refusal?.at === resourceVersion && now() < refusal.until;
+  };
+
+  const invite = (policy: GpuPolicy | undefined): void => {
+    if (policy === undefined) return;
+    for (const name of places.invite(policy, fleet.count('managed', policy.name))) turns.add({ kind: 'node', name });
+  };
+
+  async function handle(name: string): Promise<void> {
+    const node = nodes.get(name);
+    if (node === undefined || isBehind(node)) return;
+    const [policy, ...others] = selecting(node.metadata.labels ?? {}, [...policies.values()]);
+    const slotFree = policy !== undefined && places.free(name, policy, fleet.count('managed', policy.name));
+    const plan = judged(policy, {
+      node,
+      pods: [...caches.podsOn(name)],
+      validationPods: caches.validationsOf(node),
+      policy,
+      conflicts: others.map((other) => other.name),
+      revisions: deps.revisionsOf(policy),
+      daemonSets: new Map(ourDaemonSets(caches.daemonSets.values())),
+      slotFree,
+      operandNamespace: deps.operandNamespace,
+      notReadyGrace: deps.notReadyGrace,
+      now: now(),
+      watchedSince: deps.watchedSince(),
+    });
+    if (plan.holdsSlot && policy !== undefined) places.hold(name, policy.name);
+    await write(node, plan);
+    // Only now that it is written: otherwise the next one could be seen on its way before this one has ended.
+    const freed = plan.holdsSlot ? undefined : places.release(name);
+    if (policy !== undefined && !slotFree && wantsPlace(node)) places.wait(name, policy.name);
+    invite(policy);
+    if (freed !== undefined && freed !== policy?.name) invite(policies.get(freed));
+    if (plan.wakeAt !== undefined) turns.addAfter({ kind: 'node', name }, Math.max(20, plan.wakeAt - now()));
+  }
+
+  /** The plan, or the milder one where the breaker does not let a proof go. */
+  function judged(policy: GpuPolicy | undefined, input: NodeInput): NodePlan {
+    const { name, annotations } = input.node.metadata;
+    const plan = planNode(input);
+    // A node that no policy selects any more is judged by the one that had it.
+    const judging = policy ?? policies.get(policyOf(input.node) ?? '');
+    if (!plan.withdraws || judging === undefined) {
+      breaker.calm(name, annotations?.[PROOF] !== undefined);
+      return plan;
+    }
+    const proofs = fleet.count('proven', judging.name);
+    const { keep, tripped } = breaker.judge(judging, name, proofs, input.now);
+    if (tripped) {
+      log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy: judging.name, proofs });
+      turns.add({ kind: 'policies', name: '' });
+    }
+    if (keep === undefined) metrics.withdrawals.inc();
+    if (keep === 'loss being judged') turns.addAfter({ kind: 'node', name }, SETTLE_MS);
+    return keep === undefined ? plan : { ...plan, actions: plan.unless?.(keep) ?? plan.actions };
+  }
+
+  async function write(node: NodeObject, { actions, walked }: NodePlan): Promise<void> {
+    const { name, resourceVersion } = node.metadata;
+    const end = await carryOut(node, actions, {
+      apply,
+      wrote(action, version) {
+        written.set(name, BigInt(version));
+        if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
+      },
+    });
+    refused.delete(name);
+    if (end === 'done') return;
+    // Nothing of ours came through: what is cached is older than the Node.
+    const isOld = (written.get(name) ?? 0n) <= BigInt(resourceVersion);
+    if (isOld) refused.set(name, { at: resourceVersion, until: now() + CATCH_UP_MS });
+    turns.addAfter({ kind: 'node', name }, isOld ? CATCH_UP_MS : 50);
+  }
+
+  /** Figures of the walk, once it is written. */
+  const count = (node: string, { before, after }: NonNullable<NodePlan['walked']>): void => {
+    if (before.stage !== DONE && before.stage !== after.stage && before.boot === after.boot)
+      metrics.stageSeconds.observe({ stage: before.stage }, (now() - Date.parse(before.since)) / 1000);
+    const { failed } = after;
+    if (failed !== undefined && failed.at !== before.failed?.at) {
+      const { stage, reason, message } = failed;
+      metrics.failures.inc({ stage, reason });
+      log.info('stage failed', { node, stage, reason, message });
+    }
+    if (after.stage === DONE && before.stage !== DONE) {
+      metrics.lastValidation.set(Math.round(now() / 1000));
+      log.info('node validated', { node });
+    }
+  };
+
+  return {
+    handlers: { node: handle },
+    awaits: ({ metadata: { name, resourceVersion } }) =>
+      refused.has(name) || BigInt(resourceVersion) === written.get(name),
+    gone(name) {
+      written.delete(name);
+      refused.delete(name);
+      breaker.forget(name);
+      const freed = places.release(name);
+      if (freed !== undefined) invite(policies.get(freed));
+    },
+  };
+}
+
+/** Is it a node whose first walk has not begun, or has failed? */
+const wantsPlace = (node: NodeObject): boolean =>
+  isOurs(node) && ['preflight', 'failed', undefined].includes(stateOf(node));
+
+function* ourDaemonSets(all: Iterable<DaemonSetView>): Iterable<readonly [name: string, uid: string]> {
+  for (const { ours, name, uid } of all) if (ours) yield [name, uid];
+}
