@@ -101,19 +101,22 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     // A node that no policy selects any more is judged by the one that had it.
     const judging = policy ?? policies.get(policyOf(input.node) ?? '');
     if (!plan.withdraws || judging === undefined) {
-      breaker.calm(name, annotations?.[PROOF] !== undefined);
+      if (breaker.calm(name, annotations?.[PROOF] !== undefined)) reportBreaker('over', judging?.name);
       return plan;
     }
     const proofs = fleet.count('proven', judging.name);
-    const { keep, tripped } = breaker.judge(judging, name, proofs, input.now);
-    if (tripped) {
-      log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy: judging.name, proofs });
-      turns.add({ kind: 'policies', name: '' });
-    }
+    const { keep, became } = breaker.judge(judging, name, proofs, input.now);
+    if (became !== undefined) reportBreaker(became, judging.name);
     if (keep === undefined) metrics.withdrawals.inc();
     if (keep === 'loss being judged') turns.addAfter({ kind: 'node', name }, SETTLE_MS);
     return keep === undefined ? plan : { ...plan, actions: plan.unless?.(keep) ?? plan.actions };
   }
+
+  const reportBreaker = (what: 'tripped' | 'released' | 'over', policy?: string): void => {
+    if (what === 'tripped') log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy });
+    else log.info(`circuit breaker ${what}`, { policy });
+    turns.add({ kind: 'policies', name: '' });
+  };
 
   async function write(node: NodeObject, { actions, walked }: NodePlan): Promise<void> {
     const { name, resourceVersion } = node.metadata;
@@ -155,7 +158,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     gone(name) {
       written.delete(name);
       refused.delete(name);
-      breaker.forget(name);
+      if (breaker.forget(name)) reportBreaker('over');
       const freed = places.release(name);
       if (freed !== undefined) invite(policies.get(freed));
     },
