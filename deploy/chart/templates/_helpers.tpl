@@ -143,3 +143,25 @@ extenders:
 {{- define "gpu-gate.certManager" -}}
 {{- if eq .Values.certs.source "cert-manager" }}true{{ end }}
 {{- end }}
+{{- define "gpu-gate.taint" -}}
+startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate
+{{- end }}
+{{- /* Variables of admission policies. Untyped, because some rules walk over all fields, whatever an API server's version has. */ -}}
+{{- define "gpu-gate.beforeAndAfter" -}}
+- {name: after, expression: "object == null ? dyn({}) : dyn(object)"}
+- {name: before, expression: "oldObject == null ? dyn({}) : dyn(oldObject)"}
+{{- end }}
+{{- /* CEL: the status is the same but for the condition of that type. */ -}}
+{{- define "gpu-gate.onlyCondition" -}}
+{{- $others := printf "filter(c, c.type != '%s')" . -}}
+variables.after.?status.orValue({}).all(k, k == 'conditions' || variables.before.?status[?k] == optional.of(variables.after.status[k])) && variables.before.?status.orValue({}).all(k, k == 'conditions' || k in variables.after.?status.orValue({})) && variables.after.?status.?conditions.orValue([]).{{ $others }} == variables.before.?status.?conditions.orValue([]).{{ $others }}
+{{- end }}
+{{- /* Binds an admission policy, for the whole cluster. Called with the root and the policy's name. */ -}}
+{{- define "gpu-gate.binding" }}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ index . 1 }}
+  labels: {{- include "gpu-gate.labels" (index . 0) | nindent 4 }}
+spec: {policyName: {{ index . 1 }}, validationActions: [Deny]}
+{{- end }}
