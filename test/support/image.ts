@@ -1,7 +1,18 @@
 // Builds the Dockerfile for real, with no registry: Debian's buildah, and base images of the names that the Dockerfile has, made of this
 // machine's own files. Called by the image's test.
 import { spawnSync } from 'node:child_process';
-import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
@@ -18,7 +29,9 @@ export function whyNoImage(): string | undefined {
 function run(command: string, ...args: string[]): string {
   const result = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20 });
   if (result.status !== 0)
-    throw new Error(`${command} ${args.join(' ')} ended with ${result.status}: ${result.error?.message ?? ''}${result.stderr.slice(-4000)}`);
+    throw new Error(
+      `${command} ${args.join(' ')} ended with ${result.status}: ${result.error?.message ?? ''}${result.stderr.slice(-4000)}`,
+    );
   return result.stdout.trim();
 }
 
@@ -37,8 +50,12 @@ function copyProgram(program: string, tree: string, to: string): void {
 
 /** The files of what the Dockerfile's last stage starts from: C and C++ libraries, no shell. */
 function runtimeTree(tree: string): void {
-  for (const folder of ['tmp', 'proc', 'dev', 'sys', 'etc', 'run', 'var']) mkdirSync(join(tree, folder), { recursive: true });
-  writeFileSync(join(tree, 'etc/passwd'), 'root:x:0:0::/root:/sbin/nologin\nnonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n');
+  for (const folder of ['tmp', 'proc', 'dev', 'sys', 'etc', 'run', 'var'])
+    mkdirSync(join(tree, folder), { recursive: true });
+  writeFileSync(
+    join(tree, 'etc/passwd'),
+    'root:x:0:0::/root:/sbin/nologin\nnonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n',
+  );
   copyProgram(process.execPath, tree, 'node');
   rmSync(join(tree, 'node'));
 }
@@ -52,14 +69,23 @@ function buildTree(tree: string): void {
   copyProgram(run('sh', '-c', 'command -v busybox'), tree, 'bin/busybox');
   for (const applet of ['sh', 'env']) symlinkSync('busybox', join(tree, 'bin', applet));
   symlinkSync('/bin/env', join(tree, 'usr/bin/env'));
-  cpSync(join(dirname(realpathSync(run('sh', '-c', 'command -v npm'))), '..'), join(tree, 'usr/local/lib/npm'), { recursive: true });
+  cpSync(join(dirname(realpathSync(run('sh', '-c', 'command -v npm'))), '..'), join(tree, 'usr/local/lib/npm'), {
+    recursive: true,
+  });
   symlinkSync('../lib/npm/bin/npm-cli.js', join(tree, 'usr/local/bin/npm'));
 }
 
 export interface Built {
   /** Digest of its manifest. */
   readonly digest: string;
-  readonly config: { readonly Entrypoint: readonly string[]; readonly Cmd: readonly string[]; readonly User: string; readonly Env: readonly string[]; readonly WorkingDir: string };
+  readonly config: {
+    readonly Entrypoint: readonly string[];
+    readonly Cmd: readonly string[];
+    readonly User: string;
+    readonly Env: readonly string[];
+    readonly WorkingDir: string;
+    readonly Labels: Readonly<Record<string, string>>;
+  };
   /** Bytes that the Dockerfile adds to its base. */
   readonly bytes: number;
   /** The image's files, for as long as the builder lives. */
@@ -73,7 +99,11 @@ export interface Builder {
 
 /** The base that a build argument of the Dockerfile names by default. */
 export function baseOf(argument: string): string {
-  const defaults = new Map([...readFileSync(join(ROOT, 'Dockerfile'), 'utf8').matchAll(/^ARG (\w+)=(.+)$/gm)].map(([, name = '', value = '']) => [name, value]));
+  const defaults = new Map(
+    [...readFileSync(join(ROOT, 'Dockerfile'), 'utf8').matchAll(/^ARG (\w+)=(.+)$/gm)].map(
+      ([, name = '', value = '']) => [name, value],
+    ),
+  );
   return (defaults.get(argument) ?? '').replaceAll(/\$\{(\w+)\}/g, (_, name: string) => defaults.get(name) ?? '');
 }
 
@@ -87,18 +117,23 @@ export function imageBuilder(): Builder {
     buildah('config', '--env', 'PATH=/usr/local/bin:/usr/bin:/bin', container);
     buildah('commit', '--quiet', '--rm', container, name);
   };
-  for (const [argument, lay] of [['BUILD_BASE', buildTree], ['RUNTIME_BASE', runtimeTree]] as const) {
+  for (const [argument, lay] of [
+    ['BUILD_BASE', buildTree],
+    ['RUNTIME_BASE', runtimeTree],
+  ] as const) {
     const tree = join(dir, argument);
     mkdirSync(tree);
     lay(tree);
     base(baseOf(argument), tree);
     rmSync(tree, { recursive: true });
   }
-  // How npm reaches its registry is this machine's own affair.
+  // How npm reaches its registry is this machine's own matter.
   const npmrc = join(dir, 'npmrc');
-  writeFileSync(npmrc, '');
-  for (const file of ['userconfig', 'globalconfig'].map((which) => run('npm', 'config', 'get', which)))
-    if (existsSync(file)) appendFileSync(npmrc, `${readFileSync(file, 'utf8')}\n`);
+  const own = run('npm', 'config', 'get', 'userconfig');
+  writeFileSync(
+    npmrc,
+    `${existsSync(own) ? readFileSync(own, 'utf8') : ''}\ncafile=/etc/ssl/certs/ca-certificates.crt\nfetch-retries=1\n`,
+  );
   let count = 0;
   return {
     build() {
@@ -123,7 +158,12 @@ export function imageBuilder(): Builder {
       const container = buildah('from', '--pull=never', tag);
       const files = buildah('mount', container);
       const size = (path: string): number => Number(run('du', '-sb', join(files, path)).split('\t')[0]);
-      return { digest: inspected.FromImageDigest, config: inspected.OCIv1.config, bytes: size('app') + size('usr/local'), files };
+      return {
+        digest: inspected.FromImageDigest,
+        config: inspected.OCIv1.config,
+        bytes: size('app') + size('usr/local'),
+        files,
+      };
     },
     close() {
       spawnSync('buildah', [...store, 'umount', '--all']);
@@ -143,7 +183,7 @@ export const inImage = (files: string, user: string, mounts: Readonly<Record<str
     'mount -t proc proc "$0/proc"',
     ...Object.entries(mounts).map(([from, to]) => `mkdir -p "$0${to}"; mount --bind "${from}" "$0${to}"`),
     'mount -o remount,bind,ro "$0"',
-    `exec setpriv --reuid=${user.split(':')[0]} --regid=${user.split(':')[1]} --clear-groups --no-new-privs --bounding-set=-all chroot "$0" "$@"`,
+    `exec setpriv --no-new-privs chroot --userspec=${user} --groups= "$0" "$@"`,
   ].join('\n'),
   files,
 ];

@@ -14,6 +14,7 @@ import {
 } from '../../../platform/kube.ts';
 
 const TAINT = { key: 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate', effect: 'NoSchedule' };
+const TEAM = { key: 'team', effect: 'NoSchedule' };
 const OPERANDS = '/api/v1/namespaces/gpu-gate-operands/pods';
 const SECRETS = '/api/v1/namespaces/gpu-gate/secrets';
 const POLICIES = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
@@ -24,6 +25,22 @@ let as: Readonly<Record<Who, Kube>>;
 
 const open = async (kubeconfig: string): Promise<Kube> => openKube({ kubeconfig, userAgent: 'attacker' });
 const create = <T>(path: string, body: object): Promise<T> => cp.admin.request<T>('POST', path, { body });
+const node = (name: string): object => ({
+  apiVersion: 'v1',
+  kind: 'Node',
+  metadata: {
+    name,
+    labels: { 'gpu-gate.dev/managed': 'true', 'gpu-gate.dev/state': 'failed', team: 'a' },
+    annotations: { 'gpu-gate.dev/proof': '{}', note: 'a' },
+  },
+  spec: { taints: [TAINT, TEAM] },
+  status: {
+    conditions: [
+      { type: 'Ready', status: 'True' },
+      { type: 'GPUValidated', status: 'False' },
+    ],
+  },
+});
 const pod = (name: string, more: object = {}): object => ({
   apiVersion: 'v1',
   kind: 'Pod',
@@ -61,23 +78,7 @@ beforeAll(async () => {
     users: [{ name: 'system:node:gpu-0', groups: ['system:nodes'] }],
   });
   await installChart(cp, 'install', { deployments: { create: false }, rbac: { deleteRejectedPods: true } });
-  for (const name of ['gpu-0', 'gpu-1'])
-    await create('/api/v1/nodes', {
-      apiVersion: 'v1',
-      kind: 'Node',
-      metadata: {
-        name,
-        labels: { 'gpu-gate.dev/managed': 'true', 'gpu-gate.dev/state': 'failed', team: 'a' },
-        annotations: { 'gpu-gate.dev/proof': '{}', note: 'a' },
-      },
-      spec: { taints: [TAINT, { key: 'team', effect: 'NoSchedule' }] },
-      status: {
-        conditions: [
-          { type: 'Ready', status: 'True' },
-          { type: 'GPUValidated', status: 'False' },
-        ],
-      },
-    });
+  for (const name of ['gpu-0', 'gpu-1']) await create('/api/v1/nodes', node(name));
   const { metadata } = await create<{ metadata: { name: string; uid: string } }>(
     OPERANDS,
     pod('driver-on-gpu-0', { serviceAccountName: 'gpu-gate-driver' }),
@@ -192,22 +193,7 @@ describe('a kubelet', () => {
         ),
       ).toContain(NODE_KEYS);
     } finally {
-      await create('/api/v1/nodes', {
-        apiVersion: 'v1',
-        kind: 'Node',
-        metadata: {
-          name: 'gpu-0',
-          labels: { 'gpu-gate.dev/managed': 'true', team: 'a' },
-          annotations: { 'gpu-gate.dev/proof': '{}' },
-        },
-        spec: { taints: [TAINT, { key: 'team', effect: 'NoSchedule' }] },
-        status: {
-          conditions: [
-            { type: 'Ready', status: 'True' },
-            { type: 'GPUValidated', status: 'False' },
-          ],
-        },
-      });
+      await create('/api/v1/nodes', node('gpu-0'));
     }
   });
 });
@@ -295,29 +281,29 @@ describe('a driver’s pod', () => {
 });
 
 describe('the reconciler’s account', () => {
-  const node = '/api/v1/nodes/gpu-1';
+  const its = '/api/v1/nodes/gpu-1';
   const theirs = '/api/v1/namespaces/tenant/pods/theirs';
   const NODES = 'gpu-gate-reconciler-nodes';
   const STATUS = 'gpu-gate-reconciler-pod-status';
   const OBJECTS = 'gpu-gate-reconciler-objects';
   const NOTHING = { containerStatuses: [{ name: 'c', ready: true, restartCount: 0, image: 'i', imageID: 'i' }] };
   it.each<[string, string, CallOptions, string]>([
-    ['an opt-in', node, labels({ 'gpu-gate.dev/managed': 'false' }), NODES],
-    ['a label of others', node, labels({ team: 'b' }), NODES],
-    ['the end of a label of others', node, labels({ team: null }), NODES],
-    ['an annotation of others', node, annotations({ note: 'b' }), NODES],
-    ['a label by way of the status', `${node}/status`, labels({ team: 'b' }), NODES],
-    ['a finalizer', node, patch({ metadata: { finalizers: ['example.com/f'] } }), NODES],
-    ['a cordon', node, patch({ spec: { unschedulable: true } }), NODES],
-    ['a taint of others', node, patch({ spec: { taints: [TAINT] } }, MERGE_PATCH), NODES],
-    ['the condition Ready', `${node}/status`, condition('Ready'), NODES],
+    ['an opt-in', its, labels({ 'gpu-gate.dev/managed': 'false' }), NODES],
+    ['a label of others', its, labels({ team: 'b' }), NODES],
+    ['the end of a label of others', its, labels({ team: null }), NODES],
+    ['an annotation of others', its, annotations({ note: 'b' }), NODES],
+    ['a label by way of the status', `${its}/status`, labels({ team: 'b' }), NODES],
+    ['a finalizer', its, patch({ metadata: { finalizers: ['example.com/f'] } }), NODES],
+    ['a cordon', its, patch({ spec: { unschedulable: true } }), NODES],
+    ['a taint of others', its, patch({ spec: { taints: [TAINT] } }, MERGE_PATCH), NODES],
+    ['the condition Ready', `${its}/status`, condition('Ready'), NODES],
     [
       'a node’s address',
-      `${node}/status`,
+      `${its}/status`,
       patch({ status: { addresses: [{ type: 'InternalIP', address: '10.0.0.9' }] } }),
       NODES,
     ],
-    ['capacity', `${node}/status`, patch({ status: { capacity: { 'nvidia.com/gpu': '8' } } }), NODES],
+    ['capacity', `${its}/status`, patch({ status: { capacity: { 'nvidia.com/gpu': '8' } } }), NODES],
     [
       'a pod’s address',
       `${theirs}/status`,
@@ -340,12 +326,16 @@ describe('the reconciler’s account', () => {
     expect(await refusal('reconciler', 'PATCH', path, call)).toContain(`ValidatingAdmissionPolicy '${policy}'`),
   );
 
-  const token = (name: string): CallOptions => ({
+  const token = (name: string, more: object = {}): CallOptions => ({
     body: {
       apiVersion: 'v1',
       kind: 'Secret',
       type: 'kubernetes.io/service-account-token',
-      metadata: { name, annotations: { 'kubernetes.io/service-account.name': 'gpu-gate-scheduler' } },
+      metadata: {
+        ...(name === '' ? {} : { name }),
+        ...more,
+        annotations: { 'kubernetes.io/service-account.name': 'gpu-gate-scheduler' },
+      },
     },
   });
   it.each<[string, string, CallOptions, string]>([
@@ -359,7 +349,7 @@ describe('the reconciler’s account', () => {
     [
       'a token of the scheduler, under a generated name',
       SECRETS,
-      { body: { ...(token('').body as object), metadata: { generateName: 'gpu-gate-ca' } } },
+      token('', { generateName: 'gpu-gate-ca' }),
       'of type kubernetes.io/tls only',
     ],
     [
@@ -387,14 +377,13 @@ describe('the reconciler’s account', () => {
   });
 
   it.each<[string, string, CallOptions]>([
-    ['its labels', node, labels({ 'gpu-gate.dev/state': 'validated', 'gpu-gate.dev/deploy.driver': 'r' })],
+    ['its labels', its, labels({ 'gpu-gate.dev/state': 'validated', 'gpu-gate.dev/deploy.driver': 'r' })],
     [
       'its annotations',
-      node,
+      its,
       annotations({ 'gpu-gate.dev/proof': '{"a":1}', 'gpu-gate.dev/closed': 'why', 'gpu-gate.dev/wake': '1' }),
     ],
-    ['the end of its taint', node, patch({ spec: { taints: [{ key: 'team', effect: 'NoSchedule' }] } }, MERGE_PATCH)],
-    ['its condition', `${node}/status`, condition('GPUValidated')],
+    ['its condition', `${its}/status`, condition('GPUValidated')],
     ['its readiness condition', `${theirs}/status`, condition('gpu-gate.dev/node-validated')],
     [
       'a policy’s finalizers',
@@ -403,4 +392,12 @@ describe('the reconciler’s account', () => {
     ],
     ['a policy’s status', `${POLICIES}/default/status`, patch({ status: { nodes: { validated: 1 } } }, MERGE_PATCH)],
   ])('writes %s', async (_, path, call) => expect(await refusal('reconciler', 'PATCH', path, call)).toBe(''));
+
+  it('takes its taint away, and leaves the others', async () => {
+    const { spec } = await cp.admin.request<{ spec: { taints: { key: string }[] } }>('GET', its);
+    const others = spec.taints.filter(({ key }) => key !== TAINT.key);
+    expect(await refusal('reconciler', 'PATCH', its, patch({ spec: { taints: others } }, MERGE_PATCH))).toBe('');
+    const fewer = patch({ spec: { taints: others.slice(1) } }, MERGE_PATCH);
+    expect(await refusal('reconciler', 'PATCH', its, fewer)).toContain(NODES);
+  });
 });
