@@ -15,6 +15,8 @@ export interface ControlPlaneOptions {
   readonly say?: (line: string) => void;
   readonly apiServerArgs?: readonly string[];
   readonly managerArgs?: readonly string[];
+  /** Rules of the audit policy that come before the cluster's own. */
+  readonly auditRules?: readonly object[];
   /** Where the API server listens and what it advertises; default 127.0.0.1. Another one must exist, say on a private `lo`. */
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
@@ -193,6 +195,7 @@ async function bringUp(
       kind: 'Policy',
       omitStages: ['RequestReceived'],
       rules: [
+        ...(options.auditRules ?? []),
         {
           level: 'RequestResponse',
           verbs: ['create', 'patch', 'update', 'delete'],

@@ -2,7 +2,6 @@
 // machine's own files. Called by the image's test.
 import { spawnSync } from 'node:child_process';
 import {
-  appendFileSync,
   cpSync,
   existsSync,
   mkdirSync,

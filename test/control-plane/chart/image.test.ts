@@ -90,8 +90,11 @@ describe.skipIf(reason !== undefined)('the image', () => {
             ...args,
             ...image.config.Entrypoint,
             ...image.config.Cmd,
-            ...['--roles', 'webhook,extender', '--webhook-port', String(webhook), '--canary-port', String(canary)],
-            ...['--extender-port', String(extender), '--metrics-port', String(metrics)],
+            '--roles=webhook,extender',
+            `--webhook-port=${webhook}`,
+            `--canary-port=${canary}`,
+            `--extender-port=${extender}`,
+            `--metrics-port=${metrics}`,
           ],
           {
             KUBERNETES_SERVICE_HOST: hostname,
