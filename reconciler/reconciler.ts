@@ -175,12 +175,14 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const turns: Turns = { add: (key) => queue?.add(key), addAfter: (key, ms) => queue?.addAfter(key, ms) };
   const caches = watches({ ...deps, listener: () => all.listener });
   const standing = (action: Action): string | undefined => {
-    if (action.kind !== 'set-node-condition' && action.kind !== 'set-pod-condition') return undefined;
-    const [conditions, type] =
-      action.kind === 'set-node-condition'
-        ? [caches.nodes.get(action.node)?.status?.conditions, action.type]
-        : [caches.pods.get(keyOf(action))?.conditions, action.condition.type];
-    return conditions?.find((condition) => condition.type === type)?.status;
+    const statusIn = (all: readonly { type: string; status: string }[] | undefined, type: string) =>
+      all?.find((condition) => condition.type === type)?.status;
+    if (action.kind === 'set-pod-condition')
+      return statusIn(caches.pods.get(keyOf(action))?.conditions, action.condition.type);
+    const type =
+      action.kind === 'set-node-condition' ? action.type : action.kind === 'patch-node' ? action.status?.type : undefined;
+    if (type === undefined || !('node' in action)) return undefined;
+    return statusIn(caches.nodes.get(action.node)?.status?.conditions, type);
   };
   const leads = (): boolean => leadership.held;
   const apply = applier({ kube, metrics, now, leads, instance: leadership.identity, standing });

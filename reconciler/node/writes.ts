@@ -10,6 +10,18 @@ export interface NodeWrites {
   readonly wrote: (action: Action, resourceVersion: string) => void;
 }
 
+/** Marks and condition go in one request, at the place of the marks. */
+function combined(writes: readonly Action[]): readonly Action[] {
+  const status = writes.find((action) => action.kind === 'set-node-condition');
+  const hasMarks = writes.some((action) => action.kind === 'patch-node');
+  if (status === undefined || !hasMarks) return writes;
+  const { type, condition } = status;
+  return writes.flatMap((action) => {
+    if (action === status) return [];
+    return action.kind === 'patch-node' ? [{ ...action, status: { type, condition } }] : [action];
+  });
+}
+
 /** `stale`: not all was written; plan again. */
 export async function carryOut(
   node: NodeObject,
@@ -17,7 +29,7 @@ export async function carryOut(
   { apply, wrote }: NodeWrites,
 ): Promise<'done' | 'stale'> {
   const planned = JSON.stringify(node.spec?.taints ?? []);
-  const writes = actions.filter((action) => action.kind !== 'event');
+  const writes = combined(actions.filter((action) => action.kind !== 'event'));
   const events = actions.filter((action) => action.kind === 'event');
   // Events are about the marks: what a list without marks tells waits for all of it.
   const hasMarks = writes.some((action) => action.kind === 'patch-node');
