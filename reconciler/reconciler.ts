@@ -180,7 +180,11 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (action.kind === 'set-pod-condition')
       return statusIn(caches.pods.get(keyOf(action))?.conditions, action.condition.type);
     const type =
-      action.kind === 'set-node-condition' ? action.type : action.kind === 'patch-node' ? action.status?.type : undefined;
+      action.kind === 'set-node-condition'
+        ? action.type
+        : action.kind === 'patch-node'
+          ? action.status?.type
+          : undefined;
     if (type === undefined || !('node' in action)) return undefined;
     return statusIn(caches.nodes.get(action.node)?.status?.conditions, type);
   };

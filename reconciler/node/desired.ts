@@ -11,7 +11,6 @@ import type { Timed } from './clock.ts';
 import { isAsKnown, lostGpus } from './findings.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
-import { deployedOn } from '../model.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
 
 /** `driver-validation` as part of a condition's reason. */
@@ -20,20 +19,6 @@ const camel = (stage: string): string =>
 
 const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
-
-/** The first mark: from here on the node is ours, also if the operator's label goes again. */
-export function begun(input: WithPolicy, walk: Walk): Desired {
-  return {
-    state: 'preflight',
-    deploy: deployedOn(input.node),
-    proof: undefined,
-    closed: undefined,
-    walk,
-    policy: input.policy.name,
-    condition: { status: 'False', reason: 'Preflight', said: { text: 'preflight: begun', at: walk.since } },
-    taint: hasOurTaint(input.node),
-  };
-}
 
 /** `keep`: why a proof that is about to be withdrawn is kept all the same. */
 export function desiredMarks(

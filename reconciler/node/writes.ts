@@ -16,7 +16,7 @@ function combined(writes: readonly Action[]): readonly Action[] {
   const hasMarks = writes.some((action) => action.kind === 'patch-node');
   if (status === undefined || !hasMarks) return writes;
   const { type, condition } = status;
-  return writes.flatMap((action) => {
+  return writes.flatMap((action): readonly Action[] => {
     if (action === status) return [];
     return action.kind === 'patch-node' ? [{ ...action, status: { type, condition } }] : [action];
   });

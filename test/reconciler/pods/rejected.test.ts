@@ -15,7 +15,12 @@ describe('a GPU rejection', () => {
     ['no GPU left', UNEXPECTED, unavailable('nvidia.com/gpu'), true],
     ['a MIG device', UNEXPECTED, unavailable('nvidia.com/mig-1g.5gb'), true],
     ['a lost GPU, whose message names no resource', UNEXPECTED, LOST, true],
-    ['unhealthy devices', UNEXPECTED, 'no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu', true],
+    [
+      'unhealthy devices',
+      UNEXPECTED,
+      'no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu',
+      true,
+    ],
     ['no message', UNEXPECTED, '', true],
     ['out of GPUs', 'OutOfnvidia.com/gpu', 'Node didn’t have enough resource', true],
     ['another device', UNEXPECTED, unavailable('rdma/hca'), false],
