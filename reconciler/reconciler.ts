@@ -12,6 +12,8 @@ import { sameRules, watches, type Caches, type Listener } from './caches.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
 import { places as placesOf } from './limits/places.ts';
+import { rejections as rejectionsOf } from './limits/rejections.ts';
+import { silence as silenceOf } from './limits/silence.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
 import { keyOf, type NodeObject } from './model.ts';
 import { nodeController } from './node/controller.ts';
@@ -62,12 +64,16 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const { caches, turns, metrics, wakeAfter } = deps;
   const places = placesOf();
   const breaker = circuitBreaker();
+  const silence = silenceOf();
+  const rejections = rejectionsOf();
   const operands = operandController(deps);
   let watchedSince = 0;
   const nodes = nodeController({
     ...deps,
     places,
     breaker,
+    silence,
+    rejections,
     revisionsOf: operands.revisionsOf,
     watchedSince: () => watchedSince,
   });
@@ -152,6 +158,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       for (const name of pods.takeOver()) add('bound', name);
       watchedSince = deps.now();
       places.recall(caches.nodes.values());
+      silence.recall(caches.policies.values(), deps.now());
       breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));
       const ours = [...caches.nodes.values()].filter(isOurs);

@@ -97,6 +97,12 @@ const lostText = ({ node, policy }: WithPolicy): string => {
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
 };
 
+/** The kubelet's words, until a validation has passed after them. */
+const rejectedText = ({ proof }: Observed, { rejected }: Walk): string =>
+  rejected === undefined || proof === undefined || Date.parse(rejected.at) <= Date.parse(proof.at)
+    ? ''
+    : `; the kubelet has rejected ${rejected.count} GPU pods: ${rejected.words}`;
+
 /** Discovery is not evidence, so that the loss of its label is only reported. */
 const labelText = ({ walk, input }: Observed): string =>
   walk.labelGone !== undefined && input.now - Date.parse(walk.labelGone) >= input.policy.spec.labelHold
@@ -143,7 +149,7 @@ function underway(
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
-  const what = `${name}: ${timed.message}`;
+  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
   const again = failure === undefined ? {} : { retryAt: failure.retryAt, command: retryCommand(input.node) };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {

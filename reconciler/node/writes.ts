@@ -8,6 +8,8 @@ export interface NodeWrites {
   readonly apply: Applier;
   /** A write to the Node itself came through. */
   readonly wrote: (action: Action, resourceVersion: string) => void;
+  /** The API server refused a pod. */
+  readonly refused?: (pod: string, because: string) => void;
 }
 
 /** Marks and condition go in one request, at the place of the marks. */
@@ -26,7 +28,7 @@ function combined(writes: readonly Action[]): readonly Action[] {
 export async function carryOut(
   node: NodeObject,
   actions: readonly Action[],
-  { apply, wrote }: NodeWrites,
+  { apply, wrote, refused }: NodeWrites,
 ): Promise<'done' | 'stale'> {
   const planned = JSON.stringify(node.spec?.taints ?? []);
   const writes = combined(actions.filter((action) => action.kind !== 'event'));
@@ -41,6 +43,10 @@ export async function carryOut(
       // Our previous write has moved the version on; the list that the taints were planned from must still stand.
       if (action.kind === 'set-taints' && latest !== undefined && latest.taints !== planned) return 'stale';
       const outcome = await apply.apply(action, latest?.resourceVersion ?? node.metadata.resourceVersion);
+      if (outcome.kind === 'refused') {
+        if (action.kind === 'create-pod') refused?.(action.manifest.metadata.name, outcome.because);
+        continue;
+      }
       if (outcome.kind === 'stale') {
         if (action.kind === 'create-pod' || action.kind === 'delete-pod') continue;
         return 'stale';
