@@ -58,7 +58,8 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
   const isUnchanged =
     judgement === 'stands' &&
     proof !== undefined &&
-    walk.stage === DONE &&
+    // A node that was only closed for a while has not been validated again.
+    (walk.stage === DONE || hasSameRounds(climb.passed, seen.walk.passed)) &&
     Object.entries(climb.evidence).every(([name, evidence]) => isAsKnown(evidence, proof.components[name]));
   const next: Proof = isUnchanged ? { ...proof, components: climb.evidence } : proofOf(seen, walk, climb.evidence);
   const { lost: _, ...rest } = walk;
@@ -82,6 +83,9 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     taint: false,
   };
 }
+
+const hasSameRounds = (now: Walk['passed'], before: Walk['passed']): boolean =>
+  Object.entries(now).every(([state, round]) => before[state] === round);
 
 function ended(walk: Walk, boot: string, now: number): Walk {
   const { failed: _, renew: __, untimed: ___, ...rest } = walk;
