@@ -1,6 +1,6 @@
 // What the chart renders for given values, and what it refuses to render and why. `helm template` only: nothing runs.
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
@@ -577,4 +577,26 @@ describe('values that would fail later', () => {
       'is not the name of a scheduler',
     ],
   ])('are refused: %s', (_, values, advice) => expect(refusal(values)).toContain(advice));
+});
+
+describe('deploy/install.yaml, for kubectl alone', () => {
+  it('is what the chart renders', () => {
+    const file = join(ROOT, 'deploy/install.yaml');
+    // A scheduler may be one minor version older than its API server, and must not be newer.
+    const { status, stdout, stderr } = template({ scheduler: { version: 'v1.36.3' }, test: { create: false } }, [
+      '--include-crds',
+      '--kube-version',
+      'v1.36.3',
+    ]);
+    expect(status, stderr).toBe(0);
+    const text = [
+      '# kubectl apply --server-side -f install.yaml; rendered from deploy/chart by its test, never edited by hand.',
+      'apiVersion: v1',
+      'kind: Namespace',
+      'metadata: {name: gpu-gate}',
+      stdout,
+    ].join('\n');
+    if (process.env['GPU_GATE_TEST_UPDATE'] !== undefined) writeFileSync(file, text);
+    expect(readFileSync(file, 'utf8'), 'GPU_GATE_TEST_UPDATE=1 renders it').toBe(text);
+  });
 });
