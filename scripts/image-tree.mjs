@@ -1,5 +1,6 @@
-// Lays out the file tree of gpu-gate's image in a folder: the program, its production dependencies, the Node.js that runs this.
-// Shared by the Dockerfile and by tests, so that what is tested is what is shipped. Dependency-free.
+// Lays out the file tree of gpu-gate's image in a folder: the program, its production dependencies,
+// the Node.js that runs this. Shared by the Dockerfile and by tests, so that what is tested is what
+// is shipped. Dependency-free.
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -45,9 +46,10 @@ const node = join(target, 'usr/local/bin/node');
 mkdirSync(dirname(node), { recursive: true });
 cpSync(process.execPath, node, { dereference: true });
 
-// Every file is stripped of its types and compiled once, here: a process that never loads the stripper holds 20 MiB less and starts sooner.
-// Node.js finds what it compiled by its own version, the user that runs it, and the path from the cache to the file; where it does not, it
-// compiles again. `NODE_COMPILE_CACHE` in the image must name this folder.
+// Every file is stripped of its types and compiled once, here: a process that never loads the
+// stripper holds 20 MiB less and starts sooner. Node.js finds what it compiled by its own version,
+// the user that runs it, and the path from the cache to the file; where it does not, it compiles
+// again. `NODE_COMPILE_CACHE` in the image must name this folder.
 const USER = 65532;
 const cache = join(app, '.compile-cache');
 const warm = (...args) =>
