@@ -181,7 +181,7 @@ describe('a reflector', () => {
     const applied = await cp.kubectl([
       'apply',
       '-f',
-      `${import.meta.dirname}/../../../../deploy/chart/crds/gpupolicies.yaml`,
+      `${import.meta.dirname}/../../../deploy/chart/crds/gpupolicies.yaml`,
     ]);
     expect(applied.code).toBe(0);
     await until(
@@ -243,7 +243,7 @@ describe('an Event', () => {
       leads: () => true,
       now: () => now,
       instance: 'test',
-      conditionNow: () => undefined,
+      standing: () => undefined,
     });
     for (let i = 0; i < 3; i += 1) {
       await events.apply({
