@@ -527,6 +527,28 @@ describe('the scheduler’s profile', () => {
     ).toEqual([{ name: 'PodTopologySpread', args: { defaultingType: 'List' } }]));
 });
 
+describe('the device plugin’s configuration', () => {
+  const sharing = (replicas: number): object => ({
+    devicePlugin: {
+      config: { version: 'v1', sharing: { timeSlicing: { resources: [{ name: 'nvidia.com/gpu', replicas }] } } },
+    },
+  });
+  const named = (values: object): string => {
+    const spec = find(render(values), 'GPUPolicy', 'default')?.spec as {
+      components?: { devicePlugin: { config: string } };
+    };
+    return spec.components?.devicePlugin.config ?? '';
+  };
+  it('is a ConfigMap beside the operands, which the policy names, another one for another content', () => {
+    const objects = render(sharing(4));
+    const configMap = find(objects, 'ConfigMap', named(sharing(4)));
+    expect(configMap?.metadata.namespace).toBe('gpu-gate-operands');
+    expect(parse(configMap?.data?.['config.yaml'] ?? '')).toMatchObject({ version: 'v1' });
+    expect(named(sharing(2))).not.toBe(named(sharing(4)));
+    expect(named({})).toBe('');
+  });
+});
+
 describe('what tenants may not do', () => {
   const guard = (values: object): readonly string[] | undefined =>
     (
@@ -566,6 +588,12 @@ describe('values that would fail later', () => {
     ],
     ['one port for two things', { webhook: { port: 8444 } }, 'must differ'],
     ['an issuer without a name', { certs: { certManager: { issuerRef: { kind: 'Issuer' } } } }, 'name'],
+    ['sharing by MPS', { devicePlugin: { config: { sharing: { mps: {} } } } }, 'use sharing.timeSlicing'],
+    [
+      'two configurations of the device plugin',
+      { devicePlugin: { config: { version: 'v1' } }, ...policy({ components: { devicePlugin: { config: 'own' } } }) },
+      'write one of them',
+    ],
     [
       'two scoring strategies',
       { scheduler: { binPacking: true, pluginConfig: [{ name: 'NodeResourcesFit' }] } },
