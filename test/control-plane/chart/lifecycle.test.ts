@@ -36,12 +36,12 @@ const kubectl = async (args: readonly string[], input?: string): Promise<string>
 /** Every object of the cluster that belongs to this product, and its namespaces. */
 async function left(): Promise<readonly string[]> {
   const kinds = (await kubectl(['api-resources', '--verbs=list', '-o', 'name'])).trim().split('\n');
-  const names: string[] = [];
-  for (const kind of kinds.filter((one) => !one.startsWith('events') && one !== 'componentstatuses')) {
-    const { stdout } = await cp.kubectl(['get', kind, '-A', '--ignore-not-found', '-o', 'name']);
-    names.push(...stdout.split('\n').filter((line) => /gpu-?gate|gpupolic|\/nvidia$/.test(line)));
-  }
-  return names.toSorted();
+  const asked = kinds.filter((kind) => !kind.startsWith('events') && kind !== 'componentstatuses').join(',');
+  const { stdout } = await cp.kubectl(['get', asked, '-A', '--ignore-not-found', '-o', 'name']);
+  return stdout
+    .split('\n')
+    .filter((line) => /gpu-?gate|gpupolic|\/nvidia$/.test(line))
+    .toSorted();
 }
 
 const bundles = async (): Promise<readonly string[]> =>
