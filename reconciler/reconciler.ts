@@ -77,7 +77,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     revisionsOf: operands.revisionsOf,
     watchedSince: () => watchedSince,
   });
-  const pods = podController(deps);
+  const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
   const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
 

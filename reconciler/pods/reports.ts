@@ -57,14 +57,6 @@ export const saysAlready = (pod: PodObject, wanted: Condition): boolean =>
       c.message === wanted.message,
   );
 
-/** Was the pod thrown out by a kubelet that had no GPU for it, as happens to bound pods after a reboot? Its controller makes another one. */
-export const isRejected = (pod: PodObject, node: NodeObject | undefined): boolean =>
-  node !== undefined &&
-  isOurs(node) &&
-  pod.owned &&
-  pod.phase === 'Failed' &&
-  (pod.reason === 'UnexpectedAdmissionError' || /^OutOf.*nvidia\.com\//.test(pod.reason));
-
 const asksGpus = (pod: PodObject, policy: GpuPolicy): boolean =>
   Object.keys(pod.gpus).some((name) => isGpuResource(name, policy.spec.resources));
 

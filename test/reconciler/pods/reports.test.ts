@@ -7,7 +7,6 @@ import {
   couldFit,
   gateOf,
   isMissed,
-  isRejected,
   nodesOnTheirWay,
   policyNameOf,
   nodesToWake,
@@ -126,18 +125,6 @@ describe('a pod’s readiness gate', () => {
 });
 
 describe('other pods', () => {
-  it('rejected after a reboot are told from those that failed by themselves', () => {
-    const failed = (reason: string): PodObject => aGpuPod({}, {}, { phase: 'Failed', reason });
-    expect(isRejected(failed('UnexpectedAdmissionError'), aNode())).toBe(true);
-    expect(isRejected(failed('OutOfnvidia.com/gpu'), aNode())).toBe(true);
-    expect(isRejected(failed('Evicted'), aNode())).toBe(false);
-    expect(
-      isRejected(
-        aGpuPod({ ownerReferences: [] }, {}, { phase: 'Failed', reason: 'UnexpectedAdmissionError' }),
-        aNode(),
-      ),
-    ).toBe(false);
-  });
   it.each([
     ['one that came past the webhook', aGpuPod({ labels: {} }), true],
     ['not one that was injected', aGpuPod(), false],
