@@ -241,15 +241,14 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
   if (leaf !== undefined) await probe.canary(leaf);
 
   // The same hand edit twice is one Event, counted twice.
-  const operand = (
-    await kubectl(
-      ...['get', 'daemonset', '-n', 'gpu-gate-operands', '-l', 'app.kubernetes.io/component=driver', '-o', 'name'],
-    )
-  ).trim();
+  const inOperands = (verb: string, ...args: readonly string[]): Promise<string> =>
+    kubectl(verb, '-n', 'gpu-gate-operands', ...args);
+  const driver = 'app.kubernetes.io/component=driver';
+  const operand = (await inOperands('get', 'daemonset', '-l', driver, '-o', 'name')).trim();
   const image = (): Promise<string> =>
-    kubectl(...['get', operand, '-n', 'gpu-gate-operands', '-o', 'jsonpath={.spec.template.spec.containers[0].image}']);
+    inOperands('get', operand, '-o', 'jsonpath={.spec.template.spec.containers[0].image}');
   for (const times of [1, 2]) {
-    await kubectl('set', 'image', operand, '-n', 'gpu-gate-operands', 'driver=example.com/other:1');
+    await kubectl('set', 'image', '-n', 'gpu-gate-operands', operand, 'driver=example.com/other:1');
     await until('the image to be put back', async () => !(await image()).startsWith('example.com/'));
     await until('the Event to be counted', async () => {
       const events = await kubectl('get', 'events', '-A', '-o', 'jsonpath={.items[*].count}');
