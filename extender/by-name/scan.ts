@@ -1,6 +1,6 @@
-// The body of a call by names without parsing the names: everything before the list is parsed as JSON, the list is walked as
-// bytes. Whatever is not just as a scheduler writes it (escapes, bytes beyond ASCII, a list that is not the last member, a name
-// given twice) is left to the plain way in wire.ts, so that this file need not know all of JSON. Pure.
+// Reads a call by names without parsing the names: everything before the list is parsed as JSON, the
+// list is walked as bytes. Declines whatever a scheduler would not write (escapes, bytes beyond
+// ASCII, a list that is not the last member), so that this file need not know all of JSON.
 import type { RawPod } from '../../gate/gpu-request.ts';
 
 const KEY = Buffer.from('"NodeNames":');
@@ -27,7 +27,7 @@ export class NameScanner {
   /** One buffer for all calls: a call is answered before the next is looked at. */
   #bounds = new Int32Array(2048);
 
-  /** The call, or undefined where the plain way has to say. Its `bounds` are good until the next scan. */
+  /** The call, or `undefined` if it is declined. Its `bounds` are good until the next scan. */
   scan(body: Buffer): NamedCall | undefined {
     const key = body.lastIndexOf(KEY);
     if (key < 0 || !isMember(body, key)) return undefined;
