@@ -15,7 +15,7 @@ export interface View {
 
 /** What the pod of a call asks. */
 export const askIn = (view: Omit<View, 'nodes'>, pod: RawPod): Ask =>
-  askOf(wantsOf(pod), view.policies, view.operandNamespace);
+  askOf(wantsOf(pod, view.operandNamespace), view.policies);
 
 const factsOf = (args: ExtenderArgs, view: View, name: string): NodeFacts | undefined => {
   const sent = args.nodes?.get(name);

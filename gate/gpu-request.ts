@@ -112,20 +112,20 @@ export function gpuRequest(pod: RawPod, resources: readonly string[]): GpuReques
 
 /** All that the gate needs to know of a pod, read once; a verdict needs nothing else, whatever becomes of the policies. */
 export interface PodWants {
-  readonly namespace: string;
-  /** Carries the labels of a validation pod of gpu-gate; only in the operand namespace does that mean anything. */
+  /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
   readonly validation: boolean;
   readonly read: ReadWishes;
   readonly containers: readonly GpuContainer[];
 }
 
-export function wantsOf(pod: RawPod): PodWants {
+export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
   const { labels, namespace } = pod.metadata ?? {};
   const component = labels?.[COMPONENT];
   return {
-    namespace: namespace ?? '',
     validation:
-      labels?.[PART_OF] === PRODUCT && (component === 'driver-validation' || component === 'device-plugin-validation'),
+      namespace === operandNamespace &&
+      labels?.[PART_OF] === PRODUCT &&
+      (component === 'driver-validation' || component === 'device-plugin-validation'),
     read: wishesOf(pod),
     containers: containersOf(pod.spec),
   };

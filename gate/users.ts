@@ -33,7 +33,7 @@ export const driverPathsOf = (policy: GpuPolicy): readonly string[] =>
     .filter((path) => path !== '');
 
 /** Does a mount of this path of the host bring in a GPU's device or driver? */
-export const showsGpu = (path: string, driverPaths: Iterable<string>): boolean => {
+const showsGpu = (path: string, driverPaths: Iterable<string>): boolean => {
   if (path.startsWith(DEVICE)) return true;
   for (const folder of driverPaths) if (within(path, folder)) return true;
   return false;

@@ -106,8 +106,8 @@ export interface Policies {
 export const policyNameOf = ({ read }: PodWants): string => read.wishes.policy ?? DEFAULT_POLICY;
 
 /** What this pod asks, once per call. */
-export function askOf(wants: PodWants, policies: Policies, operandNamespace: string): Ask {
-  if (wants.validation && wants.namespace === operandNamespace) return { kind: 'pass', because: 'validation-pod' };
+export function askOf(wants: PodWants, policies: Policies): Ask {
+  if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
   const { read } = wants;
   const policy = policies.get(policyNameOf(wants));
   // Without a policy there is no list of resources; the widest one says whether the pod asks for a GPU at all.

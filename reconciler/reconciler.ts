@@ -2,8 +2,10 @@
 // from the caches and applies. What is decided is decided in plan.ts, pods.ts, policy-status.ts, operand-plan.ts and slots.ts.
 import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
-import { INJECT, POLICIES_PATH, PROOF, WAKE, WALK } from '../core/keys.ts';
+import { POLICIES_PATH, PROOF, WAKE, WALK } from '../core/keys.ts';
+import { optsOut } from '../gate/namespaces.ts';
 import { isOurs, newestProof, open, stateOf } from '../gate/node-proof.ts';
+import { driverPathsOf } from '../gate/users.ts';
 import { COMPONENTS } from '../core/stages.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
@@ -20,7 +22,7 @@ import { trimDaemonSet, type DaemonSetView } from './operands/wanted.ts';
 import { operandWorkOf } from './operands/controller.ts';
 import { specOf, type NodePlan } from './node/pass.ts';
 import { planNode } from './node/plan.ts';
-import { couldFit, isUnschedulable, nodesToWake, policyNameOf } from './pods/reports.ts';
+import { couldFit, isUnschedulable, nodesToWake } from './pods/waiting.ts';
 import { policyWorkOf } from './policies/controller.ts';
 import { podWorkOf, type NamespaceView } from './pods/controller.ts';
 import { workQueue } from '../platform/queue.ts';
@@ -97,7 +99,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     log,
     path: '/api/v1/namespaces',
     trim: (raw: { metadata: { labels?: Record<string, string> } }) => ({
-      optedOut: raw.metadata.labels?.[INJECT] === 'false',
+      optedOut: optsOut(raw.metadata.labels),
     }),
     onChange: (name, before) => {
       // Its pods may have come first: what the namespace says was not known then.
@@ -112,11 +114,13 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
         return wanted !== undefined && Object.entries(wanted).every(([key, value]) => labels[key] === value);
       }),
     );
+  /** Pods that mount one of these use GPUs. */
+  const driverPaths = (): readonly string[] => [...policies.values()].flatMap(driverPathsOf);
   const pods = reflector<PodObject>({
     kube,
     log,
     path: '/api/v1/pods',
-    trim: (raw) => trimPod(raw, deps.operandNamespace, isEvidence),
+    trim: (raw) => trimPod(raw, deps.operandNamespace, isEvidence, driverPaths()),
     onChange: (_, before, after) => podChanged(before, after),
   });
   const daemonSets = reflector<DaemonSetView>({
@@ -193,12 +197,13 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     if (isUnschedulable(after)) addAfter('waiting', unbound.size > 100 ? 10_000 : 500);
   }
 
-  let selectors = '[]';
+  let selectors = '[[],[]]';
   function policiesChanged(before: GpuPolicy | undefined, after: GpuPolicy | undefined): void {
-    const wanted = JSON.stringify(
-      [...policies.values()].flatMap((policy) => COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null)),
+    const selecting = [...policies.values()].flatMap((policy) =>
+      COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null),
     );
-    // Pods that were none of our business may be evidence now.
+    const wanted = JSON.stringify([selecting, driverPaths()]);
+    // Pods that were of no concern may be evidence now, or users of a driver that stands elsewhere.
     if (wanted !== selectors && pods.synced) pods.relist();
     selectors = wanted;
     add('policies');
@@ -298,7 +303,6 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   };
 
   const on = (name: string): readonly PodObject[] => [...(podsByNode.get(name)?.values() ?? [])];
-  const policyOfPod = (pod: PodObject): GpuPolicy | undefined => policies.get(policyNameOf(pod));
   const unschedulable = (): readonly PodObject[] => [...unbound.values()].filter(isUnschedulable);
 
   /** A change of the Node makes the scheduler try again those that it was refused for. */
@@ -319,13 +323,13 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   async function handleWake(name: string): Promise<void> {
     const node = nodes.get(name);
     if (node === undefined || !open(node).yes) return;
-    if (unschedulable().some((pod) => couldFit(pod, node, on(name), policyOfPod(pod)))) await wake(node);
+    if (unschedulable().some((pod) => couldFit(pod, node, on(name), policies))) await wake(node);
   }
 
   async function handleWakeable(): Promise<void> {
     const waiting = unschedulable();
     if (waiting.length === 0) return;
-    for (const node of nodesToWake(waiting, [...nodes.values()], on, policyOfPod)) await wake(node);
+    for (const node of nodesToWake(waiting, [...nodes.values()], on, policies)) await wake(node);
   }
 
   // ---- the loop

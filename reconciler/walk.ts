@@ -1,5 +1,6 @@
 // The walk's memory on the Node itself, so that a restart or a new leader goes on where the last one stopped.
 import type { ComponentEvidence } from '../gate/node-proof.ts';
+import type { Said } from '../core/said.ts';
 import { STAGES, type Stage } from '../core/stages.ts';
 
 export interface Failure {
@@ -47,6 +48,8 @@ export interface Walk {
   readonly epoch: number;
   /** Raised when all GPUs vanished: asks for a new round of device-plugin-validation. */
   readonly gpuEpoch: number;
+  /** What the node's condition says, its times apart, so that nobody parses that message. */
+  readonly said?: Said;
   /** RFC 3339, since when NFD's label is gone, or the node not Ready. */
   readonly labelGone?: string;
   readonly notReady?: string;

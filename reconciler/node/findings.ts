@@ -2,6 +2,7 @@
 // judged here: a container that started before the reboot, or a pod of another revision, proves nothing.
 import { namesOf } from '../../core/components.ts';
 import { digestOf } from '../../core/digest.ts';
+import { amountOf } from '../../core/quantity.ts';
 import type { ComponentSpec } from '../../core/gpu-policy.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import {
@@ -236,7 +237,7 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
 export const unusable = (node: NodeObject, resources: readonly string[]): string =>
   Object.entries(node.status?.capacity ?? {})
     .filter(([name]) => isGpuResource(name, resources))
-    .map(([name, all]) => ({ name, all: Number(all), offered: Number(node.status?.allocatable?.[name] ?? 0) }))
+    .map(([name, all]) => ({ name, all: amountOf(all), offered: amountOf(node.status?.allocatable?.[name]) }))
     .filter(({ all, offered }) => offered < all)
     .map(({ name, all, offered }) => `${offered} of ${all} ${name} allocatable`)
     .join(', ');
@@ -245,7 +246,7 @@ export const unusable = (node: NodeObject, resources: readonly string[]): string
 export const allocatable = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
   Object.fromEntries(
     Object.entries(node.status?.allocatable ?? {}).flatMap(([name, amount]) =>
-      isGpuResource(name, resources) && Number(amount) > 0 ? [[name, Number(amount)]] : [],
+      isGpuResource(name, resources) && amountOf(amount) > 0 ? [[name, amountOf(amount)]] : [],
     ),
   );
 

@@ -7,7 +7,8 @@ import type { Action } from '../actions.ts';
 import type { Keep } from '../limits/breaker.ts';
 import { EXTERNAL, type Finding } from './findings.ts';
 import type { Walk } from '../walk.ts';
-import type { NodeObject, PodObject } from '../model.ts';
+import { usesGpus } from '../../gate/users.ts';
+import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
 
 export interface NodeInput {
   readonly node: NodeObject;
@@ -72,16 +73,13 @@ export interface Stop {
 export const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
   pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
 
-/** Is this a pod of users' that holds GPUs on the node now? */
-const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
-  pod.namespace !== operandNamespace &&
-  Object.keys(pod.gpus).length > 0 &&
-  pod.phase !== 'Succeeded' &&
-  pod.phase !== 'Failed';
-
-/** Users' pods that hold GPUs on the node now. */
-export const gpuUsers = (input: Pick<NodeInput, 'pods' | 'operandNamespace'>): readonly PodObject[] =>
-  input.pods.filter((pod) => usesGpu(pod, input.operandNamespace));
+/** Users' pods that use GPUs of the node now; gate/users.ts says what using them is. */
+export const gpuUsers = ({
+  pods,
+  operandNamespace,
+  policy,
+}: Pick<NodeInput, 'pods' | 'operandNamespace' | 'policy'>): readonly PodObject[] =>
+  pods.filter((pod) => pod.namespace !== operandNamespace && !hasEnded(pod) && usesGpus(pod, policy));
 
 /** Is the component ours on this node? As the policy says, but a settled node stays with what it was validated with. */
 export function isOursHere(pass: Pass, component: Component): boolean {

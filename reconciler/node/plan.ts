@@ -14,6 +14,7 @@ import {
   sameEvidence,
   unusable,
 } from './findings.ts';
+import { withTimes, type Said } from '../../core/said.ts';
 import { newWalk, parseWalk, rebooted, type Walk } from '../walk.ts';
 import { driverVersion } from '../manifests/driver.ts';
 import { type Desired, deployedOn, hasOurTaint, withoutOurs, setTaints, differences } from './marks.ts';
@@ -196,7 +197,7 @@ function validated(pass: Pass): Desired {
     walk.stage === 'done' &&
     Object.keys(current).every((name) => sameEvidence(current[name], proof.components[name]));
   const next: Proof = unchanged ? proof : proofOf(pass, current);
-  const { failed: _, renew: __, untimed: ___, ...rest } = walk;
+  const { failed: _, renew: __, untimed: ___, said: ____, ...rest } = walk;
   pass.walk =
     walk.stage === 'done'
       ? { ...walk, evidence: current }
@@ -269,9 +270,9 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
       ? proofOf(pass, pass.evidence)
       : undefined;
   const standing = kept ?? restored;
-  pass.walk = { ...pass.walk, evidence: accepted };
-  const what = `${stop.stage}: ${timing.message}`;
-  const since = `since ${pass.walk.since}`;
+  const failure = timing.failure ? pass.walk.failed : undefined;
+  const said = saidOf(pass, stop, timing, standing !== undefined);
+  pass.walk = { ...pass.walk, evidence: accepted, said };
   const shared = { deploy: pass.deploy, walk: pass.walk, policy: input.policy.name };
   if (standing !== undefined) {
     return {
@@ -288,12 +289,11 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
         type: GPU_VALIDATED,
         status: 'True',
         reason: timing.failure ? `${camel(stop.stage)}Failed${pass.walk.failed?.reason ?? ''}` : 'Closed',
-        message: `no new GPU pods, ${what}, ${since}`,
+        message: withTimes(said),
       },
       taint: false,
     };
   }
-  const failure = timing.failure ? pass.walk.failed : undefined;
   return {
     ...shared,
     state: failure === undefined ? stop.stage : 'failed',
@@ -303,17 +303,22 @@ function underway(pass: Pass, stop: Stop, timing: Timing, lost: 'withdraw' | 'cl
       type: GPU_VALIDATED,
       status: 'False',
       reason: failure === undefined ? camel(stop.stage) : `${camel(stop.stage)}Failed${failure.reason}`,
-      message:
-        (failure === undefined
-          ? `${what}, ${since}`
-          : `${what}; tried again after ${failure.retryAt}, or now: kubectl annotate node ${input.node.metadata.name} --overwrite ${RETRY}=$(date +%s)`) +
-        conflictText(input),
+      message: withTimes(said) + conflictText(input),
     },
     taint:
       input.policy.spec.startupTaint === 'BringUp' &&
       pass.walk.proven !== boot &&
       (stop.stage !== 'preflight' || pass.walk.once || hasOurTaint(input.node)),
   };
+}
+
+/** What the node's condition says while a stage is not done; `serving`: pods that run there are fine. */
+function saidOf({ walk, input }: Pass, stop: Stop, timing: Timing, serving: boolean): Said {
+  const text = `${stop.stage}: ${timing.message}`;
+  if (serving) return { text: `no new GPU pods, ${text}`, at: walk.since };
+  if (!timing.failure || walk.failed === undefined) return { text, at: walk.since };
+  const command = `kubectl annotate node ${input.node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
+  return { text, retryAt: walk.failed.retryAt, command };
 }
 
 /** Texts of Events carry no time: equal ones are counted as one. */

@@ -1,23 +1,16 @@
 // Users' GPU pods: writes what pods.ts decides: readiness conditions, and Events on pods that were rejected, missed, bound past the
 // gate, or that wait. Each is counted once, whoever leads: the Event is the memory, and who makes it counts.
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
+import { namespaceRule } from '../../gate/namespaces.ts';
+import type { Reason } from '../../gate/reasons.ts';
 import type { ObjectRef } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import type { NodeObject, PodObject } from '../model.ts';
-import {
-  boundAt,
-  boundPastGate,
-  boundUnseen,
-  changedAt,
-  gateOf,
-  isMissed,
-  isRejected,
-  isUnschedulable,
-  nodesOnTheirWay,
-  policyNameOf,
-  saysAlready,
-} from './reports.ts';
+import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed, isRejected, nodesOnTheirWay } from './reports.ts';
+import { gateOf, saysAlready } from './readiness.ts';
+import { isUnschedulable } from './waiting.ts';
+import { policyNameOf } from '../../gate/verdict.ts';
 
 /** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
 const TOLD_MS = 45 * 60_000;
@@ -70,13 +63,13 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
   /** UID → the sentence that a waiting pod was last told. */
   const told = new Map<string, string>();
   /** UID → why it should not be where it is: bound before we led. */
-  const unseen = new Map<string, string>();
+  const unseen = new Map<string, Reason>();
   /** When we took over, ms since the epoch. */
   let since = 0;
 
   const isNews = (at: number): boolean => at >= since - TOLD_MS;
   const left = (namespace: string): boolean =>
-    excludedNamespaces.has(namespace) || namespaces.get(namespace)?.optedOut === true;
+    namespaceRule(namespace, namespaces.get(namespace)?.optedOut === true, excludedNamespaces) !== 'inject';
 
   /** Tells it in the pod's life once; true where nobody had. */
   async function tellOnce(pod: PodObject, reason: string, message: string): Promise<boolean> {
@@ -95,7 +88,7 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
     const pod = pods.get(key);
     if (pod === undefined) return;
     const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
-    const policy = policies.get(policyNameOf(pod));
+    const policy = policies.get(policyNameOf(pod.wants));
     const gate = gateOf(pod, node, policy);
     if (gate !== undefined && !saysAlready(pod, gate)) {
       await apply.apply({
@@ -157,12 +150,12 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
     const pod = pods.get(key);
     const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
     if (pod === undefined || node === undefined) return;
-    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies.get(policyNameOf(pod)));
+    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies);
     if (because === undefined) return;
     const first = await tellOnce(
       pod,
       'GPUPodPastGate',
-      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName} though it takes no GPU pods: ${because}`,
+      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName}, although the gate refuses this node: ${because.sentence}`,
     );
     if (first) metrics.pastGate.inc();
     unseen.delete(pod.uid);
@@ -175,7 +168,7 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
     for (const pod of pods.values()) {
       const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
       if (node === undefined || pod.namespace === operandNamespace || !isNews(boundAt(pod))) continue;
-      const because = boundUnseen(pod, node, policies.get(policyNameOf(pod)));
+      const because = boundUnseen(pod, node, policies);
       if (because === undefined) continue;
       unseen.set(pod.uid, because);
       keys.push(`${pod.namespace}/${pod.name}`);
@@ -186,7 +179,7 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
   async function waiting(): Promise<void> {
     const texts = new Map<string, string | undefined>();
     for (const pod of unbound.values()) {
-      const name = policyNameOf(pod);
+      const name = policyNameOf(pod.wants);
       const policy = policies.get(name);
       if (policy === undefined || !isEnforcing(policy) || !isUnschedulable(pod) || pod.namespace === operandNamespace)
         continue;

@@ -9,7 +9,8 @@ import type { Breaker } from '../limits/breaker.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { policyStatus, sameStatus } from './status.ts';
-import { gateOf, policyNameOf } from '../pods/reports.ts';
+import { policyNameOf } from '../../gate/verdict.ts';
+import { gateOf } from '../pods/readiness.ts';
 
 export interface PolicyWorkDeps {
   readonly nodes: { get(key: string): NodeObject | undefined; values(): Iterable<NodeObject> };
@@ -46,7 +47,7 @@ export function policyWorkOf(deps: PolicyWorkDeps): { settle(): Promise<void> } 
         (pod) =>
           pod.gated &&
           pod.phase === 'Running' &&
-          gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod)))?.status === 'False',
+          gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod.wants)))?.status === 'False',
       ).length,
     );
     for (const policy of all) {

@@ -1,5 +1,6 @@
 // A GPUPolicy's status: does it enforce yet, how do its nodes stand, what is wrong with it. Pure.
 import { canonical } from '../../core/digest.ts';
+import { amountOf } from '../../core/quantity.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { selects, type GpuPolicy, type PolicyCondition, type PolicyStatus } from '../../core/gpu-policy.ts';
 import { PROOF, WALK } from '../../core/keys.ts';
@@ -9,7 +10,7 @@ import type { NodeObject } from '../model.ts';
 
 const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
   Object.entries(node.status?.allocatable ?? {}).some(
-    ([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0,
+    ([name, amount]) => isGpuResource(name, policy.spec.resources) && amountOf(amount) > 0,
   );
 
 interface Enforcement {

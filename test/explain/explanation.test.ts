@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, PROOF, STATE, WALK } from '../../core/keys.ts';
+import { withTimes } from '../../core/said.ts';
 import type { NodeView } from '../../gate/node-proof.ts';
 import { explanationText } from '../../explain/table.ts';
 import { explainPod, type ExplainInput } from '../../explain/explanation.ts';
@@ -33,12 +34,16 @@ const withConditions = (node: NodeView, ready: object, validated: object): NodeV
     ],
   },
 });
-const walking = (name: string, message: string, since = SINCE): NodeView =>
-  withConditions(
-    aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '', [WALK]: walk(name, since) } }),
+/** The walk remembers what the condition says, its times apart. */
+const walking = (name: string, text: string, since = SINCE): NodeView => {
+  const said = { text, at: since, retryAt: '2026-11-24T11:00:00.000Z', command: `kubectl annotate node ${name} x=1` };
+  const memory = JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage: 'driver', since, said });
+  return withConditions(
+    aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '', [WALK]: memory } }),
     {},
-    { status: 'False', reason: 'Driver', message },
+    { status: 'False', reason: 'Driver', message: withTimes(said) },
   );
+};
 
 describe('explain: a node', () => {
   it.each([
@@ -60,10 +65,10 @@ describe('explain: a node', () => {
     ],
     [
       'walking: since the stage began, and what is awaited',
-      walking('node-a', `driver: waiting for its pod, since ${SINCE}`),
+      walking('node-a', 'driver: waiting for its pod'),
       'GPU stack not validated: driver',
       SINCE,
-      `driver: waiting for its pod, since ${SINCE}`,
+      `driver: waiting for its pod, since ${SINCE}; retried after 2026-11-24T11:00:00.000Z, or now: kubectl annotate node node-a x=1`,
     ],
     [
       'closed: since the stage that was lost, though the condition is True for longer',
@@ -92,14 +97,14 @@ describe('explain: a node', () => {
       withConditions(aNode({ boot: 'boot-2' }), {}, { message: 'driver and device plugin validated' }),
       'node rebooted since validation',
       '',
-      'it is validated anew by itself; if this stays, look whether gpu-gate-reconciler runs',
+      'revalidation is automatic; if this persists, check that gpu-gate-reconciler is running',
     ],
     [
       'opted in, and nobody has begun',
       { metadata: { name: 'new', uid: 'u', labels: { 'gpu-gate.dev/managed': 'true' } } },
       'GPU stack not validated: walk not started',
       '',
-      'the walk begins by itself; if this stays, look whether gpu-gate-reconciler runs',
+      'the walk begins by itself; if this persists, check that gpu-gate-reconciler is running',
     ],
     [
       'held',
@@ -124,18 +129,18 @@ describe('explain: a node', () => {
 
   it('too old for the pod: what it has', () =>
     expect(explained([aNode()], { pod: gpuPod({ 'gpu-gate.dev/min-driver': '600' }) }).rows[0]).toMatchObject({
-      reason: 'GPU driver older than the pod asks',
+      reason: 'GPU driver older than the pod requires',
       next: 'the node has driver 595.91.07, CUDA 13.1',
     }));
 });
 
 describe('explain: a pod', () => {
   it.each([
-    ['that names no policy there is', { 'gpu-gate.dev/policy': 'nope' }, 'there is no GPUPolicy nope'],
+    ['that names an unknown policy', { 'gpu-gate.dev/policy': 'nope' }, 'there is no GPUPolicy nope'],
     [
       'with a malformed annotation: the text that is in no reason',
       { 'gpu-gate.dev/min-driver': 'new' },
-      '"new" is no driver version',
+      '"new" is not a driver version',
     ],
   ])('%s', (_, annotations, detail) => {
     const { summary, rows } = explained([aNode()], { pod: gpuPod(annotations) });
@@ -182,7 +187,7 @@ describe('explain: as text', () => {
     expect(lines.length).toBeLessThan(12);
     // The command is for all 250, not for the one that is named.
     expect(lines.find((line) => line.includes('not opted in'))).toMatch(
-      /250 nodes, such as n1 .* kubectl label node \$\(node main\.ts explain pod -n team -o json \| jq -r '\.rows\[\] \| select\(\.reason == "node not opted in to gpu-gate" and \.state == "-"\)\.node'\) gpu-gate\.dev\/managed=true$/,
+      /250 nodes, such as n1 .* kubectl label node \$\(node main\.ts explain pod -n team -o json \| jq -r '\.rows\[\] \| select\(\.kind == "not-opted-in" and \.state == "-"\)\.node'\) gpu-gate\.dev\/managed=true$/,
     );
   });
   it('groups: the earliest time that is known, one message where all say the same, else that they differ', () => {
@@ -191,17 +196,15 @@ describe('explain: as text', () => {
         .split('\n')
         .find((line) => line.includes('GPU stack')) ?? '';
     const early = '2026-11-24T07:00:00.000Z';
-    const retry = (name: string, since: string) =>
-      `driver: crashed, since ${since}; or now: kubectl annotate node ${name} x=1`;
     const same = lineOf(
-      walking('a', retry('a', SINCE), SINCE),
-      walking('b', retry('b', early), early),
+      walking('a', 'driver: crashed', SINCE),
+      walking('b', 'driver: crashed', early),
       aNode({ name: 'c', labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' } }),
     );
     expect(same).toContain(early);
     expect(same).toMatch(/2 different messages, such as: driver: crashed/);
-    expect(lineOf(walking('a', retry('a', SINCE)), walking('b', retry('b', early)))).toMatch(
-      /driver: crashed; or now: kubectl annotate node NODE x=1$/,
+    expect(lineOf(walking('a', 'driver: crashed', SINCE), walking('b', 'driver: crashed', early))).toMatch(
+      /  driver: crashed$/,
     );
     const held = explanationText(
       explained([
