@@ -25,7 +25,7 @@ function fits(ask: Ask, pod: PodObject, node: NodeObject, there: readonly PodObj
 }
 
 /** Pods of the same kind ask the same of nodes: what one of them gets, the others get. */
-const kindOf = (pod: PodObject): string => JSON.stringify(pod.wants);
+export const kindOf = (pod: PodObject): string => JSON.stringify(pod.wants);
 
 /**
  * A small set of nodes to touch so that the scheduler retries every pending pod that now fits
