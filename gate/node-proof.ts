@@ -158,6 +158,12 @@ export function walkOf(node: NodeView): WalkView | undefined {
 
 const stageIn = (value: unknown): Stage | undefined => STAGES.find((stage) => stage === value);
 
+/** Since when the walk has been at its stage, RFC 3339; `undefined` if none is under way. */
+export function walkingSince(node: NodeView): string | undefined {
+  const walk = walkOf(node);
+  return walk?.stage === 'done' ? undefined : walk?.since;
+}
+
 /** Since when the node has been refused for this reason, or open (`undefined`), RFC 3339; empty if it does not say. */
 export function sinceOf(node: NodeView, reason: Reason | undefined): string {
   switch (reason?.since ?? 'proof') {
@@ -165,10 +171,8 @@ export function sinceOf(node: NodeView, reason: Reason | undefined): string {
       return parseProof(annotation(node, PROOF))?.at ?? '';
     case 'ready':
       return condition(node, 'Ready')?.lastTransitionTime ?? '';
-    case 'walk': {
-      const walk = walkOf(node);
-      return walk === undefined || walk.stage === 'done' ? '' : (walk.since ?? '');
-    }
+    case 'walk':
+      return walkingSince(node) ?? '';
     case 'none':
       return '';
   }
