@@ -16,7 +16,7 @@ const DECIMAL: Readonly<Record<string, number>> = {
   E: 18,
 };
 const BINARY: Readonly<Record<string, number>> = { Ki: 10, Mi: 20, Gi: 30, Ti: 40, Pi: 50, Ei: 60 };
-const FORM = /^([+-]?)(\d*)(?:\.(\d*))?(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,18}))?$/;
+const FORM = /^([+-]?)(?=\.?\d)(\d*)(?:\.(\d*))?(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,18}))?$/;
 /** No quantity that means something is longer; the time for one is bounded. */
 const MAX_LENGTH = 256;
 
