@@ -1,26 +1,26 @@
-// What is said of a node, with the times beside the sentence: conditions show them, Events and
-// groups of nodes leave them out, and nobody parses a sentence to get rid of them.
+// What is reported of an object, with the times beside the text: Events are counted by equal texts
+// and carry none, conditions carry all. Nobody has to read a time out of a sentence.
 import { isObject } from './raw.ts';
 
 export interface Said {
-  /** One sentence without a time, the same for as long as the situation is. */
+  /** Carries no time. */
   readonly text: string;
-  /** RFC 3339, since when. */
+  /** RFC 3339; since when it is so. */
   readonly at?: string;
-  /** RFC 3339, when it is tried again by itself. */
+  /** RFC 3339; when it is retried by itself. */
   readonly retryAt?: string;
-  /** The command that tries it again now. */
+  /** What a person can run so as not to wait for that. */
   readonly command?: string;
 }
 
-/** For a condition: the sentence, since when, and what is next. */
+/** The whole sentence, as a condition shows it. */
 export const withTimes = ({ text, at, retryAt, command }: Said): string =>
   [
-    at === undefined ? text : `${text}, since ${at}`,
-    ...(retryAt === undefined
-      ? []
-      : [`retried after ${retryAt}${command === undefined ? '' : `, or now: ${command}`}`]),
-  ].join('; ');
+    text,
+    at === undefined ? '' : `, since ${at}`,
+    retryAt === undefined ? '' : `; retried after ${retryAt}`,
+    command === undefined ? '' : `${retryAt === undefined ? '; ' : ', or '}now: ${command}`,
+  ].join('');
 
 /** For an Event or a comparison: the sentence alone. */
 export const timeless = ({ text }: Said): string => text;

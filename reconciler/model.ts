@@ -81,6 +81,8 @@ export interface PodObject extends GpuUse {
   readonly validates: string | undefined;
   /** Owned by a controller, such as a ReplicaSet or Job. */
   readonly owned: boolean;
+  /** That controller; `undefined` if there is none. */
+  readonly controller: { readonly kind: string; readonly uid: string } | undefined;
   readonly nodeName: string | undefined;
   /** Made with `spec.nodeName`, as mirror pods are: neither scheduler nor webhook had a say. */
   readonly placed: boolean;
@@ -105,7 +107,8 @@ const pick = (from: Readonly<Record<string, string>> | undefined, keys: readonly
   Object.fromEntries(keys.flatMap((key) => (from?.[key] === undefined ? [] : [[key, from[key]]])));
 
 const NO_PATHS: readonly string[] = [];
-const KEPT_LABELS = [INJECTED, INJECT, PART_OF, COMPONENT, REVISION, VALIDATES];
+const USER_LABELS = [INJECTED, INJECT];
+const OPERAND_LABELS = [...USER_LABELS, PART_OF, COMPONENT, REVISION, VALIDATES];
 const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NODE_VALIDATED]);
 
 export const hasEnded = (pod: Pick<PodObject, 'phase'>): boolean => pod.phase === 'Succeeded' || pod.phase === 'Failed';
@@ -118,6 +121,7 @@ export interface ManagedFields {
 /** A DaemonSet of the operand namespace, as far as it is looked at. */
 export interface DaemonSetView {
   readonly name: string;
+  readonly uid: string;
   readonly generation: number;
   /** Digest of the rendering that it was applied from. */
   readonly rendered: string;
@@ -129,6 +133,7 @@ export interface DaemonSetView {
 export interface RawDaemonSet {
   readonly metadata: {
     readonly name: string;
+    readonly uid: string;
     readonly generation?: number;
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
@@ -145,6 +150,7 @@ export const hasForeignFields = (entries: readonly ManagedFields[] = []): boolea
 
 export const trimDaemonSet = ({ metadata }: RawDaemonSet): DaemonSetView => ({
   name: metadata.name,
+  uid: metadata.uid,
   generation: metadata.generation ?? 0,
   rendered: metadata.annotations?.[RENDERED] ?? '',
   ours: metadata.labels?.[PART_OF] === PRODUCT,
@@ -211,7 +217,7 @@ const isPlaced = (raw: any): boolean =>
 export function trimPod(
   raw: any,
   operandNamespace: string,
-  evidence: (labels: Readonly<Record<string, string>>) => boolean,
+  evidence: (namespace: string, labels: Readonly<Record<string, string>>) => boolean,
   driverPaths: Iterable<string> = NO_PATHS,
 ): PodObject | undefined {
   const labels: Record<string, string> = raw.metadata.labels ?? {};
@@ -222,10 +228,12 @@ export function trimPod(
     claims: (raw.spec.resourceClaims ?? []).length > 0,
     runtimeClass: raw.spec.runtimeClassName ?? '',
     hostPaths: gpuHostPaths(raw.spec, driverPaths),
-    daemon: owners.some((owner) => owner.controller === true && owner.kind === 'DaemonSet'),
+    daemon: owners.some((one) => one.controller === true && one.kind === 'DaemonSet'),
   };
   const operand = raw.metadata.namespace === operandNamespace && labels[PART_OF] === PRODUCT;
-  const isEvidence = evidence(labels);
+  const owner = owners.find((one) => one.controller === true);
+  const controller = owner === undefined ? undefined : { kind: owner.kind, uid: owner.uid };
+  const isEvidence = evidence(raw.metadata.namespace, labels);
   if (!operand && !isEvidence && labels[INJECTED] !== 'true' && !mayUse(use)) return undefined;
   return {
     namespace: raw.metadata.namespace,
@@ -233,10 +241,11 @@ export function trimPod(
     uid: raw.metadata.uid,
     created: raw.metadata.creationTimestamp,
     deleting: raw.metadata.deletionTimestamp !== undefined,
-    labels: isEvidence ? labels : pick(labels, KEPT_LABELS),
     wants,
-    validates: owners.find((owner) => owner.kind === 'Node')?.uid,
-    owned: owners.some((owner) => owner.controller === true),
+    labels: isEvidence ? labels : pick(labels, operand ? OPERAND_LABELS : USER_LABELS),
+    validates: owners.find((one) => one.kind === 'Node')?.uid,
+    owned: controller !== undefined,
+    controller,
     nodeName: raw.spec.nodeName,
     placed: isPlaced(raw),
     schedulerName: raw.spec.schedulerName ?? 'default-scheduler',

@@ -9,7 +9,7 @@ describe('what is said of a node', () => {
     [{ text: 'a', at: 'T1' }, 'a, since T1'],
     [{ text: 'a', retryAt: 'T2' }, 'a; retried after T2'],
     [said, 'driver: crashed, since T1; retried after T2, or now: kubectl x'],
-    [{ text: 'a', command: 'no retry, no command' }, 'a'],
+    [{ text: 'a', command: 'kubectl x' }, 'a; now: kubectl x'],
   ])('%j reads %j', (one, text) => expect(withTimes(one)).toBe(text));
   it('has a sentence without times', () => expect(timeless(said)).toBe('driver: crashed'));
   it.each([null, 7, 'x', [], {}, { text: 7 }])('%j is nothing said', (value) =>
