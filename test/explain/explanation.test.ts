@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, PROOF, STATE, WALK } from '../../core/keys.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { withTimes } from '../../core/said.ts';
 import type { NodeView } from '../../gate/node-proof.ts';
 import { explanationText } from '../../explain/table.ts';
@@ -107,6 +108,20 @@ describe('explain: a node', () => {
       'the walk begins by itself; if this persists, check that gpu-gate-reconciler is running',
     ],
     [
+      'of another policy: how the pod could name it',
+      aNode({ annotations: { 'gpu-gate.dev/node-policy': 'pool' } }),
+      'other GPU policy',
+      '',
+      "annotate the pod's template gpu-gate.dev/policy: pool, if it may run there",
+    ],
+    [
+      'not Ready, and its kubelet says nothing',
+      aNode({ ready: false }),
+      'node not Ready',
+      '',
+      'see kubectl describe node node-a',
+    ],
+    [
       'held',
       aNode({ annotations: { [HOLD]: '' } }),
       'GPU node held by an operator',
@@ -167,6 +182,42 @@ describe('explain: a pod', () => {
     expect(explained([], { pod: gpuPod({}, {}, { env }) }).notes).toEqual([
       'NVIDIA_REQUIRE_CUDA: "cuda>=v14" cannot be read and is not judged; write one such as "cuda>=12.4"',
     ]);
+  });
+});
+
+describe('explain: what the webhook did', () => {
+  const recorded = (record: string): string =>
+    explained([], { pod: gpuPod({ 'gpu-gate.dev/injection': record }) }).webhook;
+  it.each([
+    [
+      { policy: 'default', injected: ['runtimeClassName', 'env'], skipped: [] },
+      'the webhook injected runtimeClassName, env by policy default',
+    ],
+    [
+      { policy: 'default', skipped: [{ what: 'driverVolumes', because: 'Pod Security baseline' }] },
+      'the webhook injected nothing by policy default; left out: driverVolumes (Pod Security baseline)',
+    ],
+    [{}, 'the webhook injected nothing by policy ?'],
+    [{ injected: 'x' }, 'the annotation gpu-gate.dev/injection was edited and cannot be read'],
+    [null, 'the annotation gpu-gate.dev/injection was edited and cannot be read'],
+  ])('by the record %j', (record, text) => expect(recorded(JSON.stringify(record))).toBe(text));
+  it('by a record that is not JSON', () => expect(recorded('{')).toContain('was edited'));
+});
+
+describe('explain: a policy that does not enforce', () => {
+  it('is explained as if it enforced', () => {
+    const auditing = aPolicy({ injection: { schedulerName: 'gpu-gate-scheduler' } }, { status: {} });
+    const { summary, rows } = explained([unmanaged()], { policies: new Map([['default', auditing]]) });
+    expect(summary).toContain('does not enforce yet');
+    expect(rows[0]).toMatchObject({ verdict: 'refused', kind: 'not-opted-in' });
+  });
+  it.each([
+    ['none', new Map<string, GpuPolicy>(), 'no GPUPolicy applies'],
+    ['a suspended one', new Map([['default', aPolicy({ suspend: true })]]), 'suspended'],
+  ])('%s', (_, policies, text) => {
+    const { summary, rows } = explained([unmanaged()], { policies });
+    expect(summary).toContain(text);
+    expect(rows[0]?.verdict).toBe('open');
   });
 });
 

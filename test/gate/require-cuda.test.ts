@@ -3,6 +3,7 @@ import {
   MAX_ALTERNATIVES,
   MAX_TEXT,
   MAX_TEXTS,
+  meets,
   parseRequireCuda,
   requirementsOf,
   requireVariables,
@@ -26,6 +27,29 @@ describe('what the variables of a pod require', () => {
     );
     expect(told).toEqual(unread);
   });
+
+  it.each([
+    ['cuda>=13.1', true],
+    ['cuda>13.1', false],
+    ['cuda>13', true],
+    ['cuda<=13.1', true],
+    ['cuda<=13', false],
+    ['cuda<13.2', true],
+    ['cuda<13.1', false],
+    ['cuda=13.1.0', true],
+    ['cuda=13', false],
+    ['cuda!=13.1', false],
+    ['cuda!=13', true],
+    ['driver>=590,driver<600', true],
+    ['driver>=600', false],
+    ['driver>=600 cuda>=13', true],
+  ])('a node with driver 595.1 and CUDA 13.1 meets %s: %j', (text, met) =>
+    expect(meets([parseRequireCuda(text).requirement], { driver: '595.1', cuda: '13.1' })).toBe(met),
+  );
+  it('a version that is not known meets everything, because the toolkit checks it again', () =>
+    expect(meets([parseRequireCuda('cuda>=99,driver>=999').requirement], { driver: undefined, cuda: undefined })).toBe(
+      true,
+    ));
 
   const env = (...pairs: readonly (readonly [string, unknown])[]) => pairs.map(([name, value]) => ({ name, value }));
   it.each([

@@ -48,6 +48,14 @@ describe('a pod’s readiness gate', () => {
       'True',
       'NodeNotManaged',
     ],
+    [
+      'is False on an unmanaged node that the policy denies',
+      aGpuPod(),
+      aNode({ labels: { [MANAGED]: 'false', [STATE]: undefined as never } }),
+      aPolicy({ unmanagedNodes: 'Deny' }),
+      'False',
+      'NodeNotManaged',
+    ],
   ])('%s', (_, pod, node, policy, status, reason) =>
     expect(gateOf(pod, node, policy)).toMatchObject({ status, reason }),
   );
@@ -55,6 +63,8 @@ describe('a pod’s readiness gate', () => {
     expect(gateOf(aGpuPod({}, {}, { phase: 'Succeeded' }), aNode(), aPolicy())).toBeUndefined();
     expect(gateOf(aGpuPod({}, { nodeName: undefined }), aNode(), aPolicy())).toBeUndefined();
     expect(gateOf(aGpuPod({}, { readinessGates: [] }), aNode(), aPolicy())).toBeUndefined();
+    expect(gateOf(aGpuPod(), undefined, aPolicy())).toBeUndefined();
+    expect(gateOf(aGpuPod({ deletionTimestamp: 'x' }), aNode(), aPolicy())).toBeUndefined();
   });
   it('is written only when it changes', () => {
     const wanted = gateOf(aGpuPod(), aNode(), aPolicy());
