@@ -11,6 +11,7 @@ import {
   WAKE,
   WALK,
 } from '../../core/keys.ts';
+import { canonical } from '../../core/digest.ts';
 import type { Proof } from '../../gate/node-proof.ts';
 import { COMPONENTS, type Component } from '../../core/components.ts';
 import { withTimes, type Said } from '../../core/said.ts';
@@ -54,6 +55,7 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
   const annotations = changes(node.metadata.annotations ?? {}, {
     [PROOF]: desired.proof === undefined ? undefined : JSON.stringify(desired.proof),
     [CLOSED]: desired.closed,
+    // The order of fields says nothing, and another order would be a write.
     [WALK]: desired.walk === undefined ? undefined : memoryOf(desired.walk, desired.condition?.said),
     [NODE_POLICY]: desired.policy,
     ...(desired.state === undefined ? { [WAKE]: undefined } : {}),
@@ -77,7 +79,7 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
 }
 
 /** The walk, and what the condition says with its times apart, so that nobody parses that message. */
-const memoryOf = (walk: Walk, said: Said | undefined): string => JSON.stringify({ ...walk, said });
+const memoryOf = (walk: Walk, said: Said | undefined): string => JSON.stringify(canonical({ ...walk, said }));
 
 const conditionOf = ({ condition }: Desired): Condition | undefined =>
   condition === undefined
