@@ -1,4 +1,5 @@
-// `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints the gate's verdicts.
+// `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints the
+// gate's verdicts.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
@@ -68,7 +69,10 @@ export async function explain(args: ExplainArgs, { print, complain, decide }: Ex
   }
 }
 
-/** What the webhook would do with a pod like this one. Leaves out the node that the scheduler chose since. */
+/**
+ * What the webhook would do with a pod like this one. Leaves out the node that the scheduler chose
+ * since.
+ */
 async function webhookWould(
   kube: Kube,
   decide: ExplainDeps['decide'],

@@ -1,5 +1,5 @@
-// Why does this pod wait, or where did it go: every node and its verdict for one pod, by the function
-// that answers the scheduler. table.ts makes a table of it.
+// Why does this pod wait, or where did it go: every node and its verdict for one pod, by the
+// function that answers the scheduler. table.ts makes a table of it.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
@@ -89,7 +89,10 @@ export function explainPod(input: ExplainInput): Explanation {
   return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), notes, rows };
 }
 
-/** Verdicts hold only if the pod's scheduler asks for them. Objects in the API show that of the chart's own scheduler alone. */
+/**
+ * Verdicts hold only if the pod's scheduler asks for them. Objects in the API show that of the
+ * chart's own scheduler alone.
+ */
 function schedulerNote(pod: RawPod, policies: ReadonlyMap<string, GpuPolicy>): string[] {
   const scheduler = pod.spec?.schedulerName ?? 'default-scheduler';
   const asking = [...policies.values()].some(({ spec }) => spec.injection.schedulerName === scheduler);

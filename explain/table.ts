@@ -63,7 +63,10 @@ function group({ pod, rows }: Explanation): Row[] {
   });
 }
 
-/** Shell arguments for the group's nodes: literal names when there are few, otherwise a `$(… explain … | jq …)` substitution. */
+/**
+ * Shell arguments for the group's nodes: literal names when there are few, otherwise a `$(… explain
+ * … | jq …)` substitution.
+ */
 function namesIn(pod: string, members: readonly [Row, ...Row[]]): string {
   if (members.length <= NAMES_IN_COMMAND) return members.map(({ node }) => node).join(' ');
   const [{ kind, state }] = members;
@@ -72,7 +75,10 @@ function namesIn(pod: string, members: readonly [Row, ...Row[]]): string {
   return `$(node main.ts explain ${name} -n ${namespace} -o json | jq -r '${select}')`;
 }
 
-/** One text if all members say the same but for names and times; otherwise that they differ, and one of them. */
+/**
+ * One text if all members say the same but for names and times; otherwise that they differ, and one
+ * of them.
+ */
 function nextOf(members: readonly [Row, ...Row[]]): string {
   const texts = new Set(members.map(({ alike }) => alike));
   return texts.size === 1 ? members[0].alike : `${texts.size} different messages, such as: ${members[0].next}`;

@@ -41,13 +41,18 @@ type Verb = 'filter' | 'prioritize' | 'preempt';
 interface Answer {
   readonly body: string | Buffer;
   readonly result: 'ok' | 'error' | 'malformed';
-  /** Closes the connection: the scheduler keeps it otherwise and would never ask another replica. */
+  /**
+   * Closes the connection: the scheduler keeps it otherwise and would never ask another replica.
+   */
   readonly giveUp?: true;
   /** Counts, after the answer is sent. */
   readonly count?: () => void;
 }
 
-/** An answer in error as the scheduler understands it: an Error that it shows, no scores, no node worth an eviction. */
+/**
+ * An answer in error as the scheduler understands it: an Error that it shows, no scores, no node
+ * worth an eviction.
+ */
 const inError = (verb: Verb, sentence: string, result: Answer['result']): Answer => ({
   body: verb === 'filter' ? encodeError(sentence) : verb === 'prioritize' ? '[]' : encodePreemption(new Map()),
   result,
@@ -155,8 +160,8 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
 const TOO_LARGE = `the call is larger than ${MAX_BODY} bytes; set nodeCacheCapable: true for this extender, so that the scheduler sends names instead of whole nodes`;
 
 /**
- * Waits until the client has finished sending the oversized body. Closing earlier would surface as a
- * broken pipe instead of our error. A body without a length is not waited for.
+ * Waits until the client has finished sending the oversized body. Closing earlier would surface as
+ * a broken pipe instead of our error. A body without a length is not waited for.
  */
 function afterRest(request: IncomingMessage, done: () => void): void {
   if (request.headers['content-length'] === undefined) return done();

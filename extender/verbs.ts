@@ -62,7 +62,9 @@ export function prioritize(args: ExtenderArgs, view: View, now: number): { Host:
   }));
 }
 
-/** Victims stay only on nodes that would then take the pod: elsewhere they would die for nothing. */
+/**
+ * Victims stay only on nodes that would then take the pod: elsewhere they would die for nothing.
+ */
 export function preempt(args: PreemptionArgs, view: View): PreemptionArgs['victims'] {
   const ask = askIn(view, args.pod);
   return new Map([...args.victims].filter(([name]) => verdict(ask, view.nodes.get(name)) === undefined));

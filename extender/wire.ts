@@ -88,7 +88,9 @@ export function encodeFilter(
   });
 }
 
-/** An error must come with status 200, because the scheduler discards the body of any other answer. */
+/**
+ * An error must come with status 200, because the scheduler discards the body of any other answer.
+ */
 export const encodeError = (sentence: string): string =>
   JSON.stringify({
     Nodes: null,

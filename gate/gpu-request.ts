@@ -1,5 +1,5 @@
-// What a pod asks for: GPUs by container, its policy, its driver, its CUDA. Read once, at the border;
-// malformed input is a value.
+// What a pod asks for: GPUs by container, its policy, its driver, its CUDA. Read once, at the
+// border; malformed input is a value.
 import { COMPONENT, MIN_DRIVER, PART_OF, POLICY, PRODUCT } from '../core/keys.ts';
 import { amountOf } from '../core/quantity.ts';
 import { list, object, type Raw } from '../core/raw.ts';
@@ -24,7 +24,10 @@ export interface RawContainer {
   readonly envFrom?: readonly object[];
 }
 
-/** Raw JSON of a pod, as it came in; fields that are not named here are kept, because it is never re-serialised. */
+/**
+ * Raw JSON of a pod, as it came in; fields that are not named here are kept, because it is never
+ * re-serialised.
+ */
 export interface RawPod {
   readonly metadata?: {
     readonly name?: string;
@@ -52,7 +55,10 @@ export interface RawPod {
 /** Every GPU resource that a GPUPolicy may name stands below this prefix. */
 const GPU_PREFIX = 'nvidia.com/';
 
-/** Is this a GPU resource of the policy? `resources` holds exact names, and `nvidia.com/mig-*` for every MIG profile. */
+/**
+ * Is this a GPU resource of the policy? `resources` holds exact names, and `nvidia.com/mig-*` for
+ * every MIG profile.
+ */
 export const isGpuResource = (name: string, resources: readonly string[]): boolean =>
   resources.some((wanted) => (wanted.endsWith('*') ? name.startsWith(wanted.slice(0, -1)) : name === wanted));
 
@@ -110,7 +116,10 @@ export function gpuRequest(pod: RawPod, resources: readonly string[]): GpuReques
   return { containers: indices(true), initContainers: indices(false) };
 }
 
-/** All that the gate needs to know of a pod, read once; a verdict needs nothing else, whatever becomes of the policies. */
+/**
+ * All that the gate needs to know of a pod, read once; a verdict needs nothing else, whatever
+ * becomes of the policies.
+ */
 export interface PodWants {
   /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
   readonly validation: boolean;
@@ -136,8 +145,9 @@ export const asking = (wants: PodWants, resources: readonly string[]): readonly 
   wants.containers.filter((container) => asksFor(container, resources));
 
 /**
- * GPUs that the pod occupies on its node, by resource, as the scheduler adds them up: main containers
- * and sidecars run together, an init container beside the sidecars that were started before it.
+ * GPUs that the pod occupies on its node, by resource, as the scheduler adds them up: main
+ * containers and sidecars run together, an init container beside the sidecars that were started
+ * before it.
  */
 export function occupied({ containers }: Pick<PodWants, 'containers'>): Readonly<Record<string, number>> {
   const together: Record<string, number> = {};
@@ -173,7 +183,10 @@ export type ReadWishes =
       readonly because: string;
       /** Which annotation it is. */
       readonly annotation: typeof POLICY | typeof MIN_DRIVER;
-      /** The annotations that did parse. A malformed min-driver must not change which policy applies. */
+      /**
+       * The annotations that did parse. A malformed min-driver must not change which policy
+       * applies.
+       */
       readonly wishes: Wishes;
     };
 

@@ -36,7 +36,9 @@ export interface ComponentEvidence {
   readonly started: string;
 }
 
-/** The annotation `gpu-gate.dev/proof`: which stack was proven, on which boot of which node object. */
+/**
+ * The annotation `gpu-gate.dev/proof`: which stack was proven, on which boot of which node object.
+ */
 export interface Proof {
   readonly node: string;
   readonly boot: string;
@@ -57,8 +59,8 @@ const isProof = (value: unknown): value is Omit<Proof, 'components'> & Partial<P
     (isObject(value['components']) && Object.values(value['components']).every(isEvidence)));
 
 /**
- * Parses the proof annotation; undefined where there is none or it is not one in every part (which proves nothing): whoever can write Nodes
- * can write anything here, and the request path must not fall over it.
+ * Parses the proof annotation; `undefined` if there is none, or if any part of it is malformed.
+ * Every writer of Nodes can write anything here, and the request path must survive it.
  */
 export function parseProof(text: string | undefined): Proof | undefined {
   if (text === undefined || text === '') return undefined;
@@ -70,7 +72,7 @@ export function parseProof(text: string | undefined): Proof | undefined {
   }
 }
 
-/** When the newest of their proofs was written, ms since the epoch; 0: none has one. */
+/** When the newest of their proofs was written, ms since the epoch; 0 if none has one. */
 export const newestProof = (nodes: Iterable<NodeView>): number =>
   Math.max(0, ...[...nodes].map((node) => Date.parse(parseProof(annotation(node, PROOF))?.at ?? '') || 0));
 
@@ -134,7 +136,10 @@ export interface WalkView {
   readonly since: string | undefined;
   /** The stage that failed; `undefined` if none has. */
   readonly failed: Stage | undefined;
-  /** What the node's condition says, its times apart; `undefined` if the reconciler did not write it. */
+  /**
+   * What the node's condition says, its times apart; `undefined` if the reconciler did not write
+   * it.
+   */
   readonly said: Said | undefined;
 }
 
@@ -164,7 +169,10 @@ export function walkingSince(node: NodeView): string | undefined {
   return walk?.stage === 'done' ? undefined : walk?.since;
 }
 
-/** Since when the node has been refused for this reason, or open (`undefined`), RFC 3339; empty if it does not say. */
+/**
+ * Since when the node has been refused for this reason, or open (`undefined`), RFC 3339; empty if
+ * it does not say.
+ */
 export function sinceOf(node: NodeView, reason: Reason | undefined): string {
   switch (reason?.since ?? 'proof') {
     case 'proof':

@@ -76,11 +76,17 @@ const failedSomewhere = reason('failed', 'GPU stack failed: see node condition G
 export const stackFailed = (stage: Stage | undefined): Reason =>
   stage === undefined ? failedSomewhere : (FAILED.get(stage) ?? failedSomewhere);
 
-/** A serving node that takes no new pods. The reconciler's own words may be many, so that the label leaves them out. */
+/**
+ * A serving node that takes no new pods. The reconciler's own words may be many, so that the label
+ * leaves them out.
+ */
 export const nodeClosed = (why: string): Reason =>
   reason('closed', `GPU node closed: ${why}`, 'walk', 'GPU node closed');
 
-/** All reasons there are, an example of each that has a parameter; the reference of messages is made from it. */
+/**
+ * All reasons there are, an example of each that has a parameter; the reference of messages is made
+ * from it.
+ */
 export const ALL_REASONS: readonly Reason[] = [
   ...Object.values(REASONS),
   notStarted,

@@ -1,6 +1,6 @@
-// NVIDIA_REQUIRE_CUDA and its like, read and judged as the container toolkit documents them: a space
-// is OR, a comma AND, and all variables of that prefix must hold. Authors write the text and the
-// gate compares it with nodes, so its size is bounded here.
+// NVIDIA_REQUIRE_CUDA and its like, read and judged as the container toolkit documents them: a
+// space is OR, a comma AND, and all variables of that prefix must hold. Authors write the text and
+// the gate compares it with nodes, so its size is bounded here.
 import { isObject } from '../core/raw.ts';
 import { compareVersions } from './versions.ts';
 
@@ -19,7 +19,10 @@ export interface Versions {
   readonly cuda: string | undefined;
 }
 
-/** One variable of a container, as it was written; `text` is `undefined` if it is too long to be judged. */
+/**
+ * One variable of a container, as it was written; `text` is `undefined` if it is too long to be
+ * judged.
+ */
 export interface RequireVariable {
   readonly name: string;
   readonly text: string | undefined;
@@ -47,7 +50,7 @@ const DISABLE = 'NVIDIA_DISABLE_REQUIRE';
 
 /**
  * The variables of one container that the toolkit would judge. An image may carry more of them,
- * which nobody can see before it runs.
+ * which cannot be seen before it runs.
  */
 export function requireVariables(env: unknown): readonly RequireVariable[] {
   if (!Array.isArray(env)) return [];

@@ -1,5 +1,6 @@
-// Is this pod a user of its node's GPUs, whether it asks Kubernetes for one or not? Nothing is taken
-// from under such a pod. What a privileged process does beside its pod's own fields cannot be seen.
+// Is this pod a user of its node's GPUs, whether it asks Kubernetes for one or not? Nothing is
+// taken from under such a pod. What a privileged process does beside its pod's own fields cannot be
+// seen.
 import { driverMounts } from '../core/driver-mounts.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { list, object } from '../core/raw.ts';
@@ -22,7 +23,10 @@ const DEVICE = '/dev/nvidia';
 
 const within = (path: string, folder: string): boolean => path === folder || path.startsWith(`${folder}/`);
 
-/** Where a policy's driver stands on the host. A driver in the host's own root has no folder of its own. */
+/**
+ * Where a policy's driver stands on the host. A driver in the host's own root has no folder of its
+ * own.
+ */
 export const driverPathsOf = (policy: GpuPolicy): readonly string[] =>
   [
     policy.spec.hostPaths.run,

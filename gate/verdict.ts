@@ -77,8 +77,8 @@ export interface Gate {
   /** Parts of NVIDIA_REQUIRE_CUDA and its like that are not judged. */
   readonly unjudged: readonly Unjudged[];
   /**
-   * Judgements so far by `NodeFacts.stack`. An author's text is compared once per driver and CUDA in
-   * a call and not once per node, because its size is the author's to choose.
+   * Judgements so far by `NodeFacts.stack`. An author's text is compared once per driver and CUDA
+   * in a call and not once per node, because its size is the author's to choose.
    */
   readonly judged: Map<string, Reason | 'meets'>;
 }
@@ -110,7 +110,8 @@ export function askOf(wants: PodWants, policies: Policies): Ask {
   if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
   const { read } = wants;
   const policy = policies.get(policyNameOf(wants));
-  // Without a policy there is no list of resources; the widest one says whether the pod asks for a GPU at all.
+  // Without a policy there is no list of resources; the widest one shows whether the pod asks for a
+  // GPU at all.
   const containers = asking(wants, policy?.spec.resources ?? ['nvidia.com/*']);
   if (containers.length === 0) return { kind: 'pass', because: 'no-gpu' };
   if (!read.ok && read.annotation === POLICY)
@@ -171,7 +172,10 @@ function refusal(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
   return known === 'meets' ? undefined : known;
 }
 
-/** Holds for unmanaged nodes too. Their driver is unknown, and a pod that requires a minimum must not be scheduled on a guess. */
+/**
+ * Holds for unmanaged nodes too. Their driver is unknown, and a pod that requires a minimum must
+ * not be scheduled on a guess.
+ */
 function judged(ask: Gate, node: Versions): Reason | 'meets' {
   if (ask.minDriver !== undefined) {
     if (node.driver === undefined) return REASONS.driverUnknown;

@@ -1,5 +1,6 @@
 // The answer to a call by names, written as bytes: names are copied as they came, in runs of
-// neighbours that share a verdict. Gives the verdicts of verbs.ts, which answers what this declines.
+// neighbours that share a verdict. Gives the verdicts of verbs.ts, which answers what this
+// declines.
 import { NO_SCORE, scoreOf } from '../verbs.ts';
 import type { NamedCall } from './scan.ts';
 import type { NodeTable } from './table.ts';
@@ -54,7 +55,10 @@ const byLabel = (reasons: Iterable<{ readonly count: number; readonly label: str
   return counts;
 };
 
-/** Answers calls by names one after the other. Each has a number of its own, by which a name given twice is seen. */
+/**
+ * Answers calls by names one after the other. Each has a number of its own, by which a name given
+ * twice is seen.
+ */
 export class NameAnswers {
   readonly #table: NodeTable;
   #calls = 0;

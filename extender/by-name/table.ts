@@ -26,7 +26,9 @@ const AT = 2;
 const LENGTH = 3;
 const ASKED = 4;
 
-/** A map from node names to facts with one more way to look up. Open addressing, at most half full. */
+/**
+ * A map from node names to facts with one more way to look up. Open addressing, at most half full.
+ */
 export class NodeTable {
   #names: string[] = [];
   #facts: (NodeFacts | undefined)[] = [];
@@ -49,9 +51,9 @@ export class NodeTable {
     if (index !== undefined) this.#facts[index] = facts;
     else if (facts !== undefined) this.#add(name, facts);
     this.#present += Number(facts !== undefined) - Number(before !== undefined);
-    // A cluster that scales up and down must not fill the memory with names of former nodes. Rebuild
-    // only when half of them are gone: a relist may remove thousands one by one, and copying the
-    // table for each would be quadratic.
+    // A cluster that scales up and down must not fill the memory with names of former nodes.
+    // Rebuild only when half of them are gone: a relist may remove thousands one by one, and
+    // copying the table for each would be quadratic.
     if (this.#names.length > 64 && this.#present < this.#names.length / 2) this.#rebuild();
   }
 
@@ -59,7 +61,10 @@ export class NodeTable {
     for (const facts of this.#facts) if (facts !== undefined) yield facts;
   }
 
-  /** Facts of the node whose name is `bytes[from, to)`; `'twice'` if this call, a number above 0, has asked for it already. */
+  /**
+   * Facts of the node whose name is `bytes[from, to)`; `'twice'` if this call, a number above 0,
+   * has asked for it already.
+   */
   find(bytes: Uint8Array, from: number, to: number, call: number): NodeFacts | 'twice' | undefined {
     const hash = hashOf(bytes, from, to);
     const slots = this.#slots;

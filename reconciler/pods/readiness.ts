@@ -5,7 +5,9 @@ import { isOurs, serving } from '../../gate/node-proof.ts';
 import type { Condition } from '../actions.ts';
 import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
 
-/** What the pod's readiness gate should say; `undefined` if it has none, or nothing is known yet. */
+/**
+ * What the pod's readiness gate should say; `undefined` if it has none, or nothing is known yet.
+ */
 export function gateOf(
   pod: PodObject,
   node: NodeObject | undefined,
@@ -30,7 +32,8 @@ export function gateOf(
           `node ${node.metadata.name} is not opted in: kubectl label node ${node.metadata.name} gpu-gate.dev/managed=true`,
         );
   }
-  // Also with no policy of that name: the annotation is the author's to edit, the node's proof is not.
+  // Also with no policy of that name: the annotation is the author's to edit, the node's proof is
+  // not.
   const answer = serving(node);
   return answer.yes
     ? say('True', 'NodeValidated', `GPU stack validated at ${answer.proof.at}`)

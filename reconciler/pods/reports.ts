@@ -1,5 +1,5 @@
-// Users' GPU pods that deserve an Event: rejected by a kubelet, missed by the webhook, bound past the
-// gate, or waiting for nodes that are on their way.
+// Users' GPU pods that deserve an Event: rejected by a kubelet, missed by the webhook, bound past
+// the gate, or waiting for nodes that are on their way.
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { GPU_VALIDATED, INJECTED, PROOF } from '../../core/keys.ts';
 import { timeless } from '../../core/said.ts';
@@ -9,7 +9,10 @@ import type { Reason } from '../../gate/reasons.ts';
 import { askOf, nodeFacts, verdict, type Policies } from '../../gate/verdict.ts';
 import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
 
-/** Did the kubelet reject the pod for want of a GPU, as happens to bound pods after a reboot? Its controller replaces it. */
+/**
+ * Did the kubelet reject the pod for want of a GPU, as happens to bound pods after a reboot? Its
+ * controller replaces it.
+ */
 export const isRejected = (pod: PodObject, node: NodeObject | undefined): boolean =>
   node !== undefined &&
   isOurs(node) &&
@@ -18,9 +21,9 @@ export const isRejected = (pod: PodObject, node: NodeObject | undefined): boolea
   (pod.reason === 'UnexpectedAdmissionError' || /^OutOf.*nvidia\.com\//.test(pod.reason));
 
 /**
- * A GPU pod that should have been injected and was not, because it was created while the webhook was
- * away. Pods that the webhook leaves alone by its rules are not missed: opted out, in a namespace
- * that is left alone (`left`), or created with `spec.nodeName`.
+ * A GPU pod that should have been injected and was not, because it was created while the webhook
+ * was away. Pods that the webhook leaves alone by its rules are not missed: opted out, in a
+ * namespace that is left alone (`left`), or created with `spec.nodeName`.
  */
 export function isMissed(pod: PodObject, policy: GpuPolicy | undefined, left: (namespace: string) => boolean): boolean {
   if (policy === undefined || !isEnforcing(policy) || left(pod.namespace) || hasEnded(pod) || pod.placed) return false;
@@ -37,13 +40,17 @@ export function isMissed(pod: PodObject, policy: GpuPolicy | undefined, left: (n
 export const changedAt = (pod: PodObject): number =>
   Math.max(...[pod.created, ...pod.conditions.map((c) => c.lastTransitionTime ?? '')].map((at) => Date.parse(at) || 0));
 
-/** Why the gate refuses the node that a pod was bound to by another scheduler or by `spec.nodeName`; `undefined` if it does not. */
+/**
+ * Why the gate refuses the node that a pod was bound to by another scheduler or by `spec.nodeName`;
+ * `undefined` if it does not.
+ */
 export const boundPastGate = (pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined =>
   verdict(askOf(pod.wants, policies), nodeFacts(node));
 
 /**
- * The same for a pod that was bound while no replica led, if the node shows that the reason is older
- * than the binding. A node that was held or cordoned, or a policy that was edited, does not show it.
+ * The same for a pod that was bound while no replica led, if the node shows that the reason is
+ * older than the binding. A node that was held or cordoned, or a policy that was edited, does not
+ * show it.
  */
 export function boundUnseen(pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined {
   const because = boundPastGate(pod, node, policies);

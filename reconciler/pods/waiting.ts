@@ -12,7 +12,10 @@ export const isUnschedulable = (pod: PodObject): boolean =>
   Object.keys(pod.gpus).length > 0 &&
   pod.conditions.some((c) => c.type === 'PodScheduled' && c.status === 'False' && c.reason === 'Unschedulable');
 
-/** Does the gate let the pod onto the node, and has the node free GPUs for it, so that another try is worth it? */
+/**
+ * Does the gate let the pod onto the node, and has the node free GPUs for it, so that another try
+ * is worth it?
+ */
 export const couldFit = (pod: PodObject, node: NodeObject, there: readonly PodObject[], policies: Policies): boolean =>
   fits(askOf(pod.wants, policies), pod, node, there);
 
