@@ -1,11 +1,11 @@
-// The Kubernetes API as one function: authentication comes from @kubernetes/client-node (credentials.ts), the transport is a keep-alive
-// pool for as long as CA and client certificate stay the same.
-// Knows paths and status codes, no kinds.
+// The Kubernetes API as one function: credentials.ts gives the authentication, the transport is a
+// keep-alive pool for as long as CA and client certificate stay the same. Knows paths and status
+// codes, but no kinds.
 import { Agent, request as httpsRequest } from 'node:https';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { accessOf, type Access } from './credentials.ts';
+import { accessOf, type Access, type PodSource } from './credentials.ts';
+import { lines } from './lines.ts';
 import { explainError } from './log.ts';
 
 const JSON_TYPE = 'application/json';
@@ -18,10 +18,13 @@ export const APPLY = 'application/apply-patch+yaml';
 export class KubeError extends Error {
   readonly status: number;
   readonly reason: string;
-  constructor(status: number, reason: string, message: string) {
-    super(message);
+  /** The server's own words, without what was called. */
+  readonly sentence: string;
+  constructor(status: number, reason: string, what: string, sentence: string) {
+    super(`${what}: ${sentence}`);
     this.status = status;
     this.reason = reason;
+    this.sentence = sentence;
   }
 }
 
@@ -70,8 +73,10 @@ export interface KubeOptions {
   readonly freshConnections?: boolean;
   /** How often is looked whether the credentials have changed; default 30 s: tokens, CAs and client certificates rotate on disk. */
   readonly lookEveryMs?: number;
-  /** What a credential program may take; default 20 s. */
+  /** Time that a credential program gets; default 20 s. */
   readonly credentialsWithinMs?: number;
+  /** The pod whose ServiceAccount is used without a kubeconfig; default: this process's own. */
+  readonly pod?: PodSource;
 }
 
 /** Credentials, and the connections that were opened with them. */
@@ -111,6 +116,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
     kubeconfigs: [options.kubeconfig ?? []].flat().filter((path) => path !== ''),
     context: options.context,
     withinMs: options.credentialsWithinMs,
+    pod: options.pod,
   };
   const first = await accessOf(source);
   const server = options.server ?? first.server;
@@ -242,35 +248,29 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
 }
 
 function linesOf(response: IncomingMessage, signal: AbortSignal): AsyncIterable<string> {
-  // readline swallows its input's errors; a cut connection must end the loop with one. Listened to from here on: a generator
-  // begins only when it is asked, and an error that nobody listens to ends the process.
-  let failure: unknown;
-  let close = (): void => undefined;
-  response.on('error', (error) => {
-    failure = error;
-    close();
-  });
-  response.on('aborted', () => close());
+  // The reader gets the error of a connection that was cut. Until it begins to read, an error that
+  // nobody listens to would end the process.
+  response.on('error', () => undefined);
   return (async function* () {
     try {
-      if (failure === undefined) {
-        const lines = createInterface({ input: response });
-        close = () => lines.close();
-        for await (const line of lines) yield line;
-      }
-      if (failure !== undefined && !signal.aborted) throw failure;
+      yield* lines(response as AsyncIterable<Buffer>);
+    } catch (error) {
+      if (!signal.aborted) throw error;
     } finally {
       response.destroy();
     }
   })();
 }
 
-/** A Status object, or whatever text came, as a KubeError. */
+/** Longest text of an answer that is not a Status object, in characters. */
+const LONGEST_ANSWER = 200;
+
+/** A Status object, or whatever text came, as a KubeError; `what` says what was called. */
 export function errorOf(status: number, text: string, what: string): KubeError {
   try {
-    const parsed = JSON.parse(text) as { reason?: string; message?: string };
-    return new KubeError(status, parsed.reason ?? '', `${what}: ${parsed.message ?? `status ${status}`}`);
+    const parsed = JSON.parse(text) as { readonly reason?: string; readonly message?: string };
+    return new KubeError(status, parsed.reason ?? '', what, parsed.message ?? `status ${status}`);
   } catch {
-    return new KubeError(status, '', `${what}: status ${status} ${text.slice(0, 200)}`);
+    return new KubeError(status, '', what, `status ${status} ${text.slice(0, LONGEST_ANSWER)}`);
   }
 }

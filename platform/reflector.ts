@@ -1,8 +1,9 @@
 // Keeps a trimmed copy of a collection of Kubernetes objects up to date: paged list, watch with bookmarks, retry for ever.
 // The library's informer stops on most errors and tells nobody when it is synced; a gate cannot rest on that.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { errorOf, isGone, isNotFound, type Kube } from './kube.ts';
+import { errorOf, isGone, isNotFound, KubeError, type Kube } from './kube.ts';
 import type { Log } from './log.ts';
+import { afterWatch, CALM, type Ended } from './retry.ts';
 
 interface KubeObject {
   readonly metadata: { readonly name: string; readonly namespace?: string; readonly resourceVersion?: string };
@@ -46,9 +47,6 @@ export interface Reflector<T> {
   readonly size: number;
 }
 
-/** A watch that still brought something after so long was a good one: what ends it is a first failure. */
-const STEADY_MS = 10_000;
-
 const keyOf = (object: KubeObject): string =>
   object.metadata.namespace === undefined
     ? object.metadata.name
@@ -72,6 +70,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   let synced = false;
   let again = false;
   let cut = new AbortController();
+  /** When the stream of the last attempt was opened, ms of the monotonic clock; `undefined` if it was not. */
+  let opened: number | undefined;
   let release: () => void = () => undefined;
   const whenSynced = new Promise<void>((resolve) => (release = resolve));
 
@@ -137,6 +137,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         signal,
       );
       contact = now();
+      opened = performance.now();
       for await (const line of lines) {
         timer.refresh();
         const delay = options.delayMs?.() ?? 0;
@@ -157,12 +158,23 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     }
   };
 
+  /** The kind is not installed: the collection is empty. */
+  const nothingThere = (): void => {
+    for (const key of store.keys()) set(key, undefined);
+    contact = now();
+    if (!synced) {
+      synced = true;
+      release();
+    }
+  };
+
   const run = async (signal: AbortSignal): Promise<void> => {
-    let failures = 0;
-    let relisted = false;
+    let retry = CALM;
     let listed = false;
     while (!signal.aborted) {
-      let began = now();
+      let failure: Ended['failure'] = 'none';
+      let thrown: unknown;
+      opened = undefined;
       try {
         if (!listed || again) {
           again = false;
@@ -171,46 +183,30 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         }
         // Asked for while the list was on its way: what it kept may be the old choice.
         if (again) continue;
-        began = now();
         await watch(signal);
-        failures = 0;
-        relisted = false;
-        // A server that ends every watch at once must not be asked in a tight loop.
-        if (now() - began < 100) await sleep(100, undefined, { signal }).catch(() => undefined);
       } catch (error) {
         if (signal.aborted) return;
-        if (contact - began >= STEADY_MS) {
-          failures = 0;
-          relisted = false;
-        }
-        if (isGone(error)) {
-          listed = false;
-          // What is gone once is listed anew at once; a server that goes on saying so is in trouble, and a list costs it most.
-          if (!relisted) {
-            relisted = true;
-            continue;
-          }
-        }
-        if (options.optional === true && isNotFound(error)) {
-          listed = false;
-          for (const key of store.keys()) set(key, undefined);
-          contact = now();
-          if (!synced) {
-            synced = true;
-            release();
-          }
-          await sleep(1000, undefined, { signal }).catch(() => undefined);
-          continue;
-        }
-        failures += 1;
-        options.onError?.(error);
-        if (failures === 1 || failures % 10 === 0)
-          options.log.error('watch failed, trying again', { path: options.path, failures, error });
-        // After some failures in a row the version may be what is wrong: list anew.
-        if (failures >= 5) listed = false;
-        const backoff = Math.min(10_000, 100 * 2 ** Math.min(failures, 10));
-        await sleep(backoff * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+        thrown = error;
+        failure = isGone(error) ? 'gone' : error instanceof KubeError ? 'refused' : 'cut';
       }
+      if (options.optional === true && isNotFound(thrown)) {
+        listed = false;
+        nothingThere();
+        await sleep(1000, undefined, { signal }).catch(() => undefined);
+        continue;
+      }
+      const lived = opened === undefined ? undefined : performance.now() - opened;
+      const next = afterWatch(retry, { lived, failure }, Math.random());
+      retry = next.retry;
+      if (next.list) listed = false;
+      if (failure !== 'none' && failure !== 'gone') options.onError?.(thrown);
+      if (next.report)
+        options.log.error('watch failed, trying again', {
+          path: options.path,
+          failures: retry.failures,
+          error: thrown,
+        });
+      if (next.pauseMs > 0) await sleep(next.pauseMs, undefined, { signal }).catch(() => undefined);
     }
   };
 

@@ -162,7 +162,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
 function refusalIn(error: unknown): string | undefined {
   const cause = error instanceof Error ? error.cause : undefined;
   if (!(cause instanceof KubeError)) return undefined;
-  const sentence = cause.message.replace(/^[A-Z]+ \S+: /, '');
+  const { sentence } = cause;
   // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
   const isRefused =
     [400, 403, 422].includes(cause.status) ||

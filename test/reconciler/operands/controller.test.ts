@@ -43,7 +43,7 @@ const OTHERS = ['container-toolkit', 'device-plugin', 'dcgm-exporter'];
 
 it('one that is refused stops no other and no garbage collection, is told, and tried again later', async () => {
   const { work, done, again, policy, later } = world((name) =>
-    name === 'driver' ? new KubeError(422, 'Invalid', 'PATCH /apis/x: it is invalid') : fine,
+    name === 'driver' ? new KubeError(422, 'Invalid', 'PATCH /apis/x', 'it is invalid') : fine,
   );
   expect(work.refusals(policy)).toBeUndefined();
   await work.handlers.operands('');
@@ -73,14 +73,16 @@ it.each([
   [429, 'too many requests', false],
 ])('%i %s: refused for good is %j', async (status, sentence, forGood) => {
   const { work, policy } = world((name) =>
-    name === 'driver' ? new KubeError(status, '', `PATCH /apis/x: ${sentence}`) : fine,
+    name === 'driver' ? new KubeError(status, '', 'PATCH /apis/x', sentence) : fine,
   );
   await work.handlers.operands('').catch(() => undefined);
   expect(work.refusals(policy)).toEqual(forGood ? [expect.stringContaining(`: ${sentence}`)] : []);
 });
 
 it('one that could not be sent stops no other either, and is tried again at once', async () => {
-  const { work, done, policy } = world((name) => (name === 'driver' ? new KubeError(503, '', 'busy') : fine));
+  const { work, done, policy } = world((name) =>
+    name === 'driver' ? new KubeError(503, '', 'PATCH /apis/x', 'busy') : fine,
+  );
   await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
   expect(done).toEqual([...OTHERS, 'delete-daemonset', 'changed']);
   expect(work.refusals(policy)).toEqual([]);
