@@ -61,6 +61,18 @@ const roles = (value: string): Parsed<readonly Role[]> => {
     ? { value: ROLES.filter((role) => given.includes(role)) }
     : { problem: `${JSON.stringify(unknown.join(','))} is none of ${ROLES.join(', ')}` };
 };
+export interface ConfigMapKey {
+  readonly namespace: string;
+  readonly name: string;
+  readonly key: string;
+}
+const configMapKey = (value: string): Parsed<ConfigMapKey | undefined> => {
+  if (value === '') return { value: undefined };
+  const match = /^([-.a-z0-9]+)\/([-.a-z0-9]+)\/([-._a-zA-Z0-9]+)$/.exec(value);
+  return match === null
+    ? { problem: `${JSON.stringify(value)} is not a key of a ConfigMap: write NAMESPACE/NAME/KEY` }
+    : { value: { namespace: match[1] ?? '', name: match[2] ?? '', key: match[3] ?? '' } };
+};
 const list = (value: string): Parsed<readonly string[]> => ({
   value: value
     .split(',')
@@ -198,9 +210,21 @@ export const OPTIONS = {
   ),
   extenderClients: option(
     'extender-clients',
+    'gpu-gate-scheduler',
+    list,
+    'common names of the client certificates that the extender serves; empty serves every caller',
+  ),
+  webhookClientCa: option(
+    'webhook-client-ca',
+    '',
+    configMapKey,
+    "NAMESPACE/NAME/KEY of a ConfigMap with the CAs of the API servers' client certificates; empty serves every caller",
+  ),
+  webhookClients: option(
+    'webhook-clients',
     '',
     list,
-    'common names of client certificates that the extender serves; empty: callers need none',
+    'common names of the client certificates that the webhook serves, with --webhook-client-ca',
   ),
   certExtraSans: option('cert-extra-sans', '', list, 'further names or addresses in the serving certificates'),
   logLevel: option('log-level', 'info', oneOf('debug', 'info', 'error'), 'least level that is logged'),
@@ -261,6 +285,11 @@ export function parseOptions(
     if (parsed.problem !== undefined) problems.push(`${source}: ${parsed.problem}`);
     options[key] = parsed.value;
   }
+  const { webhookClientCa, webhookClients } = options as Partial<Options>;
+  if (webhookClientCa !== undefined && webhookClients?.length === 0)
+    problems.push(
+      "--webhook-client-ca needs --webhook-clients: a CA of a cluster signs other users' certificates too, so name the API servers'",
+    );
   return problems.length > 0 ? { ok: false, problems } : { ok: true, options: options as Options };
 }
 
