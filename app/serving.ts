@@ -8,11 +8,17 @@ import { reflector, type Reflector } from '../platform/reflector.ts';
 import type { ConfigMapKey } from './options.ts';
 import { agesOf, staleWatches, type Part, type Shared, type Watches } from './part.ts';
 
-/** Time that a call which is still running at the end of a stop gets: the longest time limit of a caller, the scheduler's. */
+/**
+ * Time that a call which is still running at the end of a stop gets: the longest time limit of a
+ * caller, the scheduler's.
+ */
 const LAST_CALL_MS = 5000;
 const SERVED_UNTIL = 'gpu_gate_served_certificate_not_after_seconds';
 
-/** Share of the memory limit that bodies and answers may hold: reading one takes several times its size. */
+/**
+ * Share of the memory limit that bodies and answers may hold: reading one takes several times its
+ * size.
+ */
 const SHARE = 8;
 
 export interface Serving {

@@ -47,7 +47,8 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
         handler: canaryApp(),
       });
       servers.push(canary);
-      // Only a change of CA waits for the canary, so its certificate does not decide about readiness.
+      // Only a change of CA waits for the canary, so its certificate does not decide about
+      // readiness.
       const followed = { secret: CANARY_SECRET, service: WEBHOOK_SERVICE, server: canary };
       besides[`secrets/${CANARY_SECRET}`] = follow(shared, followed, work.signal).watch;
     }

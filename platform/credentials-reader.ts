@@ -1,6 +1,6 @@
 // A program of its own, run by credentials.ts: reads kubeconfigs with @kubernetes/client-node and
-// ends, because the library holds 80 MB for as long as a process lives. The source comes on stdin and
-// the answer goes to stdout, so that no credential is in an argument or a file.
+// ends, because the library holds 80 MB for as long as a process lives. The source comes on stdin
+// and the answer goes to stdout, so that no credential is in an argument or a file.
 import { existsSync, readFileSync } from 'node:fs';
 import type { RequestOptions } from 'node:https';
 import { text } from 'node:stream/consumers';
@@ -17,7 +17,10 @@ function loadFile(path: string): KubeConfig {
   return config;
 }
 
-/** The first file wins, as in kubectl. The library would refuse doubles and take the last current context. */
+/**
+ * The first file wins, as in kubectl. The library would refuse doubles and take the last current
+ * context.
+ */
 function merged(first: KubeConfig, more: KubeConfig): KubeConfig {
   const both = <T extends { readonly name: string }>(a: readonly T[], b: readonly T[]): T[] => [
     ...a,

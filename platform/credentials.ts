@@ -1,6 +1,6 @@
 // Who we are to the API server, and where it is. In a pod that is read from the ServiceAccount's
-// files; kubeconfigs are read by the library in a program that ends (credentials-reader.ts). Both are
-// read again when one of the files behind them changes.
+// files; kubeconfigs are read by the library in a program that ends (credentials-reader.ts). Both
+// are read again when one of the files behind them changes.
 import { spawn } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
@@ -10,7 +10,9 @@ import { text } from 'node:stream/consumers';
 const FLEETING_MS = 60_000;
 /** A credential program may wait for input that never comes. */
 const ASKING_MS = 20_000;
-/** Limit of what comes before it: 0.4 s of work, which a starved machine makes many times longer. */
+/**
+ * Limit of what comes before it: 0.4 s of work, which a starved machine makes many times longer.
+ */
 const READING_MS = 60_000;
 
 /** What a pod knows of its API server. */
@@ -32,7 +34,10 @@ const thisPod = (): PodSource => ({
 });
 
 export interface Source {
-  /** Paths, merged as kubectl does: the first that sets a thing wins. Empty: the pod's ServiceAccount. */
+  /**
+   * Paths, merged as kubectl does: the first that sets a thing wins. Empty: the pod's
+   * ServiceAccount.
+   */
   readonly kubeconfigs: readonly string[];
   readonly context?: string | undefined;
   /** Time that a credential program or provider gets; default 20 s. */
@@ -87,7 +92,10 @@ const holds = ({ files, fleeting }: Access, at: number): boolean =>
   Object.entries(files).every(([path, stamp]) => stampOf(path) === stamp) &&
   (!fleeting || performance.now() - at < FLEETING_MS);
 
-/** The access that a source gives now; many callers share one reading. Rejects with one sentence if there is none. */
+/**
+ * The access that a source gives now; many callers share one reading. Rejects with one sentence if
+ * there is none.
+ */
 export async function accessOf(source: Source): Promise<Access> {
   const key = JSON.stringify(source);
   const before = known.get(key);
@@ -104,7 +112,9 @@ export async function accessOf(source: Source): Promise<Access> {
   return access;
 }
 
-/** Beside this file: TypeScript in a checkout and in the image, JavaScript in the kubectl plugin. */
+/**
+ * Beside this file: TypeScript in a checkout and in the image, JavaScript in the kubectl plugin.
+ */
 /** The access of a pod's ServiceAccount. */
 function readPod({ folder, host, port }: PodSource): Access {
   const [token, ca, space] = ['token', 'ca.crt', 'namespace'].map((name) => join(folder, name));

@@ -1,5 +1,5 @@
-// Keeps a trimmed copy of a collection of Kubernetes objects up to date: paged list, watch with bookmarks, retry for ever.
-// The library's informer stops on most errors and tells nobody when it is synced; a gate cannot rest on that.
+// Keeps a trimmed copy of a collection of Kubernetes objects up to date: paged list, watch with
+// bookmarks, endless retry. docs/adr/0007 says why the library's informer does not do.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errorOf, isGone, isNotFound, KubeError, type Kube } from './kube.ts';
 import type { Log } from './log.ts';
@@ -14,7 +14,7 @@ export interface ReflectorOptions<T> {
   /** Path of the collection, such as `/api/v1/nodes`. */
   readonly path: string;
   readonly query?: { readonly labelSelector?: string; readonly fieldSelector?: string };
-  /** Raw object → what is kept; undefined: not kept. */
+  /** Raw object → what is kept; `undefined` if it is not kept. */
   readonly trim: (raw: never) => T | undefined;
   readonly log: Log;
   readonly now?: () => number;
@@ -23,11 +23,14 @@ export interface ReflectorOptions<T> {
   readonly onError?: (error: unknown) => void;
   /** Objects per page of a list; default 500. */
   readonly pageSize?: number;
-  /** A watch with no event or bookmark for this long is cut; default 90 s: the server sends a bookmark a minute. */
+  /**
+   * Silence after which a watch is cut; default 90 s, because the server sends a bookmark every
+   * minute.
+   */
   readonly inactivityMs?: number;
-  /** The kind may not be installed: its 404 is an empty collection. */
+  /** The kind may not be installed; then the collection is empty. */
   readonly optional?: boolean;
-  /** Test hook: holds every event back by so many milliseconds, as a slow watch would. */
+  /** Test hook: delay of every event, as of a slow watch. */
   readonly delayMs?: () => number;
 }
 
@@ -36,9 +39,9 @@ export interface Reflector<T> {
   readonly synced: boolean;
   /** Resolves once the first list is in. */
   whenSynced(): Promise<void>;
-  /** When the server was last heard, ms since the epoch; 0 before the first list. */
+  /** Time of the server's last message, ms since the epoch; 0 before the first list. */
   lastContact(): number;
-  /** Reads the collection anew: `trim` keeps others from now on. */
+  /** Lists again, because `trim` now keeps other objects. */
   relist(): void;
   /** Key: `name`, or `namespace/name`. */
   get(key: string): T | undefined;
@@ -55,7 +58,7 @@ const keyOf = (object: KubeObject): string =>
 /** A reflector, not started yet. */
 export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   const now = options.now ?? Date.now;
-  /** An object that cannot be understood is left out by itself: it must not keep the others from being known. */
+  /** An object that cannot be read is left out alone, so that it does not hide the others. */
   const trim = (raw: KubeObject): T | undefined => {
     try {
       return (options.trim as (raw: unknown) => T | undefined)(raw);
@@ -70,7 +73,10 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   let synced = false;
   let again = false;
   let cut = new AbortController();
-  /** When the stream of the last attempt was opened, ms of the monotonic clock; `undefined` if it was not. */
+  /**
+   * When the stream of the last attempt was opened, ms of the monotonic clock; `undefined` if it
+   * was not.
+   */
   let opened: number | undefined;
   let release: () => void = () => undefined;
   const whenSynced = new Promise<void>((resolve) => (release = resolve));
@@ -151,7 +157,8 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         set(keyOf(event.object), event.type === 'DELETED' ? undefined : trim(event.object));
       }
     } catch (error) {
-      // Our own idle timer is no error: the next watch goes on from the same version. Nor is a relist.
+      // Neither the idle timer nor a relist is an error: the next watch goes on from the same
+      // version.
       if ((!idle.signal.aborted && !cut.signal.aborted) || stop.aborted) throw error;
     } finally {
       clearTimeout(timer);
@@ -181,7 +188,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
           await list(signal);
           listed = true;
         }
-        // Asked for while the list was on its way: what it kept may be the old choice.
+        // Requested while the list was under way, which may have used the old `trim`.
         if (again) continue;
         await watch(signal);
       } catch (error) {

@@ -1,6 +1,10 @@
-// What a reflector does after a watch has ended: how long it waits, and whether it lists anew. Pure.
+// What a reflector does after a watch has ended: how long it waits, and whether it lists again.
+// Pure.
 
-/** A stream that lived for so long was a good one, quiet or not: only shorter ones count as failures. */
+/**
+ * A stream that lived for so long was a good one, quiet or not: only shorter ones count as
+ * failures.
+ */
 const STEADY_MS = 1000;
 const LONGEST_PAUSE_MS = 10_000;
 /** After so many refusals in a row the version that is asked for may be what is wrong. */
@@ -20,7 +24,10 @@ export const CALM: Retry = { failures: 0, refusals: 0, gone: false };
 export interface Ended {
   /** ms that the stream was open; `undefined` if it was never opened. */
   readonly lived: number | undefined;
-  /** `none` is an ordinary end; `gone` says 410; `refused` is any other answer of the server; `cut` is all else. */
+  /**
+   * `none` is an ordinary end; `gone` says 410; `refused` is any other answer of the server; `cut`
+   * is all else.
+   */
   readonly failure: 'none' | 'gone' | 'refused' | 'cut';
 }
 
@@ -38,8 +45,8 @@ export interface Next {
 export function afterWatch(before: Retry, { lived, failure }: Ended, chance: number): Next {
   const steady = lived !== undefined && lived >= STEADY_MS;
   const { failures, refusals, gone } = steady ? CALM : before;
-  // A version that is gone is listed anew at once. A server that goes on saying so is in trouble, and a
-  // list is what costs it most.
+  // List at once if the version is gone. A server that repeats it is in trouble, and lists cost it
+  // most.
   if (failure === 'gone' && !gone)
     return { retry: { failures, refusals, gone: true }, pauseMs: 0, list: true, report: false };
   if (failure === 'none' && steady) return { retry: CALM, pauseMs: 0, list: false, report: false };
