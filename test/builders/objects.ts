@@ -1,4 +1,5 @@
-// Builders of the objects that tests are about; every one is whole and fine unless a test says otherwise.
+// Builders of the objects that tests are about; every one is whole and fine unless a test says
+// otherwise.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { parsePolicy } from '../../core/parse-policy.ts';
 import type { RawPod } from '../../gate/gpu-request.ts';
@@ -124,7 +125,10 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   ...parts,
 });
 
-/** The node as the API server would have it after one of our writes to it; undefined where the action is no write to a node. */
+/**
+ * The node as the API server would have it after one of our writes to it; undefined where the
+ * action is no write to a node.
+ */
 export function afterWrite(node: NodeObject, action: Action): NodeObject | undefined {
   const merged = (
     before: Readonly<Record<string, string>> | undefined,
