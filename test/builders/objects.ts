@@ -153,3 +153,7 @@ export function afterWrite(node: NodeObject, action: Action): NodeObject | undef
 
 /** The controller of an operand's pod, by the name of its DaemonSet. */
 export const ownedBy = (name: string): PodObject['controller'] => ({ kind: 'DaemonSet', uid: `ds-${name}` });
+
+/** What the wrapper around a validation's program leaves in the termination message. */
+export const verdict = (passed: boolean, words = ''): string =>
+  `${JSON.stringify({ gpuGate: 1, verdict: passed ? 'pass' : 'fail', exit: passed ? 0 : 1, words })}\n`;
