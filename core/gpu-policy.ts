@@ -30,11 +30,17 @@ export interface Selector {
 }
 
 export interface ToolkitSpec extends ComponentSpec {
+  /** Folder on the host that the toolkit installs into; `undefined` means /usr/local/nvidia. */
+  readonly installDir?: string;
   readonly runtime: 'containerd' | 'crio';
   readonly configPath?: string;
   readonly socketPath?: string;
 }
 
+export interface DevicePluginSpec extends ComponentSpec {
+  /** ConfigMap in the operands' namespace whose `config.yaml` the plugin reads, such as one for time-slicing. */
+  readonly config?: string;
+}
 export interface DriverSpec extends ComponentSpec {
   /** k8s-driver-manager, the init container that unloads an earlier driver. */
   readonly manager: { readonly image?: string; readonly version?: string };
@@ -94,7 +100,7 @@ export interface GpuPolicySpec {
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
-    readonly devicePlugin: ComponentSpec;
+    readonly devicePlugin: DevicePluginSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
   };
@@ -107,6 +113,10 @@ export interface GpuPolicySpec {
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;
+  /** `"10%"`: share of the nodes above which silent kubelets say something about the control plane, and nothing about GPUs. */
+  readonly silence: string;
+  /** So many GPU pods rejected by one kubelet for want of a GPU, within so many ms, close the node. */
+  readonly rejections: { readonly count: number; readonly within: number };
 }
 
 export interface GpuPolicy {
