@@ -1,6 +1,7 @@
 // POST /filter, /prioritize and /preempt, answered from memory.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { nestsDeeper } from '../platform/json-depth.ts';
 import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
@@ -26,6 +27,9 @@ import {
  * replica. Larger clusters send names, as the chart's configurations do.
  */
 export const MAX_BODY = 16 * 1024 * 1024;
+
+/** Pods and nodes nest some 20 deep. */
+const DEEPEST = 1000;
 
 export interface ExtenderDeps {
   /** What is known, or one sentence on why no verdict may be given from it. */
@@ -170,6 +174,7 @@ function afterRest(request: IncomingMessage, done: () => void): void {
 }
 
 const parsed = <T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> => {
+  if (nestsDeeper(body, DEEPEST)) return { ok: false, because: `the body nests deeper than ${DEEPEST}` };
   let value: unknown;
   try {
     value = JSON.parse(body.toString('utf8'));
