@@ -12,7 +12,7 @@ import { keyOf, type NodeObject, type PodObject } from '../../reconciler/model.t
 import { podIndex } from '../../reconciler/pod-index.ts';
 import { controllers } from '../../reconciler/reconciler.ts';
 import { OPERANDS } from './caches.ts';
-import { afterWrite, aPolicy, keptPod, NOW } from './objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW, verdict } from './objects.ts';
 
 /** A map that counts what is looked at. */
 class Counted<T> implements Cache<T> {
@@ -163,7 +163,7 @@ export class Cluster {
 /** The pod of a validation, as its kubelet leaves it. */
 function validationOf({ metadata }: Manifest, passes: boolean): PodObject {
   const [owner] = metadata['ownerReferences'] as readonly { readonly uid: string; readonly name: string }[];
-  const message = 'Test PASSED\nDone';
+  const message = verdict(true);
   return keptPod({
     name: metadata.name,
     uid: metadata.name,
