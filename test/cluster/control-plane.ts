@@ -32,6 +32,8 @@ export interface CommandResult {
 }
 
 export interface ControlPlane {
+  /** The version of Kubernetes, such as `1.37.2`. */
+  readonly kubernetes: string;
   readonly dir: string;
   readonly server: string;
   readonly kubeconfig: string;
@@ -342,6 +344,7 @@ async function bringUp(
   }
 
   return {
+    kubernetes: binaries.kubernetes,
     dir,
     server,
     kubeconfig,

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseAllDocuments } from 'yaml';
-import { ensureBinaries } from '../cluster/binaries.ts';
+import { ensureBinaries, fromEnvironment } from '../cluster/binaries.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
@@ -28,13 +28,7 @@ interface Rendered {
 
 let helm: string;
 beforeAll(async () => {
-  const binaries = await ensureBinaries({
-    modules: ['helm'],
-    folder: process.env['GPU_GATE_TEST_BIN'],
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say: console.log,
-  });
+  const binaries = await ensureBinaries({ modules: ['tools'], ...fromEnvironment(), say: console.log });
   helm = binaries('helm');
 });
 
