@@ -10,7 +10,9 @@ COPY webhook webhook
 COPY extender extender
 COPY reconciler reconciler
 COPY certs certs
-COPY cli cli
+COPY gate gate
+COPY explain explain
+COPY app app
 RUN node scripts/image-tree.mjs /image
 
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -14,13 +14,13 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
 
 /** Control-plane files that judge times, make load, or watch the whole machine: they have it to themselves. */
 const TIMED = [
-  'certs',
-  'extender-churn',
-  'extender-scheduler',
-  'machine',
-  'readiness',
-  'rotation',
-  'webhook-rolling',
+  'certificates/certs',
+  'scheduling/churn',
+  'scheduling/extender-scheduler',
+  'platform/machine',
+  'pods/readiness',
+  'certificates/rotation',
+  'admission/rolling',
 ].map((name) => `test/control-plane/${name}.test.ts`);
 
 export default defineConfig({
@@ -29,7 +29,14 @@ export default defineConfig({
     // project control-plane with two workers all the same: its files wait most of their time.
     fileParallelism: false,
     projects: [
-      project('unit', ['test/{core,webhook,extender,reconciler,certs,platform,bench,cli}/**/*.test.ts'], 20_000),
+      project(
+        'unit',
+        [
+          'test/*.test.ts',
+          'test/{core,gate,webhook,extender,explain,reconciler,certs,platform,app,lab,bench}/**/*.test.ts',
+        ],
+        20_000,
+      ),
       project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000, TIMED),
       project('control-plane-timed', TIMED, 120_000),
       project('real-node', ['test/real-node/**/*.test.ts'], 240_000),

@@ -1,10 +1,10 @@
 // `npm run bench -- readiness`: 1,000 GPU pods follow their nodes; as a ratio to a bare patcher that knows what to write.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { STRATEGIC_PATCH } from '../platform/kube.ts';
-import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
-import { startGate } from '../test/cluster/gate.ts';
-import { fill, followTimes } from '../test/cluster/readiness.ts';
-import { viewOf } from '../test/support/view.ts';
+import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
+import { startGate } from '../lab/cluster/gate.ts';
+import { fill, followTimes } from '../lab/cluster/readiness.ts';
+import { viewOf } from '../test/builders/view.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const EACH = 64;

@@ -1,10 +1,10 @@
 // `npm run bench -- rotation [--calls 50000]`: certificates rotate under load, `failurePolicy: Fail`, and no call fails.
 import { join } from 'node:path';
-import { ADDRESSES, STEP_KINDS, type RotationOptions, type RotationResult } from '../test/cluster/rotation.ts';
+import { ADDRESSES, STEP_KINDS, type RotationOptions, type RotationResult } from '../lab/cluster/rotation.ts';
 import { inOwnNetwork, noOwnNetwork } from '../test/support/network.ts';
 import { numberArg, type BenchContext, type Row } from './rows.ts';
 
-const SCRIPT = join(import.meta.dirname, '..', 'test', 'cluster', 'rotation.ts');
+const SCRIPT = join(import.meta.dirname, '..', 'lab', 'cluster', 'rotation.ts');
 
 /** Rows of the whole proof; none, with the reason said, where no network namespace can be made. */
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {

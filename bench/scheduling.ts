@@ -8,11 +8,11 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../certs/issue.ts';
 import { MERGE_PATCH } from '../platform/kube.ts';
-import { openNode } from '../test/churn/churn.ts';
-import { ensureOwnProgram } from '../test/cluster/binaries.ts';
-import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
-import { startGate, startSecondScheduler, until, untilEnforcing } from '../test/cluster/gate.ts';
-import { tailOf } from '../test/cluster/lifetime.ts';
+import { openNode } from '../lab/churn/churn.ts';
+import { ensureOwnProgram } from '../lab/cluster/binaries.ts';
+import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
+import { startGate, startSecondScheduler, until, untilEnforcing } from '../lab/cluster/gate.ts';
+import { tailOf } from '../lab/cluster/lifetime.ts';
 import { named } from '../test/support/schedulers.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 

@@ -1,6 +1,6 @@
 // `npm run bench -- wakeup [--tries 200]`: from open to bound on the real scheduler, with an extender 2 s behind; and without the
 // second writes, to show that the race is real.
-import { startLagging } from '../test/cluster/lagging.ts';
+import { startLagging } from '../lab/cluster/lagging.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const PATIENCE_MS = 20_000;

@@ -7,12 +7,12 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../certs/issue.ts';
-import { ensureOwnProgram } from '../test/cluster/binaries.ts';
-import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
-import { freePort } from '../test/cluster/control-plane.ts';
-import { startGate, until, type Gate } from '../test/cluster/gate.ts';
-import { addPools } from '../test/cluster/pools.ts';
-import { untilReady, type Running } from '../test/cluster/lifetime.ts';
+import { ensureOwnProgram } from '../lab/cluster/binaries.ts';
+import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
+import { freePort } from '../lab/cluster/control-plane.ts';
+import { startGate, until, type Gate } from '../lab/cluster/gate.ts';
+import { addPools } from '../lab/cluster/pools.ts';
+import { untilReady, type Running } from '../lab/cluster/lifetime.ts';
 import { cpuMs } from './reports/cpu.ts';
 import { blockQuantile, numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 

@@ -8,7 +8,7 @@ import {
   type ExtenderCa,
   type ExtenderInput,
   type ExtenderStep,
-} from './extender-renewal.ts';
+} from './extender-rules.ts';
 import { issueCa, issueLeaf } from './issue.ts';
 import { caOf, leafOf, numberOf, pairOf, pemOf, without } from './material.ts';
 import type { CertMetrics } from './metrics.ts';

@@ -17,7 +17,7 @@ import {
   type Configuration,
   type RenewalInput,
   type Step,
-} from './renewal.ts';
+} from './webhook-rules.ts';
 import { CA_SECRET, CANARY_SECRET, NotPermitted, WEBHOOK_SECRET, type Bundles, type Stored } from './store.ts';
 
 export interface KeeperOptions extends ExtenderChainOptions {

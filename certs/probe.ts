@@ -6,7 +6,7 @@ import { CANARY } from '../core/keys.ts';
 import { isForbidden, openKube, type Kube, type KubeOptions } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
 import { readCert, type CertFacts } from './read.ts';
-import type { Replicas } from './renewal.ts';
+import type { Replicas } from './webhook-rules.ts';
 
 export interface ProbeOptions {
   readonly kube: Kube;

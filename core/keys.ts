@@ -11,7 +11,7 @@ export const RETRY = 'gpu-gate.dev/retry';
 export const STATE = 'gpu-gate.dev/state';
 /** Node label prefix, reconciler: `<prefix><component>=<revision>` lets that revision's DaemonSet onto the node. */
 export const DEPLOY_PREFIX = 'gpu-gate.dev/deploy.';
-/** Node annotation, reconciler: JSON, see core/node-proof.ts. */
+/** Node annotation, reconciler: JSON, see gate/node-proof.ts. */
 export const PROOF = 'gpu-gate.dev/proof';
 /** Node annotation, reconciler: why a serving node takes no new GPU pods. */
 export const CLOSED = 'gpu-gate.dev/closed';

@@ -1,7 +1,7 @@
 // What the extender counts.
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { STATES } from '../core/stages.ts';
-import type { NodeFacts } from './verdict.ts';
+import type { NodeFacts } from '../gate/verdict.ts';
 
 export type ExtenderMetrics = ReturnType<typeof extenderMetrics>;
 

@@ -4,12 +4,12 @@ import express from 'express';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { routed } from '../platform/http.ts';
 import { explainError, type Log } from '../platform/log.ts';
-import { NameAnswers } from './answer.ts';
-import { filter, preempt, prioritize, type View } from './filter.ts';
+import { NameAnswers } from './by-name/answer.ts';
+import { filter, preempt, prioritize, type View } from './verbs.ts';
 import { reasonLabel, type ExtenderMetrics } from './metrics.ts';
-import { NameScanner } from './names.ts';
-import type { NodeTable } from './node-table.ts';
-import { askOf, type Ask } from './verdict.ts';
+import { NameScanner } from './by-name/scan.ts';
+import type { NodeTable } from './by-name/table.ts';
+import { askOf, type Ask } from '../gate/verdict.ts';
 import {
   decodeArgs,
   decodePreemption,

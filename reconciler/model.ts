@@ -12,7 +12,7 @@ import {
   REVISION,
   VALIDATES,
 } from '../core/keys.ts';
-import type { NodeView } from '../core/node-proof.ts';
+import type { NodeView } from '../gate/node-proof.ts';
 
 export interface Taint {
   readonly key: string;

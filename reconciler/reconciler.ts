@@ -1,8 +1,9 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
 // from the caches and applies. What is decided is decided in plan.ts, pods.ts, policy-status.ts, operand-plan.ts and slots.ts.
-import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
 import { INJECT, POLICIES_PATH, PROOF, WAKE, WALK } from '../core/keys.ts';
-import { isOurs, newestProof, open, stateOf } from '../core/node-proof.ts';
+import { isOurs, newestProof, open, stateOf } from '../gate/node-proof.ts';
 import { COMPONENTS } from '../core/stages.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
@@ -10,20 +11,20 @@ import type { Log } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
 import type { Action } from './actions.ts';
 import { NotLeading, applier } from './apply.ts';
-import { circuitBreaker, SETTLE_MS } from './breaker.ts';
-import { parseWalk } from './memory.ts';
+import { circuitBreaker, SETTLE_MS } from './limits/breaker.ts';
+import { parseWalk } from './walk.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
 import { trimNode, trimPod, type NodeObject, type PodObject } from './model.ts';
-import { carryOut } from './node-writes.ts';
-import { trimDaemonSet, type DaemonSetView } from './operand-plan.ts';
-import { operandWorkOf } from './operand-work.ts';
-import { specOf, type NodePlan } from './pass.ts';
-import { planNode } from './plan.ts';
-import { couldFit, isUnschedulable, nodesToWake, policyNameOf } from './pods.ts';
-import { policyWorkOf } from './policy-work.ts';
-import { podWorkOf, type NamespaceView } from './pod-work.ts';
-import { workQueue } from './queue.ts';
-import { slots } from './slots.ts';
+import { carryOut } from './node/writes.ts';
+import { trimDaemonSet, type DaemonSetView } from './operands/wanted.ts';
+import { operandWorkOf } from './operands/controller.ts';
+import { specOf, type NodePlan } from './node/pass.ts';
+import { planNode } from './node/plan.ts';
+import { couldFit, isUnschedulable, nodesToWake, policyNameOf } from './pods/reports.ts';
+import { policyWorkOf } from './policies/controller.ts';
+import { podWorkOf, type NamespaceView } from './pods/controller.ts';
+import { workQueue } from '../platform/queue.ts';
+import { slots } from './limits/slots.ts';
 
 export interface ReconcilerDeps {
   readonly kube: Kube;

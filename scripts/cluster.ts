@@ -1,7 +1,7 @@
 // `npm run cluster -- --nodes N --kubernetes VERSION`: the control plane and simulated GPU nodes alone, to develop against and to
 // try things.
 import { parseArgs } from 'node:util';
-import { startCluster } from '../test/cluster/cluster.ts';
+import { startCluster } from '../lab/cluster/cluster.ts';
 import { untilStopped } from './stop.ts';
 
 try {
@@ -20,7 +20,7 @@ try {
   export KUBECONFIG=${cluster.kubeconfig}
   kubectl get nodes                       (no kubectl? ${cluster.dir} goes at the end, the programs stay in the cache)
 
-Steering of the simulated hardware: test/cluster/README.md. Ctrl-C stops it and leaves nothing.`);
+Steering of the simulated hardware: lab/cluster/README.md. Ctrl-C stops it and leaves nothing.`);
   });
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);

@@ -1,8 +1,8 @@
 // `npm run demo -- --real-node`: the chain on a real kubelet and containerd, told step by step; every step is checked. Runs in a
-// machine of its own (test/real-node/machine.ts), where NVIDIA's parts are played by a stand-in through the real interfaces.
-import { STACK_IMAGES } from '../test/real-node/images.ts';
-import { gpuDeployment, hostTraces, observe } from '../test/real-node/observe.ts';
-import { NODE, policySpec, startRealCluster } from '../test/real-node/world.ts';
+// machine of its own (lab/real-node/machine.ts), where NVIDIA's parts are played by a stand-in through the real interfaces.
+import { STACK_IMAGES } from '../lab/real-node/images.ts';
+import { gpuDeployment, hostTraces, observe } from '../lab/real-node/observe.ts';
+import { NODE, policySpec, startRealCluster } from '../lab/real-node/world.ts';
 import { tell } from './story.ts';
 
 const say = (line: string): void => console.log(line);

@@ -2,12 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { startCluster, type Cluster } from '../test/cluster/cluster.ts';
-import { startGate, until, type Gate } from '../test/cluster/gate.ts';
+import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
+import { startGate, until, type Gate } from '../lab/cluster/gate.ts';
 import { jsonLog } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
-import { whyNoMachine } from '../test/real-node/machine.ts';
-import { runOnRealNode } from '../test/real-node/world.ts';
+import { whyNoMachine } from '../lab/real-node/machine.ts';
+import { runOnRealNode } from '../lab/real-node/world.ts';
 import { untilStopped } from './stop.ts';
 import { tell, type Story } from './story.ts';
 
@@ -397,7 +397,7 @@ Every step held. It stays up to play with:
   export KUBECONFIG=${cluster.kubeconfig}
   kubectl label node gpu-2 gpu-gate.dev/managed=true        opt the third node in
   kubectl get nodes -L gpu-gate.dev/state -w
-  kubectl annotate node gpu-0 sim.gpu-gate.dev/reboot=2     reboot one (all steering: test/cluster/README.md)
+  kubectl annotate node gpu-0 sim.gpu-gate.dev/reboot=2     reboot one (all steering: lab/cluster/README.md)
   KUBECONFIG=${cluster.kubeconfig} npm run explain -- POD   why does a pod wait
 
 Ctrl-C stops it and leaves nothing.`;

@@ -25,7 +25,9 @@ for (const part of [
   'extender',
   'reconciler',
   'certs',
-  'cli',
+  'gate',
+  'explain',
+  'app',
 ]) {
   cpSync(join(root, part), join(app, part), { recursive: true });
 }

@@ -1,6 +1,6 @@
 // Telling a story whose every sentence is checked: a step says what should hold, waits for it, shows what was observed, and
 // ends the story loudly where it does not come.
-import { until } from '../test/cluster/gate.ts';
+import { until } from '../lab/cluster/gate.ts';
 
 export interface Story {
   /** A heading; numbers count by themselves. */

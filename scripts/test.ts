@@ -3,9 +3,9 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
-import { traces, whyNoMachine } from '../test/real-node/machine.ts';
-import { runOnRealNode } from '../test/real-node/world.ts';
-import { binariesFromEnvironment } from '../test/cluster/cluster.ts';
+import { traces, whyNoMachine } from '../lab/real-node/machine.ts';
+import { runOnRealNode } from '../lab/real-node/world.ts';
+import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const count = { passed: 0, failed: 0, skipped: 0 };

@@ -1,7 +1,7 @@
 // Raw pod + facts → what to do with it. Pure, an ordered list of rules; every addition is a small value, so that a
 // MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
 import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
-import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../core/gpu-request.ts';
+import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import {
   add,

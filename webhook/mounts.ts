@@ -2,7 +2,7 @@
 // what we would add: that is told by name, host path and mount, never by a record that an author could have written. Pure.
 import { barePath, driverMounts } from '../core/driver-mounts.ts';
 import type { DriverVolume, EnvVar, GpuPolicy } from '../core/gpu-policy.ts';
-import type { GpuRequest, RawContainer, RawPod } from '../core/gpu-request.ts';
+import type { GpuRequest, RawContainer, RawPod } from '../gate/gpu-request.ts';
 import { append, carries, cut, skip, type AddOperation, type Draft } from './draft.ts';
 
 const ENFORCE = 'pod-security.kubernetes.io/enforce';

@@ -1,7 +1,7 @@
 // POST /mutate: bytes → decode → decide → encode → bytes. From memory only; logs nothing that a metric counts.
 import type { RequestListener } from 'node:http';
 import express from 'express';
-import type { RawPod } from '../core/gpu-request.ts';
+import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { routed } from '../platform/http.ts';
 import { explainError, type Log } from '../platform/log.ts';

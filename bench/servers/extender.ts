@@ -1,13 +1,13 @@
 // Our extender as it is served, over so many nodes of which every tenth is not open: the process that bench/extender.ts measures.
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
-import { NodeTable } from '../../extender/node-table.ts';
+import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderMetrics } from '../../extender/metrics.ts';
 import { extenderApp } from '../../extender/routes.ts';
-import { nodeFacts } from '../../extender/verdict.ts';
+import { nodeFacts } from '../../gate/verdict.ts';
 import { startServer } from '../../platform/http.ts';
 import { jsonLog } from '../../platform/log.ts';
-import { aNode, aPolicy } from '../../test/support/objects.ts';
+import { aNode, aPolicy } from '../../test/builders/objects.ts';
 
 const [count = '0', every = '0', cert = '', key = ''] = process.argv.slice(2);
 const nodes = new NodeTable();

@@ -5,7 +5,7 @@ import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import type { KeyPair } from '../../certs/read.ts';
 import type { Kube } from '../../platform/kube.ts';
 import { jsonLog } from '../../platform/log.ts';
-import { until } from '../cluster/gate.ts';
+import { until } from '../../lab/cluster/gate.ts';
 
 const DAY = 86_400_000;
 const base64 = (text: string): string => Buffer.from(text).toString('base64');

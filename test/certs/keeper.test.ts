@@ -7,7 +7,7 @@ import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import { CertKeeper, type KeeperOptions } from '../../certs/keeper.ts';
 import { certMetrics } from '../../certs/metrics.ts';
 import { readBundle, readCert } from '../../certs/read.ts';
-import type { Replicas } from '../../certs/renewal.ts';
+import type { Replicas } from '../../certs/webhook-rules.ts';
 import {
   CA_SECRET,
   EXTENDER_SECRET,

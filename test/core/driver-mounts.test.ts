@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { driverMounts } from '../../core/driver-mounts.ts';
-import { aPolicy } from '../support/objects.ts';
+import { aPolicy } from '../builders/objects.ts';
 
 const of = (injection: object, more: object = {}): readonly string[] => {
   const { volumes, env } = driverMounts(aPolicy({ injection, ...more }));

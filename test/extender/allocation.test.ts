@@ -2,11 +2,11 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { NameAnswers } from '../../extender/answer.ts';
-import { NameScanner } from '../../extender/names.ts';
-import { NodeTable } from '../../extender/node-table.ts';
-import { askOf, nodeFacts } from '../../extender/verdict.ts';
-import { aNode, aPod, aPolicy, NOW } from '../support/objects.ts';
+import { NameAnswers } from '../../extender/by-name/answer.ts';
+import { NameScanner } from '../../extender/by-name/scan.ts';
+import { NodeTable } from '../../extender/by-name/table.ts';
+import { askOf, nodeFacts } from '../../gate/verdict.ts';
+import { aNode, aPod, aPolicy, NOW } from '../builders/objects.ts';
 
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;

@@ -6,13 +6,13 @@ import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { CLOSED, STATE } from '../../core/keys.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { View } from '../../extender/filter.ts';
+import type { View } from '../../extender/verbs.ts';
 import { extenderMetrics, reasonLabel } from '../../extender/metrics.ts';
-import { NodeTable } from '../../extender/node-table.ts';
+import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderApp, MAX_BODY } from '../../extender/routes.ts';
-import { nodeFacts } from '../../extender/verdict.ts';
+import { nodeFacts } from '../../gate/verdict.ts';
 import { jsonLog } from '../../platform/log.ts';
-import { aNode, aPod, aPolicy, NOW } from '../support/objects.ts';
+import { aNode, aPod, aPolicy, NOW } from '../builders/objects.ts';
 
 const agent = new Agent({ keepAlive: true, maxSockets: 1 });
 const servers: Server[] = [];

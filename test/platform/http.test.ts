@@ -5,15 +5,15 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import { NodeTable } from '../../extender/node-table.ts';
+import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderMetrics } from '../../extender/metrics.ts';
 import { extenderApp } from '../../extender/routes.ts';
 import { KEEP_ALIVE_MS, startServer, type RunningServer } from '../../platform/http.ts';
 import { jsonLog } from '../../platform/log.ts';
-import { metricsApp } from '../../platform/metrics.ts';
+import { metricsApp } from '../../platform/monitoring.ts';
 import { webhookMetrics } from '../../webhook/metrics.ts';
 import { webhookApp } from '../../webhook/routes.ts';
-import { aPod, aPolicy } from '../support/objects.ts';
+import { aPod, aPolicy } from '../builders/objects.ts';
 
 const servers: RunningServer[] = [];
 const serve = async (

@@ -3,10 +3,10 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { STACK_IMAGES } from './images.ts';
-import { MACHINE, MISSING_MODULE } from './machine.ts';
-import { gpuDeployment, hostPaths, hostTraces, observe, type Pod } from './observe.ts';
-import { NODE, policySpec, startRealCluster, type RealCluster } from './world.ts';
+import { STACK_IMAGES } from '../../lab/real-node/images.ts';
+import { MACHINE, MISSING_MODULE } from '../../lab/real-node/machine.ts';
+import { gpuDeployment, hostPaths, hostTraces, observe, type Pod } from '../../lab/real-node/observe.ts';
+import { NODE, policySpec, startRealCluster, type RealCluster } from '../../lab/real-node/world.ts';
 
 // Outside a machine of its own nothing here may run: it would write to this machine's paths. `npm test` says why it cannot make one.
 describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {

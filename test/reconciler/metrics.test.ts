@@ -1,8 +1,8 @@
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
-import { newestProof } from '../../core/node-proof.ts';
+import { newestProof } from '../../gate/node-proof.ts';
 import { forgetCluster, reconcilerMetrics } from '../../reconciler/metrics.ts';
-import { aNode } from '../support/objects.ts';
+import { aNode } from '../builders/objects.ts';
 
 it('the depth of the queue is read at the scrape', async () => {
   const registry = new Registry();

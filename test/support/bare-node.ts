@@ -1,8 +1,8 @@
 // Inside a machine: a kubelet and containerd with one running pod, for as long as nobody ends them.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { until } from '../cluster/gate.ts';
-import { STACK_IMAGES } from '../real-node/images.ts';
-import { startBareCluster } from '../real-node/world.ts';
+import { until } from '../../lab/cluster/gate.ts';
+import { STACK_IMAGES } from '../../lab/real-node/images.ts';
+import { startBareCluster } from '../../lab/real-node/world.ts';
 
 const cluster = await startBareCluster(console.log);
 const container = { name: 'pause', image: STACK_IMAGES.pause, imagePullPolicy: 'Never' };

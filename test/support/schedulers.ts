@@ -1,5 +1,5 @@
 // Further schedulers beside the chart's, told apart by the names that pods give.
-import type { SchedulerConfig } from '../cluster/gate.ts';
+import type { SchedulerConfig } from '../../lab/cluster/gate.ts';
 
 /** The chart's configuration under another name, with a change to its extender; no leader election, or they would wait for each other. */
 export const named =

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { RawContainer, RawPod } from '../../core/gpu-request.ts';
+import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
 import { applied } from '../../webhook/patch.ts';
 import { encode } from '../../webhook/review.ts';
-import { aPod, aPolicy } from '../support/objects.ts';
+import { aPod, aPolicy } from '../builders/objects.ts';
 
 const VOLUMES = {
   injection: {

@@ -5,11 +5,11 @@ import { applyPatch as independently } from 'rfc6902';
 import { expect, it } from 'vitest';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { RawPod } from '../../core/gpu-request.ts';
+import type { RawPod } from '../../gate/gpu-request.ts';
 import type { AddOperation } from '../../webhook/draft.ts';
 import { decide, type Facts, type RuntimeClassFacts } from '../../webhook/inject.ts';
 import { applied } from '../../webhook/patch.ts';
-import { aPolicy } from '../support/objects.ts';
+import { aPolicy } from '../builders/objects.ts';
 
 const INJECTED = 'gpu-gate.dev/injected';
 const INJECTION = 'gpu-gate.dev/injection';

@@ -1,0 +1,102 @@
+// `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints what the gate thinks of them.
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
+import type { RawPod } from '../gate/gpu-request.ts';
+import { POLICIES_PATH } from '../core/keys.ts';
+import { printable, printableJson } from '../core/printable.ts';
+import type { NodeView } from '../gate/node-proof.ts';
+import { explanationText } from './table.ts';
+import { explainPod } from './explanation.ts';
+import { isNotFound, openKube, type Kube } from '../platform/kube.ts';
+import { explainError } from '../platform/log.ts';
+// oxlint-disable-next-line no-restricted-imports -- explain answers as the webhook decides
+import { decide, type Admission, type RuntimeClassFacts } from '../webhook/inject.ts';
+import type { ExplainArgs } from './args.ts';
+
+/** Prints the explanation, or to `complain` why there is none; returns the exit code. */
+export async function explain(
+  args: ExplainArgs,
+  print: (text: string) => void,
+  complain: (text: string) => void,
+): Promise<number> {
+  try {
+    const kube = await openKube({ kubeconfig: args.kubeconfigs, userAgent: 'gpu-gate-explain' });
+    const namespace = args.namespace ?? kube.namespace;
+    const [pod, nodes, policies] = await Promise.all([
+      kube.request<RawPod>(
+        'GET',
+        `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(args.pod)}`,
+      ),
+      kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
+      kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
+    ]);
+    const byName = new Map(policies.items.map(parsePolicy).map((policy) => [policy.name, policy]));
+    const explanation = explainPod({
+      pod,
+      nodes: nodes.items,
+      policies: byName,
+      operandNamespace: args.operandNamespace,
+      webhookWould: await webhookWould(kube, { ...args, namespace }, pod, byName),
+    });
+    print(args.output === 'json' ? `${printableJson(explanation)}\n` : explanationText(explanation));
+    return 0;
+  } catch (error) {
+    complain(
+      isNotFound(error)
+        ? `not found: ${printable(explainError(error))}; check the pod's name, its namespace (-n), and that gpu-gate is installed\n`
+        : `${printable(explainError(error))}\n`,
+    );
+    return 1;
+  }
+}
+
+/** What the webhook would do with a pod like this one, from the objects that it watches; the scheduler's own mark on the pod is left out. */
+async function webhookWould(
+  kube: Kube,
+  args: ExplainArgs & { readonly namespace: string },
+  pod: RawPod,
+  policies: ReadonlyMap<string, GpuPolicy>,
+): Promise<string> {
+  try {
+    const [namespace, classes] = await Promise.all([
+      kube.request<{ metadata: { labels?: Record<string, string> } }>(
+        'GET',
+        `/api/v1/namespaces/${encodeURIComponent(args.namespace)}`,
+      ),
+      kube.request<{
+        items: { metadata: { name: string }; scheduling?: { nodeSelector?: Record<string, string> } }[];
+      }>('GET', '/apis/node.k8s.io/v1/runtimeclasses'),
+    ]);
+    const { nodeName: _, ...spec } = pod.spec ?? {};
+    return sentenceOf(
+      decide(
+        { ...pod, spec },
+        {
+          policies,
+          runtimeClasses: new Map(
+            classes.items.map((item): [string, RuntimeClassFacts] => [
+              item.metadata.name,
+              { nodeSelector: item.scheduling?.nodeSelector ?? {} },
+            ]),
+          ),
+          namespaceLabels: namespace.metadata.labels ?? {},
+          namespace: args.namespace,
+          excludedNamespaces: new Set([args.ownNamespace, args.operandNamespace, ...args.excludedNamespaces]),
+        },
+      ),
+    );
+  } catch (error) {
+    return `what it would do cannot be told: ${explainError(error)}`;
+  }
+}
+
+const sentenceOf = (admission: Admission): string => {
+  switch (admission.kind) {
+    case 'leave':
+      return `it would be left as it is (${admission.reason})`;
+    case 'refuse':
+      return `it would be refused: ${admission.because}`;
+    case 'inject':
+      return `it would get ${admission.injected.join(', ') || 'nothing'} by policy ${admission.policy}`;
+  }
+};

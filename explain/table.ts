@@ -1,0 +1,88 @@
+// An explanation as a table for people: a screenful at 500 nodes. Pure.
+import { printable } from '../core/printable.ts';
+import type { Explanation, Row } from './explanation.ts';
+import { commandFor } from './hints.ts';
+
+/** Above this many nodes, those with the same verdict share a line. */
+const GROUP_ABOVE = 20;
+/** So many names fit into a command that is read before it is run. */
+const NAMES_IN_COMMAND = 3;
+
+/** The explanation as a table. */
+export function explanationText(explanation: Explanation): string {
+  const grouped = explanation.rows.length > GROUP_ABOVE ? group(explanation) : explanation.rows;
+  const header = {
+    node: 'NODE',
+    state: 'STATE',
+    verdict: 'VERDICT',
+    reason: 'REASON',
+    since: 'SINCE',
+    next: 'WHAT NEXT',
+  };
+  const columns = ['node', 'state', 'verdict', 'reason', 'since', 'next'] as const;
+  const lines = [header, ...grouped.map(printableRow)];
+  const widths = columns.map((column) => Math.max(...lines.map((line) => line[column].length)));
+  const table = lines.map((line) =>
+    columns
+      .map((column, i) => (column === 'next' ? line[column] : line[column].padEnd(widths[i] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  );
+  const { pod, summary, webhook, notes } = explanation;
+  const above = [`pod ${pod}: ${summary}`, webhook, ...notes].map((line) => printable(line));
+  return [...above, '', ...table, ''].join('\n');
+}
+
+/** Authors write annotations, kubelets write messages: neither may steer the reader's terminal. */
+const printableRow = (row: Row): Row => ({
+  ...row,
+  node: printable(row.node),
+  state: printable(row.state),
+  reason: printable(row.reason),
+  since: printable(row.since),
+  next: printable(row.next),
+});
+
+function group({ pod, rows }: Explanation): Row[] {
+  const groups = new Map<string, [Row, ...Row[]]>();
+  for (const row of rows) {
+    const key = [row.verdict, row.state, row.reason].join('\n');
+    const members = groups.get(key);
+    if (members === undefined) groups.set(key, [row]);
+    else members.push(row);
+  }
+  return [...groups.values()].map((members) => {
+    const [first] = members;
+    if (members.length === 1) return first;
+    return {
+      ...first,
+      node: `${members.length} nodes, such as ${first.node}`,
+      since: members.flatMap(({ since }) => (since === '' ? [] : [since])).toSorted()[0] ?? '',
+      next: commandFor(first.reason)?.(namesIn(pod, members)) ?? nextOf(members),
+    };
+  });
+}
+
+/** The group's names as a shell takes them: the few themselves, many from this very command. */
+function namesIn(pod: string, members: readonly [Row, ...Row[]]): string {
+  if (members.length <= NAMES_IN_COMMAND) return members.map(({ node }) => node).join(' ');
+  const [{ reason, state }] = members;
+  const [namespace = '', name = ''] = pod.split('/');
+  const select = `.rows[] | select(.reason == "${reason}" and .state == "${state}").node`;
+  return `$(node main.ts explain ${name} -n ${namespace} -o json | jq -r '${select}')`;
+}
+
+/** One text where all say the same but for names and times; else that they differ, and one of them. */
+function nextOf(members: readonly [Row, ...Row[]]): string {
+  const texts = new Set(members.map(withoutParticulars));
+  const [text = ''] = texts;
+  return texts.size === 1 ? text : `${texts.size} different messages, such as: ${members[0].next}`;
+}
+
+/** SINCE has the time, and the row the names. */
+const withoutParticulars = ({ node, next }: Row): string =>
+  next
+    .split(new RegExp(`(?<![\\w.-])${node.replaceAll('.', '\\.')}(?![\\w.-])`))
+    .join('NODE')
+    .replace(/, since \d{4}-[\dT:.-]+Z/, '')
+    .replaceAll(/\d{4}-[\dT:.-]+Z/g, 'TIME');

@@ -1,0 +1,98 @@
+// The two pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none (driver-validation), and vectorAdd in
+// an unprivileged pod that asks for one GPU as users do (device-plugin-validation). The name carries a hash of what the round
+// proves, so that old evidence is never taken for new.
+import { digestOf } from '../../core/digest.ts';
+import { driverMounts } from '../../core/driver-mounts.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { COMPONENT, MANAGED_BY, PART_OF, PRODUCT, REVISION } from '../../core/keys.ts';
+import { POD_COMPONENT } from '../../core/stages.ts';
+import type { Manifest } from '../actions.ts';
+import { runtimeClass } from './parts.ts';
+
+export interface ValidationInput {
+  readonly kind: 'driver-validation' | 'device-plugin-validation';
+  readonly policy: GpuPolicy;
+  readonly namespace: string;
+  readonly node: { readonly name: string; readonly uid: string };
+  /** Digest of everything that the round is to prove, boot ID included. */
+  readonly round: string;
+  readonly attempt: number;
+  /** Extended resource to ask for; device-plugin-validation only. */
+  readonly resource?: string;
+  readonly schedulerName?: string;
+}
+
+/** The output must reach the status: reading logs would need a permission more. */
+const PROGRAM = [
+  'sh',
+  '-c',
+  '/cuda-samples/vectorAdd > /dev/termination-log 2>&1; code=$?; cat /dev/termination-log; exit $code',
+];
+
+/** The pod of one try of one round. */
+export function validationPod(input: ValidationInput): Manifest {
+  const { kind, policy, node } = input;
+  const { validation, injection } = policy.spec;
+  const hash = digestOf([node.uid, input.round, String(input.attempt)].join('\n'), 10);
+  const asksKubernetes = kind === 'device-plugin-validation';
+  // What users' pods will have is what must be proven; the driver's own proof needs it where no runtime brings the driver in.
+  const mounts = driverMounts(policy);
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name: `${kind}-${node.name.slice(0, 40).replace(/[^a-z0-9]+$/, '')}-${hash}`,
+      namespace: input.namespace,
+      labels: { [PART_OF]: PRODUCT, [COMPONENT]: POD_COMPONENT[kind], [REVISION]: hash, [MANAGED_BY]: PRODUCT },
+      ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: node.name, uid: node.uid }],
+    },
+    spec: {
+      restartPolicy: 'Never',
+      priorityClassName: 'gpu-gate-validation',
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      terminationGracePeriodSeconds: 5,
+      // As users' pods: where none is injected for them, the proof has none either.
+      ...(asksKubernetes && injection.runtimeClassName === '' ? {} : runtimeClass(policy)),
+      ...(input.schedulerName === undefined ? {} : { schedulerName: input.schedulerName }),
+      ...(validation.imagePullSecrets.length === 0
+        ? {}
+        : { imagePullSecrets: validation.imagePullSecrets.map((name) => ({ name })) }),
+      tolerations: [{ operator: 'Exists' }],
+      affinity: {
+        nodeAffinity: {
+          requiredDuringSchedulingIgnoredDuringExecution: {
+            nodeSelectorTerms: [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: [node.name] }] }],
+          },
+        },
+      },
+      containers: [
+        {
+          name: 'vector-add',
+          image: validation.image,
+          imagePullPolicy: validation.imagePullPolicy ?? 'IfNotPresent',
+          command: validation.command.length === 0 ? PROGRAM : validation.command,
+          env: [
+            ...(asksKubernetes
+              ? []
+              : [
+                  { name: 'NVIDIA_VISIBLE_DEVICES', value: 'all' },
+                  { name: 'NVIDIA_DRIVER_CAPABILITIES', value: 'compute,utility' },
+                ]),
+            ...mounts.env,
+          ],
+          resources: {
+            requests: { cpu: '10m', memory: '64Mi' },
+            limits: { memory: '512Mi', ...(input.resource === undefined ? {} : { [input.resource]: '1' }) },
+          },
+          securityContext: asksKubernetes
+            ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } }
+            : { privileged: true },
+          terminationMessagePolicy: 'FallbackToLogsOnError',
+          volumeMounts: mounts.volumes.map(({ name, mountPath, readOnly }) => ({ name, mountPath, readOnly })),
+        },
+      ],
+      volumes: mounts.volumes.map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } })),
+    },
+  };
+}

@@ -1,0 +1,93 @@
+// The marks that a Node of ours carries, and the fewest writes that bring them there, in the safe order: what takes trust
+// away is written first, what gives it last. Pure.
+import {
+  CLOSED,
+  DEPLOY_PREFIX,
+  GPU_VALIDATED,
+  NODE_POLICY,
+  PROOF,
+  STARTUP_TAINT,
+  STATE,
+  WAKE,
+  WALK,
+} from '../../core/keys.ts';
+import type { Proof } from '../../gate/node-proof.ts';
+import { COMPONENTS, type Component, type State } from '../../core/stages.ts';
+import type { Action, Condition } from '../actions.ts';
+import type { Walk } from '../walk.ts';
+import type { NodeObject, Taint } from '../model.ts';
+
+/** The marks that a Node of ours should carry. */
+export interface Desired {
+  readonly state: State | undefined;
+  readonly deploy: Readonly<Partial<Record<Component, string>>>;
+  readonly proof: Proof | undefined;
+  readonly closed: string | undefined;
+  readonly walk: Walk | undefined;
+  readonly policy: string | undefined;
+  readonly condition: Condition | undefined;
+  readonly taint: boolean;
+}
+
+/** Revisions that the Node's deploy labels name. */
+export const deployedOn = (node: NodeObject): Partial<Record<Component, string>> =>
+  Object.fromEntries(
+    COMPONENTS.flatMap((component) => {
+      const revision = node.metadata.labels?.[DEPLOY_PREFIX + component];
+      return revision === undefined ? [] : [[component, revision]];
+    }),
+  );
+
+export const hasOurTaint = (node: NodeObject): boolean =>
+  (node.spec?.taints ?? []).some((taint) => taint.key === STARTUP_TAINT);
+export const withoutOurs = (node: NodeObject): readonly Taint[] =>
+  (node.spec?.taints ?? []).filter((taint) => taint.key !== STARTUP_TAINT);
+export const setTaints = (node: NodeObject, taints: readonly Taint[]): Action => ({
+  kind: 'set-taints',
+  node: node.metadata.name,
+  uid: node.metadata.uid,
+  resourceVersion: node.metadata.resourceVersion,
+  taints,
+});
+
+/** Desired marks → the fewest writes. Marks, taint on, condition, taint off: trust goes first and comes last. */
+export function differences(node: NodeObject, desired: Desired): Action[] {
+  const actions: Action[] = [];
+  const { name, uid } = node.metadata;
+  const labels = changes(node.metadata.labels ?? {}, {
+    [STATE]: desired.state,
+    ...Object.fromEntries(COMPONENTS.map((component) => [DEPLOY_PREFIX + component, desired.deploy[component]])),
+  });
+  const annotations = changes(node.metadata.annotations ?? {}, {
+    [PROOF]: desired.proof === undefined ? undefined : JSON.stringify(desired.proof),
+    [CLOSED]: desired.closed,
+    [WALK]: desired.walk === undefined ? undefined : JSON.stringify(desired.walk),
+    [NODE_POLICY]: desired.policy,
+    ...(desired.state === undefined ? { [WAKE]: undefined } : {}),
+  });
+  if (Object.keys(labels).length + Object.keys(annotations).length > 0)
+    actions.push({ kind: 'patch-node', node: name, uid, labels, annotations });
+  const tainted = hasOurTaint(node);
+  if (desired.taint && !tainted)
+    actions.push(setTaints(node, [...withoutOurs(node), { key: STARTUP_TAINT, effect: 'NoSchedule' }]));
+  const present = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
+  const same =
+    desired.condition === undefined
+      ? present === undefined
+      : present?.status === desired.condition.status &&
+        present.reason === desired.condition.reason &&
+        present.message === desired.condition.message;
+  if (!same)
+    actions.push({ kind: 'set-node-condition', node: name, uid, type: GPU_VALIDATED, condition: desired.condition });
+  if (!desired.taint && tainted) actions.push(setTaints(node, withoutOurs(node)));
+  return actions;
+}
+
+/** Keys that differ; undefined in `wanted` means that the key must not be there. */
+const changes = (
+  present: Readonly<Record<string, string>>,
+  wanted: Readonly<Record<string, string | undefined>>,
+): Record<string, string | null> =>
+  Object.fromEntries(
+    Object.entries(wanted).flatMap(([key, value]) => (present[key] === value ? [] : [[key, value ?? null]])),
+  );

@@ -1,0 +1,59 @@
+// Writes one node's actions in order. What changed meanwhile ends the writes, and the node is looked at again; Events come last and
+// tell only what was written, also where a later write did not come through.
+import type { Action } from '../actions.ts';
+import type { Applier } from '../apply.ts';
+import type { NodeObject } from '../model.ts';
+
+export interface NodeWrites {
+  readonly apply: Applier;
+  /** A write to the Node itself came through. */
+  readonly wrote: (action: Action, resourceVersion: string) => void;
+}
+
+/** `stale`: not all was written; plan again. */
+export async function carryOut(
+  node: NodeObject,
+  actions: readonly Action[],
+  { apply, wrote }: NodeWrites,
+): Promise<'done' | 'stale'> {
+  const planned = JSON.stringify(node.spec?.taints ?? []);
+  const writes = actions.filter((action) => action.kind !== 'event');
+  const events = actions.filter((action) => action.kind === 'event');
+  // Events are about the marks: what a list without marks tells waits for all of it.
+  const hasMarks = writes.some((action) => action.kind === 'patch-node');
+  let marked = false;
+  let latest: { resourceVersion: string; taints: string } | undefined;
+
+  const write = async (): Promise<'done' | 'stale'> => {
+    for (const action of writes) {
+      // Our own write before this one has moved the version on; the list that the taints were planned from must still stand.
+      const moved = action.kind === 'set-taints' && latest !== undefined;
+      if (moved && latest?.taints !== planned) return 'stale';
+      const outcome = await apply.apply(moved ? { ...action, resourceVersion: latest?.resourceVersion ?? '' } : action);
+      if (outcome.kind === 'stale') {
+        if (action.kind === 'create-pod' || action.kind === 'delete-pod') continue;
+        return 'stale';
+      }
+      if (action.kind !== 'patch-node' && action.kind !== 'set-taints' && action.kind !== 'set-node-condition')
+        continue;
+      if (action.kind === 'patch-node') marked = true;
+      if (outcome.resourceVersion === undefined) continue;
+      latest = { resourceVersion: outcome.resourceVersion, taints: JSON.stringify(outcome.taints ?? []) };
+      wrote(action, outcome.resourceVersion);
+    }
+    return 'done';
+  };
+  const tell = async (): Promise<void> => {
+    for (const event of events) await apply.apply(event);
+  };
+
+  let end: 'done' | 'stale';
+  try {
+    end = await write();
+  } catch (error) {
+    if (marked) await tell();
+    throw error;
+  }
+  if (hasMarks ? marked : end === 'done') await tell();
+  return end;
+}

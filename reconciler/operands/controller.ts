@@ -1,0 +1,175 @@
+// The operands' DaemonSets: applies what operand-plan.ts wants and deletes what is left over, each by itself, so that one which the
+// API server refuses stops no other. What was changed by hand is put back.
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { COMPONENTS, type Component } from '../../core/stages.ts';
+import { KubeError } from '../../platform/kube.ts';
+import type { Log } from '../../platform/log.ts';
+import { NotLeading, type Applier } from '../apply.ts';
+import type { NodeObject } from '../model.ts';
+import { leftOver, wantedOperands, type DaemonSetView, type Wanted } from './wanted.ts';
+import { renderOperand, type Rendered } from '../manifests/render.ts';
+import { isDeployed, specOf } from '../node/pass.ts';
+
+/** A refused operand is tried again only so often: what mends it is an edit of the policy, which makes another one. */
+const AGAIN_MS = 60_000;
+
+export interface OperandWorkDeps {
+  readonly nodes: { values(): Iterable<NodeObject> };
+  readonly policies: { values(): Iterable<GpuPolicy> };
+  readonly daemonSets: { get(key: string): DaemonSetView | undefined; values(): Iterable<DaemonSetView> };
+  readonly apply: Applier;
+  readonly log: Log;
+  readonly now: () => number;
+  readonly operandNamespace: string;
+  /** Refusals have changed: policies' status says them. */
+  readonly changed: () => void;
+  /** Settle again after so many ms. */
+  readonly again: (ms: number) => void;
+}
+
+export interface OperandWork {
+  settle(): Promise<void>;
+  /** Newest revision of each component that the policy deploys. */
+  revisionsOf(policy: GpuPolicy | undefined): Readonly<Partial<Record<Component, string>>>;
+  /** What the API server refuses of the policy, a sentence each; undefined: not tried yet. */
+  refusals(policy: GpuPolicy): readonly string[] | undefined;
+}
+
+interface Refusal {
+  readonly because: string;
+  readonly digest: string;
+  readonly policies: ReadonlySet<string>;
+  readonly retryAt: number;
+}
+
+export function operandWorkOf(deps: OperandWorkDeps): OperandWork {
+  const { nodes, policies, daemonSets, apply, log, now, operandNamespace } = deps;
+  /** Generation of each DaemonSet after our last write: another one was made by somebody else. */
+  const appliedGeneration = new Map<string, number>();
+  const refused = new Map<string, Refusal>();
+  let tried = false;
+
+  const rendered = new WeakMap<GpuPolicy, readonly Rendered[]>();
+  const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
+    const known = rendered.get(policy);
+    if (known !== undefined) return known;
+    const fresh = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map((component) =>
+      renderOperand(component, policy, { namespace: operandNamespace }),
+    );
+    rendered.set(policy, fresh);
+    return fresh;
+  };
+
+  const tell = async (wanted: Wanted, reason: string, message: string): Promise<void> => {
+    for (const { name, uid } of wanted.policies)
+      await apply.apply({ kind: 'event', about: { kind: 'GPUPolicy', name, uid }, type: 'Warning', reason, message });
+  };
+
+  async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<void> {
+    const { operand } = wanted;
+    let outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
+    // A forced apply takes back the fields that we own; what others added stays until the spec is written whole.
+    const foreign = outcome.kind === 'done' && outcome.foreign === true;
+    if (outcome.kind === 'done' && outcome.foreign === true)
+      outcome = await apply.apply({
+        kind: 'apply-daemonset',
+        manifest: operand.daemonSet,
+        wholeAt: outcome.resourceVersion ?? '',
+      });
+    if (outcome.kind === 'stale')
+      throw new Error(
+        `DaemonSet ${name} was not applied: it is being changed, or namespace ${operandNamespace} is missing`,
+      );
+    appliedGeneration.set(name, outcome.generation ?? 0);
+    const edited = present?.rendered === operand.digest && outcome.generation !== present.generation;
+    if (!foreign && !edited) return;
+    log.info('operand was changed by somebody else and put back', { daemonset: name });
+    await tell(
+      wanted,
+      'OperandPutBack',
+      `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead`,
+    );
+  }
+
+  async function refuse(name: string, wanted: Wanted, because: string): Promise<void> {
+    const { digest } = wanted.operand;
+    const of = new Set(wanted.policies.map((policy) => policy.name));
+    refused.set(name, { because, digest, policies: of, retryAt: now() + AGAIN_MS });
+    log.error('operand refused by the API server', { daemonset: name, because });
+    await tell(wanted, 'OperandRefused', `DaemonSet ${name} was refused by the API server: ${because}`);
+  }
+
+  async function settle(): Promise<void> {
+    const before = said();
+    const every = [...nodes.values()];
+    const wanted = wantedOperands([...policies.values()], every, operandsOf);
+    let failure: unknown;
+    /** One operand's trouble ends no other's turn; the first that is no refusal is thrown in the end, to be tried again. */
+    const alone = async (step: () => Promise<void>): Promise<void> => {
+      try {
+        await step();
+      } catch (error) {
+        if (error instanceof NotLeading) throw error;
+        failure ??= error;
+      }
+    };
+    for (const [name, one] of wanted) {
+      const present = daemonSets.get(`${operandNamespace}/${name}`);
+      const asApplied = present !== undefined && present.generation === appliedGeneration.get(name);
+      if (asApplied && present.rendered === one.operand.digest && !present.foreign) continue;
+      const refusal = refused.get(name);
+      if (refusal?.digest === one.operand.digest && now() < refusal.retryAt) continue;
+      await alone(async () => {
+        try {
+          await bring(name, one, present);
+          refused.delete(name);
+        } catch (error) {
+          const because = refusalIn(error);
+          if (because === undefined) throw error;
+          await refuse(name, one, because);
+        }
+      });
+    }
+    for (const name of refused.keys()) if (!wanted.has(name)) refused.delete(name);
+    for (const name of leftOver(daemonSets.values(), wanted, every)) {
+      appliedGeneration.delete(name);
+      await alone(async () => {
+        await apply.apply({ kind: 'delete-daemonset', namespace: operandNamespace, name });
+      });
+    }
+    const first = !tried;
+    tried = true;
+    if (first || said() !== before) deps.changed();
+    if (refused.size > 0) deps.again(AGAIN_MS);
+    if (failure !== undefined) throw failure;
+  }
+
+  const said = (): string =>
+    JSON.stringify([...refused].map(([name, { because, policies: of }]) => [name, because, [...of]]));
+
+  return {
+    settle,
+    revisionsOf: (policy) =>
+      policy === undefined
+        ? {}
+        : Object.fromEntries(operandsOf(policy).map(({ component, revision }) => [component, revision])),
+    refusals: (policy) =>
+      tried
+        ? [...refused].flatMap(([name, refusal]) =>
+            refusal.policies.has(policy.name) ? [`DaemonSet ${name}: ${refusal.because}`] : [],
+          )
+        : undefined,
+  };
+}
+
+/** The API server's own sentence where it will not have the object; undefined where trying again may help. */
+function refusalIn(error: unknown): string | undefined {
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (!(cause instanceof KubeError)) return undefined;
+  const sentence = cause.message.replace(/^[A-Z]+ \S+: /, '');
+  // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
+  const isRefused =
+    [400, 403, 422].includes(cause.status) ||
+    (cause.status === 500 && /^failed to (create typed patch|convert new) object/.test(sentence));
+  return isRefused ? sentence : undefined;
+}

@@ -1,0 +1,150 @@
+// A GPUPolicy's status: does it enforce yet, how do its nodes stand, what is wrong with it. Pure.
+import { canonical } from '../../core/digest.ts';
+import { isGpuResource } from '../../gate/gpu-request.ts';
+import { selects, type GpuPolicy, type PolicyCondition, type PolicyStatus } from '../../core/gpu-policy.ts';
+import { PROOF, WALK } from '../../core/keys.ts';
+import { isManaged, isOurs, parseProof, policyOf, stateOf } from '../../gate/node-proof.ts';
+import { parseWalk } from '../walk.ts';
+import type { NodeObject } from '../model.ts';
+
+const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
+  Object.entries(node.status?.allocatable ?? {}).some(
+    ([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0,
+  );
+
+interface Enforcement {
+  readonly enforcing: boolean;
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** From when on the policy injects and refuses: design section 4. Once it does, it does for good. */
+export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): Enforcement {
+  if (policy.spec.suspend)
+    return {
+      enforcing: false,
+      reason: 'Suspended',
+      message: 'spec.suspend is true: nothing is injected, nothing refused',
+    };
+  if (policy.enforcingSince !== undefined)
+    return { enforcing: true, reason: 'Enforcing', message: `since ${policy.enforcingSince}` };
+  const mine = nodes.filter((node) => selects(policy, node.metadata.labels ?? {}));
+  if (!mine.some(isManaged)) {
+    return {
+      enforcing: false,
+      reason: 'NoNodeOptedIn',
+      message: 'nothing changes until a node is opted in: kubectl label node NAME gpu-gate.dev/managed=true',
+    };
+  }
+  if (policy.spec.unmanagedNodes !== 'Auto')
+    return { enforcing: true, reason: 'Enforcing', message: 'the first node was opted in' };
+  const awaited = mine.filter((node) => offersGpus(policy, node) && !wasValidated(node) && !onItsWay(node));
+  if (awaited.length === 0)
+    return { enforcing: true, reason: 'Enforcing', message: 'every node that offers GPUs has been validated once' };
+  const names = awaited.slice(0, 5).map((node) => node.metadata.name);
+  return {
+    enforcing: false,
+    reason: 'NodesNotValidated',
+    message: `auditing until these nodes that offer GPUs are validated: ${names.join(', ')}${awaited.length > 5 ? ` and ${awaited.length - 5} more` : ''}; opt them in: kubectl label node ${names[0] ?? 'NAME'} gpu-gate.dev/managed=true, or set unmanagedNodes to Deny or Allow`,
+  };
+}
+
+/** Once is enough: a proof that was withdrawn since makes no new GPU node of it. */
+const wasValidated = (node: NodeObject): boolean =>
+  parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
+  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.once === true;
+
+/** A node whose GPUs come from a walk of ours offers them before its proof: it was no GPU node before, so it holds nothing up. */
+const onItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
+
+/** What a status tells of beside the nodes. */
+export interface Surroundings {
+  /** Other policies that select a node of this one. */
+  readonly conflicts: readonly string[];
+  /** What the API server refuses of its operands, a sentence each; undefined: not known yet. */
+  readonly refusals: readonly string[] | undefined;
+  /** Resources that the webhook configuration calls us for. */
+  readonly webhookResources: readonly string[];
+  readonly now: number;
+}
+
+/** What keeps the policy from doing all that it says; undefined where that is not known yet. */
+function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; message: string } | undefined {
+  if (around.refusals === undefined) return undefined;
+  const called = [...around.webhookResources, 'nvidia.com/mig-*'];
+  const uncalled = policy.spec.resources.filter((name) => !isGpuResource(name, called));
+  const parts = [
+    ...around.refusals.map((sentence) => `refused by the API server: ${sentence}`),
+    ...(uncalled.length === 0
+      ? []
+      : [
+          `${uncalled.join(', ')}: the chart's webhook looks only at ${called.join(', ')}; name them in the chart's policy.spec.resources too`,
+        ]),
+  ];
+  return {
+    reason: around.refusals.length > 0 ? 'OperandRefused' : uncalled.length > 0 ? 'UnknownResources' : 'None',
+    message: parts.join('; ').slice(0, 4096),
+  };
+}
+
+/** The whole status; conditions keep their transition time where their status stays. */
+export function policyStatus(policy: GpuPolicy, nodes: readonly NodeObject[], around: Surroundings): PolicyStatus {
+  const { conflicts, now } = around;
+  const at = new Date(now).toISOString();
+  const mine = nodes.filter((node) => isOurs(node) && policyOf(node) === policy.name);
+  const counts: Record<string, number> = {};
+  for (const node of mine) {
+    const state = stateOf(node) ?? 'preflight';
+    counts[state] = (counts[state] ?? 0) + 1;
+  }
+  const enforces = enforcement(policy, nodes);
+  const failed = counts['failed'] ?? 0;
+  const validated = counts['validated'] ?? 0;
+  const trouble = degraded(policy, around);
+  const condition = (type: string, holds: boolean, reason: string, message: string): PolicyCondition => {
+    const status = holds ? 'True' : 'False';
+    const before = policy.status.conditions?.find((c) => c.type === type);
+    return {
+      type,
+      status,
+      reason,
+      message,
+      observedGeneration: policy.generation,
+      lastTransitionTime: before?.status === status ? before.lastTransitionTime : at,
+    };
+  };
+  return {
+    observedGeneration: policy.generation,
+    ...(policy.enforcingSince !== undefined
+      ? { enforcingSince: policy.enforcingSince }
+      : enforces.enforcing
+        ? { enforcingSince: at }
+        : {}),
+    nodes: { ...counts, total: mine.length },
+    conditions: [
+      condition(
+        'Ready',
+        mine.length === validated,
+        mine.length === validated ? 'AllValidated' : failed > 0 ? 'NodesFailed' : 'NodesOnTheirWay',
+        `${validated} of ${mine.length} nodes validated${failed > 0 ? `, ${failed} failed: kubectl get nodes -L gpu-gate.dev/state` : ''}`,
+      ),
+      condition('Enforcing', enforces.enforcing, enforces.reason, enforces.message),
+      condition(
+        'Conflict',
+        conflicts.length > 0,
+        conflicts.length > 0 ? 'SelectorsOverlap' : 'None',
+        conflicts.length > 0
+          ? `nodes are also selected by ${conflicts.join(', ')}: the older policy has them; make the nodeSelectors disjoint`
+          : '',
+      ),
+      // What is not known yet stays as an earlier leader found it.
+      ...(trouble === undefined
+        ? (policy.status.conditions ?? []).filter((c) => c.type === 'Degraded')
+        : [condition('Degraded', trouble.reason !== 'None', trouble.reason, trouble.message)]),
+    ],
+  };
+}
+
+/** Do they say the same? The order of keys says nothing. */
+export const sameStatus = (a: PolicyStatus, b: PolicyStatus): boolean =>
+  JSON.stringify(canonical(a)) === JSON.stringify(canonical(b));

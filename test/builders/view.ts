@@ -1,0 +1,79 @@
+// Reading and steering a test cluster as its people do: what tests on the control plane share.
+import type { Cluster } from '../../lab/cluster/cluster.ts';
+import { until } from '../../lab/cluster/gate.ts';
+
+export interface Node {
+  metadata: { resourceVersion: string; labels: Record<string, string>; annotations: Record<string, string> };
+  spec: { taints?: { key: string }[] };
+  status: { conditions: { type: string; status: string; reason: string; message: string }[] };
+}
+export interface Pod {
+  metadata: { name: string; uid: string };
+  spec: { nodeName?: string; runtimeClassName?: string; readinessGates?: unknown[] };
+  status: {
+    phase: string;
+    conditions?: { type: string; status: string; reason?: string; message?: string; lastTransitionTime: string }[];
+  };
+}
+
+export const conditionOf = (pod: Pod, type: string) => pod.status.conditions?.find((c) => c.type === type);
+export const isReady = (pod: Pod): boolean => conditionOf(pod, 'Ready')?.status === 'True';
+
+/** `cluster` is a function, because a suite has its cluster only once it runs. */
+export function viewOf(cluster: () => Cluster) {
+  const node = (name: string): Promise<Node> => cluster().admin.request('GET', `/api/v1/nodes/${name}`);
+  const kubectl = async (...args: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await cluster().kubectl(args);
+    if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
+    return stdout;
+  };
+  return {
+    node,
+    kubectl,
+    pod: (name: string): Promise<Pod> => cluster().admin.request('GET', `/api/v1/namespaces/default/pods/${name}`),
+    annotate: (name: string, ...annotations: string[]): Promise<string> =>
+      kubectl('annotate', 'node', name, '--overwrite', ...annotations),
+    state: async (name: string): Promise<string | undefined> =>
+      (await node(name)).metadata.labels['gpu-gate.dev/state'],
+    /** Open by a proof; where that does not come, says what the node says of itself. */
+    validated: (name: string, seconds = 60): Promise<unknown> =>
+      until(
+        `${name} to be validated and open`,
+        async () => {
+          const { metadata } = await node(name);
+          return (
+            metadata.labels['gpu-gate.dev/state'] === 'validated' &&
+            metadata.annotations['gpu-gate.dev/proof'] !== undefined &&
+            metadata.annotations['gpu-gate.dev/closed'] === undefined
+          );
+        },
+        seconds * 1000,
+        async () => {
+          const { conditions } = (await node(name)).status;
+          return JSON.stringify(conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated'));
+        },
+      ),
+    /** A pod that asks for GPUs; on one node, or wherever there is one. */
+    gpuPod: (name: string, on?: string, gpus = 1): Promise<Pod> =>
+      cluster().admin.request('POST', '/api/v1/namespaces/default/pods', {
+        body: {
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name },
+          spec: {
+            terminationGracePeriodSeconds: 0,
+            ...(on === undefined ? {} : { nodeSelector: { 'kubernetes.io/hostname': on } }),
+            containers: [
+              { name: 'c', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': String(gpus) } } },
+            ],
+          },
+        },
+      }),
+    gone: async (name: string): Promise<void> => {
+      await cluster().admin.request('DELETE', `/api/v1/namespaces/default/pods/${name}`, {
+        query: { gracePeriodSeconds: 0 },
+      });
+      await until(`pod ${name} to be gone`, async () => (await cluster().kubectl(['get', 'pod', name])).code !== 0);
+    },
+  };
+}

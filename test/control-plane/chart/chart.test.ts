@@ -1,0 +1,300 @@
+// What the chart renders for given values, and what it refuses to render and why. `helm template` only: nothing runs.
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import { ensureBinaries, fromEnvironment } from '../../../lab/cluster/binaries.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..', '..');
+
+interface PodTemplate {
+  metadata: { labels: Record<string, string>; annotations?: Record<string, string> };
+  spec: Record<string, unknown> & { containers: { image: string; args?: string[]; resources?: object }[] };
+}
+interface Rendered {
+  kind: string;
+  metadata: {
+    name: string;
+    namespace?: string;
+    annotations?: Record<string, string>;
+    labels: Record<string, string>;
+  };
+  rules?: { resources: string[]; verbs: string[] }[];
+  webhooks?: { name: string; matchConditions: { expression: string }[] }[];
+  spec?: Record<string, unknown> & { template?: PodTemplate; groups?: { rules: { alert: string }[] }[] };
+  data?: Record<string, string>;
+}
+
+let helm: string;
+beforeAll(async () => {
+  const binaries = await ensureBinaries({ modules: ['tools'], ...fromEnvironment(), say: console.log });
+  helm = binaries('helm');
+});
+
+const template = (
+  values: object,
+  flags: readonly string[],
+): { status: number | null; stdout: string; stderr: string } =>
+  spawnSync(
+    helm,
+    ['template', 'gpu-gate', join(ROOT, 'deploy/chart'), '--namespace', 'gpu-gate', '--values', '-', ...flags],
+    { encoding: 'utf8', maxBuffer: 16 << 20, input: JSON.stringify(values) },
+  );
+function render(values: object = {}, ...flags: string[]): readonly Rendered[] {
+  const { status, stdout, stderr } = template(values, flags);
+  if (status !== 0) throw new Error(stderr);
+  return parseAllDocuments(stdout)
+    .map((document) => document.toJS() as Rendered | null)
+    .filter((object) => object !== null);
+}
+const refusal = (values: object): string => {
+  const { status, stderr } = template(values, []);
+  return status === 0 ? '' : stderr;
+};
+const find = (objects: readonly Rendered[], kind: string, name: string): Rendered | undefined =>
+  objects.find((object) => object.kind === kind && object.metadata.name === name);
+const pods = (objects: readonly Rendered[]): readonly (PodTemplate & { name: string })[] =>
+  objects.flatMap(({ kind, metadata, spec }) =>
+    kind === 'Deployment' && spec?.template !== undefined ? [{ name: metadata.name, ...spec.template }] : [],
+  );
+const policy = (spec: object): object => ({ policy: { spec } });
+
+describe('what both Deployments of the program are told', () => {
+  it('the namespaces that the API server never calls us for', () => {
+    const objects = render({ webhook: { excludedNamespaces: ['kube-system', 'team'] } });
+    for (const name of ['gpu-gate', 'gpu-gate-reconciler']) {
+      const { args = [] } = find(objects, 'Deployment', name)?.spec?.template?.spec.containers[0] ?? {};
+      expect(args[args.indexOf('--excluded-namespaces') + 1], name).toBe('kube-system,team');
+    }
+    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'gpu-gate'))).toContain(
+      '"values":["kube-system","team","gpu-gate","gpu-gate-operands"]',
+    );
+  });
+});
+
+describe('what an uninstall keeps', () => {
+  it.each([
+    ['Namespace', 'gpu-gate-operands'],
+    ['GPUPolicy', 'default'],
+  ])('%s %s', (kind, name) =>
+    expect(find(render(), kind, name)?.metadata.annotations?.['helm.sh/resource-policy']).toBe('keep'),
+  );
+});
+
+describe('which pods the API server calls the webhook for', () => {
+  const matches = (resources?: string[]): string | undefined =>
+    /exists\(k, \((.*?)\) && quantity/.exec(
+      find(
+        render(resources === undefined ? {} : policy({ resources })),
+        'MutatingWebhookConfiguration',
+        'gpu-gate',
+      )?.webhooks?.[0]?.matchConditions[0]?.expression.replaceAll('\n', ' ') ?? '',
+    )?.[1];
+  it.each([
+    [undefined, "k == 'nvidia.com/gpu' || k == 'nvidia.com/gpu.shared'"],
+    [['nvidia.com/mig-*'], "k.startsWith('nvidia.com/mig-')"],
+    [['nvidia.com/gpu', 'nvidia.com/mig-*'], "k == 'nvidia.com/gpu' || k.startsWith('nvidia.com/mig-')"],
+    [['nvidia.com/mig-1g.10gb'], "k == 'nvidia.com/mig-1g.10gb'"],
+  ])('policy.spec.resources %j', (resources, clauses) => expect(matches(resources)).toBe(clauses));
+});
+
+describe('the snippet for the cluster’s own scheduler', () => {
+  const snippet = (resources: string[]): string | undefined =>
+    find(render(policy({ resources })), 'ConfigMap', 'gpu-gate-scheduler-snippet')?.data?.['extenders.yaml'];
+  it('names resources exactly and leaves patterns out', () => {
+    const text = snippet(['nvidia.com/gpu', 'nvidia.com/mig-*', 'nvidia.com/mig-1g.10gb']) ?? '';
+    expect(text.match(/- \{name: .*\}/g)).toEqual(['- {name: nvidia.com/gpu}', '- {name: nvidia.com/mig-1g.10gb}']);
+  });
+  it('is not there where only patterns are left, and the chart’s own scheduler does without', () =>
+    expect(snippet(['nvidia.com/mig-*'])).toBeUndefined());
+});
+
+describe('the scheduler', () => {
+  const scheduler = (values: object = {}, ...flags: string[]): PodTemplate | undefined =>
+    pods(render(values, ...flags)).find(({ name }) => name === 'gpu-gate-scheduler');
+  it.each([
+    ['v1.36.3', 'v1.36.3'],
+    ['v1.35.2-gke.1003000', 'v1.35.2'],
+    ['v1.35.2+k3s1', 'v1.35.2'],
+    ['v1.35.1-eks-113cf36', 'v1.35.1'],
+    ['v1.37.0-rc.1', 'v1.37.0-rc.1'],
+  ])('in a cluster of version %s is of version %s', (cluster, tag) =>
+    expect(scheduler({}, '--kube-version', cluster)?.spec.containers[0]?.image).toBe(
+      `registry.k8s.io/kube-scheduler:${tag}`,
+    ),
+  );
+  it('is of the version that the values name', () =>
+    expect(
+      scheduler({ scheduler: { image: 'mirror/kube-scheduler', version: 'v1.36.1' } })?.spec.containers[0]?.image,
+    ).toBe('mirror/kube-scheduler:v1.36.1'));
+  it('starts anew with another configuration, and only then', () => {
+    const sum = (values: object): string | undefined => scheduler(values)?.metadata.annotations?.['checksum/config'];
+    expect(sum({})).toMatch(/^[0-9a-f]{64}$/);
+    expect(sum({ replicas: 3 })).toBe(sum({}));
+    expect(sum({ extender: { ignorable: true } })).not.toBe(sum({}));
+  });
+  it('has a budget with more than one replica only', () => {
+    const budget = (replicas: number): Rendered | undefined =>
+      find(render({ scheduler: { replicas } }), 'PodDisruptionBudget', 'gpu-gate-scheduler');
+    expect(budget(2)?.spec).toMatchObject({ maxUnavailable: 1, unhealthyPodEvictionPolicy: 'AlwaysAllow' });
+    expect(budget(1)).toBeUndefined();
+  });
+});
+
+describe('every Deployment', () => {
+  it('asks for resources, spreads its replicas per roll-out, and tolerates the startup taint', () => {
+    const all = pods(render());
+    expect(all.map(({ name }) => name).toSorted()).toEqual(['gpu-gate', 'gpu-gate-reconciler', 'gpu-gate-scheduler']);
+    for (const { name, spec } of all) {
+      expect(spec.containers[0]?.resources, name).toMatchObject({ requests: { cpu: '50m' } });
+      expect(spec['topologySpreadConstraints'], name).toMatchObject([
+        {
+          labelSelector: { matchLabels: { 'app.kubernetes.io/component': name } },
+          matchLabelKeys: ['pod-template-hash'],
+        },
+      ]);
+      expect(JSON.stringify(spec['tolerations']), name).toContain('startup-taint');
+    }
+  });
+  it('goes where the values say and carries what they say', () => {
+    const digest = `sha256:${'a'.repeat(64)}`;
+    const values = {
+      image: { repository: 'r/gpu-gate', digest },
+      scheduler: { digest },
+      imagePullSecrets: [{ name: 'registry' }],
+      priorityClassName: 'infra',
+      nodeSelector: { pool: 'system' },
+      affinity: { nodeAffinity: {} },
+      tolerations: [{ key: 'system', operator: 'Exists' }],
+      podAnnotations: { note: 'a' },
+      podLabels: { team: 'ml' },
+    };
+    for (const { name, metadata, spec } of pods(render(values))) {
+      expect(spec, name).toMatchObject({
+        imagePullSecrets: values.imagePullSecrets,
+        priorityClassName: 'infra',
+        nodeSelector: values.nodeSelector,
+        affinity: values.affinity,
+      });
+      expect(spec['tolerations'], name).toHaveLength(3);
+      expect(spec.containers[0]?.image.endsWith(`@${digest}`), name).toBe(true);
+      expect([metadata.labels['team'], metadata.annotations?.['note']], name).toEqual(['ml', 'a']);
+    }
+  });
+});
+
+describe('the quota for critical pods', () => {
+  const namespaces = (values: object): readonly string[] =>
+    render(values)
+      .filter(({ kind }) => kind === 'ResourceQuota')
+      .map(({ metadata }) => metadata.namespace ?? '')
+      .toSorted();
+  it('is in both namespaces', () => expect(namespaces({})).toEqual(['gpu-gate', 'gpu-gate-operands']));
+  it('is in the operands’ alone where our own pods have another priority', () =>
+    expect(namespaces({ priorityClassName: 'infra' })).toEqual(['gpu-gate-operands']));
+});
+
+describe('the RuntimeClass', () => {
+  const names = (values: object): readonly unknown[] => {
+    const objects = render(values);
+    const injection = find(objects, 'GPUPolicy', 'default')?.spec?.['injection'] as { runtimeClassName: string };
+    return [objects.find(({ kind }) => kind === 'RuntimeClass')?.metadata.name, injection.runtimeClassName];
+  };
+  it.each([
+    ['by default', {}, ['nvidia', 'nvidia']],
+    ['named in runtimeClass', { runtimeClass: { name: 'gpu' } }, ['gpu', 'gpu']],
+    ['named in the policy', policy({ injection: { runtimeClassName: 'gpu' } }), ['gpu', 'gpu']],
+    ['not injected', policy({ injection: { runtimeClassName: '' } }), ['nvidia', '']],
+    [
+      'of somebody else',
+      { runtimeClass: { create: false }, ...policy({ injection: { runtimeClassName: 'theirs' } }) },
+      [undefined, 'theirs'],
+    ],
+  ])('%s: its name, and the name that is injected', (_, values, expected) => expect(names(values)).toEqual(expected));
+});
+
+describe('rights', () => {
+  const mayDeletePods = (values: object): boolean =>
+    find(render(values), 'ClusterRole', 'gpu-gate-reconciler')?.rules?.some(
+      ({ resources, verbs }) => resources.includes('pods') && verbs.includes('delete'),
+    ) === true;
+  it.each([
+    ['not by default', {}, false],
+    ['where the default policy says Delete', policy({ rejectedPods: 'Delete' }), true],
+    ['where the value says so for another policy', { rbac: { deleteRejectedPods: true } }, true],
+    [
+      'not where the value says no',
+      { rbac: { deleteRejectedPods: false }, ...policy({ rejectedPods: 'Delete' }) },
+      false,
+    ],
+  ])('the reconciler may delete any pod: %s', (_, values, may) => expect(mayDeletePods(values)).toBe(may));
+
+  const external = policy({ components: { driver: { mode: 'external' } } });
+  it.each([
+    ['by default', {}, true],
+    ['not where the default policy leaves the driver to others', external, false],
+    ['where another policy manages one', { ...external, rbac: { driver: true } }, true],
+    ['not where the value says that none does', { rbac: { driver: false } }, false],
+  ])('the driver’s pods may write Nodes: %s', (_, values, may) => {
+    const objects = render(values);
+    const kinds = objects.filter(({ metadata }) => metadata.name === 'gpu-gate-driver').map(({ kind }) => kind);
+    // The account is always there: without it the driver's pods would not be made, and nobody would say why.
+    expect(kinds.toSorted()).toEqual(
+      may ? ['ClusterRole', 'ClusterRoleBinding', 'ServiceAccount'] : ['ServiceAccount'],
+    );
+  });
+});
+
+describe('alerts', () => {
+  const monitoring = { prometheusRule: true, podMonitor: true, labels: { release: 'prometheus' } };
+  it('carry the labels that a Prometheus selects by', () => {
+    for (const kind of ['PrometheusRule', 'PodMonitor'])
+      expect(find(render({ monitoring }), kind, 'gpu-gate')?.metadata.labels['release']).toBe('prometheus');
+  });
+  it('that the docs name exist', () => {
+    const alerts = new Set(
+      find(render({ monitoring }), 'PrometheusRule', 'gpu-gate')
+        ?.spec?.groups?.flatMap(({ rules }) => rules)
+        .map(({ alert }) => alert),
+    );
+    const docs = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.md'))
+      .map((file) => join('docs', file));
+    const named = ['README.md', ...docs].flatMap(
+      (file) => readFileSync(join(ROOT, file), 'utf8').match(/\bGPUGate[A-Z]\w+/g) ?? [],
+    );
+    expect(named.length).toBeGreaterThan(0);
+    expect(named.filter((name) => !alerts.has(name))).toEqual([]);
+  });
+});
+
+describe('values that are refused, and with what advice', () => {
+  it.each([
+    [
+      'a resource that would break out of the expression',
+      policy({ resources: ["x' || true"] }),
+      'is no resource: write',
+    ],
+    [
+      'patterns only, for the cluster’s own scheduler',
+      { scheduler: { create: false }, ...policy({ resources: ['nvidia.com/mig-*'] }) },
+      'list each MIG profile in use',
+    ],
+    ['a url without a canary’s', { webhook: { url: 'https://h:1/mutate' } }, 'Set webhook.canaryUrl to'],
+    [
+      'two names of the RuntimeClass',
+      { runtimeClass: { name: 'gpu' }, ...policy({ injection: { runtimeClassName: 'other' } }) },
+      'write one of them, the other follows',
+    ],
+    ['an unknown failurePolicy', { webhook: { failurePolicy: 'ignore' } }, "'Ignore', 'Fail'"],
+    ['an unknown reinvocationPolicy', { webhook: { reinvocationPolicy: 'Always' } }, "'IfNeeded', 'Never'"],
+    ['an unknown source of certificates', { certs: { source: 'vault' } }, "'self', 'cert-manager'"],
+    ['an unknown value', { replica: 3 }, "'replica' not allowed"],
+    ['an unknown value further in', { webhook: { failurepolicy: 'Fail' } }, "'failurepolicy' not allowed"],
+    ['a label of ours as a pod label', { podLabels: { 'app.kubernetes.io/name': 'x' } }, 'app.kubernetes.io/name'],
+  ])('%s', (_, values, advice) => expect(refusal(values)).toContain(advice));
+
+  it('a url needs no canary’s where cert-manager makes the certificates', () =>
+    expect(refusal({ webhook: { url: 'https://h:1/mutate' }, certs: { source: 'cert-manager' } })).toBe(''));
+});

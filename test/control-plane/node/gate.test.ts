@@ -1,0 +1,432 @@
+// gpu-gate whole, on a real control plane with simulated hardware, under its chart's own RBAC: what the demo does not tell.
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
+import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { wakeUps } from '../../../lab/cluster/wakeup.ts';
+import { conditionOf, isReady, viewOf, type Pod } from '../../builders/view.ts';
+
+let cluster: Cluster;
+let gate: Gate;
+
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 3, say: console.log });
+  gate = await startGate(cluster, {
+    flags: ['--not-ready-grace', '3s', '--drain', '2s'],
+    values: {
+      policy: { spec: { validation: { backoff: { initial: '1s', max: '4s' } }, bringUp: { maxConcurrent: '3' } } },
+    },
+  });
+});
+afterAll(async () => cluster.stop());
+
+const { node, pod, kubectl, annotate, state, validated, gpuPod, gone } = viewOf(() => cluster);
+const count = async (name: string, labels = ''): Promise<number> =>
+  (await gate.metrics())
+    .split('\n')
+    .filter((line) => line.startsWith(name) && line.includes(labels))
+    .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+
+describe('the walk on a real control plane', () => {
+  it('three nodes walk at once to validated', { timeout: 90_000 }, async () => {
+    for (const name of ['gpu-0', 'gpu-1', 'gpu-2']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
+    for (const name of ['gpu-0', 'gpu-1', 'gpu-2']) await validated(name);
+    expect((await node('gpu-0')).spec.taints ?? []).toEqual([]);
+  });
+
+  it('a pod is bound soon after the proof is written: 20 tries, none left behind', { timeout: 300_000 }, async () => {
+    const times = (await wakeUps(cluster, 'gpu-1', 20, 15_000)).toSorted((x, y) => x - y);
+    console.log(`proof written to pod bound, 20 tries: p50 ${times[10]} ms, largest ${times[19]} ms`);
+    expect(times).toHaveLength(20);
+    expect(times[19]).toBeLessThan(15_000);
+  });
+
+  it('an operand edited by hand is put back, nothing restarts, and an Event says so', { timeout: 60_000 }, async () => {
+    const name = (
+      await kubectl(
+        'get',
+        'daemonset',
+        '-n',
+        'gpu-gate-operands',
+        '-l',
+        'app.kubernetes.io/component=driver',
+        '-o',
+        'name',
+      )
+    ).trim();
+    const before = await kubectl(
+      'get',
+      'pods',
+      '-n',
+      'gpu-gate-operands',
+      '-l',
+      'app.kubernetes.io/component=driver',
+      '-o',
+      'jsonpath={.items[*].metadata.uid}',
+    );
+    const image = await kubectl(
+      'get',
+      name,
+      '-n',
+      'gpu-gate-operands',
+      '-o',
+      'jsonpath={.spec.template.spec.containers[0].image}',
+    );
+    await kubectl('set', 'image', name, '-n', 'gpu-gate-operands', 'driver=example/other:1');
+    await until(
+      'the image to be put back',
+      async () =>
+        (await kubectl(
+          'get',
+          name,
+          '-n',
+          'gpu-gate-operands',
+          '-o',
+          'jsonpath={.spec.template.spec.containers[0].image}',
+        )) === image,
+    );
+    await until(
+      'the Event',
+      async () =>
+        (await kubectl('get', 'events', '-A', '--field-selector', 'reason=OperandPutBack', '-o', 'name')) !== '',
+    );
+    expect(
+      await kubectl(
+        'get',
+        'pods',
+        '-n',
+        'gpu-gate-operands',
+        '-l',
+        'app.kubernetes.io/component=driver',
+        '-o',
+        'jsonpath={.items[*].metadata.uid}',
+      ),
+    ).toBe(before);
+    expect(await state('gpu-0')).toBe('validated');
+  });
+
+  it('a restart of gpu-gate writes nothing where nothing changed', { timeout: 60_000 }, async () => {
+    await sleep(12_000);
+    const versions = async (): Promise<string> =>
+      `${(await node('gpu-0')).metadata.resourceVersion} ${await kubectl('get', 'daemonset', '-n', 'gpu-gate-operands', '-o', 'jsonpath={.items[*].metadata.resourceVersion}')}`;
+    const before = await versions();
+    await gate.stopReconciler();
+    await gate.startReconciler();
+    await until('the new leader', async () => (await gate.metrics()).includes('gpu_gate_leader 1'));
+    await sleep(3000);
+    expect(await versions()).toBe(before);
+  });
+
+  it(
+    'driver restarted: the proof goes at once, the pod’s gate closes, and both come back by themselves',
+    { timeout: 90_000 },
+    async () => {
+      await gpuPod('serving', 'gpu-0');
+      await until('the pod to be Ready', async () => isReady(await pod('serving')));
+      await annotate('gpu-0', 'sim.gpu-gate.dev/restart=driver:1');
+      await until(
+        'the proof to go',
+        async () => (await node('gpu-0')).metadata.annotations['gpu-gate.dev/proof'] === undefined,
+      );
+      await until(
+        'the gate to close',
+        async () => conditionOf(await pod('serving'), 'gpu-gate.dev/node-validated')?.status === 'False',
+      );
+      await until('the pod not to be Ready', async () => !isReady(await pod('serving')));
+      await validated('gpu-0');
+      await until('the pod to be Ready again', async () => isReady(await pod('serving')));
+    },
+  );
+
+  it('device plugin restarted: the node closes, the pod there stays Ready', { timeout: 90_000 }, async () => {
+    await annotate('gpu-0', 'sim.gpu-gate.dev/restart=device-plugin:1', 'sim.gpu-gate.dev/plugin-seconds=3');
+    await until(
+      'the node to close',
+      async () => (await node('gpu-0')).metadata.annotations['gpu-gate.dev/closed'] !== undefined,
+    );
+    expect(isReady(await pod('serving'))).toBe(true);
+    await validated('gpu-0');
+    expect(isReady(await pod('serving'))).toBe(true);
+  });
+
+  it('some of several GPUs lost: still open', async () => {
+    await annotate('gpu-2', 'sim.gpu-gate.dev/lost-gpus=2');
+    await until(
+      'the GPUs to go',
+      async () =>
+        (await kubectl('get', 'node', 'gpu-2', '-o', 'jsonpath={.status.allocatable.nvidia\\.com/gpu}')) === '6',
+    );
+    await sleep(1000);
+    expect((await node('gpu-2')).metadata.annotations['gpu-gate.dev/closed']).toBeUndefined();
+    await annotate('gpu-2', 'sim.gpu-gate.dev/lost-gpus-');
+  });
+
+  it('node not Ready beyond the grace time: withdrawn, restored when it is back', { timeout: 90_000 }, async () => {
+    await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready=true');
+    await until(
+      'the proof to go',
+      async () => (await node('gpu-2')).metadata.annotations['gpu-gate.dev/proof'] === undefined,
+    );
+    await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready-');
+    await validated('gpu-2');
+  });
+
+  it('reboot while gpu-gate is down: no pod is bound before the new proof', { timeout: 90_000 }, async () => {
+    await gate.stopReconciler();
+    const bootID = (): Promise<string> => kubectl('get', 'node', 'gpu-1', '-o', 'jsonpath={.status.nodeInfo.bootID}');
+    const before = await bootID();
+    await annotate('gpu-1', 'sim.gpu-gate.dev/reboot=1', 'sim.gpu-gate.dev/driver-seconds=4');
+    await until('the new boot ID', async () => (await bootID()) !== before);
+    await gpuPod('after-reboot', 'gpu-1');
+    await sleep(4000);
+    expect((await pod('after-reboot')).spec.nodeName).toBeUndefined();
+    await gate.startReconciler();
+    await validated('gpu-1');
+    await until('the pod to be Ready', async () => isReady(await pod('after-reboot')), 30_000);
+    await gone('after-reboot');
+  });
+
+  it('an image that cannot be pulled is named, and mended goes on', { timeout: 90_000 }, async () => {
+    await annotate('gpu-1', 'sim.gpu-gate.dev/image-pull-fails=driver', 'sim.gpu-gate.dev/reboot=2');
+    const condition = await until('the failure', async () =>
+      (await node('gpu-1')).status.conditions.find(
+        (c) => c.type === 'GPUValidated' && c.reason === 'DriverFailedImagePull',
+      ),
+    );
+    expect(condition.message).toContain('nvcr.io/nvidia/driver:');
+    await annotate('gpu-1', 'sim.gpu-gate.dev/image-pull-fails-', 'sim.gpu-gate.dev/driver-seconds=1');
+    await validated('gpu-1');
+  });
+
+  it(
+    'opt-out: waits for the GPU pod, then leaves nothing of ours on the node; taken back midway it resumes',
+    { timeout: 120_000 },
+    async () => {
+      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
+      await until('the removal to wait', async () =>
+        (await node('gpu-0')).status.conditions.some(
+          (c) => c.type === 'GPUValidated' && c.message.includes('waiting for 1 GPU pod to end (default/serving)'),
+        ),
+      );
+      expect(isReady(await pod('serving'))).toBe(true);
+      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
+      await validated('gpu-0');
+      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
+      await gone('serving');
+      await until(
+        'every key to go',
+        async () => {
+          const { metadata, spec, status } = await node('gpu-0');
+          const keys = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
+            key.startsWith('gpu-gate.dev/'),
+          );
+          return (
+            keys.length === 0 &&
+            (spec.taints ?? []).length === 0 &&
+            !status.conditions.some((c) => c.type === 'GPUValidated')
+          );
+        },
+        60_000,
+      );
+      expect(
+        await kubectl(
+          'get',
+          'pods',
+          '-n',
+          'gpu-gate-operands',
+          '--field-selector',
+          'spec.nodeName=gpu-0',
+          '-o',
+          'name',
+        ),
+      ).toBe('');
+    },
+  );
+});
+
+describe('pods and the gate', () => {
+  it('a pod without GPUs, or with zero, is not sent to the webhook: by the API server’s own count', async () => {
+    const calls = async (): Promise<string | undefined> =>
+      (await kubectl('get', '--raw', '/metrics'))
+        .split('\n')
+        .find(
+          (line) => line.startsWith('apiserver_admission_webhook_request_total') && line.includes('pods.gpu-gate.dev'),
+        );
+    const before = await calls();
+    expect(before).toBeDefined();
+    const make = (name: string, limits: object): Promise<unknown> =>
+      cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
+        query: { dryRun: 'All' },
+        body: {
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name },
+          spec: { containers: [{ name: 'c', image: 'x', resources: { limits } }] },
+        },
+      });
+    await make('none', { cpu: '1' });
+    await make('zero', { 'nvidia.com/gpu': '0' });
+    expect(await calls()).toBe(before);
+    await make('one', { 'nvidia.com/gpu': '1' });
+    expect(await calls()).not.toBe(before);
+  });
+
+  it(
+    'the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and told',
+    { timeout: 60_000 },
+    async () => {
+      await gate.stopRequestPath();
+      const before = await count('gpu_gate_missed_pods_total').catch(() => 0);
+      const missed = await gpuPod('missed', 'gpu-2');
+      expect([missed.spec.runtimeClassName, missed.spec.readinessGates]).toEqual([undefined, undefined]);
+      await gate.startRequestPath();
+      await until('the count', async () => (await count('gpu_gate_missed_pods_total')) > before);
+      expect(await kubectl('get', 'events', '--field-selector', 'reason=GPUPodNotInjected', '-o', 'name')).not.toBe('');
+      await gone('missed');
+    },
+  );
+
+  it(
+    '`explain` shows every node and its verdict for a waiting pod, as text and as JSON',
+    { timeout: 60_000 },
+    async () => {
+      await gpuPod('waits', 'gpu-0');
+      const explain = (...more: string[]): { status: number | null; stdout: string; stderr: string } =>
+        spawnSync(process.execPath, ['main.ts', 'explain', ...more], {
+          cwd: join(import.meta.dirname, '..', '..', '..', '..'),
+          env: { PATH: process.env['PATH'] ?? '', KUBECONFIG: cluster.kubeconfig },
+          encoding: 'utf8',
+        });
+      const text = explain('waits', '-n', 'default');
+      expect([text.status, text.stdout]).toEqual([
+        0,
+        expect.stringMatching(/gpu-0 +- +refused +node not opted in to gpu-gate/),
+      ]);
+      expect(text.stdout).toMatch(/gpu-1 +validated +open/);
+      expect(text.stdout).toContain(
+        'the webhook injected runtimeClassName, readinessGate, schedulerName by policy default',
+      );
+      const { rows } = JSON.parse(explain('waits', '-o', 'json').stdout) as {
+        rows: { node: string; verdict: string }[];
+      };
+      expect(rows.map(({ node: name, verdict }) => `${name} ${verdict}`)).toEqual([
+        'gpu-0 refused',
+        'gpu-1 open',
+        'gpu-2 open',
+      ]);
+      expect(explain('nowhere')).toMatchObject({
+        status: 1,
+        stdout: '',
+        stderr: expect.stringContaining("is the pod's name right"),
+      });
+      await gone('waits');
+    },
+  );
+
+  it('a pod that names an unknown policy is refused in one sentence', async () => {
+    const manifest = JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'odd', annotations: { 'gpu-gate.dev/policy': 'nope' } },
+      spec: { containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
+    });
+    const { code, stderr } = await cluster.kubectl(['create', '-f', '-'], manifest);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('GPUPolicy "nope" does not exist')]);
+  });
+
+  it('caBundle wiped by somebody is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
+    const bundle = (): Promise<string> =>
+      kubectl('get', 'mutatingwebhookconfiguration', 'gpu-gate', '-o', 'jsonpath={.webhooks[0].clientConfig.caBundle}');
+    const before = await bundle();
+    expect(before.length).toBeGreaterThan(100);
+    await kubectl(
+      'patch',
+      'mutatingwebhookconfiguration',
+      'gpu-gate',
+      '--type',
+      'json',
+      '-p',
+      '[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]',
+    );
+    await until('the bundle', async () => (await bundle()) === before, 15_000);
+    await gate.upgrade({ webhook: { timeoutSeconds: 4 } });
+    expect(await bundle()).toBe(before);
+  });
+
+  it('the Secret of the webhook deleted or corrupted is made anew, and served', { timeout: 60_000 }, async () => {
+    const fingerprint = (): Promise<string> =>
+      kubectl('get', 'secret', 'gpu-gate-webhook-tls', '-n', 'gpu-gate', '-o', 'jsonpath={.data.tls\\.crt}');
+    for (const harm of [
+      ['delete', 'secret', 'gpu-gate-webhook-tls', '-n', 'gpu-gate'],
+      ['patch', 'secret', 'gpu-gate-webhook-tls', '-n', 'gpu-gate', '-p', '{"data":{"tls.key":"AAAA"}}'],
+    ]) {
+      const before = await fingerprint();
+      await kubectl(...harm);
+      await until(
+        'a new certificate',
+        async () => {
+          const now = await fingerprint();
+          return now !== '' && now !== before;
+        },
+        15_000,
+      );
+      await until('it to be served', async () => (await gpuPodDryRun()).spec.runtimeClassName === 'nvidia');
+    }
+  });
+
+  it('the request path may read nothing of the CA and write nothing', async () => {
+    const can = async (verb: string, ...what: string[]): Promise<string> =>
+      (
+        await cluster.kubectl(['auth', 'can-i', verb, ...what, '--as', 'system:serviceaccount:gpu-gate:gpu-gate'])
+      ).stdout.trim();
+    expect(
+      await Promise.all([
+        can('get', 'secret/gpu-gate-ca', '-n', 'gpu-gate'),
+        can('patch', 'nodes'),
+        can('patch', 'pods', '--subresource', 'status'),
+        can('create', 'pods'),
+        can('get', 'secret/gpu-gate-webhook-tls', '-n', 'gpu-gate'),
+      ]),
+    ).toEqual(['no', 'no', 'no', 'no', 'yes']);
+  });
+
+  it('suspend: nothing injected, nothing refused', { timeout: 60_000 }, async () => {
+    await kubectl('patch', 'gpupolicy', 'default', '--type', 'merge', '-p', '{"spec":{"suspend":true}}');
+    await until('no injection', async () => (await gpuPodDryRun()).spec.runtimeClassName === undefined);
+    await kubectl('patch', 'gpupolicy', 'default', '--type', 'merge', '-p', '{"spec":{"suspend":false}}');
+    await until('injection', async () => (await gpuPodDryRun()).spec.runtimeClassName === 'nvidia');
+  });
+
+  it('a stop: readiness fails first, calls are still answered, then it ends', { timeout: 60_000 }, async () => {
+    const readyz = gate.metricsUrls.requestPath.replace('/metrics', '/readyz');
+    const stopping = gate.stopRequestPath();
+    await until('readiness to fail', async () => (await fetch(readyz)).status === 503, 1500);
+    expect(await (await fetch(readyz)).text()).toContain('stopping');
+    expect((await gpuPodDryRun()).spec.runtimeClassName).toBe('nvidia');
+    await stopping;
+    await expect(fetch(readyz)).rejects.toThrow();
+    await gate.startRequestPath();
+  });
+
+  it('private keys are in no log', async () => {
+    const logs = ['gpu-gate', 'gpu-gate-reconciler']
+      .map((name) => readFileSync(`${cluster.dir}/${name}.log`, 'utf8'))
+      .join('');
+    expect(logs).toContain('certificate step');
+    expect(logs).not.toMatch(/PRIVATE KEY|eyJhbGci/);
+  });
+});
+
+const gpuPodDryRun = (): Promise<Pod> =>
+  cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
+    query: { dryRun: 'All' },
+    body: {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'dry' },
+      spec: { containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
+    },
+  });

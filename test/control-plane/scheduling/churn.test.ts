@@ -1,0 +1,118 @@
+// Random churn on 200 nodes, judged from the API server's audit log by a program that shares no code with gpu-gate. Webhook,
+// extender and scheduler are real; what the reconciler writes on nodes is written by a stand-in, so that 200 nodes change within
+// seconds (`npm run bench -- churn` has gpu-gate walk them, for 20 minutes).
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { churn, judge, openNode } from '../../../lab/churn/churn.ts';
+import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
+import { startGate, startSecondScheduler, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
+import { named } from '../../support/schedulers.ts';
+
+const SEED = 7;
+let cluster: Cluster;
+let gate: Gate;
+
+beforeAll(async () => {
+  cluster = await startCluster({ nodes: 200 });
+  gate = await startGate(cluster, { values: { policy: { spec: { unmanagedNodes: 'Deny', startupTaint: 'Off' } } } });
+  // Opted in while the reconciler runs, so that the policy enforces by its own rule; from then on the stand-in writes.
+  await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
+  await untilEnforcing(cluster);
+  await gate.stopReconciler();
+  const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
+  for (let i = 0; i < 120; i += 10) await Promise.all(nodes.slice(i, i + 10).map((n) => openNode(cluster.admin, n)));
+});
+afterAll(async () => cluster.stop());
+
+const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
+const namespace = async (name: string): Promise<string> => {
+  await cluster.kubectl(['create', 'namespace', name]);
+  await until(
+    'its ServiceAccount',
+    async () => (await cluster.kubectl(['get', 'sa', 'default', '-n', name])).code === 0,
+  );
+  return name;
+};
+
+interface HeldNode {
+  metadata: { name: string; annotations?: Record<string, string> };
+  spec: { unschedulable?: boolean; taints?: unknown[] };
+  status: { allocatable?: Record<string, string>; conditions?: { type: string; status: string }[] };
+}
+/** Held, and nothing else that a scheduler would mind. */
+const isUsable = ({ metadata, spec, status }: HeldNode): boolean =>
+  metadata.annotations?.['gpu-gate.dev/hold'] !== undefined &&
+  spec.unschedulable !== true &&
+  (spec.taints ?? []).length === 0 &&
+  Number(status.allocatable?.['nvidia.com/gpu'] ?? 0) > 0 &&
+  status.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') === true;
+const pinned = (node: string): Promise<unknown> =>
+  cluster.admin.request('POST', '/api/v1/namespaces/ungated/pods', {
+    body: {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: `pinned-${node}` },
+      spec: {
+        schedulerName: 'ungated',
+        nodeSelector: { 'kubernetes.io/hostname': node },
+        containers: [{ name: 'c', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
+      },
+    },
+  });
+
+describe('churn', () => {
+  it(`30 s, seed ${SEED}: no pod is bound to a node that is not open`, { timeout: 90_000 }, async () => {
+    const counts = await churn({
+      kube: cluster.admin,
+      nodes,
+      seed: SEED,
+      seconds: 30,
+      walkedBy: 'stand-in',
+      stepsPerSecond: 20,
+      podsPerSecond: 15,
+      namespace: await namespace('gated'),
+    });
+    const report = (await judge(cluster))['gated'];
+    console.log(
+      `churn, seed ${SEED}: ${JSON.stringify(counts)}; ${report?.bindings} bindings, ${report?.underWay} under way when the node closed (longest ${report?.longestUnderWayMs} ms), ${report?.violations.length} violations`,
+    );
+    expect(report?.violations).toEqual([]);
+    expect(report?.bindings).toBeGreaterThan(150);
+  });
+
+  it('the same with the extender left out: the checker catches it', { timeout: 60_000 }, async () => {
+    await startSecondScheduler(
+      cluster,
+      gate.extenderPort,
+      'ungated-scheduler',
+      named('ungated', () => undefined),
+    );
+    // More nodes that must not be used than the churn itself makes; how many of its own pods find one is chance, and told.
+    await cluster.kubectl(['annotate', 'node', ...nodes.slice(0, 60), 'gpu-gate.dev/hold=control', '--overwrite']);
+    await sleep(2000);
+    await churn({
+      kube: cluster.admin,
+      nodes,
+      seed: SEED,
+      seconds: 8,
+      walkedBy: 'stand-in',
+      stepsPerSecond: 20,
+      podsPerSecond: 15,
+      namespace: await namespace('ungated'),
+      schedulerName: 'ungated',
+    });
+    // Pods that ask for such a node are no chance: each of them must be found out.
+    const held = (await cluster.admin.request<{ items: HeldNode[] }>('GET', '/api/v1/nodes')).items.filter(isUsable);
+    for (const { metadata } of held.slice(0, 5)) await pinned(metadata.name);
+    await until('the pinned pods to be bound', async () => {
+      const { stdout } = await cluster.kubectl(['get', 'pods', '-n', 'ungated', '-o', 'wide', '--no-headers']);
+      return stdout.split('\n').filter((line) => /^pinned-.* gpu-/.test(line)).length === 5;
+    });
+    const report = (await judge(cluster))['ungated'];
+    const byChurn = report?.violations.filter(({ pod }) => pod.startsWith('churn-')).length;
+    console.log(
+      `without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open, ${byChurn} of them by the churn's own pods`,
+    );
+    expect(report?.violations.filter(({ pod }) => pod.startsWith('pinned-'))).toHaveLength(5);
+  });
+});

@@ -1,0 +1,214 @@
+import { describe, expect, it } from 'vitest';
+import { CLOSED, HOLD, PROOF, STATE, WALK } from '../../core/keys.ts';
+import type { NodeView } from '../../gate/node-proof.ts';
+import { explanationText } from '../../explain/table.ts';
+import { explainPod, type ExplainInput } from '../../explain/explanation.ts';
+import { aNode, aPod, aPolicy } from '../builders/objects.ts';
+
+const gpuPod = (annotations: Record<string, string> = {}, spec: object = {}, container: object = {}) =>
+  aPod({ gpus: '1', annotations, container, spec: { schedulerName: 'gpu-gate-scheduler', ...spec } });
+const policy = aPolicy({ injection: { schedulerName: 'gpu-gate-scheduler' } });
+const explained = (nodes: readonly NodeView[], more: Partial<ExplainInput> = {}) =>
+  explainPod({
+    pod: gpuPod(),
+    nodes,
+    policies: new Map([['default', policy]]),
+    operandNamespace: 'o',
+    webhookWould: 'it would get runtimeClassName by policy default',
+    ...more,
+  });
+const unmanaged = (name = 'plain'): NodeView => ({ metadata: { name, uid: 'x', labels: {} } });
+const PROVEN = '2026-11-24T09:00:00Z';
+const SINCE = '2026-11-24T08:00:00.000Z';
+const walk = (name: string, since = SINCE, stage = 'driver') =>
+  JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage, since });
+/** A node whose condition GPUValidated changed at another time than anything that is asked here. */
+const withConditions = (node: NodeView, ready: object, validated: object): NodeView => ({
+  ...node,
+  status: {
+    ...node.status,
+    conditions: [
+      { type: 'Ready', status: 'True', lastTransitionTime: '2026-11-01T01:00:00Z', ...ready },
+      { type: 'GPUValidated', status: 'True', lastTransitionTime: '2026-11-01T02:00:00Z', ...validated },
+    ],
+  },
+});
+const walking = (name: string, message: string, since = SINCE): NodeView =>
+  withConditions(
+    aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '', [WALK]: walk(name, since) } }),
+    {},
+    { status: 'False', reason: 'Driver', message },
+  );
+
+describe('explain: a node', () => {
+  it.each([
+    ['open: since its proof', aNode(), '', PROVEN, ''],
+    [
+      'not Ready: since it is not, and what its kubelet says',
+      withConditions(
+        aNode(),
+        {
+          status: 'Unknown',
+          lastTransitionTime: '2026-11-24T09:30:00Z',
+          message: 'Kubelet stopped posting node status.',
+        },
+        {},
+      ),
+      'node not Ready',
+      '2026-11-24T09:30:00Z',
+      'Kubelet stopped posting node status.: see kubectl describe node node-a',
+    ],
+    [
+      'walking: since the stage began, and what is awaited',
+      walking('node-a', `driver: waiting for its pod, since ${SINCE}`),
+      'GPU stack not validated: driver',
+      SINCE,
+      `driver: waiting for its pod, since ${SINCE}`,
+    ],
+    [
+      'closed: since the stage that was lost, though the condition is True for longer',
+      withConditions(
+        aNode({ annotations: { [CLOSED]: 'awaiting device-plugin', [WALK]: walk('node-a', SINCE, 'device-plugin') } }),
+        {},
+        { message: 'no new GPU pods, device-plugin: its pod is gone' },
+      ),
+      'GPU node closed: awaiting device-plugin',
+      SINCE,
+      'no new GPU pods, device-plugin: its pod is gone',
+    ],
+    [
+      'closed by an opt-out: no walk tells since when',
+      withConditions(
+        aNode({ annotations: { [CLOSED]: 'opting out', [WALK]: walk('node-a', SINCE, 'done') } }),
+        {},
+        { message: 'waiting for 2 GPU pods to end' },
+      ),
+      'GPU node closed: opting out',
+      '',
+      'waiting for 2 GPU pods to end',
+    ],
+    [
+      'rebooted: its condition still tells of the time before, and is not shown',
+      withConditions(aNode({ boot: 'boot-2' }), {}, { message: 'driver and device plugin validated' }),
+      'node rebooted since validation',
+      '',
+      'it is validated anew by itself; if this stays, look whether gpu-gate-reconciler runs',
+    ],
+    [
+      'opted in, and nobody has begun',
+      { metadata: { name: 'new', uid: 'u', labels: { 'gpu-gate.dev/managed': 'true' } } },
+      'GPU stack not validated: walk not started',
+      '',
+      'the walk begins by itself; if this stays, look whether gpu-gate-reconciler runs',
+    ],
+    [
+      'held',
+      aNode({ annotations: { [HOLD]: '' } }),
+      'GPU node held by an operator',
+      '',
+      'kubectl annotate node node-a gpu-gate.dev/hold-',
+    ],
+    ['cordoned', aNode({ cordoned: true }), 'node cordoned', '', 'kubectl uncordon node-a'],
+    [
+      'not opted in',
+      unmanaged(),
+      'node not opted in to gpu-gate',
+      '',
+      'kubectl label node plain gpu-gate.dev/managed=true',
+    ],
+  ])('%s', (_, node, reason, since, next) =>
+    expect(explained([node]).rows).toEqual([
+      expect.objectContaining({ verdict: reason === '' ? 'open' : 'refused', reason, since, next }),
+    ]),
+  );
+
+  it('too old for the pod: what it has', () =>
+    expect(explained([aNode()], { pod: gpuPod({ 'gpu-gate.dev/min-driver': '600' }) }).rows[0]).toMatchObject({
+      reason: 'GPU driver older than the pod asks',
+      next: 'the node has driver 595.91.07, CUDA 13.1',
+    }));
+});
+
+describe('explain: a pod', () => {
+  it.each([
+    ['that names no policy there is', { 'gpu-gate.dev/policy': 'nope' }, 'there is no GPUPolicy nope'],
+    [
+      'with a malformed annotation: the text that is in no reason',
+      { 'gpu-gate.dev/min-driver': 'new' },
+      '"new" is no driver version',
+    ],
+  ])('%s', (_, annotations, detail) => {
+    const { summary, rows } = explained([aNode()], { pod: gpuPod(annotations) });
+    expect(summary).toContain(detail);
+    expect(rows[0]).toMatchObject({ verdict: 'refused', since: '', next: expect.stringContaining(detail) });
+    expect(rows[0]?.reason).not.toContain('new ');
+  });
+  it('that gpu-gate has no say in: nothing is told of the nodes', () =>
+    expect(explained([aNode()], { pod: aPod() })).toMatchObject({
+      notes: [],
+      rows: [{ verdict: 'open', since: '', next: '' }],
+    }));
+  it('whose scheduler may not ask', () => {
+    expect(explained([]).notes).toEqual([]);
+    const note = expect.stringMatching(/^its scheduler, \S+, asks gpu-gate only if/);
+    expect(explained([], { pod: aPod({ gpus: '1' }) }).notes).toEqual([
+      expect.stringContaining('default-scheduler, asks'),
+    ]);
+    expect(explained([], { pod: gpuPod({}, { schedulerName: 'volcano' }) }).notes).toEqual([note]);
+    expect(explained([], { policies: new Map([['default', aPolicy()]]) }).notes).toEqual([note]);
+  });
+  it('whose requirement cannot be read', () => {
+    const env = [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=v14' }];
+    expect(explained([], { pod: gpuPod({}, {}, { env }) }).notes).toEqual([
+      'NVIDIA_REQUIRE_CUDA: "cuda>=v14" cannot be read and is not judged; write one such as "cuda>=12.4"',
+    ]);
+  });
+});
+
+describe('explain: as text', () => {
+  it('shows every node, its verdict, since when and what next', () => {
+    const text = explanationText(
+      explained([aNode(), aNode({ name: 'b', boot: 'x', labels: { [STATE]: 'driver' } }), unmanaged()]),
+    );
+    expect(text).toMatch(/1 of 3 nodes open/);
+    expect(text).toContain('the webhook did not inject this pod; created now, it would get runtimeClassName');
+    expect(text).toMatch(/node-a +validated +open +2026-11-24T09:00:00Z/);
+    expect(text).toMatch(/b +driver +refused +node rebooted since validation/);
+    expect(text).toContain('kubectl label node plain gpu-gate.dev/managed=true');
+  });
+  it('groups 500 nodes into a screenful', () => {
+    const nodes = Array.from({ length: 500 }, (_, i) => (i % 2 === 0 ? aNode({ name: `n${i}` }) : unmanaged(`n${i}`)));
+    const lines = explanationText(explained(nodes)).split('\n');
+    expect(lines.length).toBeLessThan(12);
+    // The command is for all 250, not for the one that is named.
+    expect(lines.find((line) => line.includes('not opted in'))).toMatch(
+      /250 nodes, such as n1 .* kubectl label node \$\(node main\.ts explain pod -n team -o json \| jq -r '\.rows\[\] \| select\(\.reason == "node not opted in to gpu-gate" and \.state == "-"\)\.node'\) gpu-gate\.dev\/managed=true$/,
+    );
+  });
+  it('groups: the earliest time that is known, one message where all say the same, else that they differ', () => {
+    const lineOf = (...more: NodeView[]): string =>
+      explanationText(explained([...Array.from({ length: 20 }, (_, i) => aNode({ name: `n${i}` })), ...more]))
+        .split('\n')
+        .find((line) => line.includes('GPU stack')) ?? '';
+    const early = '2026-11-24T07:00:00.000Z';
+    const retry = (name: string, since: string) =>
+      `driver: crashed, since ${since}; or now: kubectl annotate node ${name} x=1`;
+    const same = lineOf(
+      walking('a', retry('a', SINCE), SINCE),
+      walking('b', retry('b', early), early),
+      aNode({ name: 'c', labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' } }),
+    );
+    expect(same).toContain(early);
+    expect(same).toMatch(/2 different messages, such as: driver: crashed/);
+    expect(lineOf(walking('a', retry('a', SINCE)), walking('b', retry('b', early)))).toMatch(
+      /driver: crashed; or now: kubectl annotate node NODE x=1$/,
+    );
+    const held = explanationText(
+      explained([
+        ...Array.from({ length: 20 }, (_, i) => aNode({ name: `n${i}` })),
+        ...['x', 'y'].map((name) => aNode({ name, annotations: { [HOLD]: '' } })),
+      ]),
+    );
+    expect(held).toContain('kubectl annotate node x y gpu-gate.dev/hold-');
+  });
+});

@@ -1,0 +1,157 @@
+// The fast way for calls by names against the plain way, on whatever a scheduler, or somebody who is none, may send.
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { NameAnswers } from '../../../extender/by-name/answer.ts';
+import { filter, prioritize } from '../../../extender/verbs.ts';
+import { NameScanner } from '../../../extender/by-name/scan.ts';
+import { NodeTable } from '../../../extender/by-name/table.ts';
+import { askOf, nodeFacts, type NodeFacts } from '../../../gate/verdict.ts';
+import { decodeArgs, encodeFilter } from '../../../extender/wire.ts';
+import { aNode, aPod, aPolicy, NOW } from '../../builders/objects.ts';
+
+const table = new NodeTable();
+for (let i = 0; i < 40; i += 1)
+  table.set(
+    `node-${i}`,
+    nodeFacts(i % 3 === 0 ? aNode({ name: `node-${i}`, boot: 'other' }) : aNode({ name: `node-${i}` })),
+  );
+const view = { nodes: table, policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' };
+const scanner = new NameScanner();
+const answers = new NameAnswers(table);
+
+const plain = (body: Buffer) => {
+  const decoded = decodeArgs(JSON.parse(body.toString()));
+  if (!decoded.ok) throw new Error(decoded.because);
+  const { ask, result } = filter(decoded.args, view);
+  return { ask, text: encodeFilter(result, decoded.args.nodes), scores: prioritize(decoded.args, view, NOW) };
+};
+const fast = (body: Buffer) => {
+  const call = scanner.scan(body);
+  if (call === undefined) return undefined;
+  const ask = askOf(call.pod, view.policies, view.operandNamespace);
+  const answer = answers.filter(call, ask);
+  const scores = answers.prioritize(call, ask, NOW);
+  return answer === undefined || scores === undefined
+    ? undefined
+    : { ask, text: answer.bytes.toString(), scores: JSON.parse(scores.toString()) as unknown, answer };
+};
+
+/** Names that are known, unknown, odd. */
+const names = fc.array(
+  fc.oneof(
+    { weight: 8, arbitrary: fc.nat(60).map((i) => `node-${i}`) },
+    fc.constantFrom('', 'a"b', 'a\\b', 'ü', '__proto__', 'toString', '"NodeNames":[', ']}', '\u2028', '1', '10'),
+    fc.string({ maxLength: 6 }),
+  ),
+  { maxLength: 50 },
+);
+const pods = fc.constantFrom<object>(
+  aPod({ gpus: '1' }),
+  aPod(),
+  aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': 'x', note: '"NodeNames":["node-1"]}' } }),
+  { ...aPod({ gpus: '1' }), NodeNames: ['nested'] },
+);
+const unknownFields = fc.dictionary(
+  fc.constantFrom('Extra', 'extra', 'a"NodeNames', 'x'),
+  fc.oneof(fc.jsonValue({ maxDepth: 2 }), fc.constant({ NodeNames: ['node-2'] })),
+  { maxKeys: 2 },
+);
+
+describe('the fast way for calls by names', () => {
+  it('a scheduler’s own bytes take it', () => {
+    const body = `{"Pod":${JSON.stringify(aPod({ gpus: '1' }))},"Nodes":null,"NodeNames":["node-1","node-3","nowhere"]}\n`;
+    expect(JSON.parse(fast(Buffer.from(body))?.text ?? 'null')).toEqual({
+      Nodes: null,
+      NodeNames: ['node-1'],
+      FailedNodes: {},
+      FailedAndUnresolvableNodes: { 'node-3': 'node rebooted since validation', nowhere: 'GPU state not known yet' },
+      Error: '',
+    });
+  });
+
+  it('where it is taken, it says what the plain way says, whatever came', () => {
+    let taken = 0;
+    fc.assert(
+      fc.property(
+        pods,
+        names,
+        unknownFields,
+        fc.boolean(),
+        fc.constantFrom(undefined, 1, '\t'),
+        (pod, list, more, last, space) => {
+          const args = last
+            ? { Pod: pod, Nodes: null, ...more, NodeNames: list }
+            : { Pod: pod, NodeNames: list, ...more };
+          const body = Buffer.from(JSON.stringify(args, undefined, space));
+          const quick = fast(body);
+          if (quick === undefined) return;
+          taken += 1;
+          const slow = plain(body);
+          expect(JSON.parse(quick.text)).toEqual(JSON.parse(slow.text));
+          expect(quick.ask).toEqual(slow.ask);
+          expect(quick.scores).toEqual(slow.scores);
+        },
+      ),
+      { numRuns: 2000 },
+    );
+    expect(taken).toBeGreaterThan(100);
+  });
+
+  it.each([
+    ['a name given twice', '{"Pod":{},"NodeNames":["node-1","node-1"]}'],
+    ['an unknown name given twice', '{"Pod":{},"NodeNames":["x","x"]}'],
+    ['an escaped name', String.raw`{"Pod":{},"NodeNames":["node\u002d1"]}`],
+    ['spaces in the list', '{"Pod":{},"NodeNames":["a", "b"]}'],
+    ['a list that is not last', '{"Pod":{},"NodeNames":["a"],"X":1}'],
+    ['a nested list', '{"Pod":{"NodeNames":["a"]}}'],
+    ['a key that only ends so', String.raw`{"NodeNames":["a"],"Pod":{},"x\"NodeNames":["b"]}`],
+    ['null', '{"Pod":{},"NodeNames":null}'],
+    ['a pod that is none', '{"Pod":[],"NodeNames":[]}'],
+    ['no end', '{"Pod":{},"NodeNames":["a'],
+    ['no end of the list', '{"Pod":{},"NodeNames":["a"'],
+    ['something after the end', '{"Pod":{},"NodeNames":["a"]}{}'],
+    ['a number among the names', '{"Pod":{},"NodeNames":[1]}'],
+    ['nothing', ''],
+  ])('%s is left to the plain way', (_, body) => expect(fast(Buffer.from(body))).toBeUndefined());
+});
+
+describe('the table of nodes', () => {
+  it('holds what a map would hold, through additions, changes and removals', () => {
+    const facts = [...table.facts()][0] as NodeFacts;
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(300), fc.boolean()), { maxLength: 800 }), (steps) => {
+        const ours = new NodeTable();
+        const reference = new Map<string, NodeFacts>();
+        for (const [i, [node, present]] of steps.entries()) {
+          const one = { ...facts, steadySince: i };
+          ours.set(`node-${node}`, present ? one : undefined);
+          if (present) reference.set(`node-${node}`, one);
+          else reference.delete(`node-${node}`);
+        }
+        let call = 0;
+        for (let node = 0; node <= 300; node += 1) {
+          const bytes = Buffer.from(`"node-${node}"`);
+          call += 1;
+          const expected = reference.get(`node-${node}`);
+          expect(ours.get(`node-${node}`)).toBe(expected);
+          expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe(expected);
+          if (expected !== undefined) expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe('twice');
+        }
+        expect([...ours.facts()]).toHaveLength(reference.size);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it('goes empty in time: a list read anew may take every node away one by one', () => {
+    const ours = new NodeTable();
+    const [facts] = [...table.facts()];
+    const names = Array.from({ length: 10_000 }, (_, i) => `node-${i}`);
+    for (const name of names) ours.set(name, facts);
+    const began = performance.now();
+    for (const name of names) ours.set(name, undefined);
+    // Some milliseconds; with a copy of the table for each removal it is seconds.
+    expect(performance.now() - began).toBeLessThan(1000);
+    expect([...ours.facts()]).toEqual([]);
+  });
+});

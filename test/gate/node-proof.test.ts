@@ -1,0 +1,106 @@
+import { describe, expect, it } from 'vitest';
+import { CLOSED, HOLD, MANAGED, PROOF, STATE } from '../../core/keys.ts';
+import { isOurs, open, parseProof, serving, stageOfReason } from '../../gate/node-proof.ts';
+import { aNode } from '../builders/objects.ts';
+
+const because = (answer: ReturnType<typeof open>): string => (answer.yes ? 'yes' : answer.because);
+
+describe('a node with a proof', () => {
+  it.each([
+    ['is open when all holds', aNode(), 'yes', 'yes'],
+    [
+      'neither serves nor is open after a reboot',
+      aNode({ boot: 'boot-2' }),
+      'node rebooted since validation',
+      'node rebooted since validation',
+    ],
+    [
+      'neither serves nor is open before the boot ID is known',
+      aNode({ boot: '' }),
+      'node rebooted since validation',
+      'node rebooted since validation',
+    ],
+    ['does not serve when the node is not Ready', aNode({ ready: false }), 'node not Ready', 'node not Ready'],
+    [
+      'does not serve when the condition is not True',
+      aNode({ validated: false }),
+      'GPU stack not validated: walk not started',
+      'GPU stack not validated: walk not started',
+    ],
+    [
+      'serves but is not open while closed',
+      aNode({ annotations: { [CLOSED]: 'opting out' } }),
+      'yes',
+      'GPU node closed: opting out',
+    ],
+    [
+      'serves but is not open while held',
+      aNode({ annotations: { [HOLD]: '' } }),
+      'yes',
+      'GPU node held by an operator',
+    ],
+    ['serves but is not open while cordoned', aNode({ cordoned: true }), 'yes', 'node cordoned'],
+    [
+      'proves nothing with another node’s proof',
+      aNode({ annotations: { [PROOF]: '{"node":"other","boot":"boot-1","at":"2026-11-24T09:00:00Z"}' } }),
+      'GPU proof is of another node object',
+      'GPU proof is of another node object',
+    ],
+    [
+      'proves nothing with a corrupted proof',
+      aNode({ annotations: { [PROOF]: '{"node":' } }),
+      'GPU stack not validated: walk not started',
+      'GPU stack not validated: walk not started',
+    ],
+  ])('%s', (_, node, servingSays, openSays) => {
+    expect(because(serving(node))).toBe(servingSays);
+    expect(because(open(node))).toBe(openSays);
+  });
+
+  it('is ours until its tear-down has ended', () => {
+    const optedOut = aNode({ labels: { [MANAGED]: 'false' } });
+    expect(isOurs(optedOut)).toBe(true);
+    const gone = { ...optedOut, metadata: { ...optedOut.metadata, labels: {} } };
+    expect(isOurs(gone)).toBe(false);
+    expect(because(serving(gone))).toBe('node not opted in');
+  });
+
+  it('names the stage of a failure from the condition’s reason', () => {
+    expect(stageOfReason('DevicePluginValidationFailedVectorAdd')).toBe('device-plugin-validation');
+    expect(stageOfReason('whatever')).toBe('see node condition GPUValidated');
+    expect(
+      because(open(aNode({ labels: { [STATE]: 'failed' }, validated: false, annotations: { [PROOF]: '' } }))),
+    ).toContain('GPU stack failed');
+  });
+
+  it.each([
+    '',
+    'null',
+    '[]',
+    '7',
+    '{}',
+    '{"node":1,"boot":"b","at":"c"}',
+    ...[
+      { driver: 595 },
+      { driver: null },
+      { cuda: 13.1 },
+      { components: null },
+      { components: [] },
+      { components: 'driver' },
+      { components: { driver: null } },
+      { components: { driver: 'r' } },
+      { components: { driver: { revision: 'r', pod: 'p' } } },
+      { components: { driver: { revision: 'r', pod: 'p', started: 7 } } },
+    ].map((more) => JSON.stringify({ node: 'n', boot: 'b', at: 'c', ...more })),
+  ])('takes %j for no proof', (text) => expect(parseProof(text)).toBeUndefined());
+  it('reads what the reconciler writes', () => {
+    const proof = {
+      node: 'n',
+      boot: 'b',
+      at: '2026-11-24T09:00:00Z',
+      driver: '595.91.07',
+      components: { driver: { revision: 'r', pod: 'p', started: '2026-11-24T08:00:00Z' } },
+    };
+    expect(parseProof(JSON.stringify(proof))).toEqual(proof);
+  });
+});

@@ -1,0 +1,85 @@
+// The rules of oxlint.config.ts are tried: what they forbid is planted in a copy and must be reported.
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+const ROOT = join(import.meta.dirname, '..');
+let copy: string;
+
+beforeAll(() => {
+  copy = mkdtempSync(join(tmpdir(), 'gpu-gate-lint-'));
+  for (const file of ['oxlint.config.ts', 'tsconfig.json', 'package.json', '.gitignore']) {
+    cpSync(join(ROOT, file), join(copy, file));
+  }
+  symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'));
+});
+afterAll(() => rmSync(copy, { recursive: true, force: true }));
+
+/** Lints one file with this text at this place; returns what oxlint printed. */
+function lint(file: string, text: string): string {
+  const path = join(copy, file);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+  const { stdout, status } = spawnSync('oxlint', ['--deny-warnings', file], { cwd: copy, encoding: 'utf8' });
+  rmSync(path);
+  return status === 0 ? 'clean' : stdout;
+}
+
+const CLOCK = 'export const at = (): number => Date.now();\n';
+const reading = (specifier: string, names = 'a'): string =>
+  `import { ${names} } from '${specifier}';\nexport { ${names} };\n`;
+
+it.each([
+  ['a clock in the core', 'core/planted.ts', CLOCK, 'the clock is an argument'],
+  ['a clock in the gate', 'gate/planted.ts', CLOCK, 'the clock is an argument'],
+  ['a clock in a new file of the webhook', 'webhook/planted.ts', CLOCK, 'the clock is an argument'],
+  ['a clock in a state of the walk', 'reconciler/node/states/planted.ts', CLOCK, 'the clock is an argument'],
+  [
+    'chance in pure code',
+    'certs/planted.ts',
+    'export const at = (): number => Math.random();\n',
+    'chance is an argument',
+  ],
+  [
+    'the process in pure code',
+    'extender/by-name/planted.ts',
+    'export const at = process.pid;\n',
+    'no-restricted-globals',
+  ],
+  ['I/O in pure code', 'explain/planted.ts', reading('node:fs/promises', 'readFile'), 'pure files do no I/O'],
+  ['a child process in pure code', 'gate/planted.ts', reading('node:child_process', 'spawn'), 'pure files do no I/O'],
+  [
+    'platform in pure code',
+    'reconciler/node/planted.ts',
+    reading('../../platform/kube.ts'),
+    'pure files import no platform',
+  ],
+  ['the gate in the core', 'core/planted.ts', reading('../gate/verdict.ts'), 'core imports nothing but core'],
+  ['a component in the gate', 'gate/planted.ts', reading('../webhook/inject.ts'), 'gate imports nothing but core'],
+  ['a component in another one', 'webhook/planted.ts', reading('../extender/wire.ts'), 'never import each other'],
+  [
+    'a component in another one’s shell',
+    'webhook/routes.ts',
+    reading('../extender/wire.ts'),
+    'never import each other',
+  ],
+  ['the wiring in a component', 'reconciler/apply.ts', reading('../app/options.ts'), 'never import each other'],
+  ['the product in platform', 'platform/planted.ts', reading('../core/keys.ts'), 'platform knows nothing'],
+  ['express outside routes', 'webhook/inject.ts', reading('express', 'Router'), 'only routes and platform'],
+  ['node-forge outside its file', 'certs/store.ts', reading('node-forge', 'pki'), 'only certs/issue.ts'],
+  ['a module mock', 'test/planted.test.ts', "import { vi } from 'vitest';\nvi.mock('node:fs');\n", 'no module mocks'],
+])('%s is reported', (_, file, text, message) => {
+  expect(lint(file, text)).toContain(message);
+});
+
+it.each([
+  ['a clock in a shell', 'webhook/routes.ts', CLOCK],
+  ['a clock in app', 'app/planted.ts', CLOCK],
+  ['a hash in pure code', 'core/planted.ts', reading('node:crypto', 'createHash')],
+  ['the core in the gate', 'gate/planted.ts', reading('../core/keys.ts', 'MANAGED')],
+  ['the gate in a component', 'extender/planted.ts', reading('../gate/verdict.ts', 'verdict')],
+])('%s is allowed', (_, file, text) => {
+  expect(lint(file, text)).toBe('clean');
+});

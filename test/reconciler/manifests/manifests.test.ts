@@ -1,0 +1,168 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { COMPONENTS } from '../../../core/stages.ts';
+import { renderOperand } from '../../../reconciler/manifests/render.ts';
+import { validationPod } from '../../../reconciler/manifests/validation-pod.ts';
+import { aPolicy } from '../../builders/objects.ts';
+
+const context = { namespace: 'gpu-gate-operands' };
+const golden = (name: string, value: unknown): void => {
+  const file = join(import.meta.dirname, '../../golden/operands', `${name}.json`);
+  const text = `${JSON.stringify(value, undefined, 2)}\n`;
+  if (process.env['GPU_GATE_TEST_UPDATE'] === '1') writeFileSync(file, text);
+  expect(text).toBe(readFileSync(file, 'utf8'));
+};
+
+describe('operands', () => {
+  it.each(COMPONENTS)('%s is rendered as its golden file (GPU_GATE_TEST_UPDATE=1 rewrites it)', (component) =>
+    golden(component, renderOperand(component, aPolicy(), context).daemonSet),
+  );
+  it('toolkit follows k3s’ paths and CRI-O', () => {
+    golden(
+      'toolkit-k3s',
+      renderOperand(
+        'toolkit',
+        aPolicy({
+          components: {
+            toolkit: {
+              configPath: '/var/lib/rancher/k3s/agent/etc/containerd/config.toml',
+              socketPath: '/run/k3s/containerd/containerd.sock',
+            },
+          },
+        }),
+        context,
+      ).daemonSet,
+    );
+    golden(
+      'toolkit-crio',
+      renderOperand('toolkit', aPolicy({ components: { toolkit: { runtime: 'crio' } } }), context).daemonSet,
+    );
+  });
+  it.each(COMPONENTS)('%s tolerates everything, restarts only by label, and never pulls :latest', (component) => {
+    const { daemonSet, revision } = renderOperand(component, aPolicy(), context);
+    const text = JSON.stringify(daemonSet);
+    expect(daemonSet['spec']).toMatchObject({
+      updateStrategy: { type: 'OnDelete' },
+      template: {
+        spec: {
+          tolerations: [{ operator: 'Exists' }],
+          nodeSelector: { [`gpu-gate.dev/deploy.${component}`]: revision },
+        },
+      },
+    });
+    expect(text).not.toContain(':latest');
+    for (const [, image] of text.matchAll(/"image":"([^"]+)"/g)) expect(image).toMatch(/:[\w.-]+$/);
+  });
+  it('a policy edit makes a new revision only of what it touches', () => {
+    const revisions = (spec: object): string[] =>
+      COMPONENTS.map((component) => renderOperand(component, aPolicy(spec), context).revision);
+    const [before, after] = [revisions({}), revisions({ components: { driver: { version: '610.1.1' } } })];
+    expect(COMPONENTS.filter((_, i) => before[i] !== after[i])).toEqual(['driver']);
+    expect(revisions({ labelHold: '1m' })).toEqual(before);
+  });
+  it('the policy’s env, args and pull secrets win', () => {
+    const { daemonSet } = renderOperand(
+      'device-plugin',
+      aPolicy({
+        components: {
+          devicePlugin: {
+            env: [{ name: 'PASS_DEVICE_SPECS', value: 'false' }],
+            args: ['--x'],
+            imagePullSecrets: ['s'],
+            image: 'example/plugin',
+            version: '9',
+          },
+        },
+      }),
+      context,
+    );
+    expect(daemonSet['spec']).toMatchObject({
+      template: {
+        spec: {
+          imagePullSecrets: [{ name: 's' }],
+          containers: [
+            {
+              image: 'example/plugin:9',
+              args: ['--x'],
+              env: expect.arrayContaining([{ name: 'PASS_DEVICE_SPECS', value: 'false' }]),
+            },
+          ],
+        },
+      },
+    });
+  });
+});
+
+describe('what the policy cannot break', () => {
+  it('a variable NODE_NAME of the policy’s is left out: a DaemonSet with a variable twice would be refused', () => {
+    const components = { devicePlugin: { env: [{ name: 'NODE_NAME', value: 'x' }] } };
+    const text = JSON.stringify(renderOperand('device-plugin', aPolicy({ components }), context).daemonSet);
+    expect(text.match(/"name":"NODE_NAME"/g)).toHaveLength(1);
+  });
+  it.each([
+    ['ours, where none is injected but our toolkit is there', {}, 'nvidia'],
+    ['none, where the toolkit is somebody else’s too', { toolkit: { mode: 'external' } }, undefined],
+  ])('runtime class of operands: %s', (_, components, expected) => {
+    const policy = aPolicy({ injection: { runtimeClassName: '' }, components });
+    for (const component of ['device-plugin', 'dcgm-exporter', 'feature-discovery'] as const)
+      expect(renderOperand(component, policy, context).daemonSet['spec']).toMatchObject({
+        template: {
+          spec: expect.toSatisfy((spec: { runtimeClassName?: string }) => spec.runtimeClassName === expected),
+        },
+      });
+  });
+});
+
+describe('validation pods', () => {
+  const input = {
+    policy: aPolicy(),
+    namespace: 'gpu-gate-operands',
+    node: { name: 'node-a', uid: 'u' },
+    round: 'r',
+    attempt: 1,
+  } as const;
+  it('are rendered as their golden files', () => {
+    golden('driver-validation', validationPod({ ...input, kind: 'driver-validation' }));
+    golden(
+      'device-plugin-validation',
+      validationPod({
+        ...input,
+        kind: 'device-plugin-validation',
+        resource: 'nvidia.com/gpu',
+        schedulerName: 'gpu-gate-scheduler',
+      }),
+    );
+  });
+  it.each(['driver-validation', 'device-plugin-validation'] as const)(
+    '%s has what users’ pods get: the preset’s volume and environment',
+    (kind) => {
+      const policy = aPolicy({ injection: { driverVolumesPreset: 'GKE' } });
+      expect(validationPod({ ...input, policy, kind })['spec']).toMatchObject({
+        volumes: [{ name: 'gpu-gate-driver', hostPath: { path: '/home/kubernetes/bin/nvidia' } }],
+        containers: [
+          {
+            volumeMounts: [{ name: 'gpu-gate-driver', mountPath: '/usr/local/nvidia', readOnly: true }],
+            env: expect.arrayContaining([{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }]),
+          },
+        ],
+      });
+    },
+  );
+  it('device-plugin-validation has no runtime class where users’ pods get none', () => {
+    const policy = aPolicy({ injection: { runtimeClassName: '' } });
+    const of = (kind: 'driver-validation' | 'device-plugin-validation'): unknown =>
+      (validationPod({ ...input, policy, kind })['spec'] as { runtimeClassName?: string }).runtimeClassName;
+    expect([of('driver-validation'), of('device-plugin-validation')]).toEqual(['nvidia', undefined]);
+  });
+  it('have a name that changes with what they prove', () => {
+    const name = (more: object): string =>
+      validationPod({ ...input, kind: 'driver-validation', ...more }).metadata.name;
+    expect(
+      new Set([name({}), name({ round: 's' }), name({ attempt: 2 }), name({ node: { name: 'node-a', uid: 'v' } })])
+        .size,
+    ).toBe(4);
+    expect(name({})).toBe(name({}));
+    expect(name({ node: { name: 'a'.repeat(300), uid: 'u' } }).length).toBeLessThan(76);
+  });
+});

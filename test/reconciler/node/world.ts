@@ -1,0 +1,225 @@
+// One node in memory, for tests of the plan: what is observed → what is written. The shell is left out; a small loop applies actions to
+// the node as the API server would.
+import { expect } from 'vitest';
+import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import {
+  CLOSED,
+  COMPONENT,
+  DEPLOY_PREFIX,
+  GPU_VALIDATED,
+  MANAGED,
+  PART_OF,
+  PROOF,
+  REVISION,
+  STARTUP_TAINT,
+  STATE,
+} from '../../../core/keys.ts';
+import { open, serving } from '../../../gate/node-proof.ts';
+import { POD_COMPONENT, type Component } from '../../../core/stages.ts';
+import type { Action } from '../../../reconciler/actions.ts';
+import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
+import { renderOperand } from '../../../reconciler/manifests/render.ts';
+import { isDeployed, specOf, type NodeInput } from '../../../reconciler/node/pass.ts';
+import { planNode } from '../../../reconciler/node/plan.ts';
+import { afterWrite, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
+
+const NAMESPACE = 'gpu-gate-operands';
+const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** One node with its pods, hardware that does as it is told, and a clock. */
+export class World {
+  now = NOW;
+  node: NodeObject;
+  policy: GpuPolicy;
+  pods = new Map<string, PodObject>();
+  events: string[] = [];
+  /** Components whose pods do not become Ready, and how. */
+  broken: Partial<Record<string, Partial<PodObject>>> = {};
+  validationsFail = false;
+  slotFree = true;
+  uid = 0;
+
+  constructor(
+    policy: GpuPolicy = aPolicy({ validation: { timeouts: { driver: '60s' } } }),
+    labels: Record<string, string> = {},
+  ) {
+    this.policy = policy;
+    this.node = {
+      metadata: {
+        name: 'n',
+        uid: 'node-uid',
+        resourceVersion: '1',
+        labels: { [MANAGED]: 'true', 'feature.node.kubernetes.io/pci-10de.present': 'true', ...labels },
+        annotations: {},
+      },
+      spec: { taints: [] },
+      status: { nodeInfo: { bootID: 'boot-1' }, allocatable: {}, conditions: [{ type: 'Ready', status: 'True' }] },
+    };
+  }
+
+  get state(): string | undefined {
+    return this.node.metadata.labels?.[STATE];
+  }
+  get condition() {
+    return this.node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
+  }
+  get proof(): string | undefined {
+    return this.node.metadata.annotations?.[PROOF];
+  }
+  get closed(): string | undefined {
+    return this.node.metadata.annotations?.[CLOSED];
+  }
+  /** Are pods there fine, may new ones come? */
+  get trust(): readonly [serving: boolean, open: boolean] {
+    return [serving(this.node).yes, open(this.node).yes];
+  }
+  get tainted(): boolean {
+    return this.node.spec?.taints?.some((taint) => taint.key === STARTUP_TAINT) === true;
+  }
+
+  input(): NodeInput {
+    const revisions: Partial<Record<Component, string>> = {};
+    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
+      if (isDeployed(specOf(this.policy, component)))
+        revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
+    const all = [...this.pods.values()];
+    return {
+      node: this.node,
+      pods: all.filter((pod) => pod.nodeName === 'n'),
+      validationPods: new Map(all.filter((pod) => pod.validates !== undefined).map((pod) => [pod.name, pod])),
+      policy: this.policy,
+      conflicts: [],
+      revisions,
+      slotFree: this.slotFree,
+      keep: undefined,
+      operandNamespace: NAMESPACE,
+      notReadyGrace: 60_000,
+      now: this.now,
+    };
+  }
+
+  /** One pass: plan, apply, and let pods follow the labels. Returns the actions. */
+  step(): readonly Action[] {
+    this.now += 1000;
+    const { actions } = planNode(this.input());
+    for (const action of actions) this.apply(action);
+    this.reality();
+    return actions;
+  }
+  /** Passes until nothing is left to do. */
+  settle(limit = 60): void {
+    for (let i = 0; i < limit; i += 1) if (this.step().length === 0) return;
+  }
+
+  private apply(action: Action): void {
+    const written = afterWrite(this.node, action);
+    if (written !== undefined) {
+      this.node = written;
+      return;
+    }
+    switch (action.kind) {
+      case 'create-pod': {
+        const { name } = action.manifest.metadata;
+        const labels = action.manifest.metadata['labels'] as Record<string, string>;
+        const passed = !this.validationsFail;
+        const message = passed ? 'Test PASSED\nDone' : 'no device';
+        this.pods.set(
+          name,
+          keptPod({
+            name,
+            uid: `pod-${(this.uid += 1)}`,
+            labels,
+            validates: 'node-uid',
+            phase: passed ? 'Succeeded' : 'Failed',
+            containers: [
+              {
+                name: 'c',
+                ready: false,
+                restartCount: 0,
+                state: { terminated: { exitCode: passed ? 0 : 1, message } },
+              },
+            ],
+          }),
+        );
+        return;
+      }
+      case 'delete-pod':
+        this.pods.delete(action.name);
+        return;
+      case 'event':
+        this.events.push(action.reason);
+        return;
+      case 'patch-node':
+      case 'set-taints':
+      case 'set-node-condition':
+      case 'apply-daemonset':
+      case 'delete-daemonset':
+      case 'policy-finalizers':
+      case 'policy-status':
+      case 'set-pod-condition':
+        throw new Error(`not an action on a node: ${action.kind}`);
+    }
+  }
+
+  /** DaemonSet pods follow the deploy labels; the plugin's pod makes GPUs allocatable. */
+  reality(): void {
+    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const) {
+      const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component];
+      const name = `${component}-pod`;
+      const present = this.pods.get(name);
+      if (present !== undefined && present.labels[REVISION] !== revision) this.pods.delete(name);
+      if (revision !== undefined && this.pods.get(name) === undefined) this.start(component, revision);
+      const broken = this.broken[component];
+      const current = this.pods.get(name);
+      if (current !== undefined && broken !== undefined) this.pods.set(name, { ...current, conditions: [], ...broken });
+    }
+    const serving_ =
+      this.pods.get('device-plugin-pod')?.conditions.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+    this.node = {
+      ...this.node,
+      status: { ...this.node.status, allocatable: serving_ ? { 'nvidia.com/gpu': '8' } : {} },
+    };
+  }
+  start(component: Component, revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component] ?? ''): void {
+    this.pods.set(
+      `${component}-pod`,
+      keptPod({
+        name: `${component}-pod`,
+        uid: `pod-${(this.uid += 1)}`,
+        labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[component], [REVISION]: revision },
+        conditions: [{ type: 'Ready', status: 'True' }],
+        containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt: iso(this.now) } } }],
+      }),
+    );
+  }
+  reboot(boot: string): void {
+    this.node = { ...this.node, status: { ...this.node.status, nodeInfo: { bootID: boot }, allocatable: {} } };
+  }
+  /** What the kubelet, or for it the node-lifecycle controller, says of the node. */
+  ready(status: 'True' | 'False' | 'Unknown'): void {
+    const others = (this.node.status?.conditions ?? []).filter(({ type }) => type !== 'Ready');
+    this.node = { ...this.node, status: { ...this.node.status, conditions: [...others, { type: 'Ready', status }] } };
+  }
+  /** As the node-lifecycle controller does for a node out of sight: its pods are not Ready, though nothing happened to them. */
+  podsReady(yes: boolean): void {
+    for (const [name, pod] of this.pods)
+      if (pod.nodeName === 'n' && pod.validates === undefined)
+        this.pods.set(name, { ...pod, conditions: [{ type: 'Ready', status: yes ? 'True' : 'False' }] });
+  }
+  relabel(change: (labels: Record<string, string>) => void): void {
+    const labels = { ...this.node.metadata.labels };
+    change(labels);
+    this.node = { ...this.node, metadata: { ...this.node.metadata, labels } };
+  }
+  annotate(key: string, value: string): void {
+    this.node = {
+      ...this.node,
+      metadata: { ...this.node.metadata, annotations: { ...this.node.metadata.annotations, [key]: value } },
+    };
+  }
+  validated(): this {
+    this.settle();
+    expect(this.state).toBe('validated');
+    return this;
+  }
+}

@@ -1,0 +1,80 @@
+import { expect, it } from 'vitest';
+import type { Action } from '../../../reconciler/actions.ts';
+import type { Outcome } from '../../../reconciler/apply.ts';
+import { carryOut } from '../../../reconciler/node/writes.ts';
+import { aNode } from '../../builders/objects.ts';
+
+const base = { node: 'node-a', uid: 'uid-node-a' };
+const marks: Action = { kind: 'patch-node', ...base, labels: {}, annotations: {} };
+const condition: Action = { kind: 'set-node-condition', ...base, type: 'GPUValidated', condition: undefined };
+const taints: Action = { kind: 'set-taints', ...base, resourceVersion: '1', taints: [] };
+const event: Action = {
+  kind: 'event',
+  about: { kind: 'Node', name: 'node-a', uid: 'uid-node-a' },
+  type: 'Normal',
+  reason: 'R',
+  message: 'm',
+};
+const done: Outcome = { kind: 'done', resourceVersion: '7', taints: [] };
+const stale: Outcome = { kind: 'stale' };
+
+/** Carries the list out on an API server that answers as told; what came through, and how it ended. */
+async function told(
+  actions: readonly Action[],
+  answers: Partial<Record<Action['kind'], Outcome | Error>>,
+): Promise<readonly [readonly string[], string]> {
+  const through: string[] = [];
+  const apply = async (action: Action): Promise<Outcome> => {
+    const answer = answers[action.kind] ?? done;
+    if (answer instanceof Error) throw answer;
+    if (answer.kind === 'done')
+      through.push(action.kind === 'set-taints' ? `set-taints@${action.resourceVersion}` : action.kind);
+    return answer;
+  };
+  const end = await carryOut(aNode(), actions, { apply: { apply }, wrote: () => undefined }).catch(
+    (error: Error) => error.message,
+  );
+  return [through, end];
+}
+
+it.each([
+  [
+    'all is written: told, and taints at the version of our own write',
+    {},
+    ['patch-node', 'set-node-condition', 'set-taints@7', 'event'],
+    'done',
+  ],
+  [
+    'the taints have changed meanwhile: what was written is told',
+    { 'set-taints': stale },
+    ['patch-node', 'set-node-condition', 'event'],
+    'stale',
+  ],
+  [
+    'the condition was not written: the marks are told',
+    { 'set-node-condition': stale },
+    ['patch-node', 'event'],
+    'stale',
+  ],
+  [
+    'a write fails after the marks: they are told',
+    { 'set-taints': new Error('no') },
+    ['patch-node', 'set-node-condition', 'event'],
+    'no',
+  ],
+  ['the marks were not written: nothing is told', { 'patch-node': stale }, [], 'stale'],
+  ['the marks fail: nothing is told', { 'patch-node': new Error('no') }, [], 'no'],
+  [
+    'others’ taints came between: not overwritten, the marks told',
+    { 'patch-node': { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] }, 'set-node-condition': stale },
+    ['patch-node', 'event'],
+    'stale',
+  ],
+] as const)('%s', async (_, answers, through, end) =>
+  expect(await told([marks, event, condition, taints], answers)).toEqual([through, end]),
+);
+
+it('a list without marks is told once all of it is written', async () => {
+  expect(await told([condition, event], {})).toEqual([['set-node-condition', 'event'], 'done']);
+  expect(await told([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
+});

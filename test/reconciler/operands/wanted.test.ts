@@ -1,0 +1,56 @@
+import { describe, expect, it } from 'vitest';
+import { DEPLOY_PREFIX, MANAGED } from '../../../core/keys.ts';
+import { hasForeignFields, leftOver, trimDaemonSet, wantedOperands } from '../../../reconciler/operands/wanted.ts';
+import { renderOperand, type Rendered } from '../../../reconciler/manifests/render.ts';
+import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import { aNode, aPolicy } from '../../builders/objects.ts';
+
+const toolkit = (policy: GpuPolicy): readonly Rendered[] => [
+  renderOperand('toolkit', policy, { namespace: 'gpu-gate-operands' }),
+];
+const named = (name: string, spec: object = {}, metadata: object = {}): GpuPolicy =>
+  aPolicy(spec, { metadata: { name, uid: name, creationTimestamp: '2026-11-01T00:00:00Z', ...metadata } });
+const names = (policies: readonly GpuPolicy[], nodes = [aNode()]): string[] =>
+  [...wantedOperands(policies, nodes, toolkit).values()].flatMap((one) => one.policies.map((policy) => policy.name));
+
+describe('wanted is what a policy with an opted-in node deploys', () => {
+  it.each([
+    ['one policy, one node', [named('a')], [aNode()], ['a']],
+    ['no node opted in', [named('a')], [aNode({ labels: { [MANAGED]: 'false' } })], []],
+    ['the policy is going', [named('a', {}, { deletionTimestamp: 'x' })], [aNode()], []],
+    [
+      'the node is the older policy’s',
+      [named('b', {}, { creationTimestamp: '2026-11-02T00:00:00Z' }), named('a')],
+      [aNode()],
+      ['a'],
+    ],
+  ])('%s', (_, policies, nodes, whose) => expect(names(policies, nodes)).toEqual(whose));
+
+  it('policies that render the same share one DaemonSet', () => {
+    const pools = [named('a', { nodeSelector: { pool: 'a' } }), named('b', { nodeSelector: { pool: 'b' } })];
+    const nodes = [aNode({ labels: { pool: 'a' } }), aNode({ labels: { pool: 'b' } })];
+    expect(wantedOperands(pools, nodes, toolkit).size).toBe(1);
+    expect(names(pools, nodes)).toEqual(['a', 'b']);
+  });
+});
+
+it('left over is what nobody wants and no node names', () => {
+  const present = ['container-toolkit-old', 'container-toolkit-used', 'theirs'].map((name) => ({
+    ...trimDaemonSet({ metadata: { name, labels: { 'app.kubernetes.io/part-of': 'gpu-gate' } } }),
+    ours: name !== 'theirs',
+  }));
+  const node = aNode({ labels: { [`${DEPLOY_PREFIX}toolkit`]: 'used' } });
+  expect(leftOver(present, new Map(), [node])).toEqual(['container-toolkit-old']);
+});
+
+it.each([
+  ['our apply alone', [{ manager: 'gpu-gate-reconciler', fieldsV1: { 'f:spec': {} } }], false],
+  [
+    'the controller’s status',
+    [{ manager: 'kube-controller-manager', subresource: 'status', fieldsV1: { 'f:status': {} } }],
+    false,
+  ],
+  ['an annotation of somebody', [{ manager: 'kubectl', fieldsV1: { 'f:metadata': {} } }], false],
+  ['an env of somebody', [{ manager: 'kubectl-set', fieldsV1: { 'f:spec': { 'f:template': {} } } }], true],
+  ['nothing told', undefined, false],
+])('foreign fields: %s', (_, entries, foreign) => expect(hasForeignFields(entries)).toBe(foreign));

@@ -1,0 +1,123 @@
+// Counting once, whoever leads: the API server here is nothing but the names of Events.
+import { Registry } from 'prom-client';
+import { expect, it } from 'vitest';
+import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import type { Action } from '../../../reconciler/actions.ts';
+import { reconcilerMetrics } from '../../../reconciler/metrics.ts';
+import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
+import { podWorkOf, type NamespaceView } from '../../../reconciler/pods/controller.ts';
+import { aNode, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
+
+/** A cluster with one pod, `team/p`, that leaders come and go in. */
+class World {
+  pod: PodObject;
+  node: NodeObject = aNode({ name: 'n' });
+  readonly policy: GpuPolicy = aPolicy();
+  readonly namespaces = new Map<string, NamespaceView>([['team', { optedOut: false }]]);
+  readonly told = new Map<string, Action>();
+  constructor(pod: Partial<PodObject>) {
+    this.pod = keptPod({ namespace: 'team', gpus: { 'nvidia.com/gpu': 1 }, ...pod });
+  }
+
+  /** A process that takes over at a time, with figures of its own. */
+  leader(now = NOW) {
+    const registry = new Registry();
+    const one = <T>(value: T): { get(): T; values(): T[] } => ({ get: () => value, values: () => [value] });
+    const { pod, node, policy } = this;
+    const work = podWorkOf({
+      nodes: one(node),
+      policies: one(policy),
+      pods: { get: () => this.pod, values: () => [pod] },
+      namespaces: this.namespaces,
+      unbound: new Map(),
+      metrics: reconcilerMetrics(registry),
+      operandNamespace: 'gpu-gate-operands',
+      excludedNamespaces: new Set(),
+      now: () => now,
+      apply: {
+        apply: async (action) => {
+          if (action.kind !== 'event') return { kind: 'done' };
+          const known = this.told.has(action.reason);
+          this.told.set(action.reason, action);
+          return { kind: 'done', known };
+        },
+      },
+    });
+    const late = work.takeOver();
+    return {
+      work,
+      late,
+      figure: async (name: string): Promise<string | undefined> =>
+        new RegExp(`^gpu_gate_${name}\\S* (\\d+)$`, 'm').exec(await registry.metrics())?.[1],
+    };
+  }
+}
+const hours = (n: number): number => n * 3_600_000;
+
+it('a missed pod is counted by one leader, and not again by the next', async () => {
+  const world = new World({});
+  const first = world.leader();
+  await first.work.pod('team/p');
+  await first.work.pod('team/p');
+  expect(await first.figure('missed_pods_total')).toBe('1');
+  const second = world.leader(NOW + 60_000);
+  await second.work.pod('team/p');
+  expect(await second.figure('missed_pods_total')).toBe('0');
+});
+
+it('also not once its Event has been forgotten', async () => {
+  const world = new World({});
+  const late = world.leader(NOW + hours(3));
+  await late.work.pod('team/p');
+  expect(await late.figure('missed_pods_total')).toBe('0');
+  expect(world.told.size).toBe(0);
+});
+
+it('whether it was missed is decided as it comes, and waits for its namespace to be known', async () => {
+  const world = new World({});
+  world.namespaces.clear();
+  const { work, figure } = world.leader();
+  await work.pod('team/p');
+  world.namespaces.set('team', { optedOut: true });
+  await work.pod('team/p');
+  // The namespace opts in again: the pod was left alone by rule all the same.
+  world.namespaces.set('team', { optedOut: false });
+  await work.pod('team/p');
+  expect(await figure('missed_pods_total')).toBe('0');
+});
+
+it('a rejected pod is counted by one leader', async () => {
+  const world = new World({ phase: 'Failed', reason: 'UnexpectedAdmissionError' });
+  for (const count of ['1', undefined]) {
+    const { work, figure } = world.leader();
+    await work.pod('team/p');
+    expect(await figure('rejected_pods_total')).toBe(count);
+  }
+});
+
+it('a pod bound past the gate is counted by one leader, with the reason of the moment it was seen', async () => {
+  const world = new World({ placed: true });
+  world.node = aNode({ name: 'n', annotations: { 'gpu-gate.dev/hold': 'x' } });
+  for (const count of ['1', '0']) {
+    const { work, figure } = world.leader();
+    await work.bound('team/p');
+    expect(await figure('pods_past_gate_total')).toBe(count);
+  }
+  expect(world.told.get('GPUPodPastGate')).toMatchObject({
+    message: 'bound to n by spec.nodeName though it takes no GPU pods: GPU node held by an operator',
+  });
+});
+
+it('on take-over a node that is only held now is no reason to report the pods that are there', () => {
+  const world = new World({});
+  world.node = aNode({ name: 'n', annotations: { 'gpu-gate.dev/hold': 'x' } });
+  expect(world.leader().late).toEqual([]);
+});
+
+it('on take-over pods are named that came to a node after it had rebooted', () => {
+  const world = new World({ placed: true, created: '2026-11-24T09:40:00Z' });
+  const rebooted = aNode({ name: 'n', boot: 'boot-2' });
+  const conditions = [{ type: 'Ready', status: 'True', lastTransitionTime: '2026-11-24T09:30:00Z' }];
+  world.node = { ...rebooted, status: { ...rebooted.status, conditions } };
+  expect(world.leader().late).toEqual(['team/p']);
+});
