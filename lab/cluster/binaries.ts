@@ -2,7 +2,7 @@
 // checkout, else `go build` from the modules pinned in binaries/ (minutes on the first run, then never again).
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 
@@ -101,7 +101,18 @@ export const fromEnvironment = (): Omit<BinariesOptions, 'modules' | 'say'> => (
 
 const here = join(import.meta.dirname, 'binaries');
 
-const cacheRoot = (cacheHome: string | undefined): string => join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate');
+/** Where everything that was built is. */
+export const cacheFolder = (cacheHome: string | undefined): string =>
+  join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate');
+
+/** What a folder holds, such as `212 MB`; undefined where it is not there. */
+export function sizeOf(folder: string): string | undefined {
+  if (!existsSync(folder)) return undefined;
+  const bytes = readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
+  return `${Math.round(bytes / 1e6)} MB`;
+}
 
 /** The compiler's own debugging tables, which the linker would drop again, are a tenth of a build's time. */
 const COMPILER_FLAGS = '-dwarf=false';
@@ -135,7 +146,7 @@ function buildOf(name: ModuleName, kubernetes: string, cacheHome: string | undef
   for (const { path } of module.packages)
     if (path.startsWith('./')) hash.update(readFileSync(join(source, path, 'main.go')));
   const folder = [name, ...(module.ofKubernetes ? [version] : []), hash.digest('hex').slice(0, 12)].join('-');
-  return { name, module, source, flags, folder: join(cacheRoot(cacheHome), folder, 'bin') };
+  return { name, module, source, flags, folder: join(cacheFolder(cacheHome), folder, 'bin') };
 }
 type Build = ReturnType<typeof buildOf>;
 
@@ -147,7 +158,7 @@ export async function ensureOwnProgram(
 ): Promise<string> {
   const hash = createHash('sha256');
   for (const file of readdirSync(folder).toSorted()) hash.update(file).update(readFileSync(join(folder, file)));
-  const program = join(cacheRoot(options.cacheHome), `${name}-${hash.digest('hex').slice(0, 12)}`, name);
+  const program = join(cacheFolder(options.cacheHome), `${name}-${hash.digest('hex').slice(0, 12)}`, name);
   if (existsSync(program)) return program;
   const env = goEnvironment(options.path);
   requireGo(env, name);
@@ -243,7 +254,10 @@ async function compile(build: Build, options: BinariesOptions): Promise<void> {
     clearInterval(tick);
     rmSync(partial, { recursive: true, force: true });
   }
-  options.say(`built ${programs} in ${seconds()} s`);
+  const root = cacheFolder(options.cacheHome);
+  options.say(
+    `built ${programs} in ${seconds()} s; ${root} holds ${sizeOf(root) ?? 'nothing'} (npm run clean removes it)`,
+  );
 }
 
 /** Runs `go`; `line` is called for each line that it writes. It ends with this process. */
