@@ -8,11 +8,12 @@ export type Choice =
   | { readonly kind: 'files'; readonly files: readonly string[]; readonly name: string | undefined };
 
 const isPart = (word: string): word is Part => PARTS.some((part) => part === word);
-const isRealNode = (file: string): boolean => file.startsWith('test/real-node/');
+/** Needs no programs and no cluster. */
+const isUnit = (file: string): boolean => !/^test\/(control-plane|real-node)\//.test(file);
 
 /**
  * Words are names of parts, or test files (a part of the path, or the whole name), or else the name of a test. A name that stands in no file as it is may
- * be put together there: then every file is asked, but the real node's, which takes a minute to start.
+ * be put together there: then every unit test is asked; a cluster's test is asked by its file.
  */
 export function choose(words: readonly string[], files: ReadonlyMap<string, string>): Choice {
   if (words.every(isPart)) return { kind: 'parts', parts: words.length === 0 ? PARTS : words };
@@ -27,7 +28,7 @@ export function choose(words: readonly string[], files: ReadonlyMap<string, stri
   if (name === '') return { kind: 'files', files: [...chosen], name: undefined };
   if (chosen.size > 0) return { kind: 'files', files: [...chosen], name };
   const holding = [...files].filter(([, text]) => text.includes(name)).map(([file]) => file);
-  const asked = holding.length > 0 ? holding : [...files.keys()].filter((file) => !isRealNode(file));
+  const asked = holding.length > 0 ? holding : [...files.keys()].filter(isUnit);
   return { kind: 'files', files: asked, name };
 }
 

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
+import type { ControlPlane } from '../lab/cluster/control-plane.ts';
 import { startGate, until, type Gate } from '../lab/cluster/gate.ts';
 import { jsonLog } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
@@ -71,7 +72,7 @@ interface Pod {
 }
 
 /** Reading the cluster as a user would, by kubectl. */
-function reader(cluster: Cluster) {
+function reader(cluster: Pick<ControlPlane, 'kubectl'>) {
   const kubectl = async (...args: string[]): Promise<string> => {
     const result = await cluster.kubectl(args);
     if (result.code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${result.stderr.trim()}`);
@@ -137,6 +138,32 @@ function watchStates(cluster: Cluster): Map<string, string[]> {
 
 const WALK =
   'preflight -> toolkit -> driver -> driver-validation -> device-plugin -> device-plugin-validation -> validated';
+
+/**
+ * What gpu-gate is there for. It takes the control plane alone, so that it can be told while helm and kwok are still built: the node is
+ * written by hand.
+ */
+async function problem(cp: ControlPlane, t: Story): Promise<void> {
+  const read = reader(cp);
+  t.chapter('Without gpu-gate: a node counts as ready for GPUs once a plugin has registered them');
+  t.shows((await read.kubectl('version')).trimEnd());
+  const resources = { cpu: '64', memory: '512Gi', pods: '110', 'nvidia.com/gpu': '8' };
+  const ready = { type: 'Ready', status: 'True', reason: 'KubeletReady', message: 'its driver does not work' };
+  await read.create(JSON.stringify({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'broken' } }));
+  await read.kubectl(
+    ...['patch', 'node', 'broken', '--subresource=status', '--type=merge', '-p'],
+    JSON.stringify({ status: { capacity: resources, allocatable: resources, conditions: [ready] } }),
+  );
+  await read.create(gpuDeployment('unlucky'));
+  await t.holds(
+    'Kubernetes binds a GPU pod to a node whose driver does not work: nothing has ever tried it',
+    async () => {
+      const [pod] = await read.pods('unlucky');
+      return pod?.spec.nodeName === 'broken' ? `${pod.metadata.name} is bound to ${pod.spec.nodeName}` : undefined;
+    },
+  );
+  await read.kubectl('delete', 'deployment/unlucky', 'node/broken');
+}
 
 async function story(cluster: Cluster, gate: Gate, t: Story): Promise<void> {
   const read = reader(cluster);
@@ -412,7 +439,9 @@ try {
     process.exit(await runOnRealNode([join(import.meta.dirname, 'demo-real-node.ts')], console.log));
   }
   await untilStopped(async (stopping) => {
-    const cluster = await startCluster({ nodes: 3, say: console.log });
+    let logs = async (): Promise<string> => '';
+    const told = tell(console.log, () => logs());
+    const cluster = await startCluster({ nodes: 3, say: console.log, meanwhile: (cp) => problem(cp, told) });
     stopping(() => cluster.stop());
     const gate = await startGate(cluster, { values: VALUES });
     await until(
@@ -421,7 +450,7 @@ try {
         (await cluster.kubectl(['get', 'nodes'])).stdout.split('\n').filter((line) => / Ready /.test(line)).length ===
         3,
     );
-    const logs = async (): Promise<string> => {
+    logs = async () => {
       const tails = ['gpu-gate-reconciler', 'gpu-gate'].map(
         (name) =>
           `${name}:\n${readFileSync(join(cluster.dir, `${name}.log`), 'utf8')
@@ -435,7 +464,7 @@ try {
         ...tails,
       ].join('\n');
     };
-    await story(cluster, gate, tell(console.log, logs));
+    await story(cluster, gate, told);
     console.log(values.once ? '\nEvery step held.' : PLAY(cluster));
   }, values.once);
 } catch (error) {

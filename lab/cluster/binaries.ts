@@ -3,7 +3,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { homedir, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 
 /** The versions of Kubernetes that can be built, each with the file that pins its modules; the first is the default. */
@@ -78,6 +78,12 @@ export interface Binaries {
   readonly kubernetes: string;
 }
 
+/** Programs that may still be built. */
+interface ToCome {
+  /** Resolves when the programs of these modules are there. */
+  ready(...modules: readonly ModuleName[]): Promise<void>;
+}
+
 export interface BinariesOptions {
   readonly modules: readonly ModuleName[];
   /** The version of Kubernetes (GPU_GATE_TEST_KUBERNETES); default the newest. */
@@ -101,6 +107,8 @@ export const fromEnvironment = (): Omit<BinariesOptions, 'modules' | 'say'> => (
 
 const here = join(import.meta.dirname, 'binaries');
 
+const programsOf = (module: Module): readonly string[] => module.packages.flatMap(({ programs }) => programs);
+
 /** Where everything that was built is. */
 export const cacheFolder = (cacheHome: string | undefined): string =>
   join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate');
@@ -114,8 +122,8 @@ export function sizeOf(folder: string): string | undefined {
   return `${Math.round(bytes / 1e6)} MB`;
 }
 
-/** The compiler's own debugging tables, which the linker would drop again, are a tenth of a build's time. */
-const COMPILER_FLAGS = '-dwarf=false';
+/** The compiler's own debugging tables, which the linker would drop again, are a fifth of a build's time. */
+const COMPILER_FLAGS = ['-gcflags=all=-dwarf=false'];
 
 const linkerFlags = (version: string): string => {
   const [major, minor] = version.split('.');
@@ -137,7 +145,7 @@ function buildOf(name: ModuleName, kubernetes: string, cacheHome: string | undef
   const flags = [
     ...(modFile === 'go.mod' ? [] : [`-modfile=${modFile}`]),
     '-trimpath',
-    `-gcflags=all=${COMPILER_FLAGS}`,
+    ...COMPILER_FLAGS,
     `-ldflags=${linkerFlags(version)}`,
   ];
   const hash = createHash('sha256')
@@ -170,37 +178,53 @@ export async function ensureOwnProgram(
   return program;
 }
 
-/** Paths of all programs of the modules asked for, built first where they are missing. Throws one sentence where they cannot be had. */
-export async function ensureBinaries(options: BinariesOptions): Promise<Binaries> {
+/**
+ * The programs of the modules asked for, built where they are missing; what is built together is compiled once, and each module is ready as
+ * soon as its own programs are there. Throws one sentence where they cannot be had.
+ */
+export function beginBinaries(options: BinariesOptions): Binaries & ToCome {
   const kubernetes = options.kubernetes ?? DEFAULT_KUBERNETES;
   if (options.folder === undefined && !KUBERNETES.has(kubernetes))
     throw new TypeError(
       `Kubernetes ${kubernetes} cannot be built here: write one of ${[...KUBERNETES.keys()].join(', ')}, or set GPU_GATE_TEST_BIN to a folder that has its programs`,
     );
   const found = new Map<string, string>();
+  const builds: Build[] = [];
   for (const name of options.modules) {
-    const programs = MODULES[name].packages.flatMap((built) => built.programs);
-    const from = (folder: string): readonly string[] =>
+    const programs = programsOf(MODULES[name]);
+    const missing = (folder: string): readonly string[] =>
       programs.filter((program) => !existsSync(join(folder, program)));
-    let folder = options.folder;
+    let { folder } = options;
     if (folder === undefined) {
       const build = buildOf(name, kubernetes, options.cacheHome);
       ({ folder } = build);
-      if (from(folder).length > 0) await compile(build, options);
-    } else if (from(folder).length > 0) {
+      if (missing(folder).length > 0) builds.push(build);
+    } else if (missing(folder).length > 0) {
       throw new Error(
-        `GPU_GATE_TEST_BIN=${folder} lacks ${from(folder).join(', ')}: put them there, or unset it and install Go to have them built`,
+        `GPU_GATE_TEST_BIN=${folder} lacks ${missing(folder).join(', ')}: put them there, or unset it and install Go to have them built`,
       );
     }
     for (const program of programs) found.set(program, join(folder, program));
   }
+  const ready = compileAll(builds, options);
   const binaries = (program: string): string => {
     const path = found.get(program);
     if (path === undefined)
       throw new Error(`${program} belongs to no module asked for (${options.modules.join(', ')})`);
     return path;
   };
-  return Object.assign(binaries, { kubernetes });
+  return Object.assign(binaries, {
+    kubernetes,
+    ready: async (...modules: readonly ModuleName[]) =>
+      void (await Promise.all(modules.map((name) => ready.get(name)))),
+  });
+}
+
+/** As beginBinaries; resolves when all of them are there. */
+export async function ensureBinaries(options: BinariesOptions): Promise<Binaries> {
+  const binaries = beginBinaries(options);
+  await binaries.ready(...options.modules);
+  return binaries;
 }
 
 const goEnvironment = (path: string | undefined): NodeJS.ProcessEnv => ({
@@ -209,9 +233,9 @@ const goEnvironment = (path: string | undefined): NodeJS.ProcessEnv => ({
   CGO_ENABLED: '0',
   GOFLAGS: '',
   GOWORK: 'off',
-  // A compiler process lives for a second: collecting its garbage costs time, and frees what its end frees anyway.
+  // A compiler process lives for a second: collecting its garbage takes a fifth of its time, and frees what its end frees anyway.
   GOGC: 'off',
-  GOMEMLIMIT: '3GiB',
+  GOMEMLIMIT: String(Math.min(3 * 2 ** 30, Math.round(totalmem() / 8))),
 });
 
 function requireGo(env: NodeJS.ProcessEnv, wanted: string): void {
@@ -221,43 +245,102 @@ function requireGo(env: NodeJS.ProcessEnv, wanted: string): void {
   );
 }
 
-/** Go keeps what it has compiled: a build that was interrupted goes on where it was. */
-async function compile(build: Build, options: BinariesOptions): Promise<void> {
-  const { module, folder, source } = build;
-  const programs = module.packages.flatMap((built) => built.programs).join(', ');
+/** When the programs of each of these modules are there. */
+function compileAll(builds: readonly Build[], options: BinariesOptions): ReadonlyMap<ModuleName, Promise<void>> {
+  if (builds.length === 0) return new Map();
   const env = goEnvironment(options.path);
-  requireGo(env, programs);
-  options.say(`building ${programs} (about ${module.minutes} min on 2 cores, once)`);
+  requireGo(env, builds.flatMap(({ module }) => programsOf(module)).join(', '));
+  const ready = new Map(builds.map(({ name }) => [name, Promise.withResolvers<void>()]));
+  // Whoever awaits one of them hears of its failure; nobody has to await all.
+  for (const { promise } of ready.values()) promise.catch(() => undefined);
+  const together = Map.groupBy(builds, ({ source, flags }) => JSON.stringify([source, flags]));
+  void (async () => {
+    for (const group of together.values()) {
+      try {
+        await compile(group, env, options, (name) => ready.get(name)?.resolve());
+      } catch (error) {
+        for (const { name } of group) ready.get(name)?.reject(error);
+      }
+    }
+  })();
+  return new Map([...ready].map(([name, { promise }]) => [name, promise]));
+}
+
+/** Builds modules of one source in one go. Go keeps what it has compiled: a build that was interrupted goes on where it was. */
+async function compile(
+  builds: readonly Build[],
+  env: NodeJS.ProcessEnv,
+  options: BinariesOptions,
+  ready: (name: ModuleName) => void,
+): Promise<void> {
+  const [first] = builds;
+  if (first === undefined) return;
+  const minutes = builds.reduce((sum, { module }) => sum + module.minutes, 0);
+  options.say(
+    `building ${builds.flatMap(({ module }) => programsOf(module)).join(', ')} (about ${minutes} min on 2 cores, once)`,
+  );
   const started = Date.now();
   const seconds = (): number => Math.round((Date.now() - started) / 1000);
   let compiled = 0;
   const tick = setInterval(
-    () => options.say(`  still building ${build.name}: ${seconds()} s, ${compiled} packages compiled`),
+    () => options.say(`  still building: ${seconds()} s, ${compiled} packages compiled`),
     20_000,
   );
-  // Built beside and renamed at the end, so that an interrupted build leaves no half program in the cache.
-  const partial = `${folder}.partial-${process.pid}`;
-  mkdirSync(partial, { recursive: true });
-  try {
-    for (const { path, programs: names } of module.packages) {
-      const file = names.length === 1 ? (names[0] ?? '') : basename(path);
-      await go(['build', '-v', ...build.flags, '-o', join(partial, file), path], source, env, () => (compiled += 1));
-      mkdirSync(folder, { recursive: true });
-      renameSync(join(partial, file), join(folder, file));
-      for (const name of names) {
-        if (name === file) continue;
-        rmSync(join(folder, name), { force: true });
-        symlinkSync(file, join(folder, name));
+  // Built beside, and renamed when a program is whole: an interrupted build leaves no half program in the cache.
+  const root = cacheFolder(options.cacheHome);
+  const partial = join(root, `partial-${process.pid}-${first.name}`);
+  removeLeft(root);
+  mkdirSync(join(partial, 'work'), { recursive: true });
+  const waiting = new Set(builds);
+  const take = (): void => {
+    for (const build of waiting) {
+      const files = build.module.packages.map(({ path }) => basename(path));
+      if (!files.every((file) => existsSync(join(partial, 'bin', file)))) continue;
+      waiting.delete(build);
+      mkdirSync(build.folder, { recursive: true });
+      for (const { path, programs } of build.module.packages) {
+        const file = basename(path);
+        renameSync(join(partial, 'bin', file), join(build.folder, file));
+        for (const program of programs.filter((name) => name !== file)) {
+          rmSync(join(build.folder, program), { force: true });
+          symlinkSync(file, join(build.folder, program));
+        }
       }
+      options.say(`built ${programsOf(build.module).join(', ')} after ${seconds()} s`);
+      ready(build.name);
     }
+  };
+  const watch = setInterval(take, 500);
+  try {
+    const paths = builds.flatMap(({ module }) => module.packages.map(({ path }) => path));
+    // Go renames a program from its working folder: on one file system it is there at once and whole.
+    const goEnv = { ...env, GOTMPDIR: join(partial, 'work') };
+    await go(
+      ['build', '-v', ...first.flags, '-o', `${join(partial, 'bin')}/`, ...paths],
+      first.source,
+      goEnv,
+      () => (compiled += 1),
+    );
+    take();
+    options.say(`${root} holds ${sizeOf(root) ?? 'nothing'} (npm run clean removes it)`);
   } finally {
     clearInterval(tick);
+    clearInterval(watch);
     rmSync(partial, { recursive: true, force: true });
   }
-  const root = cacheFolder(options.cacheHome);
-  options.say(
-    `built ${programs} in ${seconds()} s; ${root} holds ${sizeOf(root) ?? 'nothing'} (npm run clean removes it)`,
-  );
+}
+
+/** Removes what builds left that were killed. */
+function removeLeft(root: string): void {
+  for (const name of existsSync(root) ? readdirSync(root) : []) {
+    const pid = /^partial-(\d+)-/.exec(name)?.[1];
+    if (pid === undefined) continue;
+    try {
+      process.kill(Number(pid), 0);
+    } catch {
+      rmSync(join(root, name), { recursive: true, force: true });
+    }
+  }
 }
 
 /** Runs `go`; `line` is called for each line that it writes. It ends with this process. */

@@ -1,7 +1,7 @@
 // A whole simulated cluster: control plane, kwok, hardware, GPU nodes. What tests, demo, bench and `npm run cluster` start.
 import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH } from '../../platform/kube.ts';
-import { CONTROL_PLANE, ensureBinaries, fromEnvironment, type Binaries } from './binaries.ts';
+import { beginBinaries, CONTROL_PLANE, ensureBinaries, fromEnvironment, type Binaries } from './binaries.ts';
 import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from './control-plane.ts';
 import { startHardware, type Hardware } from './hardware.ts';
 import { SIMULATED, startKwok } from './kwok.ts';
@@ -16,24 +16,24 @@ export interface ClusterOptions extends Omit<ControlPlaneOptions, 'binaries'> {
   readonly nodes: number;
   /** The version of Kubernetes; default as the environment says. */
   readonly kubernetes?: string | undefined;
+  /** What can be done with the control plane alone: it runs while the other programs may still be built. */
+  readonly meanwhile?: (cp: ControlPlane) => Promise<void>;
 }
 
 /** Finds or builds the programs as the environment says. */
-export const binariesFromEnvironment = (say: (line: string) => void, kubernetes?: string): Promise<Binaries> => {
-  const environment = fromEnvironment();
-  return ensureBinaries({
-    modules: CONTROL_PLANE,
-    ...environment,
-    kubernetes: kubernetes ?? environment.kubernetes,
-    say,
-  });
-};
+export const binariesFromEnvironment = (say: (line: string) => void): Promise<Binaries> =>
+  ensureBinaries({ modules: CONTROL_PLANE, ...fromEnvironment(), say });
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const say = options.say ?? (() => undefined);
-  const binaries = await binariesFromEnvironment(say, options.kubernetes);
+  const environment = fromEnvironment();
+  const kubernetes = options.kubernetes ?? environment.kubernetes;
+  const binaries = beginBinaries({ modules: CONTROL_PLANE, ...environment, kubernetes, say });
+  await binaries.ready('control-plane');
   const cp = await startControlPlane({ ...options, binaries });
   try {
+    await options.meanwhile?.(cp);
+    await binaries.ready(...CONTROL_PLANE);
     await startKwok(cp, binaries);
     const hardware = startHardware(cp);
     cp.lifetime.onStop(async () => hardware.stop());
