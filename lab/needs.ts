@@ -23,8 +23,13 @@ export const REAL_NODE_NEEDS: readonly Need[] = [
   need('/usr/lib/cni/bridge', 'containernetworking-plugins'),
 ];
 
-/** What some test or other takes; promtool reads the chart's alerts and our metrics. */
-export const NEEDS: readonly Need[] = [...REAL_NODE_NEEDS, need('promtool', 'prometheus')];
+/** What some test or other takes: promtool reads the chart's alerts and our metrics, buildah and strip build the image. */
+export const NEEDS: readonly Need[] = [
+  ...REAL_NODE_NEEDS,
+  need('promtool', 'prometheus'),
+  need('buildah'),
+  need('strip', 'binutils'),
+];
 
 const FOLDERS = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 

@@ -33,7 +33,9 @@ export type Mark =
   /** Keeps the policy from enforcing. */
   | readonly [kind: 'awaited', policy: string]
   /** Runs, or is to run, that DaemonSet. */
-  | readonly [kind: 'runs', daemonSet: string];
+  | readonly [kind: 'runs', daemonSet: string]
+  /** The same, and the walk has not come to its end. */
+  | readonly [kind: 'walks', daemonSet: string];
 
 /** Is the kubelet's word of the node missing, as the node-lifecycle controller says it? */
 export const isSilent = (node: NodeObject): boolean =>
@@ -47,7 +49,7 @@ const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
 /** Once is enough: a node whose proof was withdrawn since is not a new GPU node. */
 const wasValidated = (node: NodeObject): boolean =>
   parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
-  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.once === true;
+  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.proven !== undefined;
 
 /** A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it holds nothing up. */
 const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
@@ -69,8 +71,11 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[]): reado
   if (ours) {
     marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
     if (node.metadata.annotations?.[PROOF] !== undefined) marks.push(['proven', policy]);
-    for (const [component, revision] of Object.entries(deployedOn(node)))
-      marks.push(['runs', `${POD_COMPONENT[component as Component]}-${revision}`]);
+    for (const [component, revision] of Object.entries(deployedOn(node))) {
+      const daemonSet = `${POD_COMPONENT[component as Component]}-${revision}`;
+      marks.push(['runs', daemonSet]);
+      if (!isOpen) marks.push(['walks', daemonSet]);
+    }
   }
   if (!managed) return marks;
   marks.push(['managed', policy]);

@@ -109,6 +109,7 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   annotations: {},
   validates: undefined,
   owned: true,
+  controller: undefined,
   nodeName: 'n',
   placed: false,
   schedulerName: 'default-scheduler',
@@ -145,3 +146,6 @@ export function afterWrite(node: NodeObject, action: Action): NodeObject | undef
   }
   return undefined;
 }
+
+/** The controller of an operand's pod, by the name of its DaemonSet. */
+export const ownedBy = (name: string): PodObject['controller'] => ({ kind: 'DaemonSet', uid: `ds-${name}` });
