@@ -326,6 +326,7 @@ async function compile(
   } finally {
     clearInterval(tick);
     clearInterval(watch);
+    take(); // Also of a build that failed later.
     rmSync(partial, { recursive: true, force: true });
   }
 }
