@@ -1,5 +1,5 @@
 // A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler. One place knows their ports,
-// credentials and flags (shared/real-cluster.md says why each is there).
+// credentials and flags.
 import { spawn } from 'node:child_process';
 import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
