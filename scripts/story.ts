@@ -25,7 +25,7 @@ export function tell(say: (line: string) => void, failed: () => Promise<string>)
       chapters += 1;
       say(`\n${chapters}. ${title}`);
     },
-    async holds(claim, check, seconds = 30) {
+    async holds(claim, check, seconds = 120) {
       const began = Date.now();
       const slow = setTimeout(() => say(`   ... waiting: ${claim}`), 2000);
       try {
