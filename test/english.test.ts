@@ -33,13 +33,14 @@ const prose = (line: string): string =>
 
 describe('English', () => {
   it(`comments wrap at ${WIDTH} columns`, () =>
-    expect(faults(/\.(ts|mjs)$/, (line) => isComment(line) && line.length > WIDTH && !/https?:|oxlint-/.test(line))).toEqual([]));
+    expect(
+      faults(/\.(ts|mjs)$/, (line) => isComment(line) && line.length > WIDTH && !/https?:|oxlint-/.test(line)),
+    ).toEqual([]));
 
   it('no word that makes readers stumble, in comments and messages', () =>
     expect(faults(/\.(ts|mjs)$/, (line) => STUMBLES.test(prose(line)))).toEqual([]));
 
-  it('nor in docs and chart', () =>
-    expect(faults(/\.(md|ya?ml|tpl|txt)$/, (line) => STUMBLES.test(line))).toEqual([]));
+  it('nor in docs and chart', () => expect(faults(/\.(md|ya?ml|tpl|txt)$/, (line) => STUMBLES.test(line))).toEqual([]));
 
   it('no reference to a document that is not here', () =>
     expect(faults(/\.(ts|mjs|md|ya?ml|tpl)$/, (line) => ABSENT.test(line))).toEqual([]));

@@ -1,5 +1,5 @@
 // A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler. One place knows their ports,
-// credentials and flags (shared/real-cluster.md says why each is there).
+// credentials and flags.
 import { spawn } from 'node:child_process';
 import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
@@ -34,6 +34,8 @@ export interface CommandResult {
 }
 
 export interface ControlPlane {
+  /** The version of Kubernetes, such as `1.37.2`. */
+  readonly kubernetes: string;
   readonly dir: string;
   readonly server: string;
   readonly kubeconfig: string;
@@ -349,6 +351,7 @@ async function bringUp(
   }
 
   return {
+    kubernetes: binaries.kubernetes,
     dir,
     server,
     kubeconfig,

@@ -112,6 +112,15 @@ export function startHardware(cp: ControlPlane): Hardware {
     new Promise((resolve) => setTimeout(resolve, seconds * 1000).unref());
   const steer = (node: string, name: string): string | undefined => nodes.get(node)?.metadata.annotations?.[SIM + name];
   const secondsOf = (node: string, name: string, otherwise: number): number => Number(steer(node, name) ?? otherwise);
+  /** Until that many seconds have passed; who changes the annotation meanwhile changes how long it takes. */
+  const last = async (node: string, name: string, otherwise: number): Promise<void> => {
+    const began = performance.now();
+    for (;;) {
+      const left = secondsOf(node, name, otherwise) - (performance.now() - began) / 1000;
+      if (left <= 0) return;
+      await wait(Math.min(left, 0.25));
+    }
+  };
   const patchNode = (name: string, status: object): Promise<unknown> =>
     persistently(() =>
       admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } }),
@@ -272,7 +281,7 @@ export function startHardware(cp: ControlPlane): Hardware {
       if (isTurn(pod, turn)) await patchPod(pod, running(pod, true));
       return;
     }
-    await wait(secondsOf(pod.spec.nodeName ?? '', 'validation-seconds', 1));
+    await last(pod.spec.nodeName ?? '', 'validation-seconds', 1);
     if (!isTurn(pod, turn)) return;
     const kind = component === 'driver-validation' ? 'driver' : 'device-plugin';
     const holds = truth?.driverLoaded === true && (kind === 'driver' || truth.pluginServing);
@@ -304,7 +313,7 @@ export function startHardware(cp: ControlPlane): Hardware {
         continue;
       }
       await patchPod(pod, running(pod, false));
-      await wait(secondsOf(node, operand.annotation, operand.seconds));
+      await last(node, operand.annotation, operand.seconds);
       if (!isTurn(pod, turn)) return;
       const failure = component === 'driver' ? steer(node, 'driver-fails') : undefined;
       if (failure === undefined) break;

@@ -138,7 +138,8 @@ function librariesOf(program: string): readonly string[] {
 export function packProgram(program: string, dir: string, name: string): string {
   const tree = join(dir, basename(program));
   mkdirSync(join(tree, 'usr/local/bin'), { recursive: true });
-  cpSync(program, join(tree, 'usr/local/bin', basename(program)));
+  // One program may have several names: the image has the program itself under this one.
+  cpSync(program, join(tree, 'usr/local/bin', basename(program)), { dereference: true });
   const file = join(dir, `${basename(program)}.tar`);
   packImages(tree, file, { [name]: {} });
   return file;

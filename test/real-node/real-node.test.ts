@@ -61,7 +61,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
       'gpu-gate:0.1.0',
       'gpu-gate:0.1.0',
       'gpu-gate:0.1.0',
-      'registry.k8s.io/kube-scheduler:v1.36.3',
+      `registry.k8s.io/kube-scheduler:v${cluster.kubernetes}`,
     ]);
     const { stdout } = await cluster.kubectl([
       'get',
