@@ -142,7 +142,7 @@ const WALK =
   'preflight -> toolkit -> driver -> driver-validation -> device-plugin -> device-plugin-validation -> validated';
 
 /**
- * What gpu-gate is there for. It takes the control plane alone, so that it can be told while helm
+ * What gpu-gate is there for. It takes the control plane alone, so that it can run while helm
  * and kwok are still built: the node is written by hand.
  */
 async function problem(cp: ControlPlane, t: Story): Promise<void> {
@@ -153,7 +153,12 @@ async function problem(cp: ControlPlane, t: Story): Promise<void> {
   const ready = { type: 'Ready', status: 'True', reason: 'KubeletReady', message: 'its driver does not work' };
   await read.create(JSON.stringify({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'broken' } }));
   await read.kubectl(
-    ...['patch', 'node', 'broken', '--subresource=status', '--type=merge', '-p'],
+    'patch',
+    'node',
+    'broken',
+    '--subresource=status',
+    '--type=merge',
+    '-p',
     JSON.stringify({ status: { capacity: resources, allocatable: resources, conditions: [ready] } }),
   );
   await read.create(gpuDeployment('unlucky'));
@@ -439,8 +444,8 @@ try {
   }
   await untilStopped(async (stopping) => {
     let logs = async (): Promise<string> => '';
-    const told = tell(console.log, () => logs());
-    const cluster = await startCluster({ nodes: 3, say: console.log, meanwhile: (cp) => problem(cp, told) });
+    const teller = storyTeller(console.log, () => logs());
+    const cluster = await startCluster({ nodes: 3, say: console.log, meanwhile: (cp) => problem(cp, teller) });
     stopping(() => cluster.stop());
     const gate = await startGate(cluster, { values: VALUES });
     await until(
@@ -463,7 +468,7 @@ try {
         ...tails,
       ].join('\n');
     };
-    await story(cluster, gate, told);
+    await story(cluster, gate, teller);
     console.log(values.once ? '\nEvery step held.' : PLAY(cluster));
   }, values.once);
 } catch (error) {
