@@ -2,12 +2,11 @@
 // environment, writes what the user sees, and ends the process.
 import { hostname } from 'node:os';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { canaryApp } from './certs/canary.ts';
 import { certFollower, webhookCas, type CertFollower, type TrustedCas } from './certs/follower.ts';
 import { certMetrics } from './certs/metrics.ts';
-import { ownObjects } from './certs/own-objects.ts';
 import { certProbe } from './certs/probe.ts';
-import { canaryApp } from './certs/routes.ts';
-import { CANARY_SECRET, certStore, EXTENDER_SECRET, WEBHOOK_SECRET } from './certs/store.ts';
+import { CANARY_SECRET, certStore, EXTENDER_SECRET, ownObjects, WEBHOOK_SECRET } from './certs/store.ts';
 import { explain } from './explain/command.ts';
 import { EXPLAIN_USAGE, parseExplainArgs } from './explain/args.ts';
 import { parsePolicy, type GpuPolicy } from './core/gpu-policy.ts';
@@ -279,9 +278,8 @@ async function startWriters(shared: Shared, leadership: Leadership): Promise<Par
         namespace: options.namespace,
         apiServers: options.apiServers,
         apiServerName: options.apiServerName,
-        service: WEBHOOK_SERVICE,
-        replicas: options.webhookReplicas,
-        serverName: webhookSans[0] ?? '',
+        webhook: { service: WEBHOOK_SERVICE, replicas: options.webhookReplicas },
+        extender: { service: EXTENDER_SERVICE, replicas: options.extenderReplicas },
       }),
       log,
       metrics: certMetrics(registry, now),

@@ -3,8 +3,7 @@
 import { createPublicKey, generateKeyPair, randomBytes, sign, X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
-import type { KeyPair } from './read.ts';
-import { BACKDATED } from './validity.ts';
+import { BACKDATED, type KeyPair } from './cert.ts';
 
 const generate = promisify(generateKeyPair);
 const signed = promisify(sign);

@@ -1,8 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import { missingName } from '../../certs/names.ts';
-import { keyMatches, readBundle, readCert } from '../../certs/read.ts';
+import { keyMatches, missingName, readBundle, readCert } from '../../certs/cert.ts';
 
 const DAY = 86_400_000;
 const NOW = Date.parse('2026-11-24T10:00:00Z');
