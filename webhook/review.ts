@@ -1,4 +1,5 @@
 // AdmissionReview v1: request body → what it asks, decision → response body. Pure.
+import { isObject } from '../core/raw.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import type { Admission } from './inject.ts';
 
@@ -11,8 +12,6 @@ export interface Review {
 
 export type Decoded = { readonly ok: true; readonly review: Review } | { readonly ok: false; readonly because: string };
 
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 const wrong = (because: string): Decoded => ({ ok: false, because });
 /** What a sentence repeats of a body must be small and plain: to write out a value nested without end would overflow the stack. */
 const echo = (value: unknown): string =>
