@@ -106,6 +106,7 @@ export const readingOnce: CallerRules<ReadingOnce> = {
   },
   patient: () => true,
   trustUnknown: () => false,
+  trustHidden: () => false,
   before: [notHandedOut],
   after: [clientDue],
   holdsPrevious(input) {

@@ -28,12 +28,12 @@ const unique = (certs: readonly CertFacts[]): readonly CertFacts[] =>
   certs.filter((cert, i) => certs.findIndex(({ fingerprint }) => fingerprint === cert.fingerprint) === i);
 
 /**
- * True if a certificate may be in use that is in no Secret: a Secret is lost, or it changed so recently that a replica or a
- * scheduler may still hold its former content.
+ * True if the Secrets do not show which CAs callers rely on: a certificate is lost or has expired, or it changed so recently
+ * that a replica or a scheduler may still hold the former one.
  */
 const usedUnseen = ({ leaf, callers, graceMs, now }: ChainInput): boolean =>
   [leaf, ...(callers.kind === 'read-once' ? [callers.client] : [])].some(
-    (cert) => cert === undefined || now < madeAt(cert) + graceMs,
+    (cert) => !validAt(cert, now) || now < madeAt(cert) + graceMs,
   );
 
 /** Which of these CAs signed a certificate that is in use or about to be, so that they must stay trusted. */
@@ -100,7 +100,7 @@ const goodIsServed = <C extends Callers>(input: ChainInput<C>, of: CallerRules<C
   const { replicas, now } = input;
   if (replicas.kind === 'unknown') return of.patient(input);
   return replicas.served.some(({ leaf }) =>
-    leaf === undefined ? of.patient(input) : validAt(leaf, now) && trustedBy(input, leaf),
+    leaf === undefined ? of.patient(input) : validAt(leaf, now) && (of.trustHidden(input) || trustedBy(input, leaf)),
   );
 };
 
