@@ -116,6 +116,8 @@ export interface CallerRules<Callers extends Watching | ReadingOnce> {
   patient(input: ChainInput<Callers>): boolean;
   /** True if nobody can say which CAs callers trust. */
   trustUnknown(input: ChainInput<Callers>): boolean;
+  /** True if a replica refuses a certificate that callers would not trust, and goes on with the one that it serves. */
+  readonly replicasVerify: boolean;
   /** True if nothing shows which CAs callers trust, so that any valid certificate that is served may be of one. */
   trustHidden(input: ChainInput<Callers>): boolean;
   /** What callers must be given before the serving certificate changes, in order. */

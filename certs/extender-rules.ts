@@ -106,17 +106,16 @@ export const readingOnce: CallerRules<ReadingOnce> = {
   },
   patient: () => true,
   trustUnknown: () => false,
+  replicasVerify: false,
   trustHidden: () => false,
   before: [notHandedOut],
   after: [clientDue],
   holdsPrevious(input) {
-    const { ca, graceMs, now, callers } = input;
+    const { ca, now, callers } = input;
     const { client } = callers;
     const [first] = ca.previous;
-    // A scheduler that mounts the Secret goes on with its former content for a while.
     if (client === undefined || ca.current === undefined || !client.signedBy(ca.current))
       return wait('schedulers', 'the client certificate is not of the newest CA');
-    if (now < madeAt(client) + graceMs) return wait('grace', 'schedulers may show the former client certificate');
     const day = first === undefined ? now : planned(input, first);
     return now < day
       ? wait('schedulers', `schedulers that were not restarted cannot reach the extender; stated day: ${dayOf(day)}`)

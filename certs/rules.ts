@@ -124,8 +124,10 @@ const leafDue =
     const because = problem ?? 'there is no usable certificate';
     if (currentMaySign(input, accepted)) return issue('current', because);
     if (previousCanSign(input)) return issue('previous', because);
+    // A certificate that replicas take unverified has already replaced the good one.
+    const taken = !of.replicasVerify && validAt(leaf, now) && missingName(leaf, input.sans) === undefined;
     // Taking a good certificate from replicas before callers accept the new CA would fail calls.
-    return goodIsServed(input, of) ? undefined : issue('current', because);
+    return !taken && goodIsServed(input, of) ? undefined : issue('current', because);
   };
 
 const acceptanceAwaited =
@@ -162,6 +164,8 @@ const previousOutlived =
       return { kind: 'retire', because: 'every replica serves a certificate of the newest CA' };
     const end = ca.retiredAt + graceMs;
     if (now < end) return wait('grace', `the previous CA goes at ${new Date(end).toISOString()}`);
+    // It would be adopted again at once.
+    if (usedUnseen(input)) return wait('grace', 'a certificate changed within the grace time');
     return (
       of.holdsPrevious(input) ?? {
         kind: 'drop-old',

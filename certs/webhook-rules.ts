@@ -69,6 +69,7 @@ export const watching: CallerRules<Watching> = {
   // The canary does not depend on the replicas, so that the confirmation comes within its window.
   patient: ({ callers: { configuration } }) => configuration.kind === 'present' && configuration.canary !== undefined,
   trustUnknown: ({ callers: { configuration } }) => configuration.kind === 'unknown',
+  replicasVerify: true,
   trustHidden: ({ callers: { configuration } }) => configuration.kind !== 'present',
   before: [bundleNotTrusted, canaryLeafDue, seenEverywhere],
   after: [],

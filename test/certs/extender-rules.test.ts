@@ -238,6 +238,11 @@ describe('the next step for the extender', () => {
       ),
       'wait for schedulers',
     ],
+    [
+      'one of the new CA at once where one of a foreign CA replaced it: replicas take that unverified',
+      keyLost({ leaf: leaf('foreign'), replicas: serving(undefined, OLD_LEAF) }),
+      'issue-leaf by current',
+    ],
     ['a certificate where one is of a foreign CA', quiet({ leaf: leaf('foreign') }), 'issue-leaf by current'],
     ['a client certificate where it is of one', quiet({ client: client('foreign') }), 'issue-client by current'],
     ['a certificate with the names of today', quiet({ sans: ['e', 'x'] }), 'issue-leaf by current'],

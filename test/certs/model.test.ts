@@ -61,6 +61,19 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
       w.writeWebhookSecret({ leaf: undefined, beside: [] });
     },
   },
+  'both Secrets lost seconds after the switch of a change': {
+    row: "the CA's Secret deleted, corrupted, truncated, its key missing, also together with the webhook's Secret",
+    harm: (w, n) => {
+      for (const [i, { secret }] of w.webhooks.entries()) secret.lag = (((i * n) % 3) + 1) * 4 * SECOND;
+      w.webhookCa = { previous: [] };
+      const switches = (): number => w.steps.filter((step) => step === 'webhook issue-leaf').length;
+      const before = switches();
+      for (let i = 0; i < 300 && switches() === before; i += 1) w.live(SECOND);
+      w.live((n % 12) * SECOND);
+      w.webhookCa = { previous: [] };
+      w.writeWebhookSecret({ leaf: undefined, beside: [] });
+    },
+  },
   'the leader reaches no replica': {
     row: 'both lost while the leader reaches no replica',
     harm: (w) => {
@@ -153,6 +166,15 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
     row: "the webhook's Secret deleted, corrupted, truncated, or without the right name",
     harm: (w, n) => w.restartReplica(n % 2 === 0 ? 'webhook' : 'extender', Math.floor(n / 2) % 3),
   },
+  'the extender rolls out': {
+    row: "the extender's Secret lost after the CA's or with it",
+    harm: (w, n) => {
+      for (const i of [0, 1]) {
+        w.restartReplica('extender', i);
+        w.live(n * SECOND);
+      }
+    },
+  },
   'a scheduler restarts': {
     row: "the extender's Secret lost after the CA's or with it",
     harm: (w, n) => w.restartScheduler(n % 2),
@@ -238,6 +260,7 @@ describe('certificates', () => {
         {
           numRuns: HISTORIES,
           seed: SEED,
+          endOnFailure: true,
           reporter: ({ failed, counterexample, counterexamplePath, errorInstance }) => {
             if (failed)
               throw new Error(
@@ -251,4 +274,19 @@ describe('certificates', () => {
       expect([...kinds.keys()].sort()).toContain('extender issue-leaf');
     },
   );
+
+  it.each<Mistake>([
+    'takes-away-what-is-served',
+    'keeps-only-what-it-saw',
+    'knows-only-the-configuration',
+    'renews-clients-in-haste',
+    'stops-stating-the-day',
+  ])('catches a keeper that %s', { timeout: 300_000 }, (mistake) => {
+    const outcome = fc.check(
+      fc.property(history, (events) => void lived(events, mistake)),
+      { numRuns: HISTORIES, seed: SEED, endOnFailure: true },
+    );
+    expect(outcome.failed).toBe(true);
+    console.log(`${mistake}: caught by history ${outcome.numRuns} of ${HISTORIES}`);
+  });
 });

@@ -240,15 +240,23 @@ export class World {
 
   // --- time
 
-  /** Lives on for that long, checks every call on the way. */
+  /** Lives on for that long and judges every call on the way. Looks less often at a state that persists. */
   live(ms: number, coarse = 6 * HOUR): void {
     const end = this.now + ms;
+    let last = '';
+    let same = 0;
     while (this.now < end) {
       const waits = this.leads ? this.#check() : [];
       this.judge();
-      const soon = waits.some((on) => on === 'confirmation') || this.#behind;
+      const confirms = waits.includes('confirmation');
+      const soon = confirms || this.#behind;
       const pause = soon ? SECOND : waits.some((on) => on === 'grace' || on === 'replicas') ? MINUTE : coarse;
-      this.now = Math.min(end, this.now + pause);
+      const state = `${pause} ${waits.join()}`;
+      same = state === last ? same + 1 : 0;
+      last = state;
+      // Canaries further apart than the gap would never confirm anything.
+      const slower = confirms ? Math.min(8, 2 ** Math.floor(same / 90)) : 2 ** Math.floor(same / 20);
+      this.now = Math.min(end, this.now + Math.min(coarse, pause * slower));
       this.#deliver();
       this.judge();
     }
@@ -257,10 +265,6 @@ export class World {
   sleep(ms: number): void {
     this.now += ms;
     this.#deliver();
-  }
-  /** Lives on until every follower has heard everything. */
-  settle(): void {
-    for (let i = 0; i < 1000 && this.#behind; i += 1) this.live(SECOND);
   }
   get #followers(): readonly Follower<never>[] {
     return [
@@ -513,9 +517,28 @@ export class World {
     else if (step.kind === 'hand-out') {
       this.writeExtenderSecret({ ...this.extenderSecret, beside: bundle });
       if (this.clientSecret.leaf !== undefined) this.writeClientSecret({ ...this.clientSecret, beside: bundle });
-    } else if (step.kind === 'issue-leaf') this.writeExtenderSecret(this.#leafBy(input.ca, step.by));
-    else if (step.kind === 'issue-client') this.writeClientSecret(this.#leafBy(input.ca, step.by));
+    } else if (step.kind === 'issue-leaf') {
+      this.#mayTakeAway(step.by, input);
+      this.writeExtenderSecret(this.#leafBy(input.ca, step.by));
+    } else if (step.kind === 'issue-client') this.writeClientSecret(this.#leafBy(input.ca, step.by));
     else throw new Violation(`the extender has no step ${step.kind}`);
+  }
+
+  /** Before the stated day a certificate of the newest CA may only come where nothing good is served any more. */
+  #mayTakeAway(by: 'current' | 'previous', input: ChainInput<ReadingOnce>): void {
+    const day = restartBy(input);
+    if (by === 'previous' || input.ca.previous.length === 0 || (day !== undefined && day <= this.now)) return;
+    const { current } = input.ca;
+    const good = this.extenders.filter(
+      ({ served }) =>
+        validAt(served, this.now) &&
+        signedByOne(served, input.ca.previous, this.now) &&
+        current !== undefined &&
+        !served.signedBy(current),
+    );
+    const inUse = this.extenders.some(({ served }) => current !== undefined && served?.signedBy(current) === true);
+    if (good.length > 0 && !inUse)
+      throw new Violation('a good certificate is taken from replicas before the stated day');
   }
 
   // --- the judge
