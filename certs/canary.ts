@@ -3,9 +3,10 @@
 // connection that was kept shows the certificate that was served before.
 import { randomUUID } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
-import express, { type Express } from 'express';
+import type { Express } from 'express';
 import { CANARY } from '../core/keys.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { expressApp } from '../platform/express.ts';
 import type { Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
 import type { CertFacts } from './cert.ts';
@@ -66,34 +67,31 @@ const parse = (bytes: Buffer): Review | undefined => {
 
 /** What an API server calls on the canary's port. */
 export function canaryApp(): Express {
-  const app = express();
-  app.disable('x-powered-by');
-  app.disable('etag');
-  app.post('/canary', (request, response) =>
-    readBody(request, MAX_BODY, (body) => {
-      if (!body.ok) return replyText(response, body.status, body.because);
-      const review = parse(body.bytes);
-      const uid = review?.request?.uid;
-      const challenge = review?.request?.object?.data?.challenge;
-      if (typeof uid !== 'string' || typeof challenge !== 'string')
-        return replyText(response, 400, 'send the AdmissionReview of a ConfigMap with data.challenge');
-      const served: { readonly fingerprint256?: string } | null = (request.socket as TLSSocket).getCertificate();
-      const operations = [
-        { op: 'add', path: '/data/answer', value: canaryAnswer(challenge, served?.fingerprint256 ?? '') },
-      ];
-      const patch = Buffer.from(JSON.stringify(operations)).toString('base64');
-      reply(
-        response,
-        200,
-        'application/json',
-        JSON.stringify({
-          apiVersion: 'admission.k8s.io/v1',
-          kind: 'AdmissionReview',
-          response: { uid, allowed: true, patchType: 'JSONPatch', patch },
-        }),
-      );
-    }),
-  );
-  app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /canary here'));
-  return app;
+  const routes = (app: Express): unknown =>
+    app.post('/canary', (request, response) =>
+      readBody(request, MAX_BODY, (body) => {
+        if (!body.ok) return replyText(response, body.status, body.because);
+        const review = parse(body.bytes);
+        const uid = review?.request?.uid;
+        const challenge = review?.request?.object?.data?.challenge;
+        if (typeof uid !== 'string' || typeof challenge !== 'string')
+          return replyText(response, 400, 'send the AdmissionReview of a ConfigMap with data.challenge');
+        const served: { readonly fingerprint256?: string } | null = (request.socket as TLSSocket).getCertificate();
+        const operations = [
+          { op: 'add', path: '/data/answer', value: canaryAnswer(challenge, served?.fingerprint256 ?? '') },
+        ];
+        const patch = Buffer.from(JSON.stringify(operations)).toString('base64');
+        reply(
+          response,
+          200,
+          'application/json',
+          JSON.stringify({
+            apiVersion: 'admission.k8s.io/v1',
+            kind: 'AdmissionReview',
+            response: { uid, allowed: true, patchType: 'JSONPatch', patch },
+          }),
+        );
+      }),
+    );
+  return expressApp(routes, 'gpu-gate serves POST /canary here');
 }

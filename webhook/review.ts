@@ -35,7 +35,8 @@ export function decode(body: unknown): Decoded {
       'the AdmissionReview carries no Pod object with a spec: the webhook configuration must name CREATE only',
     );
   const metadata = pod['metadata'];
-  const inPod = isObject(metadata) && typeof metadata['namespace'] === 'string' ? metadata['namespace'] : '';
+  if (!isObject(metadata)) return wrong('the Pod has no metadata: only a Kubernetes API server should call /mutate');
+  const inPod = typeof metadata['namespace'] === 'string' ? metadata['namespace'] : '';
   const namespace =
     typeof request['namespace'] === 'string' && request['namespace'] !== '' ? request['namespace'] : inPod;
   return {

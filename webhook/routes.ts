@@ -1,10 +1,10 @@
 // POST /mutate: bytes → decode → decide → encode → bytes. From memory only; logs nothing that a metric counts.
 import type { RequestListener } from 'node:http';
-import express from 'express';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
-import { explainError, type Log } from '../platform/log.ts';
+import { errorPlace, type Log } from '../platform/log.ts';
 import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
 import type { WebhookMetrics } from './metrics.ts';
@@ -24,10 +24,7 @@ export interface WebhookDeps {
 /** The webhook's listener. */
 export function webhookApp(deps: WebhookDeps): RequestListener {
   const { metrics } = deps;
-  const app = express();
-  app.disable('x-powered-by');
-  app.disable('etag');
-  app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /mutate here'));
+  const app = expressApp(() => undefined, 'gpu-gate serves POST /mutate here');
   const mutating: RequestListener = (request, response) => {
     if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
       metrics.calls.inc({ outcome: 'malformed', reason: 'content-type' });
@@ -39,7 +36,8 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
       // Nothing above this catches: what is thrown here would end the process, and with it every call under way.
       try {
         if (!body.ok) {
-          metrics.calls.inc({ outcome: 'malformed', reason: 'body' });
+          const counts = body.status === 503 ? TOO_BUSY : { outcome: 'malformed', reason: 'body' };
+          metrics.calls.inc(counts);
           return replyText(response, body.status, body.because);
         }
         const answer = mutate(body.bytes, deps);
@@ -50,7 +48,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
         metrics.duration.observe((performance.now() - began) / 1000);
       } catch (error) {
         metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' });
-        deps.log.error('an admission call failed', { error: explainError(error) });
+        deps.log.error('an admission call failed', { error: errorPlace(error) });
         replyText(response, 500, 'gpu-gate failed on this call; its log says on what');
       } finally {
         metrics.inFlight.dec();
@@ -73,6 +71,8 @@ const malformed = (reason: 'json' | 'review', text: string): Answer => ({
   text,
   counts: { outcome: 'malformed', reason },
 });
+
+const TOO_BUSY = { outcome: 'failed', reason: 'too-busy' };
 
 /** No verdict, so that `failurePolicy` decides; a pod that it lets through is counted as missed. */
 const NOT_READY: Answer = {
@@ -113,7 +113,7 @@ function checked(pod: RawPod, facts: Facts, log: Log): Admission {
     if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
-    log.error('pod left alone: injecting it failed', { error: explainError(error), namespace: facts.namespace });
+    log.error('pod left alone: injecting it failed', { error: errorPlace(error), namespace: facts.namespace });
     return {
       kind: 'leave',
       reason: 'internal-error',

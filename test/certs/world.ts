@@ -527,6 +527,8 @@ export class World {
   /** Before the stated day a certificate of the newest CA may only come where nothing good is served any more. */
   #mayTakeAway(by: 'current' | 'previous', input: ChainInput<ReadingOnce>): void {
     const day = restartBy(input);
+    // Replicas have taken a foreign one already, or will.
+    if (this.#foreign.has(input.leaf?.fingerprint ?? '')) return;
     if (by === 'previous' || input.ca.previous.length === 0 || (day !== undefined && day <= this.now)) return;
     const { current } = input.ca;
     const good = this.extenders.filter(
