@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DAY, HOUR, MINUTE, SECOND, Violation, World, type Mistake } from './world.ts';
+import { DAY, EXCUSES, HOUR, MINUTE, SECOND, Violation, World, type Mistake } from './world.ts';
 
 const HISTORIES = 2000;
 const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 2 ** 31);
@@ -64,7 +64,10 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
   'both Secrets lost seconds after the switch of a change': {
     row: "the CA's Secret deleted, corrupted, truncated, its key missing, also together with the webhook's Secret",
     harm: (w, n) => {
-      for (const [i, { secret }] of w.webhooks.entries()) secret.lag = (((i * n) % 3) + 1) * 4 * SECOND;
+      for (const [i, { secret, configuration }] of w.webhooks.entries()) {
+        secret.lag = (((i * n) % 3) + 1) * 4 * SECOND;
+        configuration.lag = (n % 4) * 10 * SECOND;
+      }
       w.webhookCa = { previous: [] };
       const switches = (): number => w.steps.filter((step) => step === 'webhook issue-leaf').length;
       const before = switches();
@@ -105,6 +108,14 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
     row: "Secret of the canary or of the scheduler's client deleted",
     harm: (w) => w.writeClientSecret({ leaf: undefined, beside: [] }),
   },
+  "the CA's and the client's Secret lost": {
+    row: "Secret of the canary or of the scheduler's client deleted",
+    harm: (w, n) => {
+      for (const { secret } of w.extenders) secret.lag = (n % 30) * SECOND;
+      w.extenderCa = n % 2 === 0 ? { previous: [] } : { ...w.extenderCa, key: undefined };
+      w.writeClientSecret({ leaf: undefined, beside: [] });
+    },
+  },
   'the canary Secret lost': {
     row: "Secret of the canary or of the scheduler's client deleted",
     harm: (w) => w.writeCanarySecret({ leaf: undefined, beside: [] }),
@@ -116,11 +127,19 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
       if (before === undefined) return;
       w.writeConfiguration(undefined);
       w.live(n * SECOND);
-      if (n % 3 === 0) {
-        w.webhookCa = { previous: [] };
-        w.extenderCa = { previous: [] };
-        w.live(n * SECOND);
-      }
+      w.writeConfiguration(before);
+    },
+  },
+  "the CA's Secret lost while the configuration is deleted": {
+    row: 'the webhook configuration deleted',
+    harm: (w, n) => {
+      const before = w.configuration;
+      if (before === undefined) return;
+      w.writeConfiguration(undefined);
+      w.live(n * SECOND);
+      w.webhookCa = { previous: [] };
+      w.extenderCa = { previous: [] };
+      w.live(n * SECOND);
       w.writeConfiguration(before);
     },
   },
@@ -149,7 +168,7 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
   'an API server lags': {
     row: 'one of two API servers hears of the change late, also where both are behind one address',
     harm: (w, n) => {
-      for (const [i, { watch }] of w.servers.entries()) watch.lag = i === n % 2 ? n * 3 * SECOND : 0;
+      for (const [i, { watch }] of w.servers.entries()) watch.lag = i === n % 2 ? n * 3 * SECOND : SECOND;
     },
   },
   'replicas lag': {
@@ -185,7 +204,7 @@ interface Event {
   readonly what: string;
   readonly n: number;
   /** How long the world lives on afterwards. */
-  readonly then: number;
+  readonly lives: number;
 }
 const pause = fc.oneof(
   fc.integer({ min: 0, max: 20 }).map((n) => n * SECOND),
@@ -195,11 +214,11 @@ const pause = fc.oneof(
 const event: fc.Arbitrary<Event> = fc.record({
   what: fc.constantFrom(...Object.keys(HARMS)),
   n: fc.integer({ min: 0, max: 59 }),
-  then: pause,
+  lives: pause,
 });
 const history = fc.array(event, { minLength: 1, maxLength: 6 });
 const described = (events: readonly Event[]): string =>
-  events.map(({ what, n, then }) => `${what} (${n}), ${then / 1000} s`).join('; ');
+  events.map(({ what, n, lives }) => `${what} (${n}), ${lives / 1000} s`).join('; ');
 
 /** A world on which everything is in order and some days old. */
 function sound(mistake: Mistake | undefined): World {
@@ -216,19 +235,19 @@ function sound(mistake: Mistake | undefined): World {
 function lived(events: readonly Event[], mistake?: Mistake): World {
   const world = sound(mistake);
   try {
-    for (const { what, n, then } of events) {
+    for (const { what, n, lives } of events) {
       world.diary.push(`-- ${what} (${n})`);
       HARMS[what]?.harm(world, n);
-      world.live(then);
+      world.live(lives);
     }
     // Quiet: the leader reaches replicas, nothing lags, schedulers are restarted as they were asked to.
     world.diary.push('-- quiet');
     world.blind = false;
     for (const follower of [...world.servers.map(({ watch }) => watch), ...world.schedulers.map(({ mount }) => mount)])
-      follower.lag = 0;
+      follower.lag = SECOND;
     for (const { secret, configuration } of [...world.webhooks, ...world.extenders]) {
-      secret.lag = 0;
-      configuration.lag = 0;
+      secret.lag = SECOND;
+      configuration.lag = SECOND;
     }
     world.live(HOUR);
     for (const i of [0, 1]) world.restartScheduler(i);
@@ -240,7 +259,24 @@ function lived(events: readonly Event[], mistake?: Mistake): World {
   return world;
 }
 
+/** Rows of the docs' table "When something is broken": what happened, what comes of it. */
+const TABLE = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'certificates.md'), 'utf8')
+  .split('## When something is broken')[1]
+  ?.split('\n## ')[0]
+  ?.split('\n')
+  .flatMap((line) => {
+    const [, happened, outcome] = line.split('|').map((cell) => cell.trim());
+    return happened === undefined || outcome === undefined ? [] : [{ happened, outcome }];
+  });
+const outcomeOf = (row: string): string | undefined => TABLE?.find(({ happened }) => happened.includes(row))?.outcome;
+
 describe('certificates', () => {
+  it.each(Object.entries(HARMS))('the docs say what comes of it: %s', (_, { row }) =>
+    expect(outcomeOf(row)).toBeDefined(),
+  );
+
+  it.each(EXCUSES)('the docs say that calls fail: %s', (row) => expect(outcomeOf(row)).toMatch(/calls fail/));
+
   it(
     `${HISTORIES} histories: no caller fails but as the docs say, and every quiet history converges`,
     { timeout: 300_000 },

@@ -296,8 +296,16 @@ describe('the next step', () => {
     ],
     [
       'dropping it after that',
-      changing({ leaf: LEAF2, replicas: serving(LEAF2) }, { confirmed: 'ca2', retiredAt: NOW - 50 }),
+      changing(
+        { leaf: cert('leaf2', NOW - 60, 'ca2', 90), replicas: serving(cert('leaf2', NOW - 60, 'ca2', 90)) },
+        { confirmed: 'ca2', retiredAt: NOW - 50 },
+      ),
       'drop-old',
+    ],
+    [
+      'not dropping it where a certificate changed within the grace time: a replica may still hold the former one',
+      changing({ leaf: LEAF2, replicas: serving(LEAF2) }, { confirmed: 'ca2', retiredAt: NOW - 50 }),
+      'wait for grace',
     ],
     [
       'no dropping where a replica fell back',

@@ -13,7 +13,7 @@ export const SECOND = 1000;
 export const MINUTE = 60 * SECOND;
 export const HOUR = 60 * MINUTE;
 export const DAY = 24 * HOUR;
-export const GRACE = 10 * MINUTE;
+const GRACE = 10 * MINUTE;
 const WINDOW = MINUTE;
 const OVERLAP = 60 * DAY;
 const LIVES = { ca: 5 * 365 * DAY, extenderCa: 10 * 365 * DAY, leaf: 90 * DAY };
@@ -47,7 +47,8 @@ interface Bundles {
 class Follower<T> {
   readonly #take: (value: T) => void;
   readonly #queue: { readonly at: number; readonly value: T }[] = [];
-  lag = 0;
+  /** Nothing is heard at once. */
+  lag = SECOND;
   constructor(take: (value: T) => void) {
     this.#take = take;
   }
@@ -111,6 +112,15 @@ export type Mistake =
   | 'knows-only-the-configuration'
   | 'renews-clients-in-haste'
   | 'stops-stating-the-day';
+
+/** Rows of the docs' table by which a call may fail. */
+export const EXCUSES = [
+  '`caBundle` wiped',
+  "the webhook's Secret replaced by a valid one of a foreign CA",
+  "the extender's Secret replaced by one of a foreign CA",
+  'a scheduler not restarted by the stated day',
+] as const;
+type Excuse = (typeof EXCUSES)[number];
 
 export class Violation extends Error {}
 
@@ -387,21 +397,13 @@ export class World {
   }
   /** The rules, or what they were before each of the faults that the mistakes are named after was corrected. */
   #next(input: ChainInput): Step {
-    const step = nextStep(input);
+    const step = nextStep(this.#mistake === 'keeps-only-what-it-saw' ? this.#onlySeen(input) : input);
     const { callers, ca, now } = input;
     switch (this.#mistake) {
       case 'takes-away-what-is-served':
         return step.kind === 'wait' && step.on === 'schedulers' && input.leaf === undefined
           ? { kind: 'issue-leaf', by: 'current', because: this.#mistake }
           : step;
-      case 'keeps-only-what-it-saw': {
-        if (step.kind !== 'make-ca' || (ca.current !== undefined && validAt(ca.current, now))) return step;
-        const client = callers.kind === 'read-once' ? callers.client : undefined;
-        const served = input.replicas.kind === 'known' ? input.replicas.served.map(({ leaf }) => leaf) : [];
-        if (input.leaf === undefined && (served.length === 0 || served.includes(undefined))) return step;
-        const seen = [input.leaf, client, ...served].filter((leaf) => leaf !== undefined);
-        return { ...step, previous: step.previous.filter((one) => seen.some((leaf) => leaf.signedBy(one))) };
-      }
       case 'renews-clients-in-haste': {
         const client = callers.kind === 'read-once' ? callers.client : undefined;
         const due = client === undefined || now >= client.to - LIVES.leaf / 3;
@@ -411,11 +413,20 @@ export class World {
             ? { ...step, by: 'current' }
             : step;
       }
+      case 'keeps-only-what-it-saw':
       case 'knows-only-the-configuration':
       case 'stops-stating-the-day':
       case undefined:
         return step;
     }
+  }
+  /** As if every certificate in use were one that is seen: in a Secret, or in a handshake with each replica. */
+  #onlySeen(input: ChainInput): ChainInput {
+    const { leaf, callers, replicas, known } = input;
+    const served = replicas.kind === 'known' ? replicas.served.map((replica) => replica.leaf) : [];
+    if (leaf === undefined && (served.length === 0 || served.includes(undefined))) return input;
+    const seen = [leaf, callers.kind === 'read-once' ? callers.client : undefined, ...served];
+    return { ...input, known: known.filter((ca) => seen.some((cert) => cert?.signedBy(ca) === true)) };
   }
   statedDay(): number | undefined {
     const input = this.extenderInput();
@@ -545,7 +556,7 @@ export class World {
 
   // --- the judge
 
-  #excuse(row: string): void {
+  #excuse(row: Excuse): void {
     this.excused.add(row);
   }
 
@@ -557,7 +568,8 @@ export class World {
         const { served } = replica;
         if (!validAt(served, this.now) || signedByOne(served, view.trusted, this.now)) return;
         if (view.harmed) return this.#excuse('`caBundle` wiped');
-        if (this.#foreign.has(served.fingerprint)) return this.#excuse('replaced by a valid one of a foreign CA');
+        if (this.#foreign.has(served.fingerprint))
+          return this.#excuse("the webhook's Secret replaced by a valid one of a foreign CA");
         throw new Violation(
           `API server ${s} trusts ${prints(view.trusted).join()} and replica ${r} serves ${served.fingerprint}`,
         );
@@ -577,7 +589,7 @@ export class World {
         const usable = scheduler.cas.filter((ca) => validAt(ca, this.now));
         const outlived = usable.every(({ fingerprint }) => this.#outlived.has(fingerprint));
         if (!signedByOne(served, usable, this.now)) {
-          if (outlived || stated) return this.#excuse('a scheduler not restarted');
+          if (outlived || stated) return this.#excuse('a scheduler not restarted by the stated day');
           throw new Violation(
             `scheduler ${s} knows ${prints(usable).join()} and replica ${r} serves ${served.fingerprint}, stated day ${day === undefined ? 'none' : new Date(day).toISOString()}`,
           );
