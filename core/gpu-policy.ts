@@ -17,16 +17,30 @@ export interface ComponentSpec {
   readonly resources?: object;
   readonly imagePullSecrets: readonly string[];
   readonly imagePullPolicy?: string;
-  /** External components only: pods with these labels are watched as evidence. */
-  readonly podSelector?: { readonly matchLabels: Readonly<Record<string, string>> };
+  /** External components only: these pods are watched as evidence. */
+  readonly podSelector?: Selector;
+}
+
+/** Pods of another installer. The namespace is part of it, because labels can be copied by anyone. */
+export interface Selector {
+  readonly namespace: string;
+  readonly matchLabels: Readonly<Record<string, string>>;
+  /** Kind of the controller that owns the pods, such as `DaemonSet`; `undefined` if it may be any. */
+  readonly ownerKind?: string;
 }
 
 export interface ToolkitSpec extends ComponentSpec {
+  /** Folder on the host that the toolkit installs into; `undefined` means /usr/local/nvidia. */
+  readonly installDir?: string;
   readonly runtime: 'containerd' | 'crio';
   readonly configPath?: string;
   readonly socketPath?: string;
 }
 
+export interface DevicePluginSpec extends ComponentSpec {
+  /** ConfigMap in the operands' namespace whose `config.yaml` the plugin reads, such as one for time-slicing. */
+  readonly config?: string;
+}
 export interface DriverSpec extends ComponentSpec {
   /** k8s-driver-manager, the init container that unloads an earlier driver. */
   readonly manager: { readonly image?: string; readonly version?: string };
@@ -86,7 +100,7 @@ export interface GpuPolicySpec {
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
-    readonly devicePlugin: ComponentSpec;
+    readonly devicePlugin: DevicePluginSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
   };
@@ -99,6 +113,10 @@ export interface GpuPolicySpec {
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;
+  /** `"10%"`: share of the nodes above which silent kubelets say something about the control plane, and nothing about GPUs. */
+  readonly silence: string;
+  /** So many GPU pods rejected by one kubelet for want of a GPU, within so many ms, close the node. */
+  readonly rejections: { readonly count: number; readonly within: number };
 }
 
 export interface GpuPolicy {
@@ -158,11 +176,14 @@ export function policyFor(
   return selecting(labels, policies)[0];
 }
 
-/** All policies that select a node, the one that has it first. */
+/** All policies that select a node, the one that has it first. One that is being deleted yields to the others. */
 export const selecting = (
   labels: Readonly<Record<string, string>>,
   policies: readonly GpuPolicy[],
 ): readonly GpuPolicy[] =>
   policies
     .filter((policy) => selects(policy, labels))
-    .toSorted((a, b) => a.created.localeCompare(b.created) || a.name.localeCompare(b.name));
+    .toSorted(
+      (a, b) =>
+        Number(a.deleting) - Number(b.deleting) || a.created.localeCompare(b.created) || a.name.localeCompare(b.name),
+    );

@@ -48,7 +48,13 @@ const component = (raw: unknown, enabled: boolean): ComponentSpec => {
     ...optional('imagePullPolicy', value['imagePullPolicy']),
     ...(value['podSelector'] === undefined
       ? {}
-      : { podSelector: { matchLabels: object(selector['matchLabels']) as Record<string, string> } }),
+      : {
+          podSelector: {
+            namespace: text<string>(selector['namespace'], ''),
+            matchLabels: object(selector['matchLabels']) as Record<string, string>,
+            ...optional('ownerKind', selector['ownerKind']),
+          },
+        }),
   };
 };
 
@@ -73,12 +79,14 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const components = object(s['components']);
   const toolkit = object(components['toolkit']);
   const driver = object(components['driver']);
+  const devicePlugin = object(components['devicePlugin']);
   const manager = object(driver['manager']);
   const validation = object(s['validation']);
   const timeouts = object(validation['timeouts']);
   const backoff = object(validation['backoff']);
   const injection = object(s['injection']);
   const hostPaths = object(s['hostPaths']);
+  const rejections = object(s['rejections']);
   const policyStatus = object(status) as PolicyStatus;
   const resources = list<string>(s['resources']);
   return {
@@ -102,12 +110,16 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           runtime: text<'containerd' | 'crio'>(toolkit['runtime'], 'containerd'),
           ...optional('configPath', toolkit['configPath']),
           ...optional('socketPath', toolkit['socketPath']),
+          ...optional('installDir', toolkit['installDir']),
         },
         driver: {
           ...component(driver, true),
           manager: { ...optional('image', manager['image']), ...optional('version', manager['version']) },
         },
-        devicePlugin: component(components['devicePlugin'], true),
+        devicePlugin: {
+          ...component(devicePlugin, true),
+          ...optional('config', devicePlugin['config']),
+        },
         dcgmExporter: component(components['dcgmExporter'], true),
         featureDiscovery: component(components['featureDiscovery'], false),
       },
@@ -150,6 +162,11 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       bringUp: { maxConcurrent: share(object(s['bringUp'])['maxConcurrent'], '10%') },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),
+      silence: text<string>(s['silence'], '10%'),
+      rejections: {
+        count: typeof rejections['count'] === 'number' ? rejections['count'] : 5,
+        within: duration(rejections['within'], minutes(1)),
+      },
     },
   };
 }

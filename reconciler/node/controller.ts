@@ -1,30 +1,43 @@
 // Opted-in nodes: observe from the caches, plan, ask the limits across nodes, write, and count what was written.
 import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
-import { PROOF, WALK } from '../../core/keys.ts';
-import { isOurs, stateOf } from '../../gate/node-proof.ts';
-import type { Component } from '../../core/stages.ts';
+import { PROOF } from '../../core/keys.ts';
+import { isOurs, policyOf, stateOf } from '../../gate/node-proof.ts';
+import { POD_COMPONENT, type Component } from '../../core/components.ts';
+import { isSilent } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
 import { SETTLE_MS, type Breaker } from '../limits/breaker.ts';
+import type { Silence } from '../limits/silence.ts';
+import type { Rejections } from '../limits/rejections.ts';
 import type { Places } from '../limits/places.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import type { NodeObject } from '../model.ts';
-import { parseWalk } from '../walk.ts';
-import type { NodeInput, NodePlan } from './pass.ts';
+import { deployedOn, type DaemonSetView, type NodeObject } from '../model.ts';
+import { DONE } from '../walk.ts';
+import type { NodePlan } from './node-plan.ts';
+import type { NodeInput } from './observed.ts';
 import { planNode } from './plan.ts';
 import { carryOut } from './writes.ts';
 
 /** How long a node whose write met a later version waits for the watch to bring it, ms. */
 const CATCH_UP_MS = 1000;
+/** How long a report about a pod is believed, ms: kubelets and controllers repeat it while it holds. */
+const TROUBLE_MS = 600_000;
+/** When a refused pod is tried again, ms. */
+const REFUSED_MS = 10_000;
 
 export interface NodeControllerDeps {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'validationsOf' | 'fleet'>;
+  readonly caches: Pick<
+    Caches,
+    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf'
+  >;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly places: Places;
   readonly breaker: Breaker;
+  readonly silence: Silence;
+  readonly rejections: Rejections;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
   readonly now: () => number;
@@ -33,6 +46,8 @@ export interface NodeControllerDeps {
   readonly operandNamespace: string;
   /** ms */
   readonly notReadyGrace: number;
+  /** Since when this leader looks at the cluster, by the clock of `now`. */
+  readonly watchedSince: () => number;
 }
 
 export interface NodeController {
@@ -44,12 +59,15 @@ export interface NodeController {
 }
 
 export function nodeController(deps: NodeControllerDeps): NodeController {
-  const { caches, apply, turns, places, breaker, metrics, log, now } = deps;
+  const { caches, apply, turns, places, breaker, silence, metrics, log, now } = deps;
   const { nodes, policies, fleet } = caches;
   /** resourceVersion of our last write: an older cached Node has yet to catch up. */
   const written = new Map<string, bigint>();
   /** resourceVersion that a write was refused at: the cache has yet to bring a later one, and is given until then, ms since the epoch. */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
+
+  /** Node → the pod that the API server refused last. */
+  const refusedPods = new Map<string, { readonly pod: string; readonly because: string }>();
 
   const isBehind = ({ metadata: { name, resourceVersion } }: NodeObject): boolean => {
     if (BigInt(resourceVersion) < (written.get(name) ?? 0n)) return true;
@@ -74,11 +92,15 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       policy,
       conflicts: others.map((other) => other.name),
       revisions: deps.revisionsOf(policy),
+      daemonSets: new Map(ourDaemonSets(caches.daemonSets.values())),
       slotFree,
-      keep: undefined,
       operandNamespace: deps.operandNamespace,
       notReadyGrace: deps.notReadyGrace,
       now: now(),
+      watchedSince: deps.watchedSince(),
+      isOverloaded: isExcused(node, policy),
+      rejection: deps.rejections.reached(name),
+      troubles: troublesOf(node),
     });
     if (plan.holdsSlot && policy !== undefined) places.hold(name, policy.name);
     await write(node, plan);
@@ -90,20 +112,56 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     if (plan.wakeAt !== undefined) turns.addAfter({ kind: 'node', name }, Math.max(20, plan.wakeAt - now()));
   }
 
+  /** Is the node silent among so many that its silence says nothing about it? */
+  const isExcused = (node: NodeObject, policy: GpuPolicy | undefined): boolean => {
+    if (policy === undefined) return false;
+    const [silent, managed] = [fleet.count('silent', policy.name), fleet.count('managed', policy.name)];
+    silence.note(policy, silent, managed, now());
+    return isSilent(node) && silence.excuses(policy.name, deps.notReadyGrace, now());
+  };
+
+  /** What was reported lately of its pods and of the DaemonSets that it runs. */
+  function troublesOf(node: NodeObject): ReadonlyMap<string, string> {
+    const { name } = node.metadata;
+    const daemonSets = Object.entries(deployedOn(node)).flatMap(([component, revision]) => {
+      const named = `${deps.operandNamespace}/${POD_COMPONENT[component as Component]}-${revision}`;
+      return caches.daemonSets.get(named)?.uid ?? [];
+    });
+    const pods = [...caches.podsOn(name), ...caches.validationsOf(node).values()].map(({ uid }) => uid);
+    const recent = [...daemonSets, ...pods].flatMap((uid): [string, string][] => {
+      const trouble = caches.troubleOf(uid);
+      return trouble === undefined || now() - trouble.at > TROUBLE_MS ? [] : [[uid, trouble.message]];
+    });
+    const refusal = refusedPods.get(name);
+    return new Map(
+      refusal === undefined ? recent : [...recent, [refusal.pod, `refused by the API server: ${refusal.because}`]],
+    );
+  }
+
+  /** The API server refused a pod: the node says so, and it is tried again later. */
+  function podRefused(name: string, pod: string, because: string): void {
+    const isNew = refusedPods.get(name)?.because !== because;
+    refusedPods.set(name, { pod, because });
+    if (isNew) turns.add({ kind: 'node', name });
+    else turns.addAfter({ kind: 'node', name }, REFUSED_MS);
+  }
+
   /** The plan, or the milder one where the breaker does not let a proof go. */
   function judged(policy: GpuPolicy | undefined, input: NodeInput): NodePlan {
     const { name, annotations } = input.node.metadata;
     const plan = planNode(input);
-    if (!plan.withdraws || policy === undefined) {
-      if (breaker.calm(name, annotations?.[PROOF] !== undefined)) reportBreaker('over', input.policy?.name);
+    // A node that no policy selects any more is judged by the one that had it.
+    const judging = policy ?? policies.get(policyOf(input.node) ?? '');
+    if (!plan.withdraws || judging === undefined) {
+      if (breaker.calm(name, annotations?.[PROOF] !== undefined)) reportBreaker('over', judging?.name);
       return plan;
     }
-    const proofs = fleet.count('proven', policy.name);
-    const { keep, became } = breaker.judge(policy, name, proofs, input.now);
-    if (became !== undefined) reportBreaker(became, policy.name);
+    const proofs = fleet.count('proven', judging.name);
+    const { keep, became } = breaker.judge(judging, name, proofs, input.now);
+    if (became !== undefined) reportBreaker(became, judging.name);
     if (keep === undefined) metrics.withdrawals.inc();
     if (keep === 'loss being judged') turns.addAfter({ kind: 'node', name }, SETTLE_MS);
-    return keep === undefined ? plan : planNode({ ...input, keep });
+    return keep === undefined ? plan : { ...plan, actions: plan.unless?.(keep) ?? plan.actions };
   }
 
   const reportBreaker = (what: 'tripped' | 'released' | 'over', policy?: string): void => {
@@ -112,14 +170,15 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     turns.add({ kind: 'policies', name: '' });
   };
 
-  async function write(node: NodeObject, { actions }: NodePlan): Promise<void> {
+  async function write(node: NodeObject, { actions, walked }: NodePlan): Promise<void> {
     const { name, resourceVersion } = node.metadata;
     const end = await carryOut(node, actions, {
       apply,
       wrote(action, version) {
         written.set(name, BigInt(version));
-        if (action.kind === 'patch-node') observeWalk(node, action.annotations[WALK]);
+        if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
       },
+      refused: (pod, because) => podRefused(name, pod, because),
     });
     refused.delete(name);
     if (end === 'done') return;
@@ -129,27 +188,19 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     turns.addAfter({ kind: 'node', name }, isOld ? CATCH_UP_MS : 50);
   }
 
-  /** Figures of the walk, taken from the difference of its memory before and after a write. */
-  const observeWalk = (node: NodeObject, after: string | null | undefined): void => {
-    if (after === undefined || after === null) return;
-    const before = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
-    const walk = parseWalk(after, node.metadata.uid);
-    if (walk === undefined) return;
-    if (before !== undefined && before.stage !== 'done' && before.stage !== walk.stage && before.boot === walk.boot) {
+  /** Figures of the walk, once it is written. */
+  const count = (node: string, { before, after }: NonNullable<NodePlan['walked']>): void => {
+    if (before.stage !== DONE && before.stage !== after.stage && before.boot === after.boot)
       metrics.stageSeconds.observe({ stage: before.stage }, (now() - Date.parse(before.since)) / 1000);
+    const { failed } = after;
+    if (failed !== undefined && failed.at !== before.failed?.at) {
+      const { stage, reason, message } = failed;
+      metrics.failures.inc({ stage, reason });
+      log.info('stage failed', { node, stage, reason, message });
     }
-    if (walk.failed !== undefined && walk.failed.at !== before?.failed?.at) {
-      metrics.failures.inc({ stage: walk.failed.stage, reason: walk.failed.reason });
-      log.info('stage failed', {
-        node: node.metadata.name,
-        stage: walk.failed.stage,
-        reason: walk.failed.reason,
-        message: walk.failed.message,
-      });
-    }
-    if (walk.stage === 'done' && before?.stage !== 'done') {
+    if (after.stage === DONE && before.stage !== DONE) {
       metrics.lastValidation.set(Math.round(now() / 1000));
-      log.info('node validated', { node: node.metadata.name });
+      log.info('node validated', { node });
     }
   };
 
@@ -159,6 +210,8 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       refused.has(name) || BigInt(resourceVersion) === written.get(name),
     gone(name) {
       written.delete(name);
+      refusedPods.delete(name);
+      deps.rejections.forget(name);
       refused.delete(name);
       if (breaker.forget(name)) reportBreaker('over');
       const freed = places.release(name);
@@ -170,3 +223,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 /** Is it a node whose first walk has not begun, or has failed? */
 const wantsPlace = (node: NodeObject): boolean =>
   isOurs(node) && ['preflight', 'failed', undefined].includes(stateOf(node));
+
+function* ourDaemonSets(all: Iterable<DaemonSetView>): Iterable<readonly [name: string, uid: string]> {
+  for (const { ours, name, uid } of all) if (ours) yield [name, uid];
+}
