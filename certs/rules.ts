@@ -95,12 +95,16 @@ const leafProblem = <C extends Callers>(input: ChainInput<C>, of: CallerRules<C>
   return of.trustUnknown(input) || trustedBy(input, leaf) ? undefined : 'the certificate is of a foreign CA';
 };
 
-/** A replica serves a certificate that callers trust, or may do so although no handshake showed it. */
+/**
+ * A replica serves a certificate that callers trust, or may do so although no handshake showed it. Unseen it can only matter
+ * in a change of CA: without a previous CA, a good certificate is of the newest one, and another of it does no harm.
+ */
 const goodIsServed = <C extends Callers>(input: ChainInput<C>, of: CallerRules<C>): boolean => {
-  const { replicas, now } = input;
-  if (replicas.kind === 'unknown') return of.patient(input);
+  const { ca, replicas, now } = input;
+  const patient = ca.previous.some((previous) => validAt(previous, now)) && of.patient(input);
+  if (replicas.kind === 'unknown') return patient;
   return replicas.served.some(({ leaf }) =>
-    leaf === undefined ? of.patient(input) : validAt(leaf, now) && (of.trustHidden(input) || trustedBy(input, leaf)),
+    leaf === undefined ? patient : validAt(leaf, now) && (of.trustHidden(input) || trustedBy(input, leaf)),
   );
 };
 

@@ -227,6 +227,11 @@ describe('the next step', () => {
       'wait for confirmation',
     ],
     [
+      'a first certificate at once where a replica that has none answers no handshake',
+      input({ leaf: undefined, replicas: serving(undefined) }),
+      'issue-leaf by current',
+    ],
+    [
       'no patience where no canary could end it',
       changing(
         { leaf: undefined, replicas: serving(undefined), configuration: carriesNoCanary(['ca2', 'ca1']) },
