@@ -302,7 +302,7 @@ describe('the next step', () => {
     [
       'dropping it after that',
       changing(
-        { leaf: cert('leaf2', NOW - 60, 'ca2', 90), replicas: serving(cert('leaf2', NOW - 60, 'ca2', 90)) },
+        { leaf: cert('leaf2', NOW - 60, 'ca2', 200), replicas: serving(cert('leaf2', NOW - 60, 'ca2', 200)) },
         { confirmed: 'ca2', retiredAt: NOW - 50 },
       ),
       'drop-old',
