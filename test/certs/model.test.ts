@@ -7,7 +7,8 @@ import { describe, expect, it } from 'vitest';
 import { DAY, EXCUSES, HOUR, MINUTE, SECOND, Violation, World, type Mistake } from './world.ts';
 
 const HISTORIES = 2000;
-const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 2 ** 31);
+/** Fixed, so that a run of all tests judges the change and not the draw. Another one explores further. */
+const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? 12);
 
 /** Every kind of harm, and the row of the docs' table that says what comes of it. */
 const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: World, n: number) => void }>> = {

@@ -63,6 +63,9 @@ class Follower<T> {
     this.#queue.length = 0;
     this.#take(value);
   }
+  get coming(): readonly T[] {
+    return this.#queue.map(({ value }) => value);
+  }
   get behind(): boolean {
     return this.#queue.length > 0;
   }
@@ -157,6 +160,8 @@ export class World {
   /** CAs whose stated day has come: schedulers that know nothing else were warned. */
   readonly #outlived = new Set<string>();
   readonly #foreign = new Set<string>();
+  /** Certificates in use of whose CA nothing is left: it was lost together with all that names it. */
+  readonly #orphans = new Set<string>();
   #made = 0;
   readonly #mistake: Mistake | undefined;
 
@@ -256,6 +261,7 @@ export class World {
     let last = '';
     let same = 0;
     while (this.now < end) {
+      this.#noteOrphans();
       const waits = this.leads ? this.#check() : [];
       this.judge();
       const confirms = waits.includes('confirmation');
@@ -556,6 +562,21 @@ export class World {
 
   // --- the judge
 
+  #noteOrphans(): void {
+    const { configuration, webhookCa, webhookSecret, canarySecret } = this;
+    if (configuration !== undefined && !configuration.harmed) return;
+    const { current, previous } = webhookCa;
+    const named = [
+      ...(configuration?.trusted ?? []),
+      ...webhookSecret.beside,
+      ...canarySecret.beside,
+      ...previous,
+      ...(current === undefined ? [] : [current]),
+    ];
+    for (const leaf of this.webhooks.flatMap(({ served, secret }) => [served, ...secret.coming.map((one) => one.leaf)]))
+      if (leaf !== undefined && !named.some((ca) => leaf.signedBy(ca))) this.#orphans.add(leaf.fingerprint);
+  }
+
   #excuse(row: Excuse): void {
     this.excused.add(row);
   }
@@ -567,7 +588,7 @@ export class World {
       this.webhooks.forEach((replica, r) => {
         const { served } = replica;
         if (!validAt(served, this.now) || signedByOne(served, view.trusted, this.now)) return;
-        if (view.harmed) return this.#excuse('`caBundle` wiped');
+        if (view.harmed || this.#orphans.has(served.fingerprint)) return this.#excuse('`caBundle` wiped');
         if (this.#foreign.has(served.fingerprint))
           return this.#excuse("the webhook's Secret replaced by a valid one of a foreign CA");
         throw new Violation(
