@@ -105,6 +105,8 @@ interface Scheduler {
   /** What it read at its start. */
   cas: readonly CertFacts[];
   client: CertFacts | undefined;
+  /** A stated day has come since it started, and it does not know the newest CA. */
+  warned: boolean;
   readonly mount: Follower<CertFacts | undefined>;
 }
 
@@ -157,8 +159,6 @@ export class World {
   #canary: Watching['canary'];
   #published: number | undefined;
   #handedOut: { readonly ca: string; readonly since: number } | undefined;
-  /** CAs whose stated day has come: schedulers that know nothing else were warned. */
-  readonly #outlived = new Set<string>();
   readonly #foreign = new Set<string>();
   /** Certificates in use of whose CA nothing is left: it was lost together with all that names it. */
   readonly #orphans = new Set<string>();
@@ -188,6 +188,7 @@ export class World {
       const scheduler: Scheduler = {
         cas: [],
         client: undefined,
+        warned: false,
         mount: new Follower<CertFacts | undefined>((client) => (scheduler.client = client ?? scheduler.client)),
       };
       return scheduler;
@@ -245,6 +246,7 @@ export class World {
     const scheduler = this.schedulers[i];
     if (scheduler === undefined || this.clientSecret.leaf === undefined || this.configMap.length === 0) return;
     scheduler.cas = this.configMap;
+    scheduler.warned = false;
     scheduler.mount.restart(this.clientSecret.leaf);
   }
   newLeader(): void {
@@ -526,7 +528,6 @@ export class World {
 
   #takeExtender(step: Change, input: ChainInput<ReadingOnce>): void {
     this.#note('extender', step);
-    if (step.kind === 'drop-old') for (const { fingerprint } of input.ca.previous) this.#outlived.add(fingerprint);
     const bundle = bundleOf(input.ca, this.now);
     const ca = this.#takeCa(step, this.extenderCa, LIVES.extenderCa);
     if (ca !== undefined) this.extenderCa = ca;
@@ -598,7 +599,10 @@ export class World {
     });
     const day = this.statedDay();
     const stated = day !== undefined && day <= this.now;
-    if (stated) for (const { fingerprint } of this.extenderCa.previous) this.#outlived.add(fingerprint);
+    const newest = this.extenderCa.current?.fingerprint;
+    if (stated)
+      for (const scheduler of this.schedulers)
+        scheduler.warned ||= !scheduler.cas.some(({ fingerprint }) => fingerprint === newest);
     this.extenders.forEach((replica, r) => {
       const { served, clientCas } = replica;
       if (!validAt(served, this.now)) return;
@@ -608,9 +612,8 @@ export class World {
         // It waits for its Secret and has never started.
         if (scheduler.cas.length === 0) return;
         const usable = scheduler.cas.filter((ca) => validAt(ca, this.now));
-        const outlived = usable.every(({ fingerprint }) => this.#outlived.has(fingerprint));
         if (!signedByOne(served, usable, this.now)) {
-          if (outlived || stated) return this.#excuse('a scheduler not restarted by the stated day');
+          if (scheduler.warned || stated) return this.#excuse('a scheduler not restarted by the stated day');
           throw new Violation(
             `scheduler ${s} knows ${prints(usable).join()} and replica ${r} serves ${served.fingerprint}, stated day ${day === undefined ? 'none' : new Date(day).toISOString()}`,
           );
