@@ -153,7 +153,12 @@ async function problem(cp: ControlPlane, t: Story): Promise<void> {
   const ready = { type: 'Ready', status: 'True', reason: 'KubeletReady', message: 'its driver does not work' };
   await read.create(JSON.stringify({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'broken' } }));
   await read.kubectl(
-    ...['patch', 'node', 'broken', '--subresource=status', '--type=merge', '-p'],
+    'patch',
+    'node',
+    'broken',
+    '--subresource=status',
+    '--type=merge',
+    '-p',
     JSON.stringify({ status: { capacity: resources, allocatable: resources, conditions: [ready] } }),
   );
   await read.create(gpuDeployment('unlucky'));

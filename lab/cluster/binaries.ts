@@ -238,7 +238,7 @@ export function beginBinaries(options: BinariesOptions): Binaries & ToCome {
   return Object.assign(binaries, {
     kubernetes,
     ready: async (...modules: readonly ModuleName[]) =>
-      void (await Promise.all(modules.map((name) => ready.get(name)))),
+      void (await Promise.all(modules.map((name) => ready.get(name) ?? Promise.resolve()))),
   });
 }
 
