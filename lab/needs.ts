@@ -1,4 +1,5 @@
-// What tests take from the system besides Node.js, npm and Go: which programs, and the Debian package that brings each.
+// What tests take from the system besides Node.js, npm and Go: which programs, and the Debian
+// package that brings each.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,7 +24,10 @@ export const REAL_NODE_NEEDS: readonly Need[] = [
   need('/usr/lib/cni/bridge', 'containernetworking-plugins'),
 ];
 
-/** What some test or other takes: promtool reads the chart's alerts and our metrics, buildah and strip build the image. */
+/**
+ * What some test or other takes: promtool reads the chart's alerts and our metrics, buildah and
+ * strip build the image.
+ */
 export const NEEDS: readonly Need[] = [
   ...REAL_NODE_NEEDS,
   need('promtool', 'prometheus'),

@@ -1,12 +1,16 @@
-// Finds or builds the programs of the test cluster: a folder named by GPU_GATE_TEST_BIN, else a cache outside the
-// checkout, else `go build` from the modules pinned in binaries/ (minutes on the first run, then never again).
+// Finds or builds the programs of the test cluster: a folder named by GPU_GATE_TEST_BIN, else a
+// cache outside the checkout, else `go build` from the modules pinned in binaries/ (minutes on the
+// first run, then never again).
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { homedir, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 
-/** The versions of Kubernetes that can be built, each with the file that pins its modules; the first is the default. */
+/**
+ * The versions of Kubernetes that can be built, each with the file that pins its modules; the first
+ * is the default.
+ */
 const KUBERNETES = new Map([
   ['1.37.2', 'go.mod'],
   ['1.36.3', '1.36.3.mod'],
@@ -122,7 +126,10 @@ export function sizeOf(folder: string): string | undefined {
   return `${Math.round(bytes / 1e6)} MB`;
 }
 
-/** Packages whose speed is felt in a cluster: they are compiled with inlining. Of the rest most is compiled and hardly ever run. */
+/**
+ * Packages whose speed is felt in a cluster: they are compiled with inlining. Of the rest most is
+ * compiled and hardly ever run.
+ */
 const HOT = [
   'std',
   ...['api', 'apimachinery', 'apiserver', 'client-go/rest', 'client-go/tools', 'client-go/util', 'kube-scheduler'].map(
@@ -142,8 +149,8 @@ const HOT = [
 ];
 
 /**
- * Compiling is what a first run waits for. Without debugging tables, which the linker drops anyway, and without inlining outside of what
- * is hot it takes about half the time.
+ * Compiling is what a first run waits for. Without debugging tables, which the linker drops anyway,
+ * and without inlining outside of what is hot it takes about half the time.
  */
 const COMPILER_FLAGS = ['-gcflags=all=-dwarf=false -l', ...HOT.map((pattern) => `-gcflags=${pattern}=-dwarf=false`)];
 
@@ -180,7 +187,10 @@ function buildOf(name: ModuleName, kubernetes: string, cacheHome: string | undef
 }
 type Build = ReturnType<typeof buildOf>;
 
-/** One of our own small Go programs (a fixture, a benchmark's reference), built once per content of its folder. Returns its path. */
+/**
+ * One of our own small Go programs (a fixture, a benchmark's reference), built once per content of
+ * its folder. Returns its path.
+ */
 export async function ensureOwnProgram(
   folder: string,
   name: string,
@@ -201,8 +211,9 @@ export async function ensureOwnProgram(
 }
 
 /**
- * The programs of the modules asked for, built where they are missing; what is built together is compiled once, and each module is ready as
- * soon as its own programs are there. Throws one sentence where they cannot be had.
+ * The programs of the modules asked for, built where they are missing; what is built together is
+ * compiled once, and each module is ready as soon as its own programs are there. Throws one
+ * sentence where they cannot be had.
  */
 export function beginBinaries(options: BinariesOptions): Binaries & ToCome {
   const kubernetes = options.kubernetes ?? DEFAULT_KUBERNETES;
@@ -238,7 +249,7 @@ export function beginBinaries(options: BinariesOptions): Binaries & ToCome {
   return Object.assign(binaries, {
     kubernetes,
     ready: async (...modules: readonly ModuleName[]) =>
-      void (await Promise.all(modules.map(async (name) => ready.get(name)))),
+      void (await Promise.all(modules.map((name) => ready.get(name) ?? Promise.resolve()))),
   });
 }
 
@@ -255,7 +266,8 @@ const goEnvironment = (path: string | undefined): NodeJS.ProcessEnv => ({
   CGO_ENABLED: '0',
   GOFLAGS: '',
   GOWORK: 'off',
-  // A compiler process lives for a second: collecting its garbage takes a fifth of its time, and frees what its end frees anyway.
+  // A compiler process lives for a second: collecting its garbage takes a fifth of its time, and
+  // frees what its end frees anyway.
   GOGC: 'off',
   GOMEMLIMIT: String(Math.min(3 * 2 ** 30, Math.round(totalmem() / 8))),
 });
@@ -288,7 +300,10 @@ function compileAll(builds: readonly Build[], options: BinariesOptions): Readonl
   return new Map([...ready].map(([name, { promise }]) => [name, promise]));
 }
 
-/** Builds modules of one source in one go. Go keeps what it has compiled: a build that was interrupted goes on where it was. */
+/**
+ * Builds modules of one source in one go. Go keeps what it has compiled: a build that was
+ * interrupted goes on where it was.
+ */
 async function compile(
   builds: readonly Build[],
   env: NodeJS.ProcessEnv,
@@ -308,7 +323,8 @@ async function compile(
     () => options.say(`  still building: ${seconds()} s, ${compiled} packages compiled`),
     20_000,
   );
-  // Built beside, and renamed when a program is whole: an interrupted build leaves no half program in the cache.
+  // Built beside, and renamed when a program is whole: an interrupted build leaves no half program
+  // in the cache.
   const root = cacheFolder(options.cacheHome);
   const partial = join(root, `partial-${process.pid}-${first.name}`);
   removeLeft(root);
@@ -335,7 +351,8 @@ async function compile(
   const watch = setInterval(take, 500);
   try {
     const paths = builds.flatMap(({ module }) => module.packages.map(({ path }) => path));
-    // Go renames a program from its working folder: on one file system it is there at once and whole.
+    // Go renames a program from its working folder: on one file system it is there at once and
+    // whole.
     const goEnv = { ...env, GOTMPDIR: join(partial, 'work') };
     await go(
       ['build', '-v', ...first.flags, '-o', `${join(partial, 'bin')}/`, ...paths],

@@ -1,4 +1,5 @@
-// A whole simulated cluster: control plane, kwok, hardware, GPU nodes. What tests, demo, bench and `npm run cluster` start.
+// A whole simulated cluster: control plane, kwok, hardware, GPU nodes. What tests, demo, bench and
+// `npm run cluster` start.
 import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH } from '../../platform/kube.ts';
 import { beginBinaries, CONTROL_PLANE, ensureBinaries, fromEnvironment, type Binaries } from './binaries.ts';
@@ -16,7 +17,10 @@ export interface ClusterOptions extends Omit<ControlPlaneOptions, 'binaries'> {
   readonly nodes: number;
   /** The version of Kubernetes; default as the environment says. */
   readonly kubernetes?: string | undefined;
-  /** What can be done with the control plane alone: it runs while the other programs may still be built. */
+  /**
+   * What can be done with the control plane alone: it runs while the other programs may still be
+   * built.
+   */
   readonly meanwhile?: (cp: ControlPlane) => Promise<void>;
 }
 
