@@ -124,7 +124,8 @@ async function startRequestPath(shared: Shared): Promise<Part> {
     kube,
     log,
     path: '/apis/node.k8s.io/v1/runtimeclasses',
-    trim: (raw: { scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+    trim: (raw: { handler?: string; scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+      handler: raw.handler ?? '',
       nodeSelector: raw.scheduling?.nodeSelector ?? {},
     }),
   });

@@ -42,6 +42,15 @@ export interface DriverVolume {
   readonly readOnly: boolean;
 }
 
+/** As Kubernetes writes a toleration. */
+export interface InjectedToleration {
+  readonly key?: string;
+  readonly operator?: 'Equal' | 'Exists';
+  readonly value?: string;
+  readonly effect?: 'NoSchedule' | 'PreferNoSchedule' | 'NoExecute';
+  readonly tolerationSeconds?: number;
+}
+
 export type PodSecurityLevel = 'privileged' | 'baseline' | 'restricted';
 
 export interface InjectionSpec {
@@ -55,6 +64,9 @@ export interface InjectionSpec {
   readonly driverVolumes: readonly DriverVolume[];
   readonly driverVolumesPreset: 'None' | 'GKE' | 'DriverContainer' | 'Host';
   readonly env: readonly EnvVar[];
+  /** Under the policy's class, containers that request no GPU get NVIDIA_VISIBLE_DEVICES=void. */
+  readonly hideUnrequestedGpus: boolean;
+  readonly tolerations: readonly InjectedToleration[];
 }
 
 /** Durations are milliseconds here; the API writes them as `5m`, `30s`. */
@@ -83,6 +95,8 @@ export interface HostPathsSpec {
 export interface GpuPolicySpec {
   readonly nodeSelector: Readonly<Record<string, string>>;
   readonly suspend: boolean;
+  /** Namespaces whose pods may name this policy; empty: all. */
+  readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
   readonly resources: readonly string[];
   readonly components: {
@@ -220,6 +234,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
     spec: {
       nodeSelector: object(s['nodeSelector']) as Record<string, string>,
       suspend: flag(s['suspend'], false),
+      allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
       components: {
@@ -270,6 +285,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           'None',
         ),
         env: list<EnvVar>(injection['env']),
+        hideUnrequestedGpus: flag(injection['hideUnrequestedGpus'], true),
+        tolerations: list<InjectedToleration>(injection['tolerations']),
       },
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),

@@ -56,7 +56,11 @@ async function webhookWould(
     const [namespace, classes] = await Promise.all([
       kube.request<{ metadata: { labels?: Record<string, string> } }>('GET', `/api/v1/namespaces/${args.namespace}`),
       kube.request<{
-        items: { metadata: { name: string }; scheduling?: { nodeSelector?: Record<string, string> } }[];
+        items: {
+          metadata: { name: string };
+          handler?: string;
+          scheduling?: { nodeSelector?: Record<string, string> };
+        }[];
       }>('GET', '/apis/node.k8s.io/v1/runtimeclasses'),
     ]);
     const { nodeName: _, ...spec } = pod.spec ?? {};
@@ -68,7 +72,7 @@ async function webhookWould(
           runtimeClasses: new Map(
             classes.items.map((item): [string, RuntimeClassFacts] => [
               item.metadata.name,
-              { nodeSelector: item.scheduling?.nodeSelector ?? {} },
+              { handler: item.handler ?? '', nodeSelector: item.scheduling?.nodeSelector ?? {} },
             ]),
           ),
           namespaceLabels: namespace.metadata.labels ?? {},

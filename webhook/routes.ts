@@ -1,10 +1,11 @@
-// POST /mutate: bytes → decode → decide → encode → bytes. From memory only; logs nothing that a metric counts.
+// POST /mutate: bytes → decode → decide → encode → bytes, from memory only. Nothing of a body reaches the log, because a pod carries
+// secrets in its variables and a caller may not be an API server.
 import type { RequestListener } from 'node:http';
 import express from 'express';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { routed } from '../platform/http.ts';
-import { explainError, type Log } from '../platform/log.ts';
+import type { Log, LogFields } from '../platform/log.ts';
 import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
 import type { WebhookMetrics } from './metrics.ts';
@@ -15,7 +16,7 @@ import { decode, encode } from './review.ts';
 const MAX_BODY = 7 * 1024 * 1024;
 
 export interface WebhookDeps {
-  /** Facts for a pod of that namespace; undefined while caches are not synced. */
+  /** Facts for a pod of that namespace; `undefined` while caches are not synced. */
   readonly facts: (namespace: string) => Facts | undefined;
   readonly metrics: WebhookMetrics;
   readonly log: Log;
@@ -36,7 +37,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
     const began = performance.now();
     metrics.inFlight.inc();
     readBody(request, MAX_BODY, (body) => {
-      // Nothing above this catches: what is thrown here would end the process, and with it every call under way.
+      // Nothing above this catches, so an exception here would end the process and every call in flight.
       try {
         if (!body.ok) {
           metrics.calls.inc({ outcome: 'malformed', reason: 'body' });
@@ -50,8 +51,8 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
         metrics.duration.observe((performance.now() - began) / 1000);
       } catch (error) {
         metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' });
-        deps.log.error('an admission call failed', { error: explainError(error) });
-        replyText(response, 500, 'gpu-gate failed on this call; its log says on what');
+        deps.log.error('an admission call failed', failureOf(error));
+        replyText(response, 500, 'gpu-gate failed on this call; its log says where');
       } finally {
         metrics.inFlight.dec();
       }
@@ -106,18 +107,28 @@ const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as cons
   string
 >;
 
-/** A pod so odd that we fail on it is left alone rather than lost; the log says on what. */
+/** A pod on which the rules fail is left alone rather than rejected; the log says where in the rules. */
 function checked(pod: RawPod, facts: Facts, log: Log): Admission {
   try {
     const admission = decide(pod, facts);
     if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
-    log.error('pod left alone: injecting it failed', { error: explainError(error), namespace: facts.namespace });
+    log.error('pod left alone: injecting it failed', failureOf(error));
     return {
       kind: 'leave',
       reason: 'internal-error',
       warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
     };
   }
+}
+
+/** What may be logged of an exception: its kind and the places in our code. Its message may quote the body. */
+function failureOf(error: unknown): LogFields {
+  if (!(error instanceof Error)) return { error: typeof error };
+  const head = `${error.name}: ${error.message}`;
+  const stack = error.stack ?? '';
+  const frames = stack.startsWith(head) ? stack.slice(head.length) : '';
+  const places = [...frames.matchAll(/^ {4}at .*?([^/\\]+:\d+):\d+\)?$/gm)].map(([, place]) => place);
+  return { error: error.constructor.name, at: places.slice(0, 3).join(' < ') };
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
-import { applied } from '../../webhook/patch.ts';
+import { applied } from '../support/applied.ts';
 import { encode } from '../../webhook/review.ts';
 import { aPod, aPolicy } from '../builders/objects.ts';
 
@@ -30,7 +30,7 @@ describe('a pod that is about to be created', () => {
     ['asks for no GPU', aPod(), facts(), 'leave no-gpu'],
     ['asks for zero GPUs', aPod({ gpus: '0' }), facts(), 'leave no-gpu'],
     ['asks for a GPU', aPod({ gpus: '1' }), facts(), 'inject runtimeClassName,readinessGate'],
-    ['asks in an init container', aPod({ initGpus: '1' }), facts(), 'inject runtimeClassName,readinessGate'],
+    ['asks in an init container', aPod({ initGpus: '1' }), facts(), 'inject runtimeClassName,hiddenGpus,readinessGate'],
     [
       'is in an excluded namespace',
       aPod({ gpus: '1' }),
