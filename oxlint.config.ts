@@ -1,12 +1,7 @@
 // Lint: every product file is pure unless its name says that it is a shell, and imports point one way,
 // core ← gate ← components ← app ← main. `test/lint.test.ts` plants violations and sees them fail.
 import { defineConfig } from 'oxlint';
-
-/** A file with one of these names does I/O, keeps time or holds state. Every other file is pure. */
-const SHELLS =
-  '{routes,controller,reconciler,caches,apply,keeper,*-chain,store,own-objects,breaker,probe,canary,follower,clock,issue,command,metrics}.ts';
-const COMPONENTS = 'webhook|extender|explain|reconciler|certs';
-const PURE_FOLDERS = `{core,gate,${COMPONENTS.replaceAll('|', ',')}}`;
+import { anyOf, COMPONENTS, PURE_FOLDERS, SHELLS } from './scripts/pure-files.ts';
 
 interface Pattern {
   readonly group?: string[];
@@ -19,7 +14,7 @@ const FORGE = only('node-forge', 'only certs/issue.ts builds certificates');
 const JSON_PATCH = only('fast-json-patch', 'only webhook/patch.ts checks patches');
 const EXPRESS = only('express', 'only routes and platform serve HTTP');
 const LAYERS: Pattern = {
-  regex: `^(\\.\\./)+(${COMPONENTS}|app|main)(/|\\.ts)`,
+  regex: `^(\\.\\./)+(${COMPONENTS.join('|')}|app|main)(/|\\.ts)`,
   message: 'components never import each other: what two need is a noun in core or gate',
 };
 /** What pure code may not import. node:crypto, node:path and node:util only compute. */
@@ -81,7 +76,7 @@ export default defineConfig({
       rules: { 'no-restricted-properties': ['error', banned('vi', 'mock', 'no module mocks')] },
     },
     {
-      files: [`${PURE_FOLDERS}/**/*.ts`],
+      files: [`${anyOf(PURE_FOLDERS)}/**/*.ts`],
       rules: { ...PURE_RULES, ...imports(LAYERS, FORGE, JSON_PATCH, EXPRESS, ...PURE) },
     },
     {
@@ -106,7 +101,7 @@ export default defineConfig({
     },
     { files: ['webhook/patch.ts'], rules: imports(LAYERS, FORGE, EXPRESS, ...PURE) },
     {
-      files: [`{${COMPONENTS.replaceAll('|', ',')}}/**/${SHELLS}`],
+      files: [`${anyOf(COMPONENTS)}/**/${anyOf(SHELLS)}.ts`],
       rules: { ...IMPURE_RULES, ...imports(LAYERS, FORGE, JSON_PATCH, EXPRESS) },
     },
     {

@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { anyOf, PURE_FOLDERS, SHELLS } from './scripts/pure-files.ts';
 
 const project = (name: string, include: string[], timeout: number, exclude: string[] = []) => ({
   test: {
@@ -28,6 +29,14 @@ export default defineConfig({
     // One heavy process at a time: each control-plane file starts its own API server, and the machine has two cores. `npm test` runs the
     // project control-plane with two workers all the same: its files wait most of their time.
     fileParallelism: false,
+    // Off unless asked for: `npm run coverage`. Shells are left out, their tests run on a real control plane.
+    coverage: {
+      provider: 'v8',
+      include: [`${anyOf(PURE_FOLDERS)}/**/*.ts`],
+      exclude: [`**/${anyOf(SHELLS)}.ts`],
+      reporter: ['text'],
+      thresholds: { branches: 95 },
+    },
     projects: [
       project(
         'unit',

@@ -1,4 +1,4 @@
-// The vocabulary of the walk: stages, components and what `gpu-gate.dev/state` may say. Order is meaning here.
+// The vocabulary of the walk: its stages, and the values of the label `gpu-gate.dev/state`. Their order is the walk's.
 
 /** The ordered stages of a walk; each must be done before the next begins. */
 export const STAGES = [
@@ -15,21 +15,7 @@ export type Stage = (typeof STAGES)[number];
 export const STATES = [...STAGES, 'validated', 'draining', 'failed', 'removing'] as const;
 export type State = (typeof STATES)[number];
 
-/** What is deployed as DaemonSets, in the order of deployment; the reverse is the order of removal. */
-export const COMPONENTS = ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter', 'feature-discovery'] as const;
-export type Component = (typeof COMPONENTS)[number];
-
-/** `app.kubernetes.io/component` values of operand and validation pods. */
-export const POD_COMPONENT = {
-  toolkit: 'container-toolkit',
-  driver: 'driver',
-  'device-plugin': 'device-plugin',
-  'dcgm-exporter': 'dcgm-exporter',
-  'feature-discovery': 'feature-discovery',
-  'driver-validation': 'driver-validation',
-  'device-plugin-validation': 'device-plugin-validation',
-} as const satisfies Record<Component | 'driver-validation' | 'device-plugin-validation', string>;
-export type PodComponent = keyof typeof POD_COMPONENT;
+export { COMPONENTS, POD_COMPONENT, type Component, type PodComponent } from './components.ts';
 
 export const isState = (value: string | undefined): value is State =>
   (STATES as readonly (string | undefined)[]).includes(value);

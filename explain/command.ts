@@ -1,7 +1,9 @@
 // `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints what the gate thinks of them.
-import { parsePolicy, type GpuPolicy } from '../core/gpu-policy.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { POLICIES_PATH } from '../core/keys.ts';
+import { printable, printableJson } from '../core/printable.ts';
 import type { NodeView } from '../gate/node-proof.ts';
 import { explanationText } from './table.ts';
 import { explainPod } from './explanation.ts';
@@ -21,7 +23,10 @@ export async function explain(
     const kube = await openKube({ kubeconfig: args.kubeconfigs, userAgent: 'gpu-gate-explain' });
     const namespace = args.namespace ?? kube.namespace;
     const [pod, nodes, policies] = await Promise.all([
-      kube.request<RawPod>('GET', `/api/v1/namespaces/${namespace}/pods/${args.pod}`),
+      kube.request<RawPod>(
+        'GET',
+        `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(args.pod)}`,
+      ),
       kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
       kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
     ]);
@@ -33,13 +38,13 @@ export async function explain(
       operandNamespace: args.operandNamespace,
       webhookWould: await webhookWould(kube, { ...args, namespace }, pod, byName),
     });
-    print(args.output === 'json' ? `${JSON.stringify(explanation, undefined, 2)}\n` : explanationText(explanation));
+    print(args.output === 'json' ? `${printableJson(explanation)}\n` : explanationText(explanation));
     return 0;
   } catch (error) {
     complain(
       isNotFound(error)
-        ? `not found: ${explainError(error)}; is the pod's name right, its namespace (-n), and is gpu-gate installed?\n`
-        : `${explainError(error)}\n`,
+        ? `not found: ${printable(explainError(error))}; check the pod's name, its namespace (-n), and that gpu-gate is installed\n`
+        : `${printable(explainError(error))}\n`,
     );
     return 1;
   }
@@ -54,7 +59,10 @@ async function webhookWould(
 ): Promise<string> {
   try {
     const [namespace, classes] = await Promise.all([
-      kube.request<{ metadata: { labels?: Record<string, string> } }>('GET', `/api/v1/namespaces/${args.namespace}`),
+      kube.request<{ metadata: { labels?: Record<string, string> } }>(
+        'GET',
+        `/api/v1/namespaces/${encodeURIComponent(args.namespace)}`,
+      ),
       kube.request<{
         items: {
           metadata: { name: string };

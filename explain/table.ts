@@ -1,4 +1,5 @@
 // An explanation as a table for people: a screenful at 500 nodes. Pure.
+import { printable } from '../core/printable.ts';
 import type { Explanation, Row } from './explanation.ts';
 import { commandFor } from './hints.ts';
 
@@ -19,7 +20,7 @@ export function explanationText(explanation: Explanation): string {
     next: 'WHAT NEXT',
   };
   const columns = ['node', 'state', 'verdict', 'reason', 'since', 'next'] as const;
-  const lines = [header, ...grouped];
+  const lines = [header, ...grouped.map(printableRow)];
   const widths = columns.map((column) => Math.max(...lines.map((line) => line[column].length)));
   const table = lines.map((line) =>
     columns
@@ -28,8 +29,19 @@ export function explanationText(explanation: Explanation): string {
       .trimEnd(),
   );
   const { pod, summary, webhook, notes } = explanation;
-  return [`pod ${pod}: ${summary}`, webhook, ...notes, '', ...table, ''].join('\n');
+  const above = [`pod ${pod}: ${summary}`, webhook, ...notes].map((line) => printable(line));
+  return [...above, '', ...table, ''].join('\n');
 }
+
+/** Authors write annotations, kubelets write messages: neither may steer the reader's terminal. */
+const printableRow = (row: Row): Row => ({
+  ...row,
+  node: printable(row.node),
+  state: printable(row.state),
+  reason: printable(row.reason),
+  since: printable(row.since),
+  next: printable(row.next),
+});
 
 function group({ pod, rows }: Explanation): Row[] {
   const groups = new Map<string, [Row, ...Row[]]>();

@@ -1,4 +1,5 @@
 // The scheduler's extender protocol: requests are PascalCase with nulls, answers likewise (facts: extender-and-webhook.md). Pure.
+import { isObject } from '../core/raw.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import type { NodeView } from '../gate/node-proof.ts';
 
@@ -17,9 +18,6 @@ export interface PreemptionArgs {
 }
 
 export type Decoded<T> = { readonly ok: true; readonly args: T } | { readonly ok: false; readonly because: string };
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /** ExtenderArgs of /filter and /prioritize. */
 export function decodeArgs(body: unknown): Decoded<ExtenderArgs> {

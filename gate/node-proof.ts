@@ -1,5 +1,6 @@
 // Is a node's GPU stack proven, and may new GPU pods come? The one place that decides it: extender, readiness
 // condition, `explain` and metrics all ask here, about the Node object alone, so that no two can disagree.
+import { isObject } from '../core/raw.ts';
 import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../core/keys.ts';
 import { isState, type State } from '../core/stages.ts';
 
@@ -42,9 +43,6 @@ export interface Proof {
   readonly cuda?: string;
   readonly components: Readonly<Record<string, ComponentEvidence>>;
 }
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 const isEvidence = (value: unknown): value is ComponentEvidence =>
   isObject(value) && ['revision', 'pod', 'started'].every((key) => typeof value[key] === 'string');

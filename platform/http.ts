@@ -46,6 +46,8 @@ export interface RunningServer {
   drain(): void;
   /** Takes no new connections, closes idle ones, lets running calls end, closes what is left after `graceMs`. */
   close(graceMs: number): Promise<void>;
+  /** Resolves once the port is closed; rejects if the server fails after it began to listen. */
+  readonly ended: Promise<void>;
 }
 
 /**
@@ -133,8 +135,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       resolve,
     );
   });
+  const ended = new Promise<void>((resolve, reject) => {
+    server.once('close', resolve);
+    server.once('error', reject);
+  });
+  // A server that nobody supervises, such as that of the metrics, ends without a listener.
+  ended.catch(() => undefined);
   return {
     port: (server.address() as AddressInfo).port,
+    ended,
     setTls(material) {
       const { key, cert } = material;
       const client = options.tls?.client;

@@ -5,6 +5,8 @@ import type { Registry } from 'prom-client';
 export interface Health {
   /** Reasons why this replica should not be asked; empty: it is ready. */
   readonly notReady: () => readonly string[];
+  /** Why this process must be restarted; `undefined` while all of it lives. */
+  readonly dead?: () => string | undefined;
 }
 
 /** GET /metrics, /healthz, /readyz. */
@@ -14,7 +16,13 @@ export function metricsApp(registry: Registry, health: Health): Express {
   app.get('/metrics', async (_, response) => {
     response.type(registry.contentType).send(await registry.metrics());
   });
-  app.get('/healthz', (_, response) => void response.type('text').send('ok\n'));
+  app.get('/healthz', (_, response) => {
+    const because = health.dead?.();
+    response
+      .status(because === undefined ? 200 : 500)
+      .type('text')
+      .send(because === undefined ? 'ok\n' : `${because}\n`);
+  });
   app.get('/readyz', (_, response) => {
     const reasons = health.notReady();
     response

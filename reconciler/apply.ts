@@ -1,5 +1,5 @@
 // Carries out actions: one switch, no decisions. Every write asks first whether we still lead.
-import { createHash } from 'node:crypto';
+import { digestOf } from '../core/digest.ts';
 import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
 import {
   APPLY,
@@ -184,10 +184,7 @@ export function applier(deps: {
   const record = async (action: Extract<Action, { kind: 'event' }>): Promise<Outcome> => {
     const { about } = action;
     const namespace = about.namespace ?? 'default';
-    const hash = createHash('sha256')
-      .update([about.uid, action.reason, ...(action.once === true ? [] : [action.message])].join('\n'))
-      .digest('hex')
-      .slice(0, 16);
+    const hash = digestOf([about.uid, action.reason, ...(action.once === true ? [] : [action.message])].join('\n'), 16);
     const name = `${about.name.slice(0, 200)}.${hash}`;
     const at = seconds(deps.now());
     const path = `/api/v1/namespaces/${namespace}/events`;

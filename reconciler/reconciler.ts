@@ -1,6 +1,7 @@
 // The reconciler's shell: watches fill the caches, every change queues the keys it concerns, one handler per kind of key plans
 // from the caches and applies. What is decided is decided in plan.ts, pods.ts, policy-status.ts, operand-plan.ts and slots.ts.
-import { parsePolicy, selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
 import { INJECT, POLICIES_PATH, PROOF, WAKE, WALK } from '../core/keys.ts';
 import { isOurs, newestProof, open, stateOf } from '../gate/node-proof.ts';
 import { COMPONENTS } from '../core/stages.ts';

@@ -10,7 +10,8 @@ let copy: string;
 
 beforeAll(() => {
   copy = mkdtempSync(join(tmpdir(), 'gpu-gate-lint-'));
-  for (const file of ['oxlint.config.ts', 'tsconfig.json', 'package.json', '.gitignore']) {
+  for (const file of ['oxlint.config.ts', 'scripts/pure-files.ts', 'tsconfig.json', 'package.json', '.gitignore']) {
+    mkdirSync(dirname(join(copy, file)), { recursive: true });
     cpSync(join(ROOT, file), join(copy, file));
   }
   symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'));

@@ -1,7 +1,8 @@
 // AdmissionReview v1: request body → the pod to decide on, decision → response body. Pure.
+import { isObject } from '../core/raw.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import type { Admission } from './inject.ts';
-import { isObject, misshapen } from './shape.ts';
+import { misshapen } from './shape.ts';
 
 /** An API server's is a UUID. The answer repeats it. */
 const MAX_UID = 128;

@@ -1,12 +1,10 @@
 // Is a parsed object of the shape that the webhook's rules read? An API server sends no other. A caller that is not an API server may
 // send anything, and no rule must have to expect it. What is wrong is described by our own words and positions, never by the
 // caller's text. Pure.
-type Json = Readonly<Record<string, unknown>>;
+import { isObject, type Raw } from '../core/raw.ts';
+
 /** Returns `undefined` if the value is right, otherwise the place below the value and what is wrong there. */
 type Shape = (value: unknown) => string | undefined;
-
-export const isObject = (value: unknown): value is Json =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 const text: Shape = (value) => (typeof value === 'string' ? undefined : ' is not a string');
 const flag: Shape = (value) => (typeof value === 'boolean' ? undefined : ' is not true or false');
@@ -71,4 +69,4 @@ const pod = fields({
 });
 
 /** What of an object is not as a Pod's is, such as `spec.containers[3].env is not a list`; `undefined` if nothing. */
-export const misshapen = (object: Json): string | undefined => pod(object)?.slice(1);
+export const misshapen = (object: Raw): string | undefined => pod(object)?.slice(1);

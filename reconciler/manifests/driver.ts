@@ -1,6 +1,6 @@
 // NVIDIA's driver container, which compiles and loads the kernel modules, and before it k8s-driver-manager, which unloads old
 // ones. Driver-manager must not evict on its own: there is one owner of evictions, and that is the reconciler.
-import { createHash } from 'node:crypto';
+import { digestOf } from '../../core/digest.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './parts.ts';
 
@@ -47,10 +47,7 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const { hostPaths } = policy.spec;
   const image = driverImage(policy);
   // An unchanged restart must not reload the module: driver-manager compares this with what it finds on the node.
-  const digest = createHash('sha256')
-    .update(JSON.stringify([image, spec.env, spec.args]))
-    .digest('hex')
-    .slice(0, 16);
+  const digest = digestOf(JSON.stringify([image, spec.env, spec.args]), 16);
   const bidirectional = { mountPropagation: 'Bidirectional' };
   return {
     hostPID: true,

@@ -1,6 +1,6 @@
 // Policy → DaemonSet, one per component and revision. Pure. The revision is a digest of what the pods will be, so that the
 // same rendering by another gpu-gate is the same revision, and a policy edit makes a new one only where pods differ.
-import { createHash } from 'node:crypto';
+import { canonical, digestOf } from '../../core/digest.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED_BY, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../../core/stages.ts';
@@ -33,23 +33,7 @@ const RENDER: Readonly<Record<Component, (policy: GpuPolicy) => PodSpec>> = {
   'feature-discovery': featureDiscovery,
 };
 
-const canonical = (value: unknown): unknown =>
-  Array.isArray(value)
-    ? value.map(canonical)
-    : typeof value === 'object' && value !== null
-      ? Object.fromEntries(
-          Object.entries(value)
-            .filter(([, inner]) => inner !== undefined)
-            .toSorted(([a], [b]) => (a < b ? -1 : 1))
-            .map(([key, inner]) => [key, canonical(inner)]),
-        )
-      : value;
-
-const digestOf = (value: unknown): string =>
-  createHash('sha256')
-    .update(JSON.stringify(canonical(value)))
-    .digest('hex')
-    .slice(0, 10);
+const revisionOf = (value: unknown): string => digestOf(JSON.stringify(canonical(value)), 10);
 
 /** A container that ends badly leaves the end of its log in the pod's status: there the reason is read, with no permission on logs. */
 const withLastWords = (containers: unknown): readonly object[] =>
@@ -70,7 +54,7 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
     automountServiceAccountToken: component === 'driver',
     ...(component === 'driver' ? { serviceAccountName: 'gpu-gate-driver' } : {}),
   };
-  const revision = digestOf({ component, podSpec });
+  const revision = revisionOf({ component, podSpec });
   const podComponent = POD_COMPONENT[component];
   const labels = { [PART_OF]: PRODUCT, [COMPONENT]: podComponent, [REVISION]: revision };
   const template = {
@@ -83,7 +67,7 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
     updateStrategy: { type: 'OnDelete' },
     template,
   };
-  const digest = digestOf(spec);
+  const digest = revisionOf(spec);
   return {
     component,
     revision,

@@ -1,7 +1,7 @@
 // The two pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none (driver-validation), and vectorAdd in
 // an unprivileged pod that asks for one GPU as users do (device-plugin-validation). The name carries a hash of what the round
 // proves, so that old evidence is never taken for new.
-import { createHash } from 'node:crypto';
+import { digestOf } from '../../core/digest.ts';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, MANAGED_BY, PART_OF, PRODUCT, REVISION } from '../../core/keys.ts';
@@ -33,10 +33,7 @@ const PROGRAM = [
 export function validationPod(input: ValidationInput): Manifest {
   const { kind, policy, node } = input;
   const { validation, injection } = policy.spec;
-  const hash = createHash('sha256')
-    .update([node.uid, input.round, String(input.attempt)].join('\n'))
-    .digest('hex')
-    .slice(0, 10);
+  const hash = digestOf([node.uid, input.round, String(input.attempt)].join('\n'), 10);
   const asksKubernetes = kind === 'device-plugin-validation';
   // What users' pods will have is what must be proven; the driver's own proof needs it where no runtime brings the driver in.
   const mounts = driverMounts(policy);

@@ -1,5 +1,5 @@
 // The clock of a stage: its timeout, its failure, its backoff, and what ends a failure early. Pure; the time is an argument.
-import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { TIMEOUT_KEY } from '../../core/components.ts';
 import { RETRY } from '../../core/keys.ts';
 import type { Stage } from '../../core/stages.ts';
 import { digest, hasPciLabel, operandPod } from './findings.ts';
@@ -37,14 +37,6 @@ export const isBackingOff = (pass: Pass, stage: Stage): boolean =>
 
 export const attemptFor = (pass: Pass, stage: Stage): number =>
   pass.walk.attempt + (retryDue(pass, stage) === undefined ? 0 : 1);
-
-const TIMEOUT_OF = {
-  toolkit: 'toolkit',
-  driver: 'driver',
-  'driver-validation': 'driverValidation',
-  'device-plugin': 'devicePlugin',
-  'device-plugin-validation': 'devicePluginValidation',
-} as const satisfies Record<Exclude<Stage, 'preflight'>, keyof GpuPolicy['spec']['validation']['timeouts']>;
 
 export interface Timing {
   readonly failure: boolean;
@@ -114,7 +106,7 @@ function timeoutEnd(pass: Pass, stop: Stop): number | undefined {
     finding.kind === 'waiting' && finding.since !== undefined
       ? Math.max(Date.parse(finding.since), Date.parse(pass.walk.since))
       : Date.parse(pass.walk.since);
-  return from + pass.input.policy.spec.validation.timeouts[TIMEOUT_OF[stop.stage]];
+  return from + pass.input.policy.spec.validation.timeouts[TIMEOUT_KEY[stop.stage]];
 }
 
 function fail(pass: Pass, stage: Stage, reason: string, message: string): Timing {

@@ -1,6 +1,7 @@
 // What a node's pods prove about one stage: done, waiting for what, or failed and why. Pure; the freshness of evidence is
 // judged here: a container that started before the reboot, or a pod of another revision, proves nothing.
-import { createHash } from 'node:crypto';
+import { namesOf } from '../../core/components.ts';
+import { digestOf } from '../../core/digest.ts';
 import type { ComponentSpec } from '../../core/gpu-policy.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import {
@@ -34,8 +35,7 @@ export type Finding =
 const waiting = (reason: string, message: string): Finding => ({ kind: 'waiting', reason, message });
 const failed = (reason: string, message: string): Finding => ({ kind: 'failed', reason, message });
 
-export const digest = (...parts: readonly unknown[]): string =>
-  createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 12);
+export const digest = (...parts: readonly unknown[]): string => digestOf(JSON.stringify(parts), 12);
 
 /** Start of the newest running container, RFC 3339; empty where none runs. */
 const startedOf = (pod: PodObject): string =>
@@ -253,15 +253,6 @@ export const allocatable = (node: NodeObject, resources: readonly string[]): Rea
 export const hasPciLabel = (node: NodeObject): boolean =>
   NFD_PCI_LABELS.some((key) => node.metadata.labels?.[key] === 'true');
 
-/** What the GPU Operator calls our components in its labels. */
-const POD_COMPONENT_OF_OPERATOR: Readonly<Record<Component, string>> = {
-  toolkit: 'container-toolkit',
-  driver: 'driver',
-  'device-plugin': 'device-plugin',
-  'dcgm-exporter': 'dcgm-exporter',
-  'feature-discovery': 'gpu-feature-discovery',
-};
-
 /** `595.91.07-ubuntu24.04`, or for one kernel alone `595-6.8.0-71-generic-ubuntu24.04`: NVIDIA's way to tag driver images. */
 const DRIVER_TAG =
   /:\d[\d.]*(?:-(\d+\.\d+\.\d+-[\w.-]+))?-((?:ubuntu|rhel|rhcos|sles|rocky|flatcar|amzn|centos|fedora)[\d.]*)$/;
@@ -312,11 +303,11 @@ export function preflightFinding(
   if (mismatch !== undefined) return failed('WrongDriverImage', mismatch);
   if (input.beenHere || input.managed.length === 0) return { kind: 'done' };
   const theirs = input.managed.find((component) => {
-    const value = labels[GPU_OPERATOR_DEPLOY_PREFIX + POD_COMPONENT_OF_OPERATOR[component]];
+    const value = labels[GPU_OPERATOR_DEPLOY_PREFIX + namesOf(component).operator];
     return value !== undefined && value !== 'false';
   });
   if (theirs !== undefined) {
-    const key = GPU_OPERATOR_DEPLOY_PREFIX + POD_COMPONENT_OF_OPERATOR[theirs];
+    const key = GPU_OPERATOR_DEPLOY_PREFIX + namesOf(theirs).operator;
     return labels[key] === 'pre-installed'
       ? failed(
           'DriverPreInstalled',

@@ -1,5 +1,6 @@
 // What one pass over a node works with: what it was given, what it has found out, what it has decided so far.
-import type { ComponentSpec, GpuPolicy } from '../../core/gpu-policy.ts';
+import { isDeployed, specOf } from '../../core/components.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Component, Stage } from '../../core/stages.ts';
 import type { Action } from '../actions.ts';
@@ -41,16 +42,7 @@ export interface NodePlan {
 
 export const NOTHING: NodePlan = { actions: [], wakeAt: undefined, holdsSlot: false, withdraws: false };
 
-const KEY_OF: Readonly<Record<Component, keyof GpuPolicy['spec']['components']>> = {
-  toolkit: 'toolkit',
-  driver: 'driver',
-  'device-plugin': 'devicePlugin',
-  'dcgm-exporter': 'dcgmExporter',
-  'feature-discovery': 'featureDiscovery',
-};
-export const specOf = (policy: GpuPolicy, component: Component): ComponentSpec =>
-  policy.spec.components[KEY_OF[component]];
-export const isDeployed = (spec: ComponentSpec): boolean => spec.mode === 'managed' && spec.enabled;
+export { isDeployed, specOf } from '../../core/components.ts';
 
 export const iso = (now: number): string => new Date(now).toISOString();
 export const camel = (stage: Stage): string =>

@@ -1,4 +1,5 @@
 // A GPUPolicy's status: does it enforce yet, how do its nodes stand, what is wrong with it. Pure.
+import { canonical } from '../../core/digest.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { selects, type GpuPolicy, type PolicyCondition, type PolicyStatus } from '../../core/gpu-policy.ts';
 import { PROOF, WALK } from '../../core/keys.ts';
@@ -146,15 +147,4 @@ export function policyStatus(policy: GpuPolicy, nodes: readonly NodeObject[], ar
 
 /** Do they say the same? The order of keys says nothing. */
 export const sameStatus = (a: PolicyStatus, b: PolicyStatus): boolean =>
-  JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
-
-const sorted = (value: unknown): unknown =>
-  Array.isArray(value)
-    ? value.map(sorted)
-    : typeof value === 'object' && value !== null
-      ? Object.fromEntries(
-          Object.entries(value)
-            .toSorted(([a], [b]) => (a < b ? -1 : 1))
-            .map(([key, inner]) => [key, sorted(inner)]),
-        )
-      : value;
+  JSON.stringify(canonical(a)) === JSON.stringify(canonical(b));

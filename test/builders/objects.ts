@@ -1,5 +1,6 @@
 // Builders of the objects that tests are about; every one is whole and fine unless a test says otherwise.
-import { parsePolicy, type GpuPolicy } from '../../core/gpu-policy.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { parsePolicy } from '../../core/parse-policy.ts';
 import type { RawPod } from '../../gate/gpu-request.ts';
 import { GPU_VALIDATED, MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import type { Action } from '../../reconciler/actions.ts';

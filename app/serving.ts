@@ -1,0 +1,81 @@
+// What webhook and extender have in common: servers whose certificates follow Secrets.
+import { Gauge } from 'prom-client';
+import { certFollower, type CertFollower, type TrustedCas } from '../certs/follower.ts';
+import type { RunningServer } from '../platform/http.ts';
+import { agesOf, staleWatches, type Part, type Shared, type Watches } from './part.ts';
+
+/** Time that a call which is still running at the end of a stop gets: the longest time limit of a caller, the scheduler's. */
+const LAST_CALL_MS = 5000;
+const SERVED_UNTIL = 'gpu_gate_served_certificate_not_after_seconds';
+
+/** Keeps `server` on the newest usable certificate of a Secret until the signal. */
+export function follow(
+  { options, kube, log, registry, now }: Shared,
+  served: {
+    readonly secret: string;
+    readonly service: string;
+    readonly server: RunningServer;
+    readonly trusted?: TrustedCas;
+  },
+  signal: AbortSignal,
+): CertFollower {
+  const { secret, service, server, trusted } = served;
+  // Several servers of a process share the metric.
+  const servedUntil =
+    (registry.getSingleMetric(SERVED_UNTIL) as Gauge | undefined) ??
+    new Gauge({
+      name: SERVED_UNTIL,
+      help: 'When the certificate that this replica serves ends, seconds since the epoch.',
+      labelNames: ['secret'],
+      registers: [registry],
+    });
+  const follower = certFollower({
+    kube,
+    namespace: options.namespace,
+    secret,
+    log,
+    now,
+    // Another issuer's certificate may carry other names.
+    names: options.certSource === 'self' ? [`${service}.${options.namespace}.svc`] : [],
+    ...(trusted === undefined ? {} : { trusted }),
+    served: (until) => servedUntil.set({ secret }, until / 1000),
+    use: (material) => server.setTls(material),
+  });
+  follower.start(signal);
+  return follower;
+}
+
+/** Servers and what they stand on as one part. */
+export function servingPart(
+  { options, now }: Shared,
+  part: {
+    readonly name: string;
+    readonly servers: readonly RunningServer[];
+    /** Those without whose certificate the part is not ready. */
+    readonly followers: readonly CertFollower[];
+    /** Watches whose silence makes the part not ready. */
+    readonly watches: Watches;
+    /** Watches of which only the age is reported. */
+    readonly besides: Watches;
+    /** Ends the watches. */
+    readonly work: AbortController;
+  },
+): Part {
+  const { name, servers, followers, watches, besides, work } = part;
+  return {
+    name,
+    notReady: () => [
+      ...staleWatches(watches, options.watchLimit, now()),
+      ...followers.flatMap((follower) => follower.problem() ?? []),
+    ],
+    watchAges: () => agesOf({ ...watches, ...besides }, now()),
+    drain() {
+      for (const server of servers) server.drain();
+    },
+    async stop() {
+      await Promise.all(servers.map((server) => server.close(LAST_CALL_MS)));
+      work.abort();
+    },
+    ended: Promise.race(servers.map((server) => server.ended)),
+  };
+}

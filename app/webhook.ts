@@ -1,0 +1,75 @@
+// The webhook as a part: the server of /mutate, that of the canary, and the certificates of both.
+import { webhookCas } from '../certs/follower.ts';
+import { canaryApp } from '../certs/routes.ts';
+import { CANARY_SECRET, WEBHOOK_SECRET } from '../certs/store.ts';
+import { startServer, type RunningServer } from '../platform/http.ts';
+import type { Reflector } from '../platform/reflector.ts';
+import { webhookMetrics } from '../webhook/metrics.ts';
+import { webhookApp } from '../webhook/routes.ts';
+import type { Caches } from './caches.ts';
+import { excludedNamespaces, WEBHOOK_SERVICE, type Part, type Shared } from './part.ts';
+import { follow, servingPart } from './serving.ts';
+
+/** Starts the webhook's servers; rejects if a port is taken. */
+export async function startWebhook(shared: Shared, caches: Caches): Promise<Part> {
+  const { options, kube, log, registry } = shared;
+  const { policies, runtimeClasses, namespaces } = caches;
+  const excluded = excludedNamespaces(options);
+  const work = new AbortController();
+  const servers: RunningServer[] = [];
+  const besides: Record<string, Reflector<unknown>> = {};
+  const common = { host: options.bindAddress, callsPerConnection: options.callsPerConnection, tls: {} };
+  const server = await startServer({
+    ...common,
+    port: options.webhookPort,
+    portOption: 'webhook-port',
+    handler: webhookApp({
+      log,
+      metrics: webhookMetrics(registry),
+      facts: (namespace) =>
+        policies.synced && runtimeClasses.synced && namespaces.synced
+          ? {
+              policies,
+              runtimeClasses,
+              namespaceLabels: namespaces.get(namespace),
+              namespace,
+              excludedNamespaces: excluded,
+            }
+          : undefined,
+    }),
+  });
+  servers.push(server);
+  try {
+    if (options.certSource === 'self') {
+      const canary = await startServer({
+        ...common,
+        port: options.canaryPort,
+        portOption: 'canary-port',
+        handler: canaryApp(),
+      });
+      servers.push(canary);
+      // Only a change of CA waits for the canary, so its certificate does not decide about readiness.
+      const followed = { secret: CANARY_SECRET, service: WEBHOOK_SERVICE, server: canary };
+      besides[`secrets/${CANARY_SECRET}`] = follow(shared, followed, work.signal).watch;
+    }
+  } catch (error) {
+    await server.close(0);
+    throw error;
+  }
+  // Another issuer manages both its certificates and the caBundle.
+  const trusted = options.certSource === 'self' ? webhookCas({ kube, log }) : undefined;
+  if (trusted !== undefined) {
+    trusted.watch.start(work.signal);
+    besides['mutatingwebhookconfigurations'] = trusted.watch;
+  }
+  const followed = { secret: WEBHOOK_SECRET, service: WEBHOOK_SERVICE, server };
+  const follower = follow(shared, trusted === undefined ? followed : { ...followed, trusted }, work.signal);
+  return servingPart(shared, {
+    name: 'webhook',
+    servers,
+    followers: [follower],
+    watches: { [`secrets/${WEBHOOK_SECRET}`]: follower.watch },
+    besides,
+    work,
+  });
+}

@@ -1,0 +1,53 @@
+// The components of a GPU stack in one table: what each is called in pods, in a GPUPolicy and by the
+// GPU Operator, and which timeout of the policy is its own.
+import type { ComponentSpec, GpuPolicy } from './gpu-policy.ts';
+
+interface Names {
+  /** Value of the pod label `app.kubernetes.io/component`. */
+  readonly pod: string;
+  /** Key below `spec.components` of a GPUPolicy. */
+  readonly policy: keyof GpuPolicy['spec']['components'];
+  /** Suffix of the GPU Operator's node label `nvidia.com/gpu.deploy.<suffix>`. */
+  readonly operator: string;
+}
+
+const TABLE = {
+  toolkit: { pod: 'container-toolkit', policy: 'toolkit', operator: 'container-toolkit' },
+  driver: { pod: 'driver', policy: 'driver', operator: 'driver' },
+  'device-plugin': { pod: 'device-plugin', policy: 'devicePlugin', operator: 'device-plugin' },
+  'dcgm-exporter': { pod: 'dcgm-exporter', policy: 'dcgmExporter', operator: 'dcgm-exporter' },
+  'feature-discovery': { pod: 'feature-discovery', policy: 'featureDiscovery', operator: 'gpu-feature-discovery' },
+} as const satisfies Record<string, Names>;
+
+/** What is deployed as a DaemonSet. */
+export type Component = keyof typeof TABLE;
+export const namesOf = (component: Component): Names => TABLE[component];
+
+/** All components in the order of deployment; the reverse is the order of removal. */
+export const COMPONENTS = Object.keys(TABLE) as readonly Component[];
+
+/** `app.kubernetes.io/component` of operand and validation pods. */
+export const POD_COMPONENT = {
+  toolkit: TABLE.toolkit.pod,
+  driver: TABLE.driver.pod,
+  'device-plugin': TABLE['device-plugin'].pod,
+  'dcgm-exporter': TABLE['dcgm-exporter'].pod,
+  'feature-discovery': TABLE['feature-discovery'].pod,
+  'driver-validation': 'driver-validation',
+  'device-plugin-validation': 'device-plugin-validation',
+} as const;
+export type PodComponent = keyof typeof POD_COMPONENT;
+
+/** The stages that have a time limit, and its key below `spec.validation.timeouts`. */
+export const TIMEOUT_KEY = {
+  toolkit: 'toolkit',
+  driver: 'driver',
+  'driver-validation': 'driverValidation',
+  'device-plugin': 'devicePlugin',
+  'device-plugin-validation': 'devicePluginValidation',
+} as const satisfies Record<string, keyof GpuPolicy['spec']['validation']['timeouts']>;
+
+export const specOf = (policy: GpuPolicy, component: Component): ComponentSpec =>
+  policy.spec.components[TABLE[component].policy];
+
+export const isDeployed = (spec: ComponentSpec): boolean => spec.mode === 'managed' && spec.enabled;

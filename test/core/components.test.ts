@@ -1,0 +1,20 @@
+import { describe, expect, it } from 'vitest';
+import { COMPONENTS, isDeployed, namesOf, POD_COMPONENT, specOf, TIMEOUT_KEY } from '../../core/components.ts';
+import { STAGES } from '../../core/stages.ts';
+import { aPolicy } from '../builders/objects.ts';
+
+describe('the table of components', () => {
+  it('is in the order of deployment', () =>
+    expect(COMPONENTS).toEqual(['toolkit', 'driver', 'device-plugin', 'dcgm-exporter', 'feature-discovery']));
+  it('finds every component in a GPUPolicy', () => {
+    const policy = aPolicy({ components: { devicePlugin: { version: 'v9' }, driver: { mode: 'external' } } });
+    expect(specOf(policy, 'device-plugin').version).toBe('v9');
+    expect(isDeployed(specOf(policy, 'driver'))).toBe(false);
+    expect(new Set(COMPONENTS.map((component) => namesOf(component).policy)).size).toBe(COMPONENTS.length);
+  });
+  it('names every component in pods alike', () => {
+    for (const component of COMPONENTS) expect(POD_COMPONENT[component]).toBe(namesOf(component).pod);
+  });
+  it('has a time limit for every stage but preflight', () =>
+    expect(Object.keys(TIMEOUT_KEY).toSorted()).toEqual(STAGES.filter((stage) => stage !== 'preflight').toSorted()));
+});
