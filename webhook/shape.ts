@@ -60,6 +60,7 @@ const pod = fields({
     initContainers: containers,
     volumes: list(fields({ name: text, hostPath: fields({ path: text }) })),
     readinessGates: list(fields({ conditionType: text })),
+    tolerations: list(object),
     nodeSelector: texts,
     nodeName: text,
     runtimeClassName: text,
