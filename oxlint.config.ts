@@ -17,6 +17,12 @@ const LAYERS: Pattern = {
   regex: `^(\\.\\./)+(${COMPONENTS.join('|')}|app|main)(/|\\.ts)`,
   message: 'components never import each other: what two need is a noun in core or gate',
 };
+const ROOMS = ['node', 'pods', 'policies', 'operands'] as const;
+/** The reconciler's controllers stand side by side. */
+const SIDE_BY_SIDE: Pattern = {
+  regex: `^(\\.\\./)+(${ROOMS.join('|')})/`,
+  message: "the reconciler's controllers never import each other: what two need stands above them",
+};
 /** What pure code may not import. node:crypto, node:path and node:util only compute. */
 const PURE: readonly Pattern[] = [
   { regex: '/platform/', message: 'pure files import no platform' },
@@ -103,6 +109,14 @@ export default defineConfig({
     {
       files: [`${anyOf(COMPONENTS)}/**/${anyOf(SHELLS)}.ts`],
       rules: { ...IMPURE_RULES, ...imports(LAYERS, FORGE, JSON_PATCH, EXPRESS) },
+    },
+    {
+      files: [`reconciler/${anyOf(ROOMS)}/**/*.ts`],
+      rules: imports(LAYERS, SIDE_BY_SIDE, FORGE, JSON_PATCH, EXPRESS, ...PURE),
+    },
+    {
+      files: [`reconciler/${anyOf(ROOMS)}/**/${anyOf(SHELLS)}.ts`],
+      rules: imports(LAYERS, SIDE_BY_SIDE, FORGE, JSON_PATCH, EXPRESS),
     },
     {
       files: ['{webhook,extender,certs}/{routes,canary}.ts'],

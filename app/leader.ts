@@ -81,6 +81,7 @@ async function startKeeper(shared: Shared, leads: () => boolean, signal: AbortSi
 export async function startLeader(shared: Shared): Promise<Part> {
   const { options, kube, log } = shared;
   const work = new AbortController();
+  const candidacy = new AbortController();
   const leadership = leaseElection({
     kube,
     namespace: options.namespace,
@@ -93,13 +94,16 @@ export async function startLeader(shared: Shared): Promise<Part> {
   if (options.roles.includes('reconciler')) loops.push(startReconciler(shared, leadership, work.signal));
   if (options.roles.includes('certs') && options.certSource === 'self')
     loops.push(await startKeeper(shared, () => leadership.held, work.signal));
-  const election = leadership.run(work.signal);
+  const election = leadership.run(candidacy.signal);
   return {
     name: 'leader',
     notReady: () => (loops.every(({ synced }) => synced()) ? [] : ['nodes, pods and policies are not loaded yet']),
     watchAges: () => Object.assign({}, ...loops.map(({ watchAges }) => watchAges())) as Record<string, number>,
     async stop() {
       work.abort();
+      // The Lease is given back only when no write is under way: the next leader must not meet one.
+      await Promise.allSettled(loops.map(({ ran }) => ran));
+      candidacy.abort();
       await election;
     },
     ended: Promise.race([election, ...loops.map(({ ran }) => ran)]),

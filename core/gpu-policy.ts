@@ -150,7 +150,7 @@ export interface PolicyCondition {
 export const isEnforcing = (policy: GpuPolicy): boolean => !policy.spec.suspend && policy.enforcingSince !== undefined;
 
 /** Does the policy's selector meet these labels of a node? */
-export const selects = (policy: GpuPolicy, labels: Readonly<Record<string, string>>): boolean =>
+const selects = (policy: GpuPolicy, labels: Readonly<Record<string, string>>): boolean =>
   Object.entries(policy.spec.nodeSelector).every(([key, value]) => labels[key] === value);
 
 /** Among all policies the oldest whose selector the node's labels meet (ties by name); undefined where none does. */

@@ -42,6 +42,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** For all of it, further tries too. Default 15 s. */
   readonly timeoutMs?: number;
+  /** Called before each attempt, also before a retry after 429; what it throws ends the call. */
+  readonly beforeAttempt?: () => void;
 }
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -215,6 +217,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
       const timeout = AbortSignal.timeout(limit);
       const signal = call.signal === undefined ? timeout : AbortSignal.any([call.signal, timeout]);
       for (let attempt = 0; ; attempt += 1) {
+        call.beforeAttempt?.();
         const { status, text, retryAfter } = await once(method, path, call, signal);
         if (status >= 200 && status < 300) return (text === '' ? {} : JSON.parse(text)) as T;
         // 429 says that nothing was done, and when to come back: to be heeded only where the caller still waits then.

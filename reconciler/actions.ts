@@ -1,4 +1,4 @@
-// What the reconciler can do, as values: every action is idempotent and carries what its write must be guarded by.
+// What the reconciler can do, as values, by subject. Every action is idempotent, and carries what guards its write.
 import type { PolicyStatus } from '../core/gpu-policy.ts';
 import type { Taint } from './model.ts';
 
@@ -16,59 +16,57 @@ export interface ObjectRef {
   readonly uid: string;
 }
 
-export type Action =
-  | {
+interface OfNode {
+  readonly node: string;
+  readonly uid: string;
+}
+
+/** Writes to the Node object itself. */
+export type NodeWrite =
+  | (OfNode & {
       readonly kind: 'patch-node';
-      readonly node: string;
-      readonly uid: string;
       /** null removes the key. */
       readonly labels: Readonly<Record<string, string | null>>;
       readonly annotations: Readonly<Record<string, string | null>>;
-    }
+    })
   /** Taints are one list: written whole, guarded by the resourceVersion that the list was read at. */
-  | {
-      readonly kind: 'set-taints';
-      readonly node: string;
-      readonly uid: string;
-      readonly resourceVersion: string;
-      readonly taints: readonly Taint[];
-    }
-  /** undefined removes the condition. */
-  | {
+  | (OfNode & { readonly kind: 'set-taints'; readonly resourceVersion: string; readonly taints: readonly Taint[] })
+  | (OfNode & {
       readonly kind: 'set-node-condition';
-      readonly node: string;
-      readonly uid: string;
       readonly type: string;
+      /** undefined removes the condition. */
       readonly condition: Condition | undefined;
-    }
-  | {
-      readonly kind: 'set-pod-condition';
-      readonly namespace: string;
-      readonly name: string;
-      readonly uid: string;
-      readonly condition: Condition;
-    }
-  | { readonly kind: 'create-pod'; readonly manifest: Manifest }
-  | {
-      readonly kind: 'delete-pod';
-      readonly namespace: string;
-      readonly name: string;
-      readonly uid: string;
-      readonly because: string;
-    }
+    });
+
+interface OfPod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+}
+
+export type DeletePod = OfPod & { readonly kind: 'delete-pod'; readonly because: string };
+
+/** What brings a node on: writes to the Node, and pods on it that come and go. */
+export type NodeAction = NodeWrite | { readonly kind: 'create-pod'; readonly manifest: Manifest } | DeletePod;
+
+export type PodAction = (OfPod & { readonly kind: 'set-pod-condition'; readonly condition: Condition }) | DeletePod;
+
+export type OperandAction =
   | {
       readonly kind: 'apply-daemonset';
       readonly manifest: Manifest;
       /** resourceVersion at which others' fields were seen: the spec is written whole, so that they go. */
       readonly wholeAt?: string;
     }
-  | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }
+  | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string };
+
+export type PolicyAction =
   | {
       readonly kind: 'policy-status';
       readonly name: string;
       readonly uid: string;
       readonly status: PolicyStatus;
-      /** What it says now: counts that are no more must be taken out by name. */
+      /** The present status: counts that are gone must be removed by name. */
       readonly was: PolicyStatus;
     }
   | {
@@ -76,16 +74,19 @@ export type Action =
       readonly name: string;
       readonly uid: string;
       readonly finalizers: readonly string[];
-    }
-  | {
-      readonly kind: 'event';
-      readonly about: ObjectRef;
-      readonly type: 'Normal' | 'Warning';
-      readonly reason: string;
-      readonly message: string;
-      /** Told once in the object's life, whatever the text: one that is there is not told again. */
-      readonly once?: boolean;
     };
+
+export interface EventAction {
+  readonly kind: 'event';
+  readonly about: ObjectRef;
+  readonly type: 'Normal' | 'Warning';
+  readonly reason: string;
+  readonly message: string;
+  /** Reported once in the object's life, whatever the text is. */
+  readonly once?: boolean;
+}
+
+export type Action = NodeAction | PodAction | OperandAction | PolicyAction | EventAction;
 
 /** A Kubernetes object as it is sent. */
 export interface Manifest {

@@ -1,7 +1,11 @@
 // What the reconciler looks at: Nodes and Pods trimmed to the fields that decisions need, and the Snapshot made of them.
 // Trimming happens once, when an object arrives; nothing here is written back.
+import { isDeepStrictEqual } from 'node:util';
 import {
   COMPONENT,
+  DEPLOY_PREFIX,
+  FIELD_MANAGER,
+  GPU_VALIDATED,
   INJECT,
   INJECTED,
   MIRROR,
@@ -9,9 +13,11 @@ import {
   PART_OF,
   POLICY,
   PRODUCT,
+  RENDERED,
   REVISION,
   VALIDATES,
 } from '../core/keys.ts';
+import { COMPONENTS, type Component } from '../core/components.ts';
 import type { NodeView } from '../gate/node-proof.ts';
 
 export interface Taint {
@@ -89,6 +95,10 @@ export interface PodObject {
   readonly initContainers: readonly ContainerStatus[];
 }
 
+/** Key of a pod in caches and queues. */
+export const keyOf = (pod: { readonly namespace: string; readonly name: string }): string =>
+  `${pod.namespace}/${pod.name}`;
+
 const GPU_PREFIX = 'nvidia.com/';
 
 interface RawContainer {
@@ -116,6 +126,57 @@ const pick = (from: Readonly<Record<string, string>> | undefined, keys: readonly
 
 const KEPT_LABELS = [INJECTED, INJECT, PART_OF, COMPONENT, REVISION, VALIDATES];
 const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NODE_VALIDATED]);
+
+export interface ManagedFields {
+  readonly manager?: string;
+  readonly subresource?: string;
+  readonly fieldsV1?: Readonly<Record<string, unknown>>;
+}
+
+/** A DaemonSet of the operand namespace, as far as it is looked at. */
+export interface DaemonSetView {
+  readonly name: string;
+  readonly generation: number;
+  /** Digest of the rendering that it was applied from. */
+  readonly rendered: string;
+  readonly ours: boolean;
+  /** Another manager has fields in its spec. */
+  readonly foreign: boolean;
+}
+
+export interface RawDaemonSet {
+  readonly metadata: {
+    readonly name: string;
+    readonly generation?: number;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+    readonly managedFields?: readonly ManagedFields[];
+  };
+}
+
+/** Defaults of the API server have no owner, so any other manager that owns a field of the spec is a manual edit. */
+export const hasForeignFields = (entries: readonly ManagedFields[] = []): boolean =>
+  entries.some(
+    ({ manager, subresource, fieldsV1 }) =>
+      manager !== FIELD_MANAGER && subresource === undefined && fieldsV1?.['f:spec'] !== undefined,
+  );
+
+export const trimDaemonSet = ({ metadata }: RawDaemonSet): DaemonSetView => ({
+  name: metadata.name,
+  generation: metadata.generation ?? 0,
+  rendered: metadata.annotations?.[RENDERED] ?? '',
+  ours: metadata.labels?.[PART_OF] === PRODUCT,
+  foreign: hasForeignFields(metadata.managedFields),
+});
+
+/** Revisions that the Node's deploy labels name. */
+export const deployedOn = (node: NodeObject): Partial<Record<Component, string>> =>
+  Object.fromEntries(
+    COMPONENTS.flatMap((component) => {
+      const revision = node.metadata.labels?.[DEPLOY_PREFIX + component];
+      return revision === undefined ? [] : [[component, revision]];
+    }),
+  );
 
 /* oxlint-disable typescript/no-explicit-any, typescript/no-unsafe-assignment, typescript/no-unsafe-member-access, typescript/no-unsafe-argument, typescript/no-unsafe-call, typescript/no-unsafe-return -- raw JSON of the API server, narrowed here once */
 
@@ -162,7 +223,10 @@ export function trimPod(
 const gpuAmounts = (raw: any): Record<string, string> =>
   Object.fromEntries(Object.entries<string>(raw ?? {}).filter(([name]) => name.startsWith(GPU_PREFIX)));
 
-/** Raw Node → what we keep: no images, no addresses, no managed fields, which are most of a Node's bytes. */
+const OUR_PREFIX = 'gpu-gate.dev/';
+const NODE_CONDITIONS = new Set(['Ready', GPU_VALIDATED]);
+
+/** Raw Node → what we keep: our annotations and the conditions that we read. Heartbeats are left out, so that they are not changes. */
 export function trimNode(raw: any): NodeObject {
   return {
     metadata: {
@@ -170,7 +234,9 @@ export function trimNode(raw: any): NodeObject {
       uid: raw.metadata.uid,
       resourceVersion: raw.metadata.resourceVersion,
       labels: raw.metadata.labels ?? {},
-      annotations: raw.metadata.annotations ?? {},
+      annotations: Object.fromEntries(
+        Object.entries<string>(raw.metadata.annotations ?? {}).filter(([key]) => key.startsWith(OUR_PREFIX)),
+      ),
       ...(raw.metadata.deletionTimestamp === undefined ? {} : { deletionTimestamp: raw.metadata.deletionTimestamp }),
     },
     spec: { unschedulable: raw.spec?.unschedulable === true, taints: raw.spec?.taints ?? [] },
@@ -179,10 +245,25 @@ export function trimNode(raw: any): NodeObject {
       ...(raw.status?.runtimeHandlers === undefined
         ? {}
         : { runtimeHandlers: raw.status.runtimeHandlers.map((handler: { name?: string }) => handler.name ?? '') }),
-      conditions: raw.status?.conditions ?? [],
+      conditions: (raw.status?.conditions ?? [])
+        .filter((c: any) => NODE_CONDITIONS.has(c.type))
+        .map(({ type, status, reason, message, lastTransitionTime }: any) => ({
+          type,
+          status,
+          reason,
+          message,
+          lastTransitionTime,
+        })),
       allocatable: gpuAmounts(raw.status?.allocatable),
       capacity: gpuAmounts(raw.status?.capacity),
     },
   };
 }
 /* oxlint-enable */
+
+/** Do they differ in nothing but their version? */
+export const isSameNode = (a: NodeObject, b: NodeObject): boolean =>
+  isDeepStrictEqual(
+    { ...a, metadata: { ...a.metadata, resourceVersion: '' } },
+    { ...b, metadata: { ...b.metadata, resourceVersion: '' } },
+  );

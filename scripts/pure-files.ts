@@ -11,7 +11,6 @@ export const SHELLS = [
   '*-chain',
   'store',
   'own-objects',
-  'breaker',
   'probe',
   'canary',
   'follower',

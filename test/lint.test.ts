@@ -66,6 +66,24 @@ it.each([
     reading('../extender/wire.ts'),
     'never import each other',
   ],
+  [
+    'a controller in another one',
+    'reconciler/policies/planted.ts',
+    reading('../pods/reports.ts'),
+    'never import each other: what two need stands above',
+  ],
+  [
+    'a controller in another one’s shell',
+    'reconciler/pods/controller.ts',
+    reading('../node/writes.ts'),
+    'never import each other: what two need stands above',
+  ],
+  [
+    'platform in a controller’s pure file',
+    'reconciler/pods/planted.ts',
+    reading('../../platform/kube.ts'),
+    'no platform',
+  ],
   ['the wiring in a component', 'reconciler/apply.ts', reading('../app/options.ts'), 'never import each other'],
   ['the product in platform', 'platform/planted.ts', reading('../core/keys.ts'), 'platform knows nothing'],
   ['express outside routes', 'webhook/inject.ts', reading('express', 'Router'), 'only routes and platform'],
@@ -77,6 +95,8 @@ it.each([
 
 it.each([
   ['a clock in a shell', 'webhook/routes.ts', CLOCK],
+  ['platform in a controller', 'reconciler/pods/controller.ts', reading('../../platform/kube.ts')],
+  ['what stands above, in a controller', 'reconciler/node/planted.ts', reading('../fleet.ts')],
   ['a clock in app', 'app/planted.ts', CLOCK],
   ['a hash in pure code', 'core/planted.ts', reading('node:crypto', 'createHash')],
   ['the core in the gate', 'gate/planted.ts', reading('../core/keys.ts', 'MANAGED')],

@@ -1,83 +1,129 @@
-// The circuit breaker: more proofs about to be withdrawn at once than can be believed, with no reboot behind it, are kept, and
-// their nodes closed, until a person lets it go on.
+// The circuit breaker: where more proofs than can be believed are about to be withdrawn at once, with no reboot behind it, they
+// are kept and their nodes closed, until a person releases it or the losses have gone. Pure but for its memory.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { BREAKER_RELEASE, PROOF } from '../../core/keys.ts';
-import { policyOf } from '../../gate/node-proof.ts';
-import type { Log } from '../../platform/log.ts';
-import type { NodeObject } from '../model.ts';
+import { BREAKER_RELEASE } from '../../core/keys.ts';
 
-/** Withdrawals this near to each other count together, ms. */
+/** Withdrawals within this time count together, ms. */
 const WINDOW_MS = 600_000;
 /** So many are believed whatever share they are. */
-const LEAST = 3;
-/** How long a node about to lose its proof is only closed, ms: a loss that hits many nodes at once is seen on all of them before the first pays. */
+const MINIMUM = 3;
+/** Settle time, ms: long enough for a correlated failure to appear on every node before the first proof is withdrawn. */
 export const SETTLE_MS = 1000;
 
 /** Why a proof about to be withdrawn stays for now; also the reason that the closed node shows. */
 export type Keep = 'circuit breaker' | 'loss being judged';
 
-export interface Breaker {
-  /** Does it hold for the policy now? */
-  holds(policy: GpuPolicy): boolean;
-  /** Notes that the proof of a node is about to be withdrawn; says why it must not be, or not yet. Ask again after `SETTLE_MS`. */
-  judge(policy: GpuPolicy, node: string): Keep | undefined;
-  /** The node is not about to lose its proof, or no longer. */
-  calm(node: string): void;
-  /** Does it hold for any policy? */
-  readonly anywhere: boolean;
+export interface Verdict {
+  /** `undefined` if the proof is to be withdrawn. With 'loss being judged', ask again after `SETTLE_MS`. */
+  readonly keep: Keep | undefined;
+  /** The breaker tripped by this very loss. */
+  readonly tripped: boolean;
 }
 
-export function circuitBreaker(deps: {
-  readonly nodes: { get(name: string): NodeObject | undefined; values(): Iterable<NodeObject> };
-  readonly now: () => number;
-  readonly log: Log;
-}): Breaker {
-  const withdrawals = new Map<string, number>();
-  /** Nodes being judged → since when, ms since the epoch. */
-  const judged = new Map<string, number>();
-  /** Policy → its release annotation when it tripped: another value lets it go on. */
-  const tripped = new Map<string, string>();
-  /** When a person last let a policy's withdrawals go on, ms since the epoch. */
-  const released = new Map<string, number>();
-  const releaseOf = (policy: GpuPolicy): string => policy.annotations[BREAKER_RELEASE] ?? '';
-  const isOf = (policy: GpuPolicy, node: NodeObject | undefined): boolean =>
-    node !== undefined && policyOf(node) === policy.name;
-  const isProven = (node: NodeObject | undefined): boolean => node?.metadata.annotations?.[PROOF] !== undefined;
+export interface Breaker {
+  /** The proof of a node is about to be withdrawn. `proofs`: nodes of the policy that have one, this node among them. */
+  judge(policy: GpuPolicy, node: string, proofs: number, now: number): Verdict;
+  /** The node is not about to lose its proof; `proven` where it has one. */
+  calm(node: string, proven: boolean): void;
+  /** The node is gone. */
+  forget(node: string): void;
+  /** Does it hold for any policy? */
+  readonly holds: boolean;
+}
+
+/** What is remembered of a policy. */
+interface Memory {
+  /** Nodes about to lose their proof → since when. */
+  readonly pending: Map<string, number>;
+  /** Nodes that lost their proof → when, the oldest first. */
+  readonly withdrawn: Map<string, number>;
+  /** Of these, the ones that have a proof again. */
+  readonly back: Set<string>;
+  /** Of these, the ones that are about to lose it once more. */
+  readonly again: Set<string>;
+  /** The release annotation when it tripped: another value releases it. */
+  tripped: string | undefined;
+  /** When a person last released it. */
+  released: number;
+}
+
+const releaseOf = (policy: GpuPolicy): string => policy.annotations[BREAKER_RELEASE] ?? '';
+
+export function circuitBreaker(): Breaker {
+  const memories = new Map<string, Memory>();
+  const policyOf = new Map<string, string>();
+
+  const memoryOf = (policy: string): Memory => {
+    const known = memories.get(policy);
+    if (known !== undefined) return known;
+    const sets = { back: new Set<string>(), again: new Set<string>() };
+    const memory: Memory = {
+      ...sets,
+      pending: new Map(),
+      withdrawn: new Map(),
+      tripped: undefined,
+      released: -Infinity,
+    };
+    memories.set(policy, memory);
+    return memory;
+  };
+  const withdraw = (memory: Memory, node: string, now: number): Verdict => {
+    for (const names of [memory.pending, memory.back, memory.again, memory.withdrawn]) names.delete(node);
+    memory.withdrawn.set(node, now);
+    return { keep: undefined, tripped: false };
+  };
+  const forgetOld = ({ withdrawn, back, again }: Memory, now: number): void => {
+    for (const [node, at] of withdrawn) {
+      if (now - at <= WINDOW_MS) return;
+      for (const names of [withdrawn, back, again]) names.delete(node);
+    }
+  };
+  /** A loss that has gone before its proof was withdrawn counts no longer; when none is left, the breaker's time is over. */
+  const settle = (node: string): Memory | undefined => {
+    const memory = memories.get(policyOf.get(node) ?? '');
+    if (memory === undefined) return undefined;
+    memory.pending.delete(node);
+    memory.again.delete(node);
+    if (memory.pending.size === 0) memory.tripped = undefined;
+    return memory;
+  };
 
   return {
-    holds: (policy) => tripped.get(policy.name) === releaseOf(policy),
-    get anywhere() {
-      return tripped.size > 0;
-    },
-    calm: (node) => void judged.delete(node),
-    judge(policy, node) {
-      const since = tripped.get(policy.name);
-      if (since === releaseOf(policy)) return 'circuit breaker';
-      const at = deps.now();
-      // Let go on: what is lost in this wave is believed.
-      if (since !== undefined) released.set(policy.name, at);
-      tripped.delete(policy.name);
-      if (at - (released.get(policy.name) ?? -Infinity) < WINDOW_MS) return undefined;
-      for (const [name, time] of withdrawals) if (at - time > WINDOW_MS) withdrawals.delete(name);
-      withdrawals.set(node, at);
-      const recent = [...withdrawals.keys()].map((name) => deps.nodes.get(name)).filter((n) => isOf(policy, n));
-      const proofs = [...deps.nodes.values()].filter((n) => isOf(policy, n) && isProven(n)).length;
-      const gone = recent.filter((n) => !isProven(n)).length;
-      const share = (Number.parseFloat(policy.spec.breaker) / 100) * (proofs + gone);
-      if (recent.length < LEAST || recent.length <= share) {
-        // Too few nodes for it ever to trip: nothing to wait for.
-        if (proofs + gone < LEAST) return undefined;
-        const began = judged.get(node) ?? at;
-        judged.set(node, began);
-        return at - began < SETTLE_MS ? 'loss being judged' : undefined;
+    judge(policy, node, proofs, now) {
+      const memory = memoryOf(policy.name);
+      policyOf.set(node, policy.name);
+      forgetOld(memory, now);
+      const began = memory.pending.get(node) ?? now;
+      memory.pending.set(node, began);
+      if (memory.withdrawn.has(node)) memory.again.add(node);
+      if (memory.tripped === releaseOf(policy)) return { keep: 'circuit breaker', tripped: false };
+      // Released: what is lost in this wave is believed.
+      if (memory.tripped !== undefined) memory.released = now;
+      memory.tripped = undefined;
+      if (now - memory.released < WINDOW_MS) return withdraw(memory, node, now);
+      const { pending, withdrawn, back, again } = memory;
+      const whole = proofs + withdrawn.size - back.size;
+      // In a pool so small it can never trip, and nothing is waited for.
+      if (whole < MINIMUM) return withdraw(memory, node, now);
+      const recent = withdrawn.size + pending.size - again.size;
+      if (recent >= MINIMUM && recent > (Number.parseFloat(policy.spec.breaker) / 100) * whole) {
+        memory.tripped = releaseOf(policy);
+        return { keep: 'circuit breaker', tripped: true };
       }
-      tripped.set(policy.name, releaseOf(policy));
-      deps.log.error('circuit breaker tripped: proofs are kept, nodes closed', {
-        policy: policy.name,
-        withdrawals: recent.length,
-        proofs,
-      });
-      return 'circuit breaker';
+      return now - began < SETTLE_MS ? { keep: 'loss being judged', tripped: false } : withdraw(memory, node, now);
+    },
+    calm(node, proven) {
+      const memory = settle(node);
+      if (memory?.withdrawn.has(node) === true && proven) memory.back.add(node);
+    },
+    forget(node) {
+      const memory = settle(node);
+      memory?.withdrawn.delete(node);
+      memory?.back.delete(node);
+      policyOf.delete(node);
+    },
+    get holds() {
+      return [...memories.values()].some(({ tripped }) => tripped !== undefined);
     },
   };
 }

@@ -17,6 +17,8 @@ import type { Action, Condition } from '../actions.ts';
 import type { Walk } from '../walk.ts';
 import type { NodeObject, Taint } from '../model.ts';
 
+export { deployedOn } from '../model.ts';
+
 /** The marks that a Node of ours should carry. */
 export interface Desired {
   readonly state: State | undefined;
@@ -28,15 +30,6 @@ export interface Desired {
   readonly condition: Condition | undefined;
   readonly taint: boolean;
 }
-
-/** Revisions that the Node's deploy labels name. */
-export const deployedOn = (node: NodeObject): Partial<Record<Component, string>> =>
-  Object.fromEntries(
-    COMPONENTS.flatMap((component) => {
-      const revision = node.metadata.labels?.[DEPLOY_PREFIX + component];
-      return revision === undefined ? [] : [[component, revision]];
-    }),
-  );
 
 export const hasOurTaint = (node: NodeObject): boolean =>
   (node.spec?.taints ?? []).some((taint) => taint.key === STARTUP_TAINT);

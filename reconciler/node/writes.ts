@@ -26,10 +26,9 @@ export async function carryOut(
 
   const write = async (): Promise<'done' | 'stale'> => {
     for (const action of writes) {
-      // Our own write before this one has moved the version on; the list that the taints were planned from must still stand.
-      const moved = action.kind === 'set-taints' && latest !== undefined;
-      if (moved && latest?.taints !== planned) return 'stale';
-      const outcome = await apply.apply(moved ? { ...action, resourceVersion: latest?.resourceVersion ?? '' } : action);
+      // Our previous write has moved the version on; the list that the taints were planned from must still stand.
+      if (action.kind === 'set-taints' && latest !== undefined && latest.taints !== planned) return 'stale';
+      const outcome = await apply.apply(action, latest?.resourceVersion ?? node.metadata.resourceVersion);
       if (outcome.kind === 'stale') {
         if (action.kind === 'create-pod' || action.kind === 'delete-pod') continue;
         return 'stale';

@@ -1,38 +1,34 @@
-// The operands' DaemonSets: applies what operand-plan.ts wants and deletes what is left over, each by itself, so that one which the
+// The operands' DaemonSets: applies what wanted.ts wants and deletes what is left over, each by itself, so that one which the
 // API server refuses stops no other. What was changed by hand is put back.
+import { COMPONENTS, isDeployed, specOf, type Component } from '../../core/components.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { COMPONENTS, type Component } from '../../core/stages.ts';
 import { KubeError } from '../../platform/kube.ts';
 import type { Log } from '../../platform/log.ts';
 import { NotLeading, type Applier } from '../apply.ts';
-import type { NodeObject } from '../model.ts';
-import { leftOver, wantedOperands, type DaemonSetView, type Wanted } from './wanted.ts';
+import type { Caches } from '../caches.ts';
+import type { Handlers, Turns } from '../key.ts';
 import { renderOperand, type Rendered } from '../manifests/render.ts';
-import { isDeployed, specOf } from '../node/pass.ts';
+import type { DaemonSetView } from '../model.ts';
+import { leftOver, wantedOperands, type Wanted } from './wanted.ts';
 
 /** A refused operand is tried again only so often: what mends it is an edit of the policy, which makes another one. */
 const AGAIN_MS = 60_000;
 
-export interface OperandWorkDeps {
-  readonly nodes: { values(): Iterable<NodeObject> };
-  readonly policies: { values(): Iterable<GpuPolicy> };
-  readonly daemonSets: { get(key: string): DaemonSetView | undefined; values(): Iterable<DaemonSetView> };
+export interface OperandControllerDeps {
+  readonly caches: Pick<Caches, 'policies' | 'daemonSets' | 'fleet'>;
   readonly apply: Applier;
+  readonly turns: Turns;
   readonly log: Log;
   readonly now: () => number;
   readonly operandNamespace: string;
-  /** Refusals have changed: policies' status says them. */
-  readonly changed: () => void;
-  /** Settle again after so many ms. */
-  readonly again: (ms: number) => void;
 }
 
-export interface OperandWork {
-  settle(): Promise<void>;
+export interface OperandController {
+  readonly handlers: Pick<Handlers, 'operands'>;
   /** Newest revision of each component that the policy deploys. */
-  revisionsOf(policy: GpuPolicy | undefined): Readonly<Partial<Record<Component, string>>>;
-  /** What the API server refuses of the policy, a sentence each; undefined: not tried yet. */
-  refusals(policy: GpuPolicy): readonly string[] | undefined;
+  readonly revisionsOf: (policy: GpuPolicy | undefined) => Readonly<Partial<Record<Component, string>>>;
+  /** What the API server refuses of the policy, a sentence each; `undefined` if not tried yet. */
+  readonly refusals: (policy: GpuPolicy) => readonly string[] | undefined;
 }
 
 interface Refusal {
@@ -42,8 +38,9 @@ interface Refusal {
   readonly retryAt: number;
 }
 
-export function operandWorkOf(deps: OperandWorkDeps): OperandWork {
-  const { nodes, policies, daemonSets, apply, log, now, operandNamespace } = deps;
+export function operandController(deps: OperandControllerDeps): OperandController {
+  const { apply, turns, log, now, operandNamespace } = deps;
+  const { policies, daemonSets, fleet } = deps.caches;
   /** Generation of each DaemonSet after our last write: another one was made by somebody else. */
   const appliedGeneration = new Map<string, number>();
   const refused = new Map<string, Refusal>();
@@ -101,8 +98,7 @@ export function operandWorkOf(deps: OperandWorkDeps): OperandWork {
 
   async function settle(): Promise<void> {
     const before = said();
-    const every = [...nodes.values()];
-    const wanted = wantedOperands([...policies.values()], every, operandsOf);
+    const wanted = wantedOperands([...policies.values()], fleet, operandsOf);
     let failure: unknown;
     /** One operand's trouble ends no other's turn; the first that is no refusal is thrown in the end, to be tried again. */
     const alone = async (step: () => Promise<void>): Promise<void> => {
@@ -131,7 +127,7 @@ export function operandWorkOf(deps: OperandWorkDeps): OperandWork {
       });
     }
     for (const name of refused.keys()) if (!wanted.has(name)) refused.delete(name);
-    for (const name of leftOver(daemonSets.values(), wanted, every)) {
+    for (const name of leftOver(daemonSets.values(), wanted, fleet)) {
       appliedGeneration.delete(name);
       await alone(async () => {
         await apply.apply({ kind: 'delete-daemonset', namespace: operandNamespace, name });
@@ -139,8 +135,8 @@ export function operandWorkOf(deps: OperandWorkDeps): OperandWork {
     }
     const first = !tried;
     tried = true;
-    if (first || said() !== before) deps.changed();
-    if (refused.size > 0) deps.again(AGAIN_MS);
+    if (first || said() !== before) turns.add({ kind: 'policies', name: '' });
+    if (refused.size > 0) turns.addAfter({ kind: 'operands', name: '' }, AGAIN_MS);
     if (failure !== undefined) throw failure;
   }
 
@@ -148,7 +144,7 @@ export function operandWorkOf(deps: OperandWorkDeps): OperandWork {
     JSON.stringify([...refused].map(([name, { because, policies: of }]) => [name, because, [...of]]));
 
   return {
-    settle,
+    handlers: { operands: settle },
     revisionsOf: (policy) =>
       policy === undefined
         ? {}

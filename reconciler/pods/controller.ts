@@ -1,10 +1,12 @@
-// Users' GPU pods: writes what pods.ts decides: readiness conditions, and Events on pods that were rejected, missed, bound past the
-// gate, or that wait. Each is counted once, whoever leads: the Event is the memory, and who makes it counts.
-import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
+// Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected, missed, or bound past the gate. Each
+// is counted once, whoever leads: the Event is the memory, and the replica that makes it counts.
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { ObjectRef } from '../actions.ts';
 import type { Applier } from '../apply.ts';
+import type { Caches } from '../caches.ts';
+import type { Handlers, Turns } from '../key.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import type { NodeObject, PodObject } from '../model.ts';
+import { keyOf, type NodeObject, type PodObject } from '../model.ts';
 import {
   boundAt,
   boundPastGate,
@@ -13,8 +15,6 @@ import {
   gateOf,
   isMissed,
   isRejected,
-  isUnschedulable,
-  nodesOnTheirWay,
   policyNameOf,
   saysAlready,
 } from './reports.ts';
@@ -22,19 +22,10 @@ import {
 /** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
 const TOLD_MS = 45 * 60_000;
 
-interface Cache<T> {
-  get(key: string): T | undefined;
-  values(): Iterable<T>;
-}
-
-export interface PodWorkDeps {
-  readonly nodes: Cache<NodeObject>;
-  readonly policies: Cache<GpuPolicy>;
-  readonly pods: Cache<PodObject>;
-  readonly namespaces: { get(key: string): NamespaceView | undefined };
-  /** GPU pods that no node has yet. */
-  readonly unbound: ReadonlyMap<string, PodObject>;
+export interface PodControllerDeps {
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'pods' | 'namespaces'>;
   readonly apply: Applier;
+  readonly turns: Turns;
   readonly metrics: ReconcilerMetrics;
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches. */
@@ -42,38 +33,38 @@ export interface PodWorkDeps {
   readonly now: () => number;
 }
 
-export interface NamespaceView {
-  readonly optedOut: boolean;
-}
-
-export interface PodWork {
-  /** We lead from now on. Keys of the pods that were bound past the gate while nobody looked: `bound` is to be called for each. */
+export interface PodController {
+  readonly handlers: Pick<Handlers, 'pod' | 'bound'>;
+  /** This replica leads from now on. Keys of the pods that were bound past the gate in between: `bound` is to be called for each. */
   takeOver(): readonly string[];
-  /** A pod, or its node, has changed. */
-  pod(key: string): Promise<void>;
-  /** A pod was bound. */
-  bound(key: string): Promise<void>;
   /** A pod is gone. */
   forget(uid: string): void;
-  /** Pods that wait are told for what. */
-  waiting(): Promise<void>;
+  /** Running pods whose readiness gate is not True. */
+  readonly pendingGates: () => number;
 }
 
 const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.metadata.name, uid: node.metadata.uid });
 const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
 
-export function podWorkOf(deps: PodWorkDeps): PodWork {
-  const { nodes, policies, pods, namespaces, unbound, apply, metrics, operandNamespace, excludedNamespaces } = deps;
+export function podController(deps: PodControllerDeps): PodController {
+  const { apply, turns, metrics, operandNamespace, excludedNamespaces } = deps;
+  const { nodes, policies, pods, namespaces } = deps.caches;
   /** UIDs of pods of which it is decided whether they were missed, and of those whose rejection is told. */
   const judged = new Set<string>();
   const toldRejected = new Set<string>();
-  /** UID → the sentence that a waiting pod was last told. */
-  const told = new Map<string, string>();
+  /** UIDs of running pods whose readiness gate is not True. */
+  const pending = new Set<string>();
   /** UID → why it should not be where it is: bound before we led. */
   const unseen = new Map<string, string>();
   /** When we took over, ms since the epoch. */
   let since = 0;
 
+  const setPending = (uid: string, is: boolean): void => {
+    if (pending.has(uid) === is) return;
+    if (is) pending.add(uid);
+    else pending.delete(uid);
+    turns.addAfter({ kind: 'policies', name: '' }, 300);
+  };
   const isNews = (at: number): boolean => at >= since - TOLD_MS;
   const left = (namespace: string): boolean =>
     excludedNamespaces.has(namespace) || namespaces.get(namespace)?.optedOut === true;
@@ -91,12 +82,13 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
     return outcome.kind === 'done' && outcome.known !== true;
   }
 
-  async function pod_(key: string): Promise<void> {
+  async function handle(key: string): Promise<void> {
     const pod = pods.get(key);
     if (pod === undefined) return;
     const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
     const policy = policies.get(policyNameOf(pod));
     const gate = gateOf(pod, node, policy);
+    setPending(pod.uid, pod.phase === 'Running' && gate?.status === 'False');
     if (gate !== undefined && !saysAlready(pod, gate)) {
       await apply.apply({
         kind: 'set-pod-condition',
@@ -171,6 +163,7 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
   function takeOver(): readonly string[] {
     since = deps.now();
     unseen.clear();
+    pending.clear();
     const keys: string[] = [];
     for (const pod of pods.values()) {
       const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
@@ -178,37 +171,16 @@ export function podWorkOf(deps: PodWorkDeps): PodWork {
       const because = boundUnseen(pod, node, policies.get(policyNameOf(pod)));
       if (because === undefined) continue;
       unseen.set(pod.uid, because);
-      keys.push(`${pod.namespace}/${pod.name}`);
+      keys.push(keyOf(pod));
     }
     return keys;
-  }
-
-  async function waiting(): Promise<void> {
-    const texts = new Map<string, string | undefined>();
-    for (const pod of unbound.values()) {
-      const name = policyNameOf(pod);
-      const policy = policies.get(name);
-      if (policy === undefined || !isEnforcing(policy) || !isUnschedulable(pod) || pod.namespace === operandNamespace)
-        continue;
-      if (!texts.has(name)) texts.set(name, nodesOnTheirWay(nodes.values(), name));
-      const text = texts.get(name);
-      if (text === undefined || told.get(pod.uid) === text) continue;
-      told.set(pod.uid, text);
-      await apply.apply({
-        kind: 'event',
-        about: podRef(pod),
-        type: 'Normal',
-        reason: 'WaitingForGPUNode',
-        message: text,
-      });
-    }
   }
 
   const forget = (uid: string): void => {
     judged.delete(uid);
     unseen.delete(uid);
     toldRejected.delete(uid);
-    told.delete(uid);
+    setPending(uid, false);
   };
-  return { takeOver, pod: pod_, bound, waiting, forget };
+  return { handlers: { pod: handle, bound }, takeOver, forget, pendingGates: () => pending.size };
 }

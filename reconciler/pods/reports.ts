@@ -174,9 +174,9 @@ const untimed = (text: string): string =>
   text.replace(/; tried again after .*$/, '').replace(/[,;]? ?\b(since|at|after|until) \d{4}-\d\d-\d\dT[\d:.]+Z/g, '');
 
 /** One sentence on the nodes of a policy that are on their way, failed or shut; undefined where none is. No times: it is compared by text. */
-export function nodesOnTheirWay(nodes: Iterable<NodeObject>, policy: string): string | undefined {
+export function nodesOnTheirWay(nodes: Iterable<NodeObject>, policy: string, unlisted = 0): string | undefined {
   const parts: string[] = [];
-  let more = 0;
+  let more = unlisted;
   for (const node of nodes) {
     const state = stateOf(node);
     if (!isManaged(node) || policyOf(node) !== policy || state === undefined) continue;

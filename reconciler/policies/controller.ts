@@ -1,91 +1,73 @@
-// GPUPolicies: writes their status as policy-status.ts decides it, keeps their finalizers, and sets the gauges that count nodes.
-import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
+// GPUPolicies: writes their status as status.ts decides it, keeps their finalizers, and sets the gauges that count nodes.
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { POLICY_FINALIZER } from '../../core/keys.ts';
-import { isManaged, isOurs, open, policyOf, stateOf } from '../../gate/node-proof.ts';
-import { STATES } from '../../core/stages.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
+import type { Caches } from '../caches.ts';
+import { figuresOf } from '../gauges.ts';
+import type { Handlers } from '../key.ts';
 import type { Breaker } from '../limits/breaker.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import type { NodeObject, PodObject } from '../model.ts';
 import { policyStatus, sameStatus } from './status.ts';
-import { gateOf, policyNameOf } from '../pods/reports.ts';
 
-export interface PolicyWorkDeps {
-  readonly nodes: { get(key: string): NodeObject | undefined; values(): Iterable<NodeObject> };
-  readonly policies: { get(key: string): GpuPolicy | undefined; values(): Iterable<GpuPolicy> };
-  readonly pods: { values(): Iterable<PodObject> };
+export interface PolicyControllerDeps {
+  readonly caches: Pick<Caches, 'policies' | 'fleet'>;
   readonly apply: Applier;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
-  readonly breaker: Breaker;
-  /** What the API server refuses of a policy's operands; undefined: not tried yet. */
+  readonly breaker: Pick<Breaker, 'holds'>;
+  /** What the API server refuses of a policy's operands; `undefined` if not tried yet. */
   readonly refusals: (policy: GpuPolicy) => readonly string[] | undefined;
+  /** Running pods whose readiness gate is not True. */
+  readonly pendingGates: () => number;
   readonly webhookResources: readonly string[];
   readonly now: () => number;
 }
 
-/** `settle` brings every policy's status and finalizer up to date. */
-export function policyWorkOf(deps: PolicyWorkDeps): { settle(): Promise<void> } {
-  const { nodes, policies, pods, apply, metrics, log, now } = deps;
+export function policyController(deps: PolicyControllerDeps): { readonly handlers: Pick<Handlers, 'policies'> } {
+  const { apply, metrics, log, now } = deps;
+  const { policies, fleet } = deps.caches;
 
-  async function settle(): Promise<void> {
+  /** Brings every policy's status and finalizer up to date. */
+  async function handle(): Promise<void> {
     const all = [...policies.values()];
-    const every = [...nodes.values()];
+    const figures = figuresOf(fleet, all);
     metrics.nodes.reset();
-    let openNodes = 0;
-    for (const node of every) {
-      if (isOurs(node)) metrics.nodes.inc({ state: stateOf(node) ?? 'preflight', policy: policyOf(node) ?? '' });
-      if (open(node).yes) openNodes += 1;
-    }
-    for (const policy of all) for (const state of STATES) metrics.nodes.inc({ state, policy: policy.name }, 0);
-    metrics.open.set(openNodes);
-    metrics.breaker.set(deps.breaker.anywhere ? 1 : 0);
-    metrics.pendingGates.set(
-      [...pods.values()].filter(
-        (pod) =>
-          pod.gated &&
-          pod.phase === 'Running' &&
-          gateOf(pod, nodes.get(pod.nodeName ?? ''), policies.get(policyNameOf(pod)))?.status === 'False',
-      ).length,
-    );
+    for (const { state, policy, count } of figures.nodes) metrics.nodes.set({ state, policy }, count);
+    metrics.open.set(figures.open);
+    metrics.pendingGates.set(deps.pendingGates());
+    metrics.breaker.set(deps.breaker.holds ? 1 : 0);
     for (const policy of all) {
-      const conflicts = new Set<string>();
-      for (const node of every) {
-        if (!isManaged(node)) continue;
-        const both = selecting(node.metadata.labels ?? {}, all).map((p) => p.name);
-        if (both.includes(policy.name)) for (const other of both) if (other !== policy.name) conflicts.add(other);
-      }
-      const status = policyStatus(policy, every, {
-        conflicts: [...conflicts].toSorted(),
-        refusals: deps.refusals(policy),
-        webhookResources: deps.webhookResources,
-        now: now(),
-      });
-      if (!sameStatus(status, policy.status)) {
-        const had = policy.enforcingSince;
-        await apply.apply({ kind: 'policy-status', name: policy.name, uid: policy.uid, status, was: policy.status });
-        if (had === undefined && status.enforcingSince !== undefined)
-          log.info('policy enforces from now on', { policy: policy.name });
-      }
-      const has = every.some((node) => isOurs(node) && policyOf(node) === policy.name);
-      const marked = policy.finalizers.includes(POLICY_FINALIZER);
-      if (has && !marked && !policy.deleting)
-        await apply.apply({
-          kind: 'policy-finalizers',
-          name: policy.name,
-          uid: policy.uid,
-          finalizers: [...policy.finalizers, POLICY_FINALIZER],
-        });
-      if (!has && marked)
-        await apply.apply({
-          kind: 'policy-finalizers',
-          name: policy.name,
-          uid: policy.uid,
-          finalizers: policy.finalizers.filter((f) => f !== POLICY_FINALIZER),
-        });
+      await report(policy, all);
+      await guard(policy);
     }
   }
 
-  return { settle };
+  async function report(policy: GpuPolicy, all: readonly GpuPolicy[]): Promise<void> {
+    const conflicts = all.filter(({ name }) => fleet.count('conflict', policy.name, name) > 0);
+    const status = policyStatus(policy, fleet, {
+      conflicts: conflicts.map(({ name }) => name).toSorted(),
+      refusals: deps.refusals(policy),
+      webhookResources: deps.webhookResources,
+      now: now(),
+    });
+    if (sameStatus(status, policy.status)) return;
+    await apply.apply({ kind: 'policy-status', name: policy.name, uid: policy.uid, status, was: policy.status });
+    if (policy.enforcingSince === undefined && status.enforcingSince !== undefined)
+      log.info('policy enforces from now on', { policy: policy.name });
+  }
+
+  /** A policy stays until the release of its nodes has ended. */
+  async function guard({ name, uid, finalizers, deleting }: GpuPolicy): Promise<void> {
+    const has = fleet.count('of', name) > 0;
+    const marked = finalizers.includes(POLICY_FINALIZER);
+    if (has && !marked && !deleting)
+      await apply.apply({ kind: 'policy-finalizers', name, uid, finalizers: [...finalizers, POLICY_FINALIZER] });
+    if (!has && marked) {
+      const others = finalizers.filter((finalizer) => finalizer !== POLICY_FINALIZER);
+      await apply.apply({ kind: 'policy-finalizers', name, uid, finalizers: others });
+    }
+  }
+
+  return { handlers: { policies: handle } };
 }

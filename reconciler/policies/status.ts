@@ -1,16 +1,15 @@
 // A GPUPolicy's status: does it enforce yet, how do its nodes stand, what is wrong with it. Pure.
 import { canonical } from '../../core/digest.ts';
+import type { GpuPolicy, PolicyCondition, PolicyStatus } from '../../core/gpu-policy.ts';
+import { STATES } from '../../core/stages.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
-import { selects, type GpuPolicy, type PolicyCondition, type PolicyStatus } from '../../core/gpu-policy.ts';
-import { PROOF, WALK } from '../../core/keys.ts';
-import { isManaged, isOurs, parseProof, policyOf, stateOf } from '../../gate/node-proof.ts';
-import { parseWalk } from '../walk.ts';
-import type { NodeObject } from '../model.ts';
+import type { Fleet } from '../fleet.ts';
 
-const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
-  Object.entries(node.status?.allocatable ?? {}).some(
-    ([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0,
-  );
+/** What a status asks of the nodes. */
+type Nodes = Pick<Fleet, 'count' | 'names'>;
+
+/** How many nodes a message names. */
+const NAMED = 5;
 
 interface Enforcement {
   readonly enforcing: boolean;
@@ -18,8 +17,8 @@ interface Enforcement {
   readonly message: string;
 }
 
-/** From when on the policy injects and refuses: design section 4. Once it does, it does for good. */
-export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): Enforcement {
+/** From when on the policy injects and refuses. Once it does, it does for good. */
+export function enforcement(policy: GpuPolicy, nodes: Nodes): Enforcement {
   if (policy.spec.suspend)
     return {
       enforcing: false,
@@ -28,8 +27,7 @@ export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): En
     };
   if (policy.enforcingSince !== undefined)
     return { enforcing: true, reason: 'Enforcing', message: `since ${policy.enforcingSince}` };
-  const mine = nodes.filter((node) => selects(policy, node.metadata.labels ?? {}));
-  if (!mine.some(isManaged)) {
+  if (nodes.count('selected', policy.name) === 0) {
     return {
       enforcing: false,
       reason: 'NoNodeOptedIn',
@@ -38,24 +36,25 @@ export function enforcement(policy: GpuPolicy, nodes: readonly NodeObject[]): En
   }
   if (policy.spec.unmanagedNodes !== 'Auto')
     return { enforcing: true, reason: 'Enforcing', message: 'the first node was opted in' };
-  const awaited = mine.filter((node) => offersGpus(policy, node) && !wasValidated(node) && !onItsWay(node));
-  if (awaited.length === 0)
+  const awaited = nodes.count('awaited', policy.name);
+  if (awaited === 0)
     return { enforcing: true, reason: 'Enforcing', message: 'every node that offers GPUs has been validated once' };
-  const names = awaited.slice(0, 5).map((node) => node.metadata.name);
+  const names = [...firstOf(nodes.names('awaited', policy.name), NAMED)];
   return {
     enforcing: false,
     reason: 'NodesNotValidated',
-    message: `auditing until these nodes that offer GPUs are validated: ${names.join(', ')}${awaited.length > 5 ? ` and ${awaited.length - 5} more` : ''}; opt them in: kubectl label node ${names[0] ?? 'NAME'} gpu-gate.dev/managed=true, or set unmanagedNodes to Deny or Allow`,
+    message: `auditing until these nodes that offer GPUs are validated: ${names.join(', ')}${awaited > NAMED ? ` and ${awaited - NAMED} more` : ''}; opt them in: kubectl label node ${names[0] ?? 'NAME'} gpu-gate.dev/managed=true, or set unmanagedNodes to Deny or Allow`,
   };
 }
 
-/** Once is enough: a proof that was withdrawn since makes no new GPU node of it. */
-const wasValidated = (node: NodeObject): boolean =>
-  parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
-  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.once === true;
-
-/** A node whose GPUs come from a walk of ours offers them before its proof: it was no GPU node before, so it holds nothing up. */
-const onItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
+function* firstOf<T>(all: Iterable<T>, limit: number): Iterable<T> {
+  let left = limit;
+  for (const one of all) {
+    if (left === 0) return;
+    left -= 1;
+    yield one;
+  }
+}
 
 /** What a status tells of beside the nodes. */
 export interface Surroundings {
@@ -88,14 +87,14 @@ function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; me
 }
 
 /** The whole status; conditions keep their transition time where their status stays. */
-export function policyStatus(policy: GpuPolicy, nodes: readonly NodeObject[], around: Surroundings): PolicyStatus {
+export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundings): PolicyStatus {
   const { conflicts, now } = around;
   const at = new Date(now).toISOString();
-  const mine = nodes.filter((node) => isOurs(node) && policyOf(node) === policy.name);
+  const total = nodes.count('of', policy.name);
   const counts: Record<string, number> = {};
-  for (const node of mine) {
-    const state = stateOf(node) ?? 'preflight';
-    counts[state] = (counts[state] ?? 0) + 1;
+  for (const state of STATES) {
+    const count = nodes.count('state', policy.name, state);
+    if (count > 0) counts[state] = count;
   }
   const enforces = enforcement(policy, nodes);
   const failed = counts['failed'] ?? 0;
@@ -120,13 +119,13 @@ export function policyStatus(policy: GpuPolicy, nodes: readonly NodeObject[], ar
       : enforces.enforcing
         ? { enforcingSince: at }
         : {}),
-    nodes: { ...counts, total: mine.length },
+    nodes: { ...counts, total: total },
     conditions: [
       condition(
         'Ready',
-        mine.length === validated,
-        mine.length === validated ? 'AllValidated' : failed > 0 ? 'NodesFailed' : 'NodesOnTheirWay',
-        `${validated} of ${mine.length} nodes validated${failed > 0 ? `, ${failed} failed: kubectl get nodes -L gpu-gate.dev/state` : ''}`,
+        total === validated,
+        total === validated ? 'AllValidated' : failed > 0 ? 'NodesFailed' : 'NodesOnTheirWay',
+        `${validated} of ${total} nodes validated${failed > 0 ? `, ${failed} failed: kubectl get nodes -L gpu-gate.dev/state` : ''}`,
       ),
       condition('Enforcing', enforces.enforcing, enforces.reason, enforces.message),
       condition(

@@ -243,7 +243,7 @@ describe('an Event', () => {
       leads: () => true,
       now: () => now,
       instance: 'test',
-      conditionNow: () => undefined,
+      standing: () => undefined,
     });
     for (let i = 0; i < 3; i += 1) {
       await events.apply({

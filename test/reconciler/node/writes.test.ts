@@ -24,11 +24,10 @@ async function told(
   answers: Partial<Record<Action['kind'], Outcome | Error>>,
 ): Promise<readonly [readonly string[], string]> {
   const through: string[] = [];
-  const apply = async (action: Action): Promise<Outcome> => {
+  const apply = async (action: Action, at?: string): Promise<Outcome> => {
     const answer = answers[action.kind] ?? done;
     if (answer instanceof Error) throw answer;
-    if (answer.kind === 'done')
-      through.push(action.kind === 'set-taints' ? `set-taints@${action.resourceVersion}` : action.kind);
+    if (answer.kind === 'done') through.push(/node|taints/.test(action.kind) ? `${action.kind}@${at}` : action.kind);
     return answer;
   };
   const end = await carryOut(aNode(), actions, { apply: { apply }, wrote: () => undefined }).catch(
@@ -39,27 +38,27 @@ async function told(
 
 it.each([
   [
-    'all is written: told, and taints at the version of our own write',
+    'every write to the Node is guarded by a version: the planned one, then that of our previous write',
     {},
-    ['patch-node', 'set-node-condition', 'set-taints@7', 'event'],
+    ['patch-node@1', 'set-node-condition@7', 'set-taints@7', 'event'],
     'done',
   ],
   [
     'the taints have changed meanwhile: what was written is told',
     { 'set-taints': stale },
-    ['patch-node', 'set-node-condition', 'event'],
+    ['patch-node@1', 'set-node-condition@7', 'event'],
     'stale',
   ],
   [
     'the condition was not written: the marks are told',
     { 'set-node-condition': stale },
-    ['patch-node', 'event'],
+    ['patch-node@1', 'event'],
     'stale',
   ],
   [
     'a write fails after the marks: they are told',
     { 'set-taints': new Error('no') },
-    ['patch-node', 'set-node-condition', 'event'],
+    ['patch-node@1', 'set-node-condition@7', 'event'],
     'no',
   ],
   ['the marks were not written: nothing is told', { 'patch-node': stale }, [], 'stale'],
@@ -67,7 +66,7 @@ it.each([
   [
     'others’ taints came between: not overwritten, the marks told',
     { 'patch-node': { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] }, 'set-node-condition': stale },
-    ['patch-node', 'event'],
+    ['patch-node@1', 'event'],
     'stale',
   ],
 ] as const)('%s', async (_, answers, through, end) =>
@@ -75,6 +74,6 @@ it.each([
 );
 
 it('a list without marks is told once all of it is written', async () => {
-  expect(await told([condition, event], {})).toEqual([['set-node-condition', 'event'], 'done']);
+  expect(await told([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
   expect(await told([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
 });

@@ -4,8 +4,9 @@ import { KubeError } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { Outcome } from '../../../reconciler/apply.ts';
-import type { DaemonSetView } from '../../../reconciler/operands/wanted.ts';
-import { operandWorkOf } from '../../../reconciler/operands/controller.ts';
+import type { DaemonSetView } from '../../../reconciler/model.ts';
+import { operandController } from '../../../reconciler/operands/controller.ts';
+import { cachesOf, OPERANDS } from '../../builders/caches.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
 const old: DaemonSetView = { name: 'driver-old', generation: 1, rendered: 'x', ours: true, foreign: false };
@@ -15,15 +16,15 @@ function world(answer: (name: string, action: Action) => Outcome | Error, presen
   const again: number[] = [];
   const policy = aPolicy();
   let at = NOW;
-  const work = operandWorkOf({
-    nodes: { values: () => [aNode()] },
-    policies: { values: () => [policy] },
-    daemonSets: { get: (key) => present.find(({ name }) => key.endsWith(`/${name}`)), values: () => present },
+  const work = operandController({
+    caches: cachesOf({ nodes: [aNode()], policies: [policy], daemonSets: present }),
     log: jsonLog('error', () => undefined),
     now: () => at,
-    operandNamespace: 'gpu-gate-operands',
-    changed: () => done.push('changed'),
-    again: (ms) => again.push(ms),
+    operandNamespace: OPERANDS,
+    turns: {
+      add: ({ kind }) => void done.push(kind === 'policies' ? 'changed' : kind),
+      addAfter: (_, ms) => void again.push(ms),
+    },
     apply: {
       apply: async (action) => {
         const name = action.kind === 'apply-daemonset' ? action.manifest.metadata.name.replace(/-\w+$/, '') : '';
@@ -45,7 +46,7 @@ it('one that is refused stops no other and no garbage collection, is told, and t
     name === 'driver' ? new KubeError(422, 'Invalid', 'PATCH /apis/x: it is invalid') : fine,
   );
   expect(work.refusals(policy)).toBeUndefined();
-  await work.settle();
+  await work.handlers.operands('');
   expect(done).toEqual([
     'container-toolkit',
     'OperandRefused',
@@ -57,10 +58,10 @@ it('one that is refused stops no other and no garbage collection, is told, and t
   expect(work.refusals(policy)).toEqual([expect.stringMatching(/^DaemonSet driver-\w+: it is invalid$/)]);
   expect(again).toEqual([60_000]);
   done.length = 0;
-  await work.settle();
+  await work.handlers.operands('');
   expect(done).not.toContain('OperandRefused');
   later(61_000);
-  await work.settle();
+  await work.handlers.operands('');
   expect(done).toContain('OperandRefused');
 });
 
@@ -74,13 +75,13 @@ it.each([
   const { work, policy } = world((name) =>
     name === 'driver' ? new KubeError(status, '', `PATCH /apis/x: ${sentence}`) : fine,
   );
-  await work.settle().catch(() => undefined);
+  await work.handlers.operands('').catch(() => undefined);
   expect(work.refusals(policy)).toEqual(forGood ? [expect.stringContaining(`: ${sentence}`)] : []);
 });
 
 it('one that could not be sent stops no other either, and is tried again at once', async () => {
   const { work, done, policy } = world((name) => (name === 'driver' ? new KubeError(503, '', 'busy') : fine));
-  await expect(work.settle()).rejects.toThrow('apply-daemonset');
+  await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
   expect(done).toEqual([...OTHERS, 'delete-daemonset', 'changed']);
   expect(work.refusals(policy)).toEqual([]);
 });
@@ -91,7 +92,7 @@ it('one with fields of others is written whole, and that is told; our own is not
       ? { ...fine, foreign: true }
       : fine,
   );
-  await work.settle();
+  await work.handlers.operands('');
   expect(done.filter((what) => what !== 'delete-daemonset')).toEqual([
     'container-toolkit',
     'driver',

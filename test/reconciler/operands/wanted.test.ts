@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { DEPLOY_PREFIX, MANAGED } from '../../../core/keys.ts';
-import { hasForeignFields, leftOver, trimDaemonSet, wantedOperands } from '../../../reconciler/operands/wanted.ts';
+import { hasForeignFields, trimDaemonSet } from '../../../reconciler/model.ts';
+import { leftOver, wantedOperands } from '../../../reconciler/operands/wanted.ts';
 import { renderOperand, type Rendered } from '../../../reconciler/manifests/render.ts';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import { fleetOf } from '../../builders/caches.ts';
 import { aNode, aPolicy } from '../../builders/objects.ts';
 
 const toolkit = (policy: GpuPolicy): readonly Rendered[] => [
@@ -11,7 +13,9 @@ const toolkit = (policy: GpuPolicy): readonly Rendered[] => [
 const named = (name: string, spec: object = {}, metadata: object = {}): GpuPolicy =>
   aPolicy(spec, { metadata: { name, uid: name, creationTimestamp: '2026-11-01T00:00:00Z', ...metadata } });
 const names = (policies: readonly GpuPolicy[], nodes = [aNode()]): string[] =>
-  [...wantedOperands(policies, nodes, toolkit).values()].flatMap((one) => one.policies.map((policy) => policy.name));
+  [...wantedOperands(policies, fleetOf(nodes, policies), toolkit).values()].flatMap((one) =>
+    one.policies.map((policy) => policy.name),
+  );
 
 describe('wanted is what a policy with an opted-in node deploys', () => {
   it.each([
@@ -28,8 +32,8 @@ describe('wanted is what a policy with an opted-in node deploys', () => {
 
   it('policies that render the same share one DaemonSet', () => {
     const pools = [named('a', { nodeSelector: { pool: 'a' } }), named('b', { nodeSelector: { pool: 'b' } })];
-    const nodes = [aNode({ labels: { pool: 'a' } }), aNode({ labels: { pool: 'b' } })];
-    expect(wantedOperands(pools, nodes, toolkit).size).toBe(1);
+    const nodes = [aNode({ name: 'a', labels: { pool: 'a' } }), aNode({ name: 'b', labels: { pool: 'b' } })];
+    expect(wantedOperands(pools, fleetOf(nodes, pools), toolkit).size).toBe(1);
     expect(names(pools, nodes)).toEqual(['a', 'b']);
   });
 });
@@ -40,7 +44,7 @@ it('left over is what nobody wants and no node names', () => {
     ours: name !== 'theirs',
   }));
   const node = aNode({ labels: { [`${DEPLOY_PREFIX}toolkit`]: 'used' } });
-  expect(leftOver(present, new Map(), [node])).toEqual(['container-toolkit-old']);
+  expect(leftOver(present, new Map(), fleetOf([node], []))).toEqual(['container-toolkit-old']);
 });
 
 it.each([

@@ -5,7 +5,9 @@ import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { reconcilerMetrics } from '../../../reconciler/metrics.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
-import { podWorkOf, type NamespaceView } from '../../../reconciler/pods/controller.ts';
+import type { NamespaceView } from '../../../reconciler/caches.ts';
+import { podController } from '../../../reconciler/pods/controller.ts';
+import { cachesOf, OPERANDS } from '../../builders/caches.ts';
 import { aNode, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
 
 /** A cluster with one pod, `team/p`, that leaders come and go in. */
@@ -22,16 +24,15 @@ class World {
   /** A process that takes over at a time, with figures of its own. */
   leader(now = NOW) {
     const registry = new Registry();
-    const one = <T>(value: T): { get(): T; values(): T[] } => ({ get: () => value, values: () => [value] });
-    const { pod, node, policy } = this;
-    const work = podWorkOf({
-      nodes: one(node),
-      policies: one(policy),
-      pods: { get: () => this.pod, values: () => [pod] },
-      namespaces: this.namespaces,
-      unbound: new Map(),
+    const { pod, node, policy, namespaces } = this;
+    const work = podController({
+      caches: {
+        ...cachesOf({ nodes: [node], policies: [policy], pods: [pod], namespaces }),
+        pods: { get: () => this.pod, values: () => [pod] },
+      },
+      turns: { add: () => undefined, addAfter: () => undefined },
       metrics: reconcilerMetrics(registry),
-      operandNamespace: 'gpu-gate-operands',
+      operandNamespace: OPERANDS,
       excludedNamespaces: new Set(),
       now: () => now,
       apply: {
@@ -57,18 +58,18 @@ const hours = (n: number): number => n * 3_600_000;
 it('a missed pod is counted by one leader, and not again by the next', async () => {
   const world = new World({});
   const first = world.leader();
-  await first.work.pod('team/p');
-  await first.work.pod('team/p');
+  await first.work.handlers.pod('team/p');
+  await first.work.handlers.pod('team/p');
   expect(await first.figure('missed_pods_total')).toBe('1');
   const second = world.leader(NOW + 60_000);
-  await second.work.pod('team/p');
+  await second.work.handlers.pod('team/p');
   expect(await second.figure('missed_pods_total')).toBe('0');
 });
 
 it('also not once its Event has been forgotten', async () => {
   const world = new World({});
   const late = world.leader(NOW + hours(3));
-  await late.work.pod('team/p');
+  await late.work.handlers.pod('team/p');
   expect(await late.figure('missed_pods_total')).toBe('0');
   expect(world.told.size).toBe(0);
 });
@@ -77,12 +78,12 @@ it('whether it was missed is decided as it comes, and waits for its namespace to
   const world = new World({});
   world.namespaces.clear();
   const { work, figure } = world.leader();
-  await work.pod('team/p');
+  await work.handlers.pod('team/p');
   world.namespaces.set('team', { optedOut: true });
-  await work.pod('team/p');
+  await work.handlers.pod('team/p');
   // The namespace opts in again: the pod was left alone by rule all the same.
   world.namespaces.set('team', { optedOut: false });
-  await work.pod('team/p');
+  await work.handlers.pod('team/p');
   expect(await figure('missed_pods_total')).toBe('0');
 });
 
@@ -90,7 +91,7 @@ it('a rejected pod is counted by one leader', async () => {
   const world = new World({ phase: 'Failed', reason: 'UnexpectedAdmissionError' });
   for (const count of ['1', undefined]) {
     const { work, figure } = world.leader();
-    await work.pod('team/p');
+    await work.handlers.pod('team/p');
     expect(await figure('rejected_pods_total')).toBe(count);
   }
 });
@@ -100,7 +101,7 @@ it('a pod bound past the gate is counted by one leader, with the reason of the m
   world.node = aNode({ name: 'n', annotations: { 'gpu-gate.dev/hold': 'x' } });
   for (const count of ['1', '0']) {
     const { work, figure } = world.leader();
-    await work.bound('team/p');
+    await work.handlers.bound('team/p');
     expect(await figure('pods_past_gate_total')).toBe(count);
   }
   expect(world.told.get('GPUPodPastGate')).toMatchObject({

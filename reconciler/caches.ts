@@ -1,0 +1,184 @@
+// The reconciler's five watches and what is found in them without a scan: pods of a node, pods that wait, validation pods of a
+// node, and the fleet. Every index is up to date before a listener hears of the change.
+import { COMPONENTS, specOf } from '../core/components.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
+import { INJECT, POLICIES_PATH } from '../core/keys.ts';
+import type { Kube } from '../platform/kube.ts';
+import type { Log } from '../platform/log.ts';
+import { reflector, type Reflector } from '../platform/reflector.ts';
+import { fleet, type Changed, type Fleet } from './fleet.ts';
+import {
+  isSameNode,
+  trimDaemonSet,
+  trimNode,
+  trimPod,
+  type DaemonSetView,
+  type NodeObject,
+  type PodObject,
+} from './model.ts';
+import { podIndex, type PodIndex } from './pod-index.ts';
+
+export interface NamespaceView {
+  readonly optedOut: boolean;
+}
+
+export interface Cache<T> {
+  get(key: string): T | undefined;
+  values(): Iterable<T>;
+}
+
+/** All that controllers read. */
+export interface Caches extends PodIndex {
+  readonly nodes: Cache<NodeObject>;
+  /** By `namespace/name`. */
+  readonly pods: Cache<PodObject>;
+  readonly policies: Cache<GpuPolicy>;
+  readonly namespaces: Cache<NamespaceView>;
+  /** By `namespace/name`. */
+  readonly daemonSets: Cache<DaemonSetView>;
+  readonly fleet: Omit<Fleet, 'update' | 'select'>;
+  /** Name of the Node with that UID. */
+  nodeNameOf(uid: string): string | undefined;
+  /** Is the first list of every watch in? */
+  readonly synced: boolean;
+}
+
+/** What has changed: `before` is undefined for what is new, `after` for what is gone. */
+export interface Listener {
+  node(name: string, before: NodeObject | undefined, after: NodeObject | undefined, marks: Changed): void;
+  /** Nothing of a Node but its version has changed, as by a heartbeat. */
+  nodeVersion(node: NodeObject): void;
+  pod(before: PodObject | undefined, after: PodObject | undefined): void;
+  policy(before: GpuPolicy | undefined, after: GpuPolicy | undefined): void;
+  /** A namespace has come, whose pods may have come first. */
+  namespace(name: string): void;
+  daemonSet(): void;
+}
+
+export interface Watches extends Caches {
+  start(signal: AbortSignal): Promise<void>;
+  /** When each watch was last heard, ms since the epoch. */
+  lastContacts(): Readonly<Record<string, number>>;
+}
+
+export function watches(deps: {
+  readonly kube: Kube;
+  readonly log: Log;
+  readonly operandNamespace: string;
+  readonly listener: () => Listener;
+}): Watches {
+  const { kube, log, operandNamespace } = deps;
+  const index = podIndex(operandNamespace);
+  const marks = fleet();
+  /** UID → name. */
+  const names = new Map<string, string>();
+  let selectors = '[]';
+
+  const nodeChanged = (name: string, before: NodeObject | undefined, after: NodeObject | undefined): void => {
+    if (before !== undefined && after !== undefined && isSameNode(before, after))
+      return deps.listener().nodeVersion(after);
+    if (before !== undefined) names.delete(before.metadata.uid);
+    if (after !== undefined) names.set(after.metadata.uid, name);
+    deps.listener().node(name, before, after, marks.update(name, after));
+  };
+
+  const nodes = reflector<NodeObject>({
+    kube,
+    log,
+    path: '/api/v1/nodes',
+    trim: trimNode,
+    onChange: nodeChanged,
+  });
+  const policies = reflector<GpuPolicy>({
+    kube,
+    log,
+    path: POLICIES_PATH,
+    optional: true,
+    trim: (raw) => parsePolicy(raw),
+    onChange: (_, before, after) => {
+      if (!sameRules(before, after)) marks.select([...policies.values()], nodes.values());
+      const wanted = JSON.stringify(
+        [...policies.values()].flatMap((policy) => COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null)),
+      );
+      // Pods that did not matter may be evidence now.
+      if (wanted !== selectors && pods.synced) pods.relist();
+      selectors = wanted;
+      deps.listener().policy(before, after);
+    },
+  });
+  const namespaces = reflector<NamespaceView>({
+    kube,
+    log,
+    path: '/api/v1/namespaces',
+    trim: (raw: { metadata: { labels?: Record<string, string> } }) => ({
+      optedOut: raw.metadata.labels?.[INJECT] === 'false',
+    }),
+    onChange: (name, before) => {
+      if (before === undefined && pods.synced) deps.listener().namespace(name);
+    },
+  });
+  const isEvidence = (labels: Readonly<Record<string, string>>): boolean =>
+    [...policies.values()].some((policy) =>
+      COMPONENTS.some((component) => {
+        const wanted = specOf(policy, component).podSelector?.matchLabels;
+        return wanted !== undefined && Object.entries(wanted).every(([key, value]) => labels[key] === value);
+      }),
+    );
+  const pods = reflector<PodObject>({
+    kube,
+    log,
+    path: '/api/v1/pods',
+    trim: (raw) => trimPod(raw, operandNamespace, isEvidence),
+    onChange: (_, before, after) => {
+      index.update(before, after);
+      deps.listener().pod(before, after);
+    },
+  });
+  const daemonSets = reflector<DaemonSetView>({
+    kube,
+    log,
+    path: `/apis/apps/v1/namespaces/${operandNamespace}/daemonsets`,
+    trim: trimDaemonSet,
+    onChange: () => deps.listener().daemonSet(),
+  });
+  const all: Readonly<Record<string, Reflector<unknown>>> = {
+    nodes,
+    pods,
+    policies,
+    namespaces,
+    daemonsets: daemonSets,
+  };
+
+  return {
+    ...index,
+    nodes,
+    pods,
+    policies,
+    namespaces,
+    daemonSets,
+    fleet: marks,
+    nodeNameOf: (uid) => names.get(uid),
+    async start(signal) {
+      for (const watch of [policies, nodes, daemonSets, namespaces]) watch.start(signal);
+      // Which pods are evidence is up to the policies, so that these must be known first.
+      await policies.whenSynced();
+      pods.start(signal);
+      await Promise.all(Object.values(all).map((watch) => watch.whenSynced()));
+    },
+    get synced() {
+      return Object.values(all).every((watch) => watch.synced);
+    },
+    lastContacts: () => Object.fromEntries(Object.entries(all).map(([kind, watch]) => [kind, watch.lastContact()])),
+  };
+}
+
+/** Is only its status, or nothing, different? A status changes nothing for nodes and pods but when the policy begins to enforce. */
+export const sameRules = (a: GpuPolicy | undefined, b: GpuPolicy | undefined): boolean =>
+  a !== undefined &&
+  b !== undefined &&
+  a.uid === b.uid &&
+  a.generation === b.generation &&
+  a.deleting === b.deleting &&
+  a.enforcingSince === b.enforcingSince &&
+  JSON.stringify(a.annotations) === JSON.stringify(b.annotations);

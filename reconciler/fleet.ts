@@ -1,0 +1,145 @@
+// What is asked of all nodes together, kept by before and after and never by a scan: every node has marks, and every mark has
+// its nodes. Pure but for its memory.
+import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+import { PROOF, WALK } from '../core/keys.ts';
+import { POD_COMPONENT, type Component } from '../core/components.ts';
+import { isGpuResource } from '../gate/gpu-request.ts';
+import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
+import { deployedOn, type NodeObject } from './model.ts';
+import { parseWalk } from './walk.ts';
+
+/** A property that nodes share; the parts that follow narrow it down. */
+export type Mark =
+  /** Takes new GPU pods. */
+  | readonly [kind: 'open']
+  /** Of the policy by its annotation, in the state, until its release has ended. */
+  | readonly [kind: 'state', policy: string, state: string]
+  /** Of the policy by its annotation, until its release has ended. */
+  | readonly [kind: 'of', policy: string]
+  /** Opted in, and of the policy by its annotation. */
+  | readonly [kind: 'managed', policy: string]
+  /** Of the policy, with a proof. */
+  | readonly [kind: 'proven', policy: string]
+  /** Opted in, of the policy, and without word of its kubelet. */
+  | readonly [kind: 'silent', policy: string]
+  /** Opted in, of the policy, in some state, and not open. */
+  | readonly [kind: 'on its way', policy: string]
+  /** Opted in, and the policy is the first that selects it. */
+  | readonly [kind: 'led', policy: string]
+  /** Opted in, and selected by the policy among others. */
+  | readonly [kind: 'selected', policy: string]
+  /** Opted in, and selected by both policies. */
+  | readonly [kind: 'conflict', policy: string, other: string]
+  /** Keeps the policy from enforcing. */
+  | readonly [kind: 'awaited', policy: string]
+  /** Runs, or is to run, that DaemonSet. */
+  | readonly [kind: 'runs', daemonSet: string];
+
+/** Is the kubelet's word of the node missing, as the node-lifecycle controller says it? */
+export const isSilent = (node: NodeObject): boolean =>
+  node.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'Unknown') === true;
+
+const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
+  Object.entries(node.status?.allocatable ?? {}).some(
+    ([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0,
+  );
+
+/** Once is enough: a node whose proof was withdrawn since is not a new GPU node. */
+const wasValidated = (node: NodeObject): boolean =>
+  parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
+  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.once === true;
+
+/** A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it holds nothing up. */
+const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
+
+/** Does the node keep a policy that selects it from enforcing? */
+const holdsUp = (policy: GpuPolicy, node: NodeObject): boolean =>
+  offersGpus(policy, node) && !wasValidated(node) && !isOnItsWay(node);
+
+export function marksOf(node: NodeObject, policies: readonly GpuPolicy[]): readonly Mark[] {
+  const labels = node.metadata.labels ?? {};
+  const managed = isManaged(node);
+  const ours = isOurs(node);
+  const policy = policyOf(node) ?? '';
+  const isOpen = open(node).yes;
+  const selectedBy = selecting(labels, policies);
+  const awaitedBy = selectedBy.filter((one) => holdsUp(one, node));
+  const marks: Mark[] = awaitedBy.map(({ name }) => ['awaited', name]);
+  if (isOpen) marks.push(['open']);
+  if (ours) {
+    marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
+    if (node.metadata.annotations?.[PROOF] !== undefined) marks.push(['proven', policy]);
+    for (const [component, revision] of Object.entries(deployedOn(node)))
+      marks.push(['runs', `${POD_COMPONENT[component as Component]}-${revision}`]);
+  }
+  if (!managed) return marks;
+  marks.push(['managed', policy]);
+  if (isSilent(node)) marks.push(['silent', policy]);
+  if (stateOf(node) !== undefined && !isOpen) marks.push(['on its way', policy]);
+  for (const [i, { name }] of selectedBy.entries()) {
+    marks.push(['selected', name]);
+    if (i === 0) marks.push(['led', name]);
+    for (const other of selectedBy) if (other.name !== name) marks.push(['conflict', name, other.name]);
+  }
+  return marks;
+}
+
+/** What a change of a node has changed in the fleet: marks that the node has now, or no longer. */
+export type Changed = ReadonlySet<Mark[0]>;
+
+export interface Fleet {
+  /** A node has come, changed, or gone (`undefined`). */
+  update(name: string, node: NodeObject | undefined): Changed;
+  /** Policies have changed: which of them select a node is looked at again for every node. */
+  select(policies: readonly GpuPolicy[], nodes: Iterable<NodeObject>): void;
+  count(...mark: Mark): number;
+  /** Names of the nodes with the mark. */
+  names(...mark: Mark): Iterable<string>;
+  /** Every `state` mark that some node has, and how many have it. */
+  states(): Iterable<{ readonly policy: string; readonly state: string; readonly count: number }>;
+}
+
+export function fleet(): Fleet {
+  const nodesOf = new Map<string, { readonly mark: Mark; readonly names: Set<string> }>();
+  const marks = new Map<string, ReadonlyMap<string, Mark>>();
+  let policies: readonly GpuPolicy[] = [];
+  // Names of policies and states have no space.
+  const idOf = (mark: Mark): string => mark.join(' ');
+
+  const update = (name: string, node: NodeObject | undefined): Changed => {
+    const before = marks.get(name) ?? new Map<string, Mark>();
+    const after = new Map(node === undefined ? [] : marksOf(node, policies).map((mark) => [idOf(mark), mark] as const));
+    const changed = new Set<Mark[0]>();
+    for (const [id, mark] of before) {
+      if (after.has(id)) continue;
+      changed.add(mark[0]);
+      const { names } = nodesOf.get(id) ?? { names: new Set<string>() };
+      names.delete(name);
+      if (names.size === 0) nodesOf.delete(id);
+    }
+    for (const [id, mark] of after) {
+      if (before.has(id)) continue;
+      changed.add(mark[0]);
+      const present = nodesOf.get(id);
+      if (present === undefined) nodesOf.set(id, { mark, names: new Set([name]) });
+      else present.names.add(name);
+    }
+    if (node === undefined) marks.delete(name);
+    else marks.set(name, after);
+    return changed;
+  };
+
+  return {
+    update,
+    select(next, nodes) {
+      policies = next;
+      for (const node of nodes) update(node.metadata.name, node);
+    },
+    count: (...mark) => nodesOf.get(idOf(mark))?.names.size ?? 0,
+    names: (...mark) => nodesOf.get(idOf(mark))?.names ?? [],
+    *states() {
+      for (const { mark, names } of nodesOf.values())
+        if (mark[0] === 'state') yield { policy: mark[1], state: mark[2], count: names.size };
+    },
+  };
+}

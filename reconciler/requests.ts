@@ -1,0 +1,204 @@
+// Action → HTTP request, as a value. Pure: the time and what the caches know of the object are arguments.
+import { digestOf } from '../core/digest.ts';
+import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
+import type { Action, Condition, EventAction, Manifest } from './actions.ts';
+
+const MERGE_PATCH = 'application/merge-patch+json';
+const STRATEGIC_PATCH = 'application/strategic-merge-patch+json';
+const JSON_PATCH = 'application/json-patch+json';
+/** JSON is valid YAML, so server-side apply accepts it. */
+const APPLY = 'application/apply-patch+yaml';
+
+export interface Request {
+  readonly method: 'POST' | 'PATCH' | 'DELETE';
+  readonly path: string;
+  readonly contentType?: string;
+  readonly query?: Readonly<Record<string, string | boolean>>;
+  readonly body?: unknown;
+}
+
+export interface Circumstances {
+  /** ms since the epoch */
+  readonly now: number;
+  /** Name of this replica, for Events. */
+  readonly instance: string;
+  /** Status of the condition to be written as the object has it; the time of a transition is written only with another status. */
+  readonly standing?: string | undefined;
+  /** resourceVersion that a Node must still have; `undefined` where nothing was read. */
+  readonly at?: string | undefined;
+}
+
+const seconds = (now: number): string => new Date(now).toISOString().replace(/\.\d+Z$/, 'Z');
+
+const nulls = (counts: Readonly<Record<string, number>> = {}): Record<string, null> =>
+  Object.fromEntries(Object.keys(counts).map((state) => [state, null]));
+
+const nodePath = (name: string): string => `/api/v1/nodes/${name}`;
+const podPath = (namespace: string, name: string): string => `/api/v1/namespaces/${namespace}/pods/${name}`;
+const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
+
+/** A merge by type keeps what is not named: the time of the last transition stays where the status does. */
+const dated = (condition: Condition, { now, standing }: Circumstances): object =>
+  standing === condition.status ? condition : { ...condition, lastTransitionTime: seconds(now) };
+
+export function requestOf(action: Action, circumstances: Circumstances): Request {
+  const { now, at } = circumstances;
+  switch (action.kind) {
+    case 'patch-node':
+      return merge(nodePath(action.node), {
+        metadata: { ...guard(action.uid, at), labels: action.labels, annotations: action.annotations },
+      });
+    case 'set-taints':
+      return merge(nodePath(action.node), {
+        metadata: guard(action.uid, at ?? action.resourceVersion),
+        spec: { taints: action.taints.length === 0 ? null : action.taints },
+      });
+    case 'set-node-condition': {
+      const condition =
+        action.condition === undefined
+          ? { type: action.type, $patch: 'delete' }
+          : { ...dated(action.condition, circumstances), lastHeartbeatTime: seconds(now) };
+      return strategic(`${nodePath(action.node)}/status`, {
+        metadata: guard(action.uid, at),
+        status: { conditions: [condition] },
+      });
+    }
+    case 'set-pod-condition':
+      return strategic(`${podPath(action.namespace, action.name)}/status`, {
+        metadata: { uid: action.uid },
+        status: { conditions: [dated(action.condition, circumstances)] },
+      });
+    case 'create-pod':
+      return {
+        method: 'POST',
+        path: `/api/v1/namespaces/${action.manifest.metadata.namespace ?? ''}/pods`,
+        body: action.manifest,
+      };
+    case 'delete-pod':
+      return {
+        method: 'DELETE',
+        path: podPath(action.namespace, action.name),
+        body: { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: action.uid } },
+      };
+    case 'apply-daemonset':
+      return daemonSet(action.manifest, action.wholeAt);
+    case 'delete-daemonset':
+      return {
+        method: 'DELETE',
+        path: `${daemonSets(action.namespace)}/${action.name}`,
+        query: { propagationPolicy: 'Background' },
+      };
+    case 'policy-status':
+      return merge(`${POLICIES_PATH}/${action.name}/status`, {
+        metadata: { uid: action.uid },
+        // A merge patch joins maps: a count that is gone has to be removed by name.
+        status: { ...action.status, nodes: { ...nulls(action.was.nodes), ...action.status.nodes } },
+      });
+    case 'policy-finalizers':
+      return merge(`${POLICIES_PATH}/${action.name}`, {
+        metadata: { uid: action.uid, finalizers: action.finalizers.length === 0 ? null : action.finalizers },
+      });
+    case 'event':
+      return event(action, circumstances);
+  }
+}
+
+/** Preconditions of a patch: another object of that name, or a later version, is a conflict. */
+const guard = (uid: string, at: string | undefined): object => ({
+  uid,
+  ...(at === undefined ? {} : { resourceVersion: at }),
+});
+
+const merge = (path: string, body: unknown): Request => ({ method: 'PATCH', path, contentType: MERGE_PATCH, body });
+const strategic = (path: string, body: unknown): Request => ({
+  method: 'PATCH',
+  path,
+  contentType: STRATEGIC_PATCH,
+  body,
+});
+
+function daemonSet(manifest: Manifest, wholeAt: string | undefined): Request {
+  const path = `${daemonSets(manifest.metadata.namespace ?? '')}/${manifest.metadata.name}`;
+  if (wholeAt === undefined)
+    return {
+      method: 'PATCH',
+      path,
+      contentType: APPLY,
+      query: { fieldManager: FIELD_MANAGER, force: true },
+      body: manifest,
+    };
+  return {
+    method: 'PATCH',
+    path,
+    contentType: JSON_PATCH,
+    query: { fieldManager: FIELD_MANAGER },
+    body: [
+      { op: 'replace', path: '/metadata/resourceVersion', value: wholeAt },
+      { op: 'replace', path: '/spec', value: manifest['spec'] },
+    ],
+  };
+}
+
+/** Events of the same text about the same object are one, by name: a restart of the leader reports nothing twice. */
+function event(action: EventAction, { now, instance }: Circumstances): Request {
+  const { about } = action;
+  const namespace = about.namespace ?? 'default';
+  const hash = digestOf([about.uid, action.reason, ...(action.once === true ? [] : [action.message])].join('\n'), 16);
+  return {
+    method: 'POST',
+    path: `/api/v1/namespaces/${namespace}/events`,
+    body: {
+      apiVersion: 'v1',
+      kind: 'Event',
+      metadata: { name: `${about.name.slice(0, 200)}.${hash}`, namespace },
+      involvedObject: {
+        apiVersion: about.kind === 'GPUPolicy' ? 'gpu-gate.dev/v1alpha1' : 'v1',
+        kind: about.kind,
+        name: about.name,
+        uid: about.uid,
+        ...(about.namespace === undefined ? {} : { namespace: about.namespace }),
+      },
+      type: action.type,
+      reason: action.reason,
+      message: action.message.slice(0, 1024),
+      source: { component: 'gpu-gate' },
+      reportingComponent: 'gpu-gate',
+      reportingInstance: instance,
+      firstTimestamp: seconds(now),
+      lastTimestamp: seconds(now),
+      count: 1,
+    },
+  };
+}
+
+/** Two patches of an Event that is there already: its time, whose answer has the count, then the count. */
+export function repeatOf(first: Request, now: number): { seen: Request; counted: (count: number) => Request } {
+  const { name } = (first.body as Manifest).metadata;
+  const path = `${first.path}/${name}`;
+  return {
+    seen: merge(path, { lastTimestamp: seconds(now) }),
+    counted: (count) => merge(path, { count: count + 1 }),
+  };
+}
+
+/** What an action is about, for messages. */
+export const targetOf = (action: Action): string => {
+  switch (action.kind) {
+    case 'patch-node':
+    case 'set-taints':
+    case 'set-node-condition':
+      return `of node ${action.node}`;
+    case 'set-pod-condition':
+    case 'delete-pod':
+    case 'delete-daemonset':
+      return `${action.namespace}/${action.name}`;
+    case 'create-pod':
+    case 'apply-daemonset':
+      return action.manifest.metadata.name;
+    case 'policy-status':
+    case 'policy-finalizers':
+      return action.name;
+    case 'event':
+      return `on ${action.about.kind} ${action.about.name}`;
+  }
+};

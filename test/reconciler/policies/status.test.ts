@@ -1,0 +1,93 @@
+import { describe, expect, it } from 'vitest';
+import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import { MANAGED, PROOF, STATE, WALK } from '../../../core/keys.ts';
+import { enforcement, policyStatus, sameStatus } from '../../../reconciler/policies/status.ts';
+import { newWalk } from '../../../reconciler/walk.ts';
+import { fleetOf } from '../../builders/caches.ts';
+import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
+
+describe('a policy', () => {
+  const fresh = (spec: object = {}) => aPolicy(spec, { status: {} });
+  it.each([
+    ['audits while nothing is opted in', fresh(), [aNode({ labels: { [MANAGED]: 'false' } })], false, 'NoNodeOptedIn'],
+    ['enforces at once where no other node offers GPUs', fresh(), [aNode()], true, 'Enforcing'],
+    [
+      'waits for every node that offers GPUs',
+      fresh(),
+      [
+        aNode(),
+        aNode({
+          name: 'old',
+          labels: { [MANAGED]: 'false', [STATE]: undefined as never },
+          annotations: { [PROOF]: '' },
+        }),
+      ],
+      false,
+      'NodesNotValidated',
+    ],
+    [
+      'denies from the first opt-in',
+      fresh({ unmanagedNodes: 'Deny' }),
+      [aNode(), aNode({ name: 'old', annotations: { [PROOF]: '' } })],
+      true,
+      'Enforcing',
+    ],
+    ['enforces for good, also with no node left', aPolicy(), [], true, 'Enforcing'],
+    ['does not enforce while suspended', aPolicy({ suspend: true }), [aNode()], false, 'Suspended'],
+  ])('%s', (_, policy, nodes, enforcing, reason) =>
+    expect(enforcement(policy, fleetOf(nodes, [policy]))).toMatchObject({ enforcing, reason }),
+  );
+  it('names the next command where it waits', () => {
+    const old = aNode({ name: 'old', labels: { [MANAGED]: 'false' }, annotations: { [PROOF]: '' } });
+    expect(enforcement(fresh(), fleetOf([aNode(), old], [fresh()])).message).toContain(
+      'kubectl label node old gpu-gate.dev/managed=true',
+    );
+  });
+  it('counts a node as validated once, also after its proof was withdrawn', () => {
+    const withdrawn = aNode({
+      labels: { [STATE]: 'driver' },
+      annotations: { [PROOF]: '', [WALK]: JSON.stringify({ ...newWalk('uid-node-a', 'boot-1', NOW), once: true }) },
+    });
+    expect(enforcement(fresh(), fleetOf([withdrawn], [fresh()])).enforcing).toBe(true);
+  });
+  const AROUND = {
+    conflicts: [],
+    refusals: [],
+    webhookResources: ['nvidia.com/gpu', 'nvidia.com/gpu.shared'],
+    now: NOW,
+  };
+  const degraded = (policy: GpuPolicy, around: object = {}) =>
+    policyStatus(policy, fleetOf([aNode()], [policy]), { ...AROUND, ...around }).conditions?.find(
+      (c) => c.type === 'Degraded',
+    );
+  it('has a status that is the same when nothing changed', () => {
+    const first = policyStatus(aPolicy(), fleetOf([aNode()], [aPolicy()]), AROUND);
+    const again = policyStatus({ ...aPolicy(), status: first }, fleetOf([aNode()], [aPolicy()]), {
+      ...AROUND,
+      now: NOW + 60_000,
+    });
+    expect(sameStatus(first, again)).toBe(true);
+    expect(first.nodes).toEqual({ validated: 1, total: 1 });
+  });
+  it('is degraded by resources that the webhook is not called for, as the chart has it', () => {
+    const pgpu = aPolicy({ resources: ['nvidia.com/pgpu', 'nvidia.com/mig-1g.5gb'] });
+    expect(degraded(pgpu)).toMatchObject({ status: 'True', reason: 'UnknownResources' });
+    expect(degraded(pgpu)?.message).toBe(
+      "nvidia.com/pgpu: the chart's webhook looks only at nvidia.com/gpu, nvidia.com/gpu.shared, nvidia.com/mig-*; name them in the chart's policy.spec.resources too",
+    );
+    expect(degraded(pgpu, { webhookResources: ['nvidia.com/pgpu'] })).toMatchObject({ status: 'False' });
+    expect(degraded(aPolicy(), { webhookResources: ['nvidia.com/pgpu'] })?.message).toContain('nvidia.com/pgpu');
+  });
+  it('is degraded by an operand that the API server refuses, and stays so until a new leader knows', () => {
+    const refusals = ['DaemonSet driver-1: .spec.x: field not declared in schema'];
+    const known = degraded(aPolicy(), { refusals });
+    expect(known).toMatchObject({
+      status: 'True',
+      reason: 'OperandRefused',
+      message: 'refused by the API server: DaemonSet driver-1: .spec.x: field not declared in schema',
+    });
+    const policy = { ...aPolicy(), status: { conditions: known === undefined ? [] : [known] } };
+    expect(degraded(policy, { refusals: undefined, now: NOW + 60_000 })).toEqual(known);
+    expect(degraded(policy)).toMatchObject({ status: 'False', reason: 'None' });
+  });
+});
