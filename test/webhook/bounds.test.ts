@@ -36,8 +36,10 @@ const gpu = { limits: { 'nvidia.com/gpu': '1' } };
 const many = <T>(count: number, one: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => one(i));
 const mapOf = (count: number, key: (i: number) => string): Record<string, string> =>
   Object.fromEntries(many(count, (i) => [key(i), 'v']));
-const withContainers = (containers: object[], spec: object = {}): RawPod =>
-  ({ metadata: { name: 'p' }, spec: { containers, ...spec } }) as RawPod;
+const withContainers = (containers: object[], spec: object = {}): RawPod => ({
+  metadata: { name: 'p' },
+  spec: { containers, ...spec },
+});
 
 /** Pods that grow in one place each; `n` is chosen so that the largest is about what an API server reads (3 MiB). */
 const PODS: Readonly<Record<string, readonly [number, (n: number) => RawPod]>> = {
