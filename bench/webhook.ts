@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../certs/issue.ts';
 import { ensureOwnProgram } from '../lab/cluster/binaries.ts';
+import { WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
 import { freePort } from '../lab/cluster/control-plane.ts';
 import { startGate, until, type Gate } from '../lab/cluster/gate.ts';
@@ -84,7 +85,7 @@ async function startReferences(
   });
   const ours = await cluster.admin.request<{ webhooks: { matchConditions: object[] }[] }>(
     'GET',
-    `${CONFIGURATIONS}/gpu-gate`,
+    `${CONFIGURATIONS}/${WEBHOOK_CONFIGURATION}`,
   );
   const start = async (
     name: 'go' | 'express',

@@ -73,7 +73,7 @@ describe('what both Deployments of the program are told', () => {
       const { args = [] } = find(objects, 'Deployment', name)?.spec?.template?.spec.containers[0] ?? {};
       expect(args[args.indexOf('--excluded-namespaces') + 1], name).toBe('kube-system,team');
     }
-    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'gpu-gate'))).toContain(
+    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'zz-gpu-gate'))).toContain(
       '"values":["kube-system","team","gpu-gate","gpu-gate-operands"]',
     );
   });
