@@ -76,7 +76,10 @@ export default defineConfig({
   },
   overrides: [
     { files: ['*.config.ts'], rules: { 'import/no-default-export': 'off' } },
-    { files: ['main.ts', '{test,lab,scripts,bench}/**'], rules: { 'node/no-process-env': 'off' } },
+    {
+      files: ['main.ts', 'app/kubectl-gpu_gate.ts', '{test,lab,scripts,bench}/**'],
+      rules: { 'node/no-process-env': 'off' },
+    },
     {
       files: ['{test,lab}/**'],
       rules: { 'no-restricted-properties': ['error', banned('vi', 'mock', 'no module mocks')] },

@@ -42,7 +42,7 @@ export default defineConfig({
         'unit',
         [
           'test/*.test.ts',
-          'test/{core,gate,webhook,extender,explain,reconciler,certs,platform,app,lab,bench}/**/*.test.ts',
+          'test/{core,gate,webhook,extender,explain,kubectl,reconciler,certs,platform,app,lab,bench}/**/*.test.ts',
         ],
         20_000,
       ),

@@ -1,6 +1,7 @@
 // The command line of `explain`: what kubectl's users expect of it, kubeconfigs and namespace included.
 import { delimiter, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { RawPod } from '../gate/gpu-request.ts';
 
 export interface ExplainArgs {
   readonly pod: string;
@@ -11,6 +12,10 @@ export interface ExplainArgs {
   readonly operandNamespace: string;
   readonly excludedNamespaces: readonly string[];
   readonly output: 'text' | 'json';
+  /** A pod that does not exist yet, in place of one that is read from the API. */
+  readonly manifest?: RawPod;
+  /** Only this node. */
+  readonly whyNot?: string | undefined;
 }
 
 export const EXPLAIN_USAGE = `  node main.ts explain POD [options]               every node and the verdict for that pod

@@ -21,19 +21,21 @@ export async function explain(
 ): Promise<number> {
   try {
     const kube = await openKube({ kubeconfig: args.kubeconfigs, userAgent: 'gpu-gate-explain' });
-    const namespace = args.namespace ?? kube.namespace;
+    const namespace = args.manifest?.metadata?.namespace ?? args.namespace ?? kube.namespace;
     const [pod, nodes, policies] = await Promise.all([
-      kube.request<RawPod>(
-        'GET',
-        `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(args.pod)}`,
-      ),
+      args.manifest ??
+        kube.request<RawPod>(
+          'GET',
+          `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(args.pod)}`,
+        ),
       kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
       kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
     ]);
     const byName = new Map(policies.items.map(parsePolicy).map((policy) => [policy.name, policy]));
     const explanation = explainPod({
       pod,
-      nodes: nodes.items,
+      nodes:
+        args.whyNot === undefined ? nodes.items : nodes.items.filter(({ metadata }) => metadata.name === args.whyNot),
       policies: byName,
       operandNamespace: args.operandNamespace,
       webhookWould: await webhookWould(kube, { ...args, namespace }, pod, byName),

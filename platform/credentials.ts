@@ -2,7 +2,7 @@
 // and read anew when one of the files behind it changes.
 import { spawn } from 'node:child_process';
 import { statSync } from 'node:fs';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
 /** The pod's own, where there is no kubeconfig. */
@@ -85,7 +85,8 @@ export async function accessOf(source: Source): Promise<Access> {
   return access;
 }
 
-const READER = join(import.meta.dirname, 'credentials-reader.ts');
+/** Beside this file: TypeScript in a checkout and in the image, JavaScript in the kubectl plugin. */
+const READER = join(import.meta.dirname, `credentials-reader${extname(import.meta.filename)}`);
 
 async function read(source: Source): Promise<Access> {
   // A process group of its own, so that a credential program that hangs goes with its reader.

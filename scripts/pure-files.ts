@@ -19,7 +19,7 @@ export const SHELLS = [
   'command',
   'metrics',
 ];
-export const COMPONENTS = ['webhook', 'extender', 'explain', 'reconciler', 'certs'];
+export const COMPONENTS = ['webhook', 'extender', 'explain', 'reconciler', 'certs', 'kubectl'];
 /** Every folder with pure files. */
 export const PURE_FOLDERS = ['core', 'gate', ...COMPONENTS];
 

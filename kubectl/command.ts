@@ -1,0 +1,384 @@
+// `kubectl gpu-gate`: reads the API with the caller's own rights, prints what fleet.ts and
+// render.ts make of it, and writes the few annotations that operators set.
+import { readFile } from 'node:fs/promises';
+import { X509Certificate } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { stringify } from 'yaml';
+import { podOf } from './manifest.ts';
+import type { RawPod } from '../gate/gpu-request.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { POLICIES_PATH, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
+import { printable, printableJson } from '../core/printable.ts';
+import { list, object, text } from '../core/raw.ts';
+import { isOurs, parseProof } from '../gate/node-proof.ts';
+import { PROOF } from '../core/keys.ts';
+import { isForbidden, isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
+import { explainError } from '../platform/log.ts';
+import type { Command, Globals } from './args.ts';
+import { completion } from './completion.ts';
+import {
+  fleetReport,
+  gpusOfPod,
+  managedNames,
+  markOf,
+  nodeReport,
+  type EventView,
+  type Fleet,
+  type RawNode,
+  type RawPodView,
+  type Unread,
+} from './fleet.ts';
+import { exitCode, news, progressOf, type Progress } from './progress.ts';
+import { nodesText, nodeText, statusText, type Terminal } from './render.ts';
+
+export interface Edge {
+  readonly print: (text: string) => void;
+  readonly complain: (text: string) => void;
+  /** Columns of the terminal; `undefined` in a pipe. */
+  readonly width: number | undefined;
+  readonly now: () => number;
+  readonly signal: AbortSignal;
+  /** `explain` is another part: the caller wires it. Returns the exit code. */
+  readonly explain: (command: Extract<Command, { kind: 'explain' }>, manifest: RawPod | undefined) => Promise<number>;
+}
+
+const EVERY_MS = 2000;
+/** More nodes than this are written only with `--yes`. */
+const MANY = 10;
+
+interface Lists {
+  readonly nodes: readonly RawNode[];
+  readonly policies: readonly GpuPolicy[];
+  readonly pods: readonly RawPodView[];
+  readonly deployments: readonly unknown[];
+  readonly certificatesUntil?: string;
+  readonly unread: readonly Unread[];
+}
+
+/** Runs one command; returns the exit code. Errors become one sentence. */
+export async function runCommand(command: Command, edge: Edge): Promise<number> {
+  try {
+    return await run(command, edge);
+  } catch (error) {
+    edge.complain(`${sentenceOf(error)}\n`);
+    return 1;
+  }
+}
+
+function sentenceOf(error: unknown): string {
+  const words = printable(explainError(error));
+  if (isForbidden(error)) return `${words}; ask a cluster administrator for that right`;
+  return words;
+}
+
+const open = (command: Globals): Promise<Kube> =>
+  openKube({
+    kubeconfig: command.kubeconfigs,
+    ...(command.context === undefined ? {} : { context: command.context }),
+    userAgent: 'kubectl-gpu_gate',
+  });
+
+async function run(command: Command, edge: Edge): Promise<number> {
+  switch (command.kind) {
+    case 'completion':
+      edge.print(completion(command.shell));
+      return 0;
+    case 'explain':
+      return edge.explain(
+        command,
+        command.file === undefined
+          ? undefined
+          : podOf(await readFile(command.file === '-' ? '/dev/stdin' : command.file, 'utf8'), command.file),
+      );
+    case 'status':
+    case 'nodes':
+      return follow(await open(command), command, edge);
+    case 'node':
+      return node(await open(command), command, edge);
+    case 'wait':
+      return wait(await open(command), command, edge);
+    case 'mark':
+      return mark(await open(command), command, edge);
+  }
+}
+
+const terminalOf = (command: Globals, edge: Edge): Terminal => ({
+  width: command.output === 'wide' ? undefined : edge.width,
+  colour: command.colour === 'always' || (command.colour === 'auto' && edge.width !== undefined),
+  now: edge.now(),
+});
+
+async function items<T>(kube: Kube, path: string): Promise<readonly T[]> {
+  const found: T[] = [];
+  let next: string | undefined;
+  do {
+    const page: { items: T[]; metadata?: { continue?: string } } = await kube.request('GET', path, {
+      query: { limit: 500, continue: next },
+      timeoutMs: 60_000,
+    });
+    found.push(...page.items);
+    next = page.metadata?.continue === '' ? undefined : page.metadata?.continue;
+  } while (next !== undefined);
+  return found;
+}
+
+/** What is read, or why it is not shown: a user without a right sees the rest. */
+async function attempt<T>(what: string, unread: Unread[], read: () => Promise<T>, otherwise: T): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isForbidden(error) && !isNotFound(error)) throw error;
+    unread.push({ what, because: isForbidden(error) ? 'you have no right to read them' : 'not found' });
+    return otherwise;
+  }
+}
+
+async function lists(kube: Kube, command: Globals): Promise<Lists> {
+  const unread: Unread[] = [];
+  // Without GPUPolicies there is no gpu-gate: that is an answer of its own.
+  const policies = await attempt(
+    'GPUPolicies',
+    unread,
+    () =>
+      items<unknown>(kube, POLICIES_PATH).catch((error: unknown) => {
+        if (isNotFound(error))
+          throw new Error(
+            'gpu-gate is not installed in this cluster: it has no GPUPolicy resource; see the quick start',
+          );
+        throw error;
+      }),
+    [],
+  );
+  const own = command.ownNamespace;
+  const [nodes, pods, deployments, configuration] = await Promise.all([
+    attempt('nodes', unread, () => items<RawNode>(kube, '/api/v1/nodes'), []),
+    attempt('pods', unread, () => items<RawPodView>(kube, '/api/v1/pods'), []),
+    attempt(
+      'Deployments of gpu-gate',
+      unread,
+      () => items<unknown>(kube, `/apis/apps/v1/namespaces/${encodeURIComponent(own)}/deployments`),
+      [],
+    ),
+    attempt<unknown>(
+      'webhook configuration',
+      unread,
+      () =>
+        kube.request(
+          'GET',
+          `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`,
+        ),
+      undefined,
+    ),
+  ]);
+  const until = certificatesUntil(configuration);
+  return {
+    nodes,
+    policies: policies.map(parsePolicy),
+    pods: pods.filter((pod) => Object.keys(gpusOfPod(pod)).length > 0),
+    deployments,
+    ...(until === undefined ? {} : { certificatesUntil: until }),
+    unread,
+  };
+}
+
+/**
+ * When the last CA in the configuration ends, RFC 3339; `undefined` if it holds none that can be
+ * read.
+ */
+function certificatesUntil(configuration: unknown): string | undefined {
+  const bundles = list<unknown>(object(configuration)['webhooks']).map((webhook) =>
+    Buffer.from(text(object(object(webhook)['clientConfig'])['caBundle'], ''), 'base64').toString(),
+  );
+  const ends = bundles.flatMap((bundle) =>
+    (bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).flatMap((pem) => {
+      try {
+        return [new X509Certificate(pem).validToDate.getTime()];
+      } catch {
+        return [];
+      }
+    }),
+  );
+  return ends.length === 0 ? undefined : new Date(Math.max(...ends)).toISOString();
+}
+
+const printed = (
+  output: Command['output'],
+  value: unknown,
+  asText: () => string,
+  names: () => readonly string[],
+): string => {
+  switch (output) {
+    case 'json':
+      return `${printableJson(value)}\n`;
+    case 'yaml':
+      return stringify(JSON.parse(printableJson(value)));
+    case 'name':
+      return names()
+        .map((name) => `node/${printable(name)}\n`)
+        .join('');
+    case 'text':
+    case 'wide':
+      return asText();
+  }
+};
+
+async function follow(
+  kube: Kube,
+  command: Extract<Command, { kind: 'status' | 'nodes' }>,
+  edge: Edge,
+): Promise<number> {
+  for (;;) {
+    const read = await lists(kube, command);
+    const fleet: Fleet = fleetReport({ ...read, now: edge.now() });
+    const terminal = terminalOf(command, edge);
+    const asText = (): string =>
+      command.kind === 'status'
+        ? statusText(fleet, terminal)
+        : nodesText(fleet.nodes, terminal, command.output === 'wide') +
+          fleet.unread.map(({ what, because }) => `not shown: ${what} (${because})\n`).join('');
+    const value = command.kind === 'status' ? fleet : { nodes: fleet.nodes, unread: fleet.unread };
+    const screen = printed(command.output, value, asText, () => fleet.nodes.map(({ name }) => name));
+    // A live view starts each time at the top of the screen.
+    edge.print(command.watch && edge.width !== undefined ? `\u001B[H\u001B[2J${screen}` : screen);
+    if (!command.watch) return command.kind === 'nodes' || fleet.problems.length === 0 ? 0 : 1;
+    await sleep(EVERY_MS, undefined, { signal: edge.signal }).catch(() => undefined);
+    if (edge.signal.aborted) return 0;
+  }
+}
+
+interface RawEvent {
+  readonly type?: string;
+  readonly reason?: string;
+  readonly message?: string;
+  readonly count?: number;
+  readonly lastTimestamp?: string | null;
+  readonly eventTime?: string | null;
+  readonly firstTimestamp?: string | null;
+}
+
+async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edge: Edge): Promise<number> {
+  const unread: Unread[] = [];
+  const found = await kube
+    .request<RawNode>('GET', `/api/v1/nodes/${encodeURIComponent(command.node)}`)
+    .catch((error: unknown) => {
+      if (isNotFound(error)) throw new Error(`there is no node ${command.node}: kubectl gpu-gate nodes lists them`);
+      throw error;
+    });
+  const [pods, events] = await Promise.all([
+    attempt(
+      'pods',
+      unread,
+      () =>
+        kube
+          .request<{ items: RawPodView[] }>('GET', '/api/v1/pods', {
+            query: { fieldSelector: `spec.nodeName=${command.node}` },
+          })
+          .then((l) => l.items),
+      [],
+    ),
+    attempt(
+      'Events',
+      unread,
+      () =>
+        kube
+          .request<{ items: RawEvent[] }>('GET', '/api/v1/events', {
+            query: { fieldSelector: `involvedObject.kind=Node,involvedObject.name=${command.node}` },
+          })
+          .then((l) => l.items),
+      [],
+    ),
+  ]);
+  const policies = await attempt('GPUPolicies', unread, () => items<unknown>(kube, POLICIES_PATH), []);
+  const resources = [
+    ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
+  ];
+  const used: Record<string, number> = {};
+  for (const pod of pods)
+    if (pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed')
+      for (const [name, count] of Object.entries(gpusOfPod(pod))) used[name] = (used[name] ?? 0) + count;
+  const report = nodeReport(found, resources, used);
+  const story: EventView[] = events
+    .map((event) => ({
+      at: event.lastTimestamp ?? event.eventTime ?? event.firstTimestamp ?? '',
+      type: event.type ?? '',
+      reason: event.reason ?? '',
+      message: event.message ?? '',
+      count: event.count ?? 1,
+    }))
+    .toSorted((a, b) => a.at.localeCompare(b.at));
+  const components = parseProof(found.metadata.annotations?.[PROOF])?.components ?? {};
+  edge.print(
+    printed(
+      command.output,
+      { ...report, components, events: story, unread },
+      () => nodeText(report, components, story, unread, terminalOf(command, edge)),
+      () => [report.name],
+    ),
+  );
+  return report.open || !isOurs(found) ? 0 : 1;
+}
+
+async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edge: Edge): Promise<number> {
+  const end = performance.now() + command.timeoutMs;
+  let before: readonly Progress[] = [];
+  for (;;) {
+    const nodes = await items<RawNode>(kube, '/api/v1/nodes');
+    const names = command.all ? managedNames(nodes) : command.nodes;
+    if (names.length === 0) throw new Error('no node is opted in: kubectl label node NAME gpu-gate.dev/managed=true');
+    const now = names.map((name) =>
+      progressOf(
+        name,
+        nodes.find((one) => one.metadata.name === name),
+      ),
+    );
+    const code = exitCode(now);
+    if (command.output === 'json' || command.output === 'yaml') {
+      if (code !== undefined)
+        edge.print(
+          printed(
+            command.output,
+            now,
+            () => '',
+            () => [],
+          ),
+        );
+    } else for (const { node: name, line } of news(before, now)) edge.print(`${printable(name)}: ${printable(line)}\n`);
+    before = now;
+    if (code !== undefined) return code;
+    if (edge.signal.aborted) return 130;
+    if (performance.now() >= end) {
+      const late = now.filter(({ outcome }) => outcome === 'waiting').map((one) => one.node);
+      edge.complain(
+        `the time is over (--timeout) and these nodes are not open yet: ${late.join(', ')}; kubectl gpu-gate node NAME says what is awaited\n`,
+      );
+      return 124;
+    }
+    await sleep(Math.min(EVERY_MS, Math.max(10, end - performance.now())), undefined, { signal: edge.signal }).catch(
+      () => undefined,
+    );
+  }
+}
+
+async function mark(kube: Kube, command: Extract<Command, { kind: 'mark' }>, edge: Edge): Promise<number> {
+  const names = command.all ? managedNames(await items<RawNode>(kube, '/api/v1/nodes')) : command.nodes;
+  const annotations = markOf(command.what, command.reason, edge.now());
+  const dry = command.dryRun ?? names.length > MANY;
+  let failed = 0;
+  for (const name of names) {
+    try {
+      await kube.request('PATCH', `/api/v1/nodes/${encodeURIComponent(name)}`, {
+        body: { metadata: { annotations } },
+        contentType: MERGE_PATCH,
+        query: dry ? { dryRun: 'All' } : {},
+      });
+      edge.print(`node/${printable(name)} ${command.what}${dry ? ' (dry run, nothing was written)' : ''}\n`);
+    } catch (error) {
+      failed += 1;
+      edge.complain(`node/${printable(name)}: ${sentenceOf(error)}\n`);
+    }
+  }
+  if (dry && command.dryRun === undefined)
+    edge.complain(`${names.length} nodes are more than ${MANY}: nothing was written; give --yes to write\n`);
+  return failed > 0 ? 1 : 0;
+}

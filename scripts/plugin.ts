@@ -1,0 +1,30 @@
+// Builds `kubectl gpu-gate` into kubectl/dist: plain JavaScript that runs on Node.js 20 with no
+// package beside it. `npm pack ./kubectl` runs this first.
+import { cpSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { build } from 'vite';
+
+const ROOT = join(import.meta.dirname, '..');
+const dist = join(ROOT, 'kubectl/dist');
+rmSync(dist, { recursive: true, force: true });
+await build({
+  root: ROOT,
+  configFile: false,
+  logLevel: 'warn',
+  ssr: { noExternal: true },
+  resolve: { alias: { undici: join(import.meta.dirname, 'plugin/undici.ts') } },
+  build: {
+    ssr: true,
+    target: 'node20',
+    outDir: dist,
+    minify: true,
+    rolldownOptions: {
+      input: {
+        'kubectl-gpu_gate': join(ROOT, 'app/kubectl-gpu_gate.ts'),
+        'credentials-reader': join(ROOT, 'platform/credentials-reader.ts'),
+      },
+      output: { entryFileNames: '[name].mjs', chunkFileNames: '[name]-[hash].mjs' },
+    },
+  },
+});
+cpSync(join(ROOT, 'LICENSE'), join(ROOT, 'kubectl/LICENSE'));
