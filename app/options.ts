@@ -93,6 +93,13 @@ export const OPTIONS = {
     list,
     'resources that the webhook configuration calls us for, besides nvidia.com/mig-*; a policy that names others is Degraded',
   ),
+  runtimeClass: option(
+    'runtime-class',
+    'nvidia',
+    text,
+    'RuntimeClass that the reconciler creates if there is none of that name; empty: it creates none',
+  ),
+  runtimeClassHandler: option('runtime-class-handler', 'nvidia', name, 'handler of that RuntimeClass'),
   bindAddress: option('bind-address', '', text, 'address to listen on; empty: all'),
   webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
   canaryPort: option('canary-port', '8445', port, 'port of /canary, by which API servers show that they know a new CA'),

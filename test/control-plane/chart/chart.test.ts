@@ -205,7 +205,14 @@ describe('the RuntimeClass', () => {
   const names = (values: object): readonly unknown[] => {
     const objects = render(values);
     const injection = find(objects, 'GPUPolicy', 'default')?.spec?.['injection'] as { runtimeClassName: string };
-    return [objects.find(({ kind }) => kind === 'RuntimeClass')?.metadata.name, injection.runtimeClassName];
+    expect(objects.some(({ kind }) => kind === 'RuntimeClass')).toBe(false);
+    const args = JSON.stringify(find(objects, 'Deployment', 'gpu-gate-reconciler'));
+    const mayCreate = JSON.stringify(find(objects, 'ClusterRole', 'gpu-gate-reconciler')?.rules).includes(
+      'runtimeclasses',
+    );
+    const [, name = ''] = /"--runtime-class","([^"]*)"/.exec(args) ?? [];
+    expect(mayCreate).toBe(name !== '');
+    return [name, injection.runtimeClassName];
   };
   it.each([
     ['by default', {}, ['nvidia', 'nvidia']],
@@ -215,7 +222,7 @@ describe('the RuntimeClass', () => {
     [
       'of somebody else',
       { runtimeClass: { create: false }, ...policy({ injection: { runtimeClassName: 'theirs' } }) },
-      [undefined, 'theirs'],
+      ['', 'theirs'],
     ],
   ])('%s: its name, and the name that is injected', (_, values, expected) => expect(names(values)).toEqual(expected));
 });
