@@ -1,6 +1,7 @@
 // What a pod becomes on a real API server, with every other part of admission taking part: RuntimeClass, Pod Security, LimitRange,
 // ResourceQuota, foreign webhooks. The law: what we inject is never why a pod is refused, but for the refusals that we name.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { explainError } from '../../../platform/log.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
@@ -14,7 +15,7 @@ interface Container {
   resources?: { requests?: Record<string, string>; limits?: Record<string, string> };
 }
 interface Pod {
-  metadata: { labels?: Record<string, string>; annotations?: Record<string, string> };
+  metadata: { name?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: {
     runtimeClassName?: string;
     overhead?: Record<string, string>;
@@ -60,6 +61,7 @@ beforeAll(async () => {
     tolerant: { tolerations: [POOL_TAINT] },
     both: { ...VOLUMES, runtimeClassName: 'overhead' },
   });
+  await addPools(cluster, { limited: {} }, { allowedNamespaces: ['privileged'], suspend: true });
   for (const level of ['privileged', 'baseline', 'restricted']) await namespace(level, level);
 });
 afterAll(async () => cluster?.stop());
@@ -423,4 +425,31 @@ describe('what a policy adds to every GPU pod', () => {
     });
     expect(gates(await created({ policy: 'plain', spec: { containers } }))).toBe(1);
   });
+});
+
+describe('the policy that an author names', () => {
+  it('is refused outside its allowedNamespaces, also while it is suspended', async () => {
+    expect(await create({ policy: 'limited' })).toEqual({
+      refused: expect.stringContaining('GPUPolicy limited may not be named in this namespace'),
+    });
+    const { pod } = (await create({ policy: 'limited', namespace: 'privileged' })) as { pod: Pod };
+    expect(pod.metadata.labels?.['gpu-gate.dev/injected']).toBeUndefined();
+  });
+
+  it.each(['', '/status'])(
+    'cannot be changed, added or taken away later by pods%s; everything else can',
+    async (sub) => {
+      const named = await created({ policy: 'plain', dryRun: false });
+      const path = `/api/v1/namespaces/default/pods/${named.metadata.name ?? ''}${sub}`;
+      const annotate = (annotations: Record<string, string | null>): Promise<Pod> =>
+        cluster.admin.request('PATCH', path, { contentType: MERGE_PATCH, body: { metadata: { annotations } } });
+      const because = 'the annotation gpu-gate.dev/policy of a pod cannot change: create the pod again';
+      await expect(annotate({ 'gpu-gate.dev/policy': 'limited' })).rejects.toThrow(because);
+      await expect(annotate({ 'gpu-gate.dev/policy': null })).rejects.toThrow(because);
+      expect((await annotate({ other: 'x' })).metadata.annotations).toMatchObject({
+        other: 'x',
+        'gpu-gate.dev/policy': 'plain',
+      });
+    },
+  );
 });
