@@ -96,7 +96,7 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   if (!isEnforcing(policy)) return leave('auditing');
   // A policy that does not enforce refuses nothing, so this comes after.
   if (!read.ok) return refuse('malformed-annotation', read.because);
-  if (pod.spec?.nodeName !== undefined && pod.spec.nodeName !== '')
+  if ((pod.spec?.nodeName ?? '') !== '')
     return leave(
       'node-name-set',
       'gpu-gate: spec.nodeName bypasses the scheduler and so the gate; use node affinity instead',

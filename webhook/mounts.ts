@@ -69,8 +69,8 @@ export function mountsFor(
 const volumesOf = ({ spec }: RawPod): ReadonlyMap<string, string | undefined> =>
   new Map(
     (spec?.volumes ?? []).map((volume): [string, string | undefined] => {
-      const path = volume?.hostPath?.path;
-      return [volume?.name ?? '', path === undefined ? undefined : plainPath(path)];
+      const path = volume.hostPath?.path ?? '';
+      return [volume.name ?? '', path === '' ? undefined : plainPath(path)];
     }),
   );
 

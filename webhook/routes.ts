@@ -129,6 +129,6 @@ function failureOf(error: unknown): LogFields {
   const head = `${error.name}: ${error.message}`;
   const stack = error.stack ?? '';
   const frames = stack.startsWith(head) ? stack.slice(head.length) : '';
-  const places = [...frames.matchAll(/^ {4}at .*?([^/\\]+:\d+):\d+\)?$/gm)].map(([, place]) => place);
+  const places = [...frames.matchAll(/^ {4}at .*?([^/\\( ]+:\d+):\d+\)?$/gm)].map(([, place]) => place);
   return { error: error.constructor.name, at: places.slice(0, 3).join(' < ') };
 }
