@@ -5,7 +5,7 @@ import type { RollingResult } from '../../../lab/cluster/rolling.ts';
 import { inOwnNetwork, noOwnNetwork } from '../../support/network.ts';
 
 const reason = noOwnNetwork();
-const SCRIPT = join(import.meta.dirname, '..', '..', '..', '..', 'lab', 'cluster', 'rolling.ts');
+const SCRIPT = join(import.meta.dirname, '..', '..', '..', 'lab', 'cluster', 'rolling.ts');
 const ADDRESSES = ['10.99.0.1', '10.99.0.11', '10.99.0.12', '10.99.0.21'];
 
 if (reason !== undefined) console.log(`skipped: ${reason}`);

@@ -11,7 +11,7 @@ import { runCommand, startControlPlane, type ControlPlane } from '../../../lab/c
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { startLoad } from '../../support/calls.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..', '..', '..');
+const ROOT = join(import.meta.dirname, '..', '..', '..');
 const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zz-gpu-gate';
 
 interface Rendered {

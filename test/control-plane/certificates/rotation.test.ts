@@ -29,7 +29,7 @@ describe.skipIf(reason !== undefined)(
         within: 60,
       };
       const result = await inOwnNetwork<RotationResult>(
-        join(import.meta.dirname, '..', '..', '..', '..', 'lab', 'cluster', 'rotation.ts'),
+        join(import.meta.dirname, '..', '..', '..', 'lab', 'cluster', 'rotation.ts'),
         {
           addresses: ADDRESSES,
           argument,

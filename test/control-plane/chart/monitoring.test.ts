@@ -7,7 +7,7 @@ import { expect, it } from 'vitest';
 import { parseAllDocuments, stringify } from 'yaml';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..', '..', '..');
+const ROOT = join(import.meta.dirname, '..', '..', '..');
 const noPromtool = spawnSync('promtool', ['--version']).status !== 0;
 if (noPromtool) console.log('promtool check rules: skipped, promtool is not here (apt-get install prometheus)');
 

@@ -365,7 +365,7 @@ describe('leaders', () => {
     const { stdout, stderr } = await cluster.helm([
       'template',
       'gpu-gate',
-      join(import.meta.dirname, '..', '..', '..', '..', 'deploy', 'chart'),
+      join(import.meta.dirname, '..', '..', '..', 'deploy', 'chart'),
       '--set',
       'policy.spec.resources={nvidia.com/pgpu}',
       '--show-only',

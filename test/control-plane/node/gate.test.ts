@@ -296,7 +296,7 @@ describe('pods and the gate', () => {
       await gpuPod('waits', 'gpu-0');
       const explain = (...more: string[]): { status: number | null; stdout: string; stderr: string } =>
         spawnSync(process.execPath, ['main.ts', 'explain', ...more], {
-          cwd: join(import.meta.dirname, '..', '..', '..', '..'),
+          cwd: join(import.meta.dirname, '..', '..', '..'),
           env: { PATH: process.env['PATH'] ?? '', KUBECONFIG: cluster.kubeconfig },
           encoding: 'utf8',
         });

@@ -11,7 +11,7 @@ import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
 import { freePort, startControlPlane } from '../../../lab/cluster/control-plane.ts';
 import { openLifetime } from '../../../lab/cluster/lifetime.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..', '..', '..');
+const ROOT = join(import.meta.dirname, '..', '..', '..');
 const quiet = (): void => undefined;
 const empty = mkdtempSync(join(tmpdir(), 'gpu-gate-empty-'));
 afterAll(() => rmSync(empty, { recursive: true, force: true }));

@@ -9,7 +9,7 @@ it(
   { timeout: 240_000 },
   async () => {
     const child = spawn(process.execPath, ['scripts/demo.ts', '--once'], {
-      cwd: join(import.meta.dirname, '..', '..', '..', '..'),
+      cwd: join(import.meta.dirname, '..', '..', '..'),
     });
     let output = '';
     child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));

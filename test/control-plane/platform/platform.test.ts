@@ -181,7 +181,7 @@ describe('a reflector', () => {
     const applied = await cp.kubectl([
       'apply',
       '-f',
-      `${import.meta.dirname}/../../../../deploy/chart/crds/gpupolicies.yaml`,
+      `${import.meta.dirname}/../../../deploy/chart/crds/gpupolicies.yaml`,
     ]);
     expect(applied.code).toBe(0);
     await until(

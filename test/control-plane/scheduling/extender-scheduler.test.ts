@@ -490,7 +490,7 @@ describe('outages', () => {
       );
       const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
       const replica = cluster.lifetime.start('half', process.execPath, [
-        join(import.meta.dirname, '..', '..', '..', '..', 'main.ts'),
+        join(import.meta.dirname, '..', '..', '..', 'main.ts'),
         'run',
         '--roles=webhook,extender',
         `--kubeconfig=${await cluster.serviceAccountKubeconfig('gpu-gate', 'half')}`,
