@@ -14,7 +14,7 @@ import { addPools } from '../../../lab/cluster/pools.ts';
 import { foreignWebhook } from '../../support/mutating-webhook.ts';
 import { WORKLOADS } from '../../builders/workloads.ts';
 
-const GOLDEN = join(import.meta.dirname, '..', '..', '..', 'golden', 'admission');
+const GOLDEN = join(import.meta.dirname, '..', '..', 'golden', 'admission');
 const PODS = '/api/v1/namespaces/default/pods';
 const GATE = 'gpu-gate.dev/node-validated';
 const SPEC = {
