@@ -59,23 +59,26 @@ const presetOf = ({ injection, hostPaths }: GpuPolicySpec): readonly DriverVolum
 };
 
 /** An absolute path as container runtimes read it: without '.', '..', '//' or a slash at its end. */
-export const plainPath = (path: string): string => posix.join('/', path).replace(/(?<=.)\/$/, '');
+export const plainPath = (path: string): string =>
+  path.startsWith('/') && !path.endsWith('/') && !path.includes('//') && !path.includes('/.')
+    ? path
+    : posix.join('/', path).replace(/(?<=.)\/$/, '');
 
 /** Is the plain path `inner` below the plain path `outer`? */
 export const isBelow = (inner: string, outer: string): boolean =>
   outer === '/' ? inner !== '/' : inner[outer.length] === '/' && inner.startsWith(outer);
 
 /**
- * The policy's own volumes and variables, then those of its preset that do not meet them: a pod may hold a volume's name, a mount's path
+ * Paths are plain ones. The policy's own volumes and variables, then those of its preset that do not meet them: a pod may hold a volume's name, a mount's path
  * and a variable's name only once, and below a read-only mount no other one can be made.
  */
 export function driverMounts(policy: GpuPolicy): DriverMounts {
   const { driverVolumes, env } = policy.spec.injection;
   const volumes = new Map<string, DriverVolume>();
   const paths: string[] = [];
-  const admit = (volume: DriverVolume, path: string): void => {
-    volumes.set(volume.name, volume);
-    paths.push(path);
+  const admit = (volume: DriverVolume, mountPath: string): void => {
+    volumes.set(volume.name, { ...volume, hostPath: plainPath(volume.hostPath), mountPath });
+    paths.push(mountPath);
   };
   for (const volume of driverVolumes) {
     const path = plainPath(volume.mountPath);

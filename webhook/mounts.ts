@@ -17,7 +17,35 @@ interface Target {
   readonly container: RawContainer;
 }
 
-const NOTHING: DriverMounts = { volumes: [], env: [] };
+/** What a policy mounts, and how much of the patch that takes: once per pod, and once per container that requests a GPU. */
+interface Mounts extends DriverMounts {
+  readonly bytes: { readonly pod: number; readonly container: number };
+}
+
+const NOTHING: Mounts = { volumes: [], env: [], bytes: { pod: 0, container: 0 } };
+
+/** Bytes of the operations that add these values at most. */
+const sizeOf = (values: readonly object[]): number =>
+  values.reduce((sum: number, value) => sum + OPERATION + Buffer.byteLength(JSON.stringify(value)), 0);
+const VISIBLE_BYTES = sizeOf([VISIBLE]);
+
+/** A policy's mounts are the same in every call. */
+const prepared = new WeakMap<GpuPolicy, Mounts>();
+function mountsOfPolicy(policy: GpuPolicy): Mounts {
+  const known = prepared.get(policy);
+  if (known !== undefined) return known;
+  const { volumes, env } = driverMounts(policy);
+  const bytes = {
+    pod: sizeOf(volumes.map(volumeOf)),
+    container: sizeOf(volumes.map(mountOf)) + sizeOf(env),
+  };
+  const mounts = { volumes, env, bytes };
+  prepared.set(policy, mounts);
+  return mounts;
+}
+
+const volumeOf = ({ name, hostPath, type }: DriverVolume): object => ({ name, hostPath: { path: hostPath, type } });
+const mountOf = ({ name, mountPath, readOnly }: DriverVolume): object => ({ name, mountPath, readOnly });
 
 /** What of the policy's mounts this pod may have at all. */
 export function mountsFor(
@@ -32,16 +60,17 @@ export function mountsFor(
     /** The pod's runtime class gives it a kernel of its own. */
     readonly sandboxed: boolean;
   },
-): DriverMounts {
-  const { volumes, env } = driverMounts(policy);
+): Mounts {
+  const mounts = mountsOfPolicy(policy);
+  const { volumes, env } = mounts;
   if (volumes.length === 0 && env.length === 0) return NOTHING;
-  const none = (because: string, warning?: string): DriverMounts => {
+  const none = (because: string, warning?: string): Mounts => {
     skip(draft, 'driverVolumes', because, warning);
     return NOTHING;
   };
   if (where.everywhere) return none('the policy allows unmanaged nodes');
   if (where.sandboxed) return none("the pod's runtime class runs it in a sandbox");
-  if (volumes.length === 0) return { volumes, env };
+  if (volumes.length === 0) return mounts;
   const { labels } = where;
   const level = labels === undefined ? 'restricted' : (labels[ENFORCE] ?? policy.spec.injection.podSecurityDefault);
   if (level !== 'privileged')
@@ -51,8 +80,9 @@ export function mountsFor(
     );
   const present = volumesOf(pod);
   return {
+    ...mounts,
     volumes: volumes.filter(({ name, hostPath }) => {
-      if (!present.has(name) || present.get(name) === plainPath(hostPath)) return true;
+      if (!present.has(name) || present.get(name) === hostPath) return true;
       skip(
         draft,
         `volume ${name}`,
@@ -61,7 +91,6 @@ export function mountsFor(
       );
       return false;
     }),
-    env,
   };
 }
 
@@ -78,26 +107,18 @@ const volumesOf = ({ spec }: RawPod): ReadonlyMap<string, string | undefined> =>
  * At most so many bytes the operations on containers take, from counts alone. It bounds the work of the functions below too, because
  * each thing that they look at is worth some bytes.
  */
-export function bytesOf({ spec }: RawPod, request: GpuRequest, mounts: DriverMounts, hides: boolean): number {
-  const size = (values: readonly object[]): number =>
-    values.reduce((sum: number, value) => sum + OPERATION + Buffer.byteLength(JSON.stringify(value)), 0);
+export function bytesOf({ spec }: RawPod, request: GpuRequest, { bytes }: Mounts, hides: boolean): number {
   const gpu = request.containers.length + request.initContainers.length;
   const all = (spec?.containers?.length ?? 0) + (spec?.initContainers?.length ?? 0);
-  return (
-    size(mounts.volumes) +
-    gpu * (size(mounts.volumes.map(mountOf)) + size(mounts.env)) +
-    (hides ? (all - gpu) * size([VISIBLE]) : 0)
-  );
+  return bytes.pod + gpu * bytes.container + (hides ? (all - gpu) * VISIBLE_BYTES : 0);
 }
-
-const mountOf = ({ name, mountPath, readOnly }: DriverVolume): object => ({ name, mountPath, readOnly });
 
 /** Mounts the volumes and sets the variables in every container that requests a GPU. */
 export function addMounts(draft: Draft, pod: RawPod, request: GpuRequest, { volumes, env }: DriverMounts): void {
   if (volumes.length === 0 && env.length === 0) return;
   const present = volumesOf(pod);
   // A volume that the pod names and does not have will be the policy's.
-  const known = new Map([...volumes.map(({ name, hostPath }) => [name, plainPath(hostPath)] as const), ...present]);
+  const known = new Map([...volumes.map(({ name, hostPath }) => [name, hostPath] as const), ...present]);
   const mounted = new Set<string | undefined>();
   const named = new Set<string | undefined>();
   const perContainer: AddOperation[] = [];
@@ -114,7 +135,7 @@ export function addMounts(draft: Draft, pod: RawPod, request: GpuRequest, { volu
   }
   const missing = volumes
     .filter(({ name }) => (mounted.has(name) || named.has(name)) && !present.has(name))
-    .map(({ name, hostPath, type }) => ({ name, hostPath: { path: hostPath, type } }));
+    .map(volumeOf);
   if (missing.length > 0) draft.operations.push(...append('/spec/volumes', pod.spec?.volumes, missing));
   if (mounted.size > 0 || already) carries(draft, 'driverVolumes', mounted.size > 0 ? 'added' : 'already');
   draft.operations.push(...perContainer);
@@ -186,7 +207,7 @@ function mountsOf(
   const added: DriverVolume[] = [];
   let has = false;
   for (const volume of volumes) {
-    const found = lookAt({ path: plainPath(volume.mountPath), hostPath: plainPath(volume.hostPath) }, mounts);
+    const found = lookAt({ path: volume.mountPath, hostPath: volume.hostPath }, mounts);
     if (found.kind === 'free') added.push(volume);
     else if (found.kind === 'present') has = true;
     else {

@@ -1,8 +1,5 @@
 // JSON Patch operations of the webhook, and the check that they apply. Pure.
-//
-// The check stays although `decide` builds only operations that apply and property tests hold it to that: an API server rejects a pod
-// whose patch does not apply even under `failurePolicy: Ignore`, so a fault here would cost the pod.
-import fastJsonPatch from 'fast-json-patch';
+import { isObject } from '../core/raw.ts';
 
 export interface AddOperation {
   readonly op: 'add';
@@ -31,11 +28,20 @@ export const put = (
     : [add(path, { [key]: value })];
 
 /**
- * Throws if an operation does not apply. It changes the object, because copying a pod is most of the work, so the caller must not need
- * the object afterwards.
+ * Throws unless every operation adds to a list or an object that the pod has. An API server rejects a pod whose patch does not apply even
+ * under `failurePolicy: Ignore`, so a fault in the rules would cost the pod. No operation of a decision builds on an earlier one. Tests
+ * hold this check to two libraries that apply patches.
  */
 export function assertApplies(object: object, operations: readonly AddOperation[]): void {
-  // The operations are copied: a later one may add to a value that an earlier one inserted, and the answer must not change. They are
-  // JSON, and reading their text takes a fifth of the time of structuredClone.
-  fastJsonPatch.applyPatch(object, JSON.parse(JSON.stringify(operations)) as AddOperation[], true, true, true);
+  for (const { path } of operations) {
+    const keys = path.split('/');
+    const last = keys.pop();
+    let place: unknown = object;
+    for (const key of keys.slice(1)) place = isContainer(place) && Object.hasOwn(place, key) ? place[key] : undefined;
+    if (last === '-' ? !Array.isArray(place) : !isObject(place)) throw new TypeError('an operation has no place');
+  }
 }
+
+/** Keys above the last one are names of fields and positions, which need no unescaping. */
+const isContainer = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null;

@@ -45,7 +45,7 @@ describe('driver mounts', () => {
       'the policy’s own volume at the preset’s path wins',
       { driverVolumesPreset: 'GKE', driverVolumes: [volume('own', '/usr/local/nvidia/')] },
       {},
-      ['own /opt/own -> /usr/local/nvidia/', ...GKE.slice(1)],
+      ['own /opt/own -> /usr/local/nvidia', ...GKE.slice(1)],
     ],
     [
       'the policy’s own volume below the preset’s folder wins: no mount can be made in a read-only one',
