@@ -2,7 +2,8 @@
 // ends the process: arguments → run or explain, signals, exit code.
 import { optionsHelp, parseOptions } from './app/options.ts';
 import { EXPLAIN_USAGE, parseExplainArgs } from './explain/args.ts';
-import { explainError } from './platform/log.ts';
+import { printable } from './core/printable.ts';
+import { errorPlace, explainError } from './platform/log.ts';
 
 const USAGE = `gpu-gate: a GPU pod starts only on a node whose GPU stack has been proven to work
 
@@ -53,11 +54,12 @@ async function main(args: readonly string[]): Promise<number> {
 
 /** Whatever a part left open must not keep a process alive that has come to its end. */
 const end = (code: number): never => process.exit(code);
-const failed = (error: unknown): never => {
-  err(`gpu-gate stopped: ${explainError(error)}\n`);
+const stopped = (because: string): never => {
+  err(`gpu-gate stopped: ${printable(because)}\n`);
   return end(1);
 };
-process.on('uncaughtException', failed);
-process.on('unhandledRejection', failed);
+// What no code expected may quote the body of a request.
+for (const event of ['uncaughtException', 'unhandledRejection'])
+  process.on(event, (error: unknown) => stopped(errorPlace(error)));
 
-main(process.argv.slice(2)).then(end, failed);
+main(process.argv.slice(2)).then(end, (error: unknown) => stopped(explainError(error)));

@@ -2,22 +2,19 @@
 import { EXTENDER_SECRET } from '../certs/store.ts';
 import { extenderMetrics } from '../extender/metrics.ts';
 import { extenderApp } from '../extender/routes.ts';
-import { startServer } from '../platform/http.ts';
 import type { Caches } from './caches.ts';
 import { EXTENDER_SERVICE, whyNoVerdict, type Part, type Shared } from './part.ts';
-import { follow, servingPart } from './serving.ts';
+import { follow, servingPart, type Serving } from './serving.ts';
 
 /** Starts the extender's server; rejects if its port is taken. */
-export async function startExtender(shared: Shared, caches: Caches): Promise<Part> {
+export async function startExtender(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
   const { options, log, registry, now } = shared;
   const { nodes, policies, table } = caches;
   const view = { nodes: table, policies, operandNamespace: options.operandNamespace };
   const work = new AbortController();
-  const server = await startServer({
+  const server = await serving.server('extender', {
     port: options.extenderPort,
-    host: options.bindAddress,
     portOption: 'extender-port',
-    callsPerConnection: options.callsPerConnection,
     handler: extenderApp({
       metrics: extenderMetrics(registry, () => table.facts()),
       nodes: table,

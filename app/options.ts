@@ -39,6 +39,13 @@ const duration =
           problem: `${JSON.stringify(value)} is no duration of at least ${least} ms: write one such as 15s, 5m, 1h or 90d`,
         };
   };
+const size = (value: string): Parsed<number> => {
+  const match = /^(\d{1,9})(KiB|MiB|GiB)$/.exec(value);
+  const units: Readonly<Record<string, number>> = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
+  const bytes = match === null ? Number.NaN : Number(match[1]) * (units[match[2] ?? ''] ?? Number.NaN);
+  if (value === '') return { value: 0 };
+  return bytes > 0 ? { value: bytes } : { problem: `${JSON.stringify(value)} is not a size: use one such as 64MiB` };
+};
 const oneOf =
   <T extends string>(...values: readonly T[]) =>
   (value: string): Parsed<T> => {
@@ -110,6 +117,24 @@ export const OPTIONS = {
     '10000',
     count,
     'a connection to webhook, extender or canary ends after so many calls, so that replicas that came later get their share; 0: never',
+  ),
+  maxConnections: option(
+    'max-connections',
+    '1000',
+    count,
+    'connections that webhook, extender and canary each keep open; one more closes the oldest that has no call',
+  ),
+  maxCallsInFlight: option(
+    'max-calls-in-flight',
+    '1000',
+    count,
+    'calls that webhook, extender and canary answer at a time, together; further ones get 503',
+  ),
+  maxBytesInFlight: option(
+    'max-bytes-in-flight',
+    '',
+    size,
+    "bytes of bodies and answers in flight, together; beyond it the largest call gets 503; empty: an eighth of the container's memory limit",
   ),
   leaseName: option('lease-name', 'gpu-gate-reconciler', name, 'Lease of the leader election'),
   leaseDuration: option('lease-duration', '15s', duration(500), 'how long a leader that went silent is still believed'),

@@ -2,6 +2,7 @@
 // A part that does not start, or dies, ends the process: `run` then stops the other parts and rejects.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { printable } from '../core/printable.ts';
 import { startServer } from '../platform/http.ts';
 import { openKube } from '../platform/kube.ts';
 import { explainError, jsonLog, type Log } from '../platform/log.ts';
@@ -11,6 +12,7 @@ import { startExtender } from './extender.ts';
 import { startLeader } from './leader.ts';
 import type { Options } from './options.ts';
 import type { Part, Shared } from './part.ts';
+import { serving } from './serving.ts';
 import { startWebhook } from './webhook.ts';
 
 /** Starts a part; it gets the parts that started before it. */
@@ -18,7 +20,7 @@ export type Start = (add: (part: Part) => void) => Promise<void>;
 
 /** Starts every part of the roles in `options`, until `stop`. Rejects if a part does not start, or dies. */
 export async function run(options: Options, stop: AbortSignal, write: (line: string) => void): Promise<void> {
-  const log = jsonLog(options.logLevel, write, { roles: options.roles.join(',') });
+  const log = jsonLog(options.logLevel, write, { roles: options.roles.join(',') }, printable);
   const access = { kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` };
   const kube = await openKube(access);
   const registry = new Registry();
@@ -31,8 +33,9 @@ export async function run(options: Options, stop: AbortSignal, write: (line: str
     if (has('webhook', 'extender')) {
       const caches = startCaches(shared);
       add(caches);
-      if (has('webhook')) add(await startWebhook(shared, caches));
-      if (has('extender')) add(await startExtender(shared, caches));
+      const servers = serving(shared);
+      if (has('webhook')) add(await startWebhook(shared, servers, caches));
+      if (has('extender')) add(await startExtender(shared, servers, caches));
     }
     if (has('reconciler', 'certs')) add(await startLeader(shared));
   });

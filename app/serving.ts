@@ -1,12 +1,75 @@
 // What webhook and extender have in common: servers whose certificates follow Secrets.
-import { Gauge } from 'prom-client';
+import { totalmem } from 'node:os';
+import { Counter, Gauge } from 'prom-client';
 import { certFollower, type CertFollower, type TrustedCas } from '../certs/follower.ts';
-import type { RunningServer } from '../platform/http.ts';
+import { startServer, type RunningServer, type ServerOptions } from '../platform/http.ts';
+import { intake, memoryLimit } from '../platform/intake.ts';
 import { agesOf, staleWatches, type Part, type Shared, type Watches } from './part.ts';
 
 /** Time that a call which is still running at the end of a stop gets: the longest time limit of a caller, the scheduler's. */
 const LAST_CALL_MS = 5000;
 const SERVED_UNTIL = 'gpu_gate_served_certificate_not_after_seconds';
+
+/** Share of the memory limit that bodies and answers may hold: reading one takes several times its size. */
+const SHARE = 8;
+
+export interface Serving {
+  /** A server of the request path: bounded with all others of the process, and counted. */
+  server(name: string, options: Pick<ServerOptions, 'port' | 'portOption' | 'handler' | 'tls'>): Promise<RunningServer>;
+}
+
+/** What bounds and counts the calls of this process. */
+export function serving({ options, registry }: Shared): Serving {
+  const registers = [registry];
+  const refused = new Counter({
+    name: 'gpu_gate_refused_calls_total',
+    help: 'Calls that got 503 and connections that were closed because a limit was reached.',
+    labelNames: ['limit'],
+    registers,
+  });
+  const limits = intake({
+    calls: options.maxCallsInFlight,
+    bytes: options.maxBytesInFlight || memoryLimit(process.constrainedMemory(), totalmem()) / SHARE,
+    refused: (limit) => refused.inc({ limit }),
+  });
+  for (const limit of ['calls', 'bytes', 'connections']) refused.inc({ limit }, 0);
+  const servers = new Map<string, RunningServer>();
+  registry.registerMetric(
+    new Gauge({
+      name: 'gpu_gate_in_flight_bytes',
+      help: 'Bytes of bodies and answers that are held now.',
+      registers: [],
+      collect() {
+        this.set(limits.bytes);
+      },
+    }),
+  );
+  registry.registerMetric(
+    new Gauge({
+      name: 'gpu_gate_open_connections',
+      help: 'Connections that are open now.',
+      labelNames: ['server'],
+      registers: [],
+      collect() {
+        for (const [server, { connections }] of servers) this.set({ server }, connections);
+      },
+    }),
+  );
+  return {
+    async server(name, own) {
+      const server = await startServer({
+        ...own,
+        host: options.bindAddress,
+        callsPerConnection: options.callsPerConnection,
+        intake: limits,
+        maxConnections: options.maxConnections,
+        closedConnection: () => refused.inc({ limit: 'connections' }),
+      });
+      servers.set(name, server);
+      return server;
+    },
+  };
+}
 
 /** Keeps `server` on the newest usable certificate of a Secret until the signal. */
 export function follow(

@@ -2,25 +2,24 @@
 import { webhookCas } from '../certs/follower.ts';
 import { canaryApp } from '../certs/routes.ts';
 import { CANARY_SECRET, WEBHOOK_SECRET } from '../certs/store.ts';
-import { startServer, type RunningServer } from '../platform/http.ts';
+import type { RunningServer } from '../platform/http.ts';
 import type { Reflector } from '../platform/reflector.ts';
 import { webhookMetrics } from '../webhook/metrics.ts';
 import { webhookApp } from '../webhook/routes.ts';
 import type { Caches } from './caches.ts';
 import { excludedNamespaces, WEBHOOK_SERVICE, type Part, type Shared } from './part.ts';
-import { follow, servingPart } from './serving.ts';
+import { follow, servingPart, type Serving } from './serving.ts';
 
 /** Starts the webhook's servers; rejects if a port is taken. */
-export async function startWebhook(shared: Shared, caches: Caches): Promise<Part> {
+export async function startWebhook(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
   const { options, kube, log, registry } = shared;
   const { policies, runtimeClasses, namespaces } = caches;
   const excluded = excludedNamespaces(options);
   const work = new AbortController();
   const servers: RunningServer[] = [];
   const besides: Record<string, Reflector<unknown>> = {};
-  const common = { host: options.bindAddress, callsPerConnection: options.callsPerConnection, tls: {} };
-  const server = await startServer({
-    ...common,
+  const server = await serving.server('webhook', {
+    tls: {},
     port: options.webhookPort,
     portOption: 'webhook-port',
     handler: webhookApp({
@@ -41,8 +40,8 @@ export async function startWebhook(shared: Shared, caches: Caches): Promise<Part
   servers.push(server);
   try {
     if (options.certSource === 'self') {
-      const canary = await startServer({
-        ...common,
+      const canary = await serving.server('canary', {
+        tls: {},
         port: options.canaryPort,
         portOption: 'canary-port',
         handler: canaryApp(),

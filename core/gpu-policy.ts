@@ -134,7 +134,18 @@ export interface PolicyStatus {
   readonly observedGeneration?: number;
   readonly enforcingSince?: string;
   readonly nodes?: Readonly<Record<string, number>>;
+  /** The circuit breaker's memory, for the next leader. Absent if it never tripped. */
+  readonly breaker?: BreakerStatus;
   readonly conditions?: readonly PolicyCondition[];
+}
+
+export interface BreakerStatus {
+  /** RFC 3339, since when it keeps proofs; absent if it does not. */
+  readonly trippedAt?: string;
+  /** Value of the release annotation when it tripped: another value releases it. */
+  readonly release?: string;
+  /** RFC 3339, when it was last released: losses of that wave are believed. */
+  readonly releasedAt?: string;
 }
 
 export interface PolicyCondition {

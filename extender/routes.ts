@@ -1,9 +1,9 @@
 // POST /filter, /prioritize, /preempt: bytes → decode → verdicts → bytes. From memory only.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import express from 'express';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
-import { explainError, type Log } from '../platform/log.ts';
+import { errorPlace, type Log } from '../platform/log.ts';
 import { NameAnswers } from './by-name/answer.ts';
 import { filter, preempt, prioritize, type View } from './verbs.ts';
 import { reasonLabel, type ExtenderMetrics } from './metrics.ts';
@@ -113,7 +113,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
       const view = deps.view();
       return 'because' in view ? { ...inError(verb, view.because, 'error'), giveUp: true } : answer(body, view);
     } catch (error) {
-      deps.log.error('a call of the scheduler was not answered', { verb, error: explainError(error) });
+      deps.log.error('a call of the scheduler was not answered', { verb, error: errorPlace(error) });
       return inError(verb, "gpu-gate's extender failed, its log says why; the pod is tried again", 'error');
     }
   };
@@ -141,10 +141,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
         observed.duration.observe(took / 1000);
       });
   };
-  const app = express();
-  app.disable('x-powered-by');
-  app.disable('etag');
-  app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /filter, /prioritize and /preempt here'));
+  const app = expressApp(() => undefined, 'gpu-gate serves POST /filter, /prioritize and /preempt here');
   return routed(
     new Map([
       ['/filter', serve('filter', filterAnswer)],

@@ -1,13 +1,21 @@
 // HTTP servers as the API server and the scheduler want them: HTTP/1.1, connections kept for longer than Go keeps them idle
 // (it does not repeat a POST on one that we closed), certificates swapped with no gap, and a stop that drains.
-import { createServer as createHttp, type RequestListener, type Server as HttpServer } from 'node:http';
+import {
+  createServer as createHttp,
+  type RequestListener,
+  type Server as HttpServer,
+  type ServerResponse,
+} from 'node:http';
 import { createServer as createHttps, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { replyText } from './body.ts';
+import { replyText, TOO_BUSY } from './body.ts';
+import { setPlace, type Intake } from './intake.ts';
 
 /** Go's clients keep idle connections for 90 s. */
 export const KEEP_ALIVE_MS = 120_000;
+/** Time that a caller has to read why its connection ends. */
+const LINGER_MS = 1000;
 
 export interface TlsMaterial {
   readonly key: string;
@@ -31,13 +39,22 @@ export interface ServerOptions {
   };
   /** A connection is given up after so many calls, by a header that the caller heeds; 0: never. */
   readonly callsPerConnection?: number;
-  /** What a caller has for its headers (default 10 s), and for the whole of a call (default 30 s), before it is cut off. */
+  /** Time that a caller has for its headers before it is cut off; default 10 s. */
   readonly headersTimeoutMs?: number;
+  /** Time that a caller has to send a whole call, and then to take its answer; default 30 s each. */
   readonly requestTimeoutMs?: number;
+  /** Bounds the calls and bytes in flight; absent: not bounded. */
+  readonly intake?: Intake;
+  /** Connections that are open at a time; one more takes the place of the oldest that has no call; default 1000. */
+  readonly maxConnections?: number;
+  /** Counts connections that were closed for that. */
+  readonly closedConnection?: () => void;
 }
 
 export interface RunningServer {
   readonly port: number;
+  /** Connections that are open now. */
+  readonly connections: number;
   setTls(material: TlsMaterial): void;
   /**
    * The beginning of a stop: goes on serving, and asks callers with each answer to give its connection up. A connection closed while idle may
@@ -66,10 +83,26 @@ export const routed =
 /** Node takes an empty text for its own list of public CAs; here it means that nobody is trusted. */
 const casOf = (ca: string | undefined): string[] => (ca?.includes('-----BEGIN CERTIFICATE-----') === true ? [ca] : []);
 
+/** The same for a connection and for the TLS over it. */
+const keyOf = (socket: Socket): string => `${socket.remoteAddress} ${socket.remotePort}`;
+
 /** Starts listening; rejects with one sentence where the port is taken. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   let draining = false;
+  /** Calls that are not answered to the end, and since when, in ms of the monotonic clock. */
+  const unanswered = new Map<ServerResponse, number>();
   const handler: RequestListener = (request, response) => {
+    const place = options.intake?.admit(() => void request.socket.destroy());
+    unanswered.set(response, performance.now());
+    response.once('close', () => {
+      unanswered.delete(response);
+      place?.end();
+    });
+    if (place !== undefined) setPlace(request, place);
+    else if (options.intake !== undefined) {
+      request.pause();
+      return replyText(response, 503, TOO_BUSY);
+    }
     const names = options.tls?.client?.names;
     if (
       names !== undefined &&
@@ -84,6 +117,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const [headersTimeout, requestTimeout] = [options.headersTimeoutMs ?? 10_000, options.requestTimeoutMs ?? 30_000];
   // Node looks only every 30 s by itself, which would make a time limit of 10 s one of 40.
   const connectionsCheckingInterval = Math.min(headersTimeout, requestTimeout) / 2;
+  // Node watches over what a caller sends. A caller that does not take its answer is cut off here.
+  const sweep = setInterval(() => {
+    const limit = performance.now() - 2 * requestTimeout;
+    for (const [response, since] of unanswered) if (since < limit) response.socket?.destroy();
+  }, connectionsCheckingInterval).unref();
   const server: HttpServer | HttpsServer =
     options.tls === undefined
       ? createHttp({ connectionsCheckingInterval }, handler)
@@ -104,20 +142,38 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.headersTimeout = headersTimeout;
   server.requestTimeout = requestTimeout;
   server.maxRequestsPerSocket = options.callsPerConnection ?? 0;
-  // HTTP's own closing knows no connection whose handshake is not done: a caller that says nothing would hold up a stop for ever.
-  const sockets = new Set<Socket>();
+  // HTTP's own closing does not know connections whose handshake is not done, so a silent caller would
+  // hold up a stop for ever. Oldest first.
+  const sockets = new Map<string, Socket>();
+  const makeRoom = (): boolean => {
+    const busy = new Set(Array.from(unanswered.keys(), ({ req }) => keyOf(req.socket)));
+    for (const [key, socket] of sockets)
+      if (!busy.has(key)) {
+        sockets.delete(key);
+        socket.destroy();
+        return true;
+      }
+    return false;
+  };
   server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    if (sockets.size >= (options.maxConnections ?? 1000)) {
+      options.closedConnection?.();
+      if (!makeRoom()) return void socket.destroy();
+    }
+    const key = keyOf(socket);
+    sockets.set(key, socket);
+    socket.once('close', () => sockets.delete(key));
   });
   // Runs after `clientError`, whose sentence waits for a handshake that never comes.
   server.on('tlsClientError', (_: Error, socket: TLSSocket) => void socket.destroy());
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    // The caller may keep its half of the connection open, or never read.
+    setTimeout(() => socket.destroy(), LINGER_MS).unref();
     if (!socket.writable) return;
     const [status, sentence] =
       error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
         ? ['408 Request Timeout', 'the call was not whole in time\n']
-        : ['400 Bad Request', 'this is no whole HTTP/1.1 request\n'];
+        : ['400 Bad Request', 'malformed HTTP/1.1 request\n'];
     socket.end(
       `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: ${sentence.length}\r\n\r\n${sentence}`,
     );
@@ -136,7 +192,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     );
   });
   const ended = new Promise<void>((resolve, reject) => {
-    server.once('close', resolve);
+    server.once('close', () => {
+      clearInterval(sweep);
+      resolve();
+    });
     server.once('error', reject);
   });
   // A server that nobody supervises, such as that of the metrics, ends without a listener.
@@ -144,6 +203,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   return {
     port: (server.address() as AddressInfo).port,
     ended,
+    get connections() {
+      return sockets.size;
+    },
     setTls(material) {
       const { key, cert } = material;
       const client = options.tls?.client;
@@ -164,7 +226,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         // A call that was running already got no header: its connection turns idle once it is answered.
         const idle = setInterval(() => server.closeIdleConnections(), 50);
         const hard = setTimeout(() => {
-          for (const socket of sockets) socket.destroy();
+          for (const socket of sockets.values()) socket.destroy();
         }, graceMs);
         server.close(() => {
           clearInterval(idle);

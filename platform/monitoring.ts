@@ -1,6 +1,7 @@
 // The metrics port: what Prometheus scrapes and the kubelet probes.
-import express, { type Express } from 'express';
+import type { Express } from 'express';
 import type { Registry } from 'prom-client';
+import { expressApp } from './express.ts';
 
 export interface Health {
   /** Reasons why this replica should not be asked; empty: it is ready. */
@@ -11,24 +12,19 @@ export interface Health {
 
 /** GET /metrics, /healthz, /readyz. */
 export function metricsApp(registry: Registry, health: Health): Express {
-  const app = express();
-  app.disable('x-powered-by');
-  app.get('/metrics', async (_, response) => {
-    response.type(registry.contentType).send(await registry.metrics());
-  });
-  app.get('/healthz', (_, response) => {
-    const because = health.dead?.();
-    response
-      .status(because === undefined ? 200 : 500)
-      .type('text')
-      .send(because === undefined ? 'ok\n' : `${because}\n`);
-  });
-  app.get('/readyz', (_, response) => {
-    const reasons = health.notReady();
-    response
-      .status(reasons.length === 0 ? 200 : 503)
-      .type('text')
-      .send(reasons.length === 0 ? 'ok\n' : `${reasons.join('\n')}\n`);
-  });
-  return app;
+  return expressApp((app) => {
+    app.get('/metrics', async (_, response) => {
+      response.type(registry.contentType).send(await registry.metrics());
+    });
+    app.get('/healthz', (_, response) => {
+      const because = health.dead?.();
+      const [status, text] = because === undefined ? [200, 'ok'] : [500, because];
+      response.status(status).type('text').send(`${text}\n`);
+    });
+    app.get('/readyz', (_, response) => {
+      const reasons = health.notReady();
+      const [status, text] = reasons.length === 0 ? [200, 'ok'] : [503, reasons.join('\n')];
+      response.status(status).type('text').send(`${text}\n`);
+    });
+  }, 'gpu-gate serves GET /metrics, /healthz and /readyz here');
 }

@@ -1,5 +1,5 @@
 // A keyed work queue as controllers use it: one worker at a time handles a key, and a key added while it is handled is
-// handled once more. Delays are the only timers of the reconciler.
+// handled once more. Urgent keys come first, and some workers are kept for them. Delays are the only timers of the reconciler.
 
 export interface Queue<K> {
   add(key: K): void;
@@ -12,6 +12,10 @@ export interface Queue<K> {
 
 export interface QueueOptions<K> {
   readonly workers: number;
+  /** So many of the workers handle urgent keys only; default 0. */
+  readonly reserved?: number;
+  /** Asked whenever a key is added. */
+  readonly urgent?: (key: K) => boolean;
   /** What makes two keys the same. */
   readonly id: (key: K) => string;
   readonly handle: (key: K) => Promise<void>;
@@ -22,8 +26,10 @@ export interface QueueOptions<K> {
 
 export function workQueue<K>(options: QueueOptions<K>): Queue<K> {
   const { id, signal } = options;
-  const waiting = new Map<string, K>();
-  const running = new Set<string>();
+  const waiting = { urgent: new Map<string, K>(), other: new Map<string, K>() };
+  /** Keys being handled, and whether each came as an urgent one. */
+  const running = new Map<string, boolean>();
+  let others = 0;
   const again = new Map<string, K>();
   const timers = new Map<string, { at: number; timer: NodeJS.Timeout }>();
   const failures = new Map<string, number>();
@@ -32,8 +38,16 @@ export function workQueue<K>(options: QueueOptions<K>): Queue<K> {
 
   const add = (key: K): void => {
     if (signal.aborted) return;
-    (running.has(id(key)) ? again : waiting).set(id(key), key);
+    if (running.has(id(key))) again.set(id(key), key);
+    else enqueue(key);
     fill();
+  };
+  /** A key that has become urgent leaves its place among the others. */
+  const enqueue = (key: K): void => {
+    if (options.urgent?.(key) === true) {
+      waiting.other.delete(id(key));
+      waiting.urgent.set(id(key), key);
+    } else if (!waiting.urgent.has(id(key))) waiting.other.set(id(key), key);
   };
   const addAfter = (key: K, ms: number): void => {
     if (signal.aborted) return;
@@ -52,10 +66,14 @@ export function workQueue<K>(options: QueueOptions<K>): Queue<K> {
   };
   const fill = (): void => {
     while (running.size < options.workers && !signal.aborted) {
-      const [next] = waiting;
+      const isUrgent = waiting.urgent.size > 0;
+      if (!isUrgent && others >= options.workers - (options.reserved ?? 0)) return;
+      const lane = isUrgent ? waiting.urgent : waiting.other;
+      const [next] = lane;
       if (next === undefined) return;
-      waiting.delete(next[0]);
-      running.add(next[0]);
+      lane.delete(next[0]);
+      running.set(next[0], isUrgent);
+      if (!isUrgent) others += 1;
       void work(...next);
     }
   };
@@ -69,18 +87,18 @@ export function workQueue<K>(options: QueueOptions<K>): Queue<K> {
       options.failed(key, error);
       addAfter(key, Math.min(30_000, 50 * 2 ** Math.min(count, 12)) * (0.5 + Math.random() / 2));
     }
+    if (running.get(name) === false) others -= 1;
     running.delete(name);
     const next = again.get(name);
     again.delete(name);
-    if (next !== undefined) waiting.set(name, next);
+    if (next !== undefined && !signal.aborted) enqueue(next);
     fill();
     if (signal.aborted && running.size === 0) idle();
   };
   const stop = (): void => {
     for (const { timer } of timers.values()) clearTimeout(timer);
     timers.clear();
-    waiting.clear();
-    again.clear();
+    for (const keys of [waiting.urgent, waiting.other, again]) keys.clear();
     if (running.size === 0) idle();
   };
   if (signal.aborted) stop();
@@ -89,7 +107,7 @@ export function workQueue<K>(options: QueueOptions<K>): Queue<K> {
     add,
     addAfter,
     get depth() {
-      return waiting.size + running.size;
+      return waiting.urgent.size + waiting.other.size + running.size;
     },
     drained: () => drained,
   };

@@ -1,9 +1,9 @@
-// The reconciler's five watches and what is found in them without a scan: pods of a node, pods that wait, validation pods of a
+// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that wait, validation pods of a
 // node, and the fleet. Every index is up to date before a listener hears of the change.
 import { COMPONENTS, specOf } from '../core/components.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
-import { INJECT, POLICIES_PATH } from '../core/keys.ts';
+import { INJECT, POLICIES_PATH, PROOF } from '../core/keys.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
@@ -11,11 +11,13 @@ import { fleet, type Changed, type Fleet } from './fleet.ts';
 import {
   isSameNode,
   trimDaemonSet,
+  trimEvent,
   trimNode,
   trimPod,
   type DaemonSetView,
   type NodeObject,
   type PodObject,
+  type Trouble,
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
 
@@ -38,8 +40,12 @@ export interface Caches extends PodIndex {
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select'>;
+  /** What was reported last of the pod or DaemonSet with that UID. */
+  troubleOf(uid: string): Trouble | undefined;
   /** Name of the Node with that UID. */
   nodeNameOf(uid: string): string | undefined;
+  /** Has the Node a proof? */
+  isProven(name: string): boolean;
   /** Is the first list of every watch in? */
   readonly synced: boolean;
 }
@@ -54,6 +60,7 @@ export interface Listener {
   /** A namespace has come, whose pods may have come first. */
   namespace(name: string): void;
   daemonSet(): void;
+  trouble(trouble: Trouble): void;
 }
 
 export interface Watches extends Caches {
@@ -71,6 +78,8 @@ export function watches(deps: {
   const { kube, log, operandNamespace } = deps;
   const index = podIndex(operandNamespace);
   const marks = fleet();
+  /** By the UID of what they are about. */
+  const troubles = new Map<string, Trouble>();
   /** UID → name. */
   const names = new Map<string, string>();
   let selectors = '[]';
@@ -142,12 +151,26 @@ export function watches(deps: {
     trim: trimDaemonSet,
     onChange: () => deps.listener().daemonSet(),
   });
+  const events = reflector<Trouble>({
+    kube,
+    log,
+    path: `/api/v1/namespaces/${operandNamespace}/events`,
+    query: { fieldSelector: 'type=Warning' },
+    trim: trimEvent,
+    onChange: (_, before, after) => {
+      if (before !== undefined && troubles.get(before.about) === before) troubles.delete(before.about);
+      if (after === undefined || (troubles.get(after.about)?.at ?? 0) > after.at) return;
+      troubles.set(after.about, after);
+      deps.listener().trouble(after);
+    },
+  });
   const all: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
     policies,
     namespaces,
     daemonsets: daemonSets,
+    events,
   };
 
   return {
@@ -158,9 +181,11 @@ export function watches(deps: {
     namespaces,
     daemonSets,
     fleet: marks,
+    troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),
+    isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
-      for (const watch of [policies, nodes, daemonSets, namespaces]) watch.start(signal);
+      for (const watch of [policies, nodes, daemonSets, namespaces, events]) watch.start(signal);
       // Which pods are evidence is up to the policies, so that these must be known first.
       await policies.whenSynced();
       pods.start(signal);

@@ -33,7 +33,9 @@ export type Mark =
   /** Keeps the policy from enforcing. */
   | readonly [kind: 'awaited', policy: string]
   /** Runs, or is to run, that DaemonSet. */
-  | readonly [kind: 'runs', daemonSet: string];
+  | readonly [kind: 'runs', daemonSet: string]
+  /** The same, and the walk has not come to its end. */
+  | readonly [kind: 'walks', daemonSet: string];
 
 /** Is the kubelet's word of the node missing, as the node-lifecycle controller says it? */
 export const isSilent = (node: NodeObject): boolean =>
@@ -69,8 +71,11 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[]): reado
   if (ours) {
     marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
     if (node.metadata.annotations?.[PROOF] !== undefined) marks.push(['proven', policy]);
-    for (const [component, revision] of Object.entries(deployedOn(node)))
-      marks.push(['runs', `${POD_COMPONENT[component as Component]}-${revision}`]);
+    for (const [component, revision] of Object.entries(deployedOn(node))) {
+      const daemonSet = `${POD_COMPONENT[component as Component]}-${revision}`;
+      marks.push(['runs', daemonSet]);
+      if (!isOpen) marks.push(['walks', daemonSet]);
+    }
   }
   if (!managed) return marks;
   marks.push(['managed', policy]);

@@ -169,6 +169,39 @@ export const trimDaemonSet = ({ metadata }: RawDaemonSet): DaemonSetView => ({
   foreign: hasForeignFields(metadata.managedFields),
 });
 
+/** What a kubelet or a controller reports of a pod, or of a DaemonSet, in the operand namespace. */
+export interface Trouble {
+  /** UID of the object. */
+  readonly about: string;
+  readonly kind: 'Pod' | 'DaemonSet';
+  readonly name: string;
+  readonly message: string;
+  /** ms since the epoch */
+  readonly at: number;
+}
+
+/** Reasons of Events that say why a pod does not come, or does not start. */
+const TROUBLES = new Set(['FailedCreate', 'FailedMount', 'FailedAttachVolume', 'FailedCreatePodSandBox']);
+
+export interface RawEvent {
+  readonly involvedObject?: { readonly kind?: string; readonly name?: string; readonly uid?: string };
+  readonly reason?: string;
+  readonly message?: string;
+  readonly lastTimestamp?: string | null;
+  readonly eventTime?: string | null;
+  readonly metadata?: { readonly creationTimestamp?: string };
+}
+
+/** Raw Event → what it reports; `undefined` if it explains nothing. */
+export function trimEvent(raw: RawEvent): Trouble | undefined {
+  const { kind, name = '', uid } = raw.involvedObject ?? {};
+  if ((kind !== 'Pod' && kind !== 'DaemonSet') || uid === undefined || !TROUBLES.has(raw.reason ?? ''))
+    return undefined;
+  const at = Date.parse(raw.lastTimestamp ?? raw.eventTime ?? raw.metadata?.creationTimestamp ?? '');
+  const message = `${raw.reason}: ${(raw.message ?? '').trim().slice(0, 400)}`;
+  return { about: uid, kind, name, message, at: Number.isNaN(at) ? 0 : at };
+}
+
 /** Revisions that the Node's deploy labels name. */
 export const deployedOn = (node: NodeObject): Partial<Record<Component, string>> =>
   Object.fromEntries(

@@ -48,8 +48,10 @@ export interface Reconciler {
   watchAges(): Readonly<Record<string, number>>;
 }
 
-/** How many keys are handled side by side. */
-const WORKERS = 16;
+/** How many keys are handled, and so written, side by side: the limit that this client keeps. */
+const WORKERS = 20;
+/** Workers kept for nodes with a proof: a withdrawal never waits behind the bring-up of other nodes. */
+const RESERVED = 6;
 
 /** Every controller on these caches, what a change concerns, and what is due on take-over. */
 export function controllers(deps: Settings & { caches: Caches; apply: Applier; turns: Turns }): {
@@ -119,6 +121,13 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       for (const pod of caches.pods.values()) if (pod.namespace === name) add('pod', keyOf(pod));
     },
     daemonSet: () => after(50, 'operands'),
+    trouble({ kind, name }) {
+      if (!caches.synced) return;
+      if (kind === 'DaemonSet') for (const node of caches.fleet.names('walks', name)) add('node', node);
+      const pod = kind === 'Pod' ? caches.pods.get(`${deps.operandNamespace}/${name}`) : undefined;
+      const node = pod?.nodeName ?? caches.nodeNameOf(pod?.validates ?? '');
+      if (node !== undefined) add('node', node);
+    },
   };
 
   return {
@@ -129,6 +138,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       // First, because it relies on the nodes as they were while nobody led.
       for (const name of pods.takeOver()) add('bound', name);
       places.recall(caches.nodes.values());
+      breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));
       const ours = [...caches.nodes.values()].filter(isOurs);
       const unproven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
@@ -167,6 +177,8 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
     async run(signal) {
       const work = workQueue<Key>({
         workers: WORKERS,
+        reserved: RESERVED,
+        urgent: ({ kind, name }) => kind === 'node' && caches.isProven(name),
         id: idOf,
         signal,
         handle: async ({ kind, name }) => {

@@ -33,6 +33,9 @@ const seconds = (now: number): string => new Date(now).toISOString().replace(/\.
 const nulls = (counts: Readonly<Record<string, number>> = {}): Record<string, null> =>
   Object.fromEntries(Object.keys(counts).map((state) => [state, null]));
 
+/** A merge patch leaves what it does not name. */
+const NO_BREAKER = { trippedAt: null, release: null, releasedAt: null };
+
 const nodePath = (name: string): string => `/api/v1/nodes/${name}`;
 const podPath = (namespace: string, name: string): string => `/api/v1/namespaces/${namespace}/pods/${name}`;
 const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
@@ -104,7 +107,13 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
       return merge(`${POLICIES_PATH}/${action.name}/status`, {
         metadata: { uid: action.uid },
         // A merge patch joins maps: a count that is gone has to be removed by name.
-        status: { ...action.status, nodes: { ...nulls(action.was.nodes), ...action.status.nodes } },
+        status: {
+          ...action.status,
+          nodes: { ...nulls(action.was.nodes), ...action.status.nodes },
+          ...(action.was.breaker === undefined
+            ? {}
+            : { breaker: action.status.breaker === undefined ? null : { ...NO_BREAKER, ...action.status.breaker } }),
+        },
       });
     case 'policy-finalizers':
       return merge(`${POLICIES_PATH}/${action.name}`, {

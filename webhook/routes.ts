@@ -1,11 +1,11 @@
 // POST /mutate: bytes → decode → decide → encode → bytes, from memory only. Nothing of a body reaches the log, because a pod carries
 // secrets in its variables and a caller may not be an API server.
 import type { RequestListener } from 'node:http';
-import express from 'express';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
-import type { Log, LogFields } from '../platform/log.ts';
+import { errorPlace, type Log } from '../platform/log.ts';
 import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
 import type { WebhookMetrics } from './metrics.ts';
@@ -25,10 +25,7 @@ export interface WebhookDeps {
 /** The webhook's listener. */
 export function webhookApp(deps: WebhookDeps): RequestListener {
   const { metrics } = deps;
-  const app = express();
-  app.disable('x-powered-by');
-  app.disable('etag');
-  app.use((_, response) => replyText(response, 404, 'gpu-gate serves POST /mutate here'));
+  const app = expressApp(() => undefined, 'gpu-gate serves POST /mutate here');
   const mutating: RequestListener = (request, response) => {
     if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
       metrics.calls.inc({ outcome: 'malformed', reason: 'content-type' });
@@ -40,7 +37,8 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
       // Nothing above this catches, so an exception here would end the process and every call in flight.
       try {
         if (!body.ok) {
-          metrics.calls.inc({ outcome: 'malformed', reason: 'body' });
+          const counts = body.status === 503 ? TOO_BUSY : { outcome: 'malformed', reason: 'body' };
+          metrics.calls.inc(counts);
           return replyText(response, body.status, body.because);
         }
         const answer = mutate(body.bytes, deps);
@@ -51,7 +49,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
         metrics.duration.observe((performance.now() - began) / 1000);
       } catch (error) {
         metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' });
-        deps.log.error('an admission call failed', failureOf(error));
+        deps.log.error('an admission call failed', { error: errorPlace(error) });
         replyText(response, 500, 'gpu-gate failed on this call; its log says where');
       } finally {
         metrics.inFlight.dec();
@@ -74,6 +72,8 @@ const malformed = (reason: 'json' | 'review', text: string): Answer => ({
   text,
   counts: { outcome: 'malformed', reason },
 });
+
+const TOO_BUSY = { outcome: 'failed', reason: 'too-busy' };
 
 /** No verdict, so that `failurePolicy` decides; a pod that it lets through is counted as missed. */
 const NOT_READY: Answer = {
@@ -114,21 +114,11 @@ function checked(pod: RawPod, facts: Facts, log: Log): Admission {
     if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
-    log.error('pod left alone: injecting it failed', failureOf(error));
+    log.error('pod left alone: injecting it failed', { error: errorPlace(error) });
     return {
       kind: 'leave',
       reason: 'internal-error',
       warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
     };
   }
-}
-
-/** What may be logged of an exception: its kind and the places in our code. Its message may quote the body. */
-function failureOf(error: unknown): LogFields {
-  if (!(error instanceof Error)) return { error: typeof error };
-  const head = `${error.name}: ${error.message}`;
-  const stack = error.stack ?? '';
-  const frames = stack.startsWith(head) ? stack.slice(head.length) : '';
-  const places = [...frames.matchAll(/^ {4}at .*?([^/\\( ]+:\d+):\d+\)?$/gm)].map(([, place]) => place);
-  return { error: error.constructor.name, at: places.slice(0, 3).join(' < ') };
 }

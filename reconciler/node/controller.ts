@@ -95,19 +95,22 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const { name, annotations } = input.node.metadata;
     const plan = planNode(input);
     if (!plan.withdraws || policy === undefined) {
-      breaker.calm(name, annotations?.[PROOF] !== undefined);
+      if (breaker.calm(name, annotations?.[PROOF] !== undefined)) reportBreaker('over', input.policy?.name);
       return plan;
     }
     const proofs = fleet.count('proven', policy.name);
-    const { keep, tripped } = breaker.judge(policy, name, proofs, input.now);
-    if (tripped) {
-      log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy: policy.name, proofs });
-      turns.add({ kind: 'policies', name: '' });
-    }
+    const { keep, became } = breaker.judge(policy, name, proofs, input.now);
+    if (became !== undefined) reportBreaker(became, policy.name);
     if (keep === undefined) metrics.withdrawals.inc();
     if (keep === 'loss being judged') turns.addAfter({ kind: 'node', name }, SETTLE_MS);
     return keep === undefined ? plan : planNode({ ...input, keep });
   }
+
+  const reportBreaker = (what: 'tripped' | 'released' | 'over', policy?: string): void => {
+    if (what === 'tripped') log.error('circuit breaker tripped: proofs are kept, nodes closed', { policy });
+    else log.info(`circuit breaker ${what}`, { policy });
+    turns.add({ kind: 'policies', name: '' });
+  };
 
   async function write(node: NodeObject, { actions }: NodePlan): Promise<void> {
     const { name, resourceVersion } = node.metadata;
@@ -157,7 +160,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     gone(name) {
       written.delete(name);
       refused.delete(name);
-      breaker.forget(name);
+      if (breaker.forget(name)) reportBreaker('over');
       const freed = places.release(name);
       if (freed !== undefined) invite(policies.get(freed));
     },

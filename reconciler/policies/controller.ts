@@ -15,7 +15,7 @@ export interface PolicyControllerDeps {
   readonly apply: Applier;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
-  readonly breaker: Pick<Breaker, 'holds'>;
+  readonly breaker: Pick<Breaker, 'holds' | 'statusOf' | 'pending'>;
   /** What the API server refuses of a policy's operands; `undefined` if not tried yet. */
   readonly refusals: (policy: GpuPolicy) => readonly string[] | undefined;
   /** Running pods whose readiness gate is not True. */
@@ -25,7 +25,7 @@ export interface PolicyControllerDeps {
 }
 
 export function policyController(deps: PolicyControllerDeps): { readonly handlers: Pick<Handlers, 'policies'> } {
-  const { apply, metrics, log, now } = deps;
+  const { apply, breaker, metrics, log, now } = deps;
   const { policies, fleet } = deps.caches;
 
   /** Brings every policy's status and finalizer up to date. */
@@ -36,7 +36,7 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
     for (const { state, policy, count } of figures.nodes) metrics.nodes.set({ state, policy }, count);
     metrics.open.set(figures.open);
     metrics.pendingGates.set(deps.pendingGates());
-    metrics.breaker.set(deps.breaker.holds ? 1 : 0);
+    metrics.breaker.set(breaker.holds ? 1 : 0);
     for (const policy of all) {
       await report(policy, all);
       await guard(policy);
@@ -49,6 +49,8 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
       conflicts: conflicts.map(({ name }) => name).toSorted(),
       refusals: deps.refusals(policy),
       webhookResources: deps.webhookResources,
+      breaker: breaker.statusOf(policy.name),
+      kept: breaker.pending(policy.name),
       now: now(),
     });
     if (sameStatus(status, policy.status)) return;

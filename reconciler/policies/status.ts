@@ -1,6 +1,7 @@
 // A GPUPolicy's status: does it enforce yet, how do its nodes stand, what is wrong with it. Pure.
 import { canonical } from '../../core/digest.ts';
-import type { GpuPolicy, PolicyCondition, PolicyStatus } from '../../core/gpu-policy.ts';
+import type { BreakerStatus, GpuPolicy, PolicyCondition, PolicyStatus } from '../../core/gpu-policy.ts';
+import { BREAKER_RELEASE } from '../../core/keys.ts';
 import { STATES } from '../../core/stages.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import type { Fleet } from '../fleet.ts';
@@ -64,16 +65,27 @@ export interface Surroundings {
   readonly refusals: readonly string[] | undefined;
   /** Resources that the webhook configuration calls us for. */
   readonly webhookResources: readonly string[];
+  /** The circuit breaker's memory of this policy. */
+  readonly breaker?: BreakerStatus | undefined;
+  /** Nodes of this policy that are about to lose their proof. */
+  readonly kept?: number;
   readonly now: number;
 }
 
 /** What keeps the policy from doing all that it says; undefined where that is not known yet. */
 function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; message: string } | undefined {
-  if (around.refusals === undefined) return undefined;
+  const tripped = around.breaker?.trippedAt !== undefined;
+  if (around.refusals === undefined && !tripped) return undefined;
+  const { refusals = [] } = around;
   const called = [...around.webhookResources, 'nvidia.com/mig-*'];
   const uncalled = policy.spec.resources.filter((name) => !isGpuResource(name, called));
   const parts = [
-    ...around.refusals.map((sentence) => `refused by the API server: ${sentence}`),
+    ...(tripped
+      ? [
+          `circuit breaker since ${around.breaker?.trippedAt ?? ''}: ${around.kept ?? 0} nodes are closed and keep a proof that does not hold; look for their common cause, then let the proofs go: kubectl annotate gpupolicy ${policy.name} --overwrite ${BREAKER_RELEASE}=$(date +%s)`,
+        ]
+      : []),
+    ...refusals.map((sentence) => `refused by the API server: ${sentence}`),
     ...(uncalled.length === 0
       ? []
       : [
@@ -81,7 +93,13 @@ function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; me
         ]),
   ];
   return {
-    reason: around.refusals.length > 0 ? 'OperandRefused' : uncalled.length > 0 ? 'UnknownResources' : 'None',
+    reason: tripped
+      ? 'CircuitBreaker'
+      : refusals.length > 0
+        ? 'OperandRefused'
+        : uncalled.length > 0
+          ? 'UnknownResources'
+          : 'None',
     message: parts.join('; ').slice(0, 4096),
   };
 }
@@ -120,6 +138,7 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
         ? { enforcingSince: at }
         : {}),
     nodes: { ...counts, total: total },
+    ...(around.breaker === undefined ? {} : { breaker: around.breaker }),
     conditions: [
       condition(
         'Ready',

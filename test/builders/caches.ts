@@ -33,7 +33,9 @@ export function cachesOf(parts: ClusterParts): Caches {
     namespaces: parts.namespaces ?? new Map(),
     daemonSets: new Map(daemonSets.map((view) => [`${OPERANDS}/${view.name}`, view])),
     fleet: fleetOf(nodes, policies),
+    troubleOf: () => undefined,
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,
+    isProven: () => false,
     synced: true,
   };
 }

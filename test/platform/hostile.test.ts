@@ -103,7 +103,7 @@ it('a body cut off in the middle: 400, counted, nothing stays under way', async 
   const { socket, answer } = await open();
   socket.write(`${head('content-length: 1000')}{"kind":`);
   socket.end();
-  expect(await answer).toMatch(/^HTTP\/1.1 400 .*this is no whole HTTP\/1.1 request\n$/s);
+  expect(await answer).toMatch(/^HTTP\/1.1 400 .*malformed HTTP\/1.1 request\n$/s);
   expect(await malformed('body')).toBe(1);
   await serves();
 });
@@ -168,7 +168,7 @@ it('what is thrown on a call answers 500, is counted and logged, and nothing sta
   });
   expect([response.status, await response.text()]).toEqual([500, 'gpu-gate failed on this call; its log says where\n']);
   expect(await value('gpu_gate_admission_total', { outcome: 'failed', reason: 'internal-error' })).toBe(1);
-  expect(logged).toEqual([expect.stringMatching(/"error":"Error","at":"hostile.test.ts:\d+ < routes.ts:\d+/)]);
+  expect(logged).toEqual([expect.stringMatching(/"error":"Error at .*hostile\.test\.ts/)]);
   await serves();
 });
 

@@ -3,11 +3,12 @@ import { get as httpsGet, request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { Registry } from 'prom-client';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderMetrics } from '../../extender/metrics.ts';
 import { extenderApp } from '../../extender/routes.ts';
+import { expressApp } from '../../platform/express.ts';
 import { KEEP_ALIVE_MS, startServer, type RunningServer } from '../../platform/http.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { metricsApp } from '../../platform/monitoring.ts';
@@ -184,6 +185,13 @@ describe('POST /mutate', () => {
       undefined,
       400,
     ],
+    ['a pod without metadata', JSON.stringify(review({ spec: { containers: [] } })), undefined, 400],
+    [
+      'a pod whose metadata is a list',
+      JSON.stringify(review({ metadata: [], spec: { containers: [] } })),
+      undefined,
+      400,
+    ],
     ['the wrong content type', '{}', { 'content-type': 'text/plain' }, 415],
   ])('answers %s with one sentence and lives', async (_, body, headers, status) => {
     const server = await serve(webhook());
@@ -234,7 +242,7 @@ describe('POST /mutate', () => {
     const now = Date.now();
     const ca = await issueCa('ca', 3_600_000, now);
     const material = await issueLeaf(ca, { name: 'w', sans: ['127.0.0.1'], usage: 'server', life: 600_000 }, now);
-    const server = await serve(webhook(), { tls: { material } });
+    const server = await serve(webhook(), { tls: { material }, maxConnections: 2000 });
     // Resumed: 1,000 full handshakes would be half a minute of RSA here.
     let session: Buffer | undefined;
     const open = (): Promise<TLSSocket> =>
@@ -343,6 +351,28 @@ describe('the extender’s endpoints', () => {
       JSON.stringify({ Pod: aPod({ gpus: '1' }), NodeNames: ['a'] }),
     );
     expect(JSON.parse(text)).toMatchObject({ NodeNames: [], Error: expect.stringContaining('not loaded yet') });
+  });
+});
+
+describe('an express application', () => {
+  it('says nothing of a request that it cannot read, neither in its answer nor on stderr', async () => {
+    const told: unknown[] = [];
+    vi.spyOn(console, 'error').mockImplementation((...texts: unknown[]) => void told.push(texts));
+    const app = expressApp((routes) => {
+      routes.get('/:name', (_, response) => void response.send('ok'));
+      routes.get('/fails/:name', () => {
+        throw new Error('hunter2');
+      });
+    }, 'nothing here');
+    const server = await serve(app);
+    const get = async (path: string): Promise<readonly [number, string]> => {
+      const response = await fetch(`http://127.0.0.1:${server.port}${path}`);
+      return [response.status, await response.text()];
+    };
+    expect(await get('/%zz-hunter2')).toEqual([400, 'this call cannot be answered\n']);
+    expect(await get('/fails/hunter2')).toEqual([500, 'this call cannot be answered\n']);
+    expect(await get('/a/b/c')).toEqual([404, 'nothing here\n']);
+    expect(told).toEqual([]);
   });
 });
 

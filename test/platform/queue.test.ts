@@ -59,6 +59,28 @@ describe('a work queue', () => {
     await new Promise((resolve) => setTimeout(resolve, 5));
     expect(begun).toEqual(['a']);
   });
+  it('handles urgent keys first, and keeps workers for them', async () => {
+    const begun: string[] = [];
+    const never = new Promise<void>(() => undefined);
+    const queue = workQueue<string>({
+      workers: 4,
+      reserved: 2,
+      urgent: (key) => key.startsWith('loss'),
+      id: (key) => key.replace('loss of ', ''),
+      signal: new AbortController().signal,
+      handle: (key) => {
+        begun.push(key);
+        return never;
+      },
+      failed: () => undefined,
+    });
+    for (let i = 0; i < 1000; i += 1) queue.add(`walk ${i}`);
+    expect(begun).toEqual(['walk 0', 'walk 1']);
+    queue.add('loss of x');
+    queue.add('loss of walk 500');
+    expect(begun.slice(2)).toEqual(['loss of x', 'loss of walk 500']);
+    expect(queue.depth).toBe(1001);
+  });
   it('with nothing to do is drained at once', async () => {
     const { queue, end } = aQueue();
     end.abort();

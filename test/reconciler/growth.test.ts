@@ -57,7 +57,9 @@ class Cluster {
       namespaces: new Map([['team', { optedOut: false }]]),
       daemonSets: new Map(),
       fleet: this.#fleet,
+      troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
+      isProven: () => false,
       synced: true,
     };
     this.#all = controllers({

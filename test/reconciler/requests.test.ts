@@ -92,6 +92,16 @@ describe('preconditions', () => {
     }));
 });
 
+it('a policy whose breaker is over loses its memory, and one that was released forgets that it tripped', () => {
+  const was = { breaker: { trippedAt: 'x', release: '' } };
+  const statusOf = (status: object): unknown =>
+    (requestOf({ kind: 'policy-status', ...policy, status, was }, around).body as { status: object }).status;
+  expect(statusOf({})).toMatchObject({ breaker: null });
+  expect(statusOf({ breaker: { releasedAt: 'y' } })).toMatchObject({
+    breaker: { trippedAt: null, release: null, releasedAt: 'y' },
+  });
+});
+
 it.each([
   ['another status', 'False', true],
   ['no condition yet', undefined, true],

@@ -209,7 +209,7 @@ describe('garbage with secrets in it', () => {
       expect(readable(text)).not.toContain('PLANTED');
       expect(logged).toHaveLength(1);
       expect(logged.join('')).not.toContain('PLANTED');
-      expect(logged.join('')).toMatch(/"error":"(Type)?Error","at":"[\w.-]+:\d+( < [\w.-]+:\d+){2}"/);
+      expect(logged.join('')).toMatch(/"error":"(Type)?Error at [^"]*review\.test\.ts/);
     } finally {
       broken = 'no';
       logged.length = 0;

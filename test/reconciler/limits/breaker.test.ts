@@ -1,8 +1,8 @@
 // When proofs about to be withdrawn are kept: waves of losses, with a clock of the test's own.
 import { describe, expect, it } from 'vitest';
-import { BREAKER_RELEASE } from '../../../core/keys.ts';
+import { BREAKER_RELEASE, CLOSED } from '../../../core/keys.ts';
 import { circuitBreaker, SETTLE_MS } from '../../../reconciler/limits/breaker.ts';
-import { aPolicy } from '../../builders/objects.ts';
+import { aNode, aPolicy } from '../../builders/objects.ts';
 
 /** A pool of proven nodes and its breaker. */
 function pool(size: number) {
@@ -91,5 +91,41 @@ describe('the circuit breaker', () => {
     }
     expect(lose('n1')).toBe('loss being judged');
     expect(lose('n2')).toBe('circuit breaker');
+  });
+  it('goes on with the next leader: tripped, released, and over when its last node has recovered', () => {
+    const { breaker, lose } = pool(4);
+    for (const node of ['n0', 'n1', 'n2', 'n3']) lose(node);
+    const status = { breaker: breaker.statusOf('default') ?? {} };
+    expect(status.breaker).toEqual({ trippedAt: '1970-01-01T00:00:00.000Z', release: '' });
+    const closed = (name: string) => aNode({ name, annotations: { [CLOSED]: 'circuit breaker' } });
+    const next = circuitBreaker();
+    next.recall([{ ...aPolicy(), status }], [closed('n0'), closed('n1'), aNode({ name: 'n2' })], 0);
+    expect([next.holds, next.pending('default')]).toEqual([true, 2]);
+    expect(next.judge(aPolicy(), 'n2', 4, 0).keep).toBe('circuit breaker');
+    for (const node of ['n0', 'n1']) expect(next.calm(node, true)).toBe(false);
+    expect([next.calm('n2', true), next.holds]).toEqual([true, false]);
+    expect(next.statusOf('default')).toBeUndefined();
+  });
+  it('that was released stays released with the next leader, for the rest of the wave', () => {
+    const released = { breaker: { releasedAt: new Date(0).toISOString() } };
+    const next = circuitBreaker();
+    next.recall([{ ...aPolicy(), status: released }], [], 60_000);
+    for (const node of ['n0', 'n1', 'n2', 'n3']) expect(next.judge(aPolicy(), node, 4, 60_000).keep).toBeUndefined();
+    expect(next.statusOf('default')).toEqual(released.breaker);
+    next.recall([{ ...aPolicy(), status: released }], [], 700_000);
+    expect(next.judge(aPolicy(), 'n0', 4, 700_000).keep).toBe('loss being judged');
+  });
+  it('whose nodes had all recovered while nobody led is over', () => {
+    const status = { breaker: { trippedAt: new Date(0).toISOString(), release: '' } };
+    const next = circuitBreaker();
+    next.recall([{ ...aPolicy(), status }], [aNode()], 1000);
+    expect([next.holds, next.statusOf('default')]).toEqual([false, undefined]);
+  });
+  it('says what a loss made of it', () => {
+    const { breaker } = pool(4);
+    const became = ['n0', 'n1', 'n2'].map((node) => breaker.judge(aPolicy(), node, 4, 0).became);
+    expect(became).toEqual([undefined, undefined, 'tripped']);
+    const released = { ...aPolicy(), annotations: { [BREAKER_RELEASE]: '1' } };
+    expect(['n0', 'n1'].map((node) => breaker.judge(released, node, 4, 0).became)).toEqual(['released', undefined]);
   });
 });

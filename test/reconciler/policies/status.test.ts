@@ -90,4 +90,19 @@ describe('a policy', () => {
     expect(degraded(policy, { refusals: undefined, now: NOW + 60_000 })).toEqual(known);
     expect(degraded(policy)).toMatchObject({ status: 'False', reason: 'None' });
   });
+  it('is degraded while the circuit breaker keeps proofs, with what to do, also before operands were tried', () => {
+    const breaker = { trippedAt: '2026-11-24T09:59:00.000Z', release: '' };
+    for (const refusals of [[], undefined]) {
+      const condition = degraded(aPolicy(), { breaker, kept: 7, refusals });
+      expect(condition).toMatchObject({ status: 'True', reason: 'CircuitBreaker' });
+      expect(condition?.message).toContain('7 nodes');
+      expect(condition?.message).toContain(
+        'kubectl annotate gpupolicy default --overwrite gpu-gate.dev/breaker-release=$(date +%s)',
+      );
+    }
+    expect(policyStatus(aPolicy(), fleetOf([], []), { ...AROUND, breaker }).breaker).toEqual(breaker);
+    expect(degraded(aPolicy(), { breaker: { releasedAt: '2026-11-24T09:59:00.000Z' } })).toMatchObject({
+      status: 'False',
+    });
+  });
 });
