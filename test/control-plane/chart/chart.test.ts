@@ -380,7 +380,7 @@ describe('images', () => {
     const { renderOperand } = await import('../../../reconciler/manifests/render.ts');
     const { validationPod } = await import('../../../reconciler/manifests/validation-pod.ts');
     const objects = render(values);
-    const policyOf = parsePolicy(find(objects, 'GPUPolicy', 'default') as never);
+    const policyOf = parsePolicy(find(objects, 'GPUPolicy', 'default'));
     if (policyOf === undefined) throw new Error('no policy');
     const operands = COMPONENTS.map(
       (component) => renderOperand(component, policyOf, { namespace: 'operands' }).daemonSet,

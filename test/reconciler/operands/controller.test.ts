@@ -115,9 +115,9 @@ describe('the RuntimeClass', () => {
     world((_, action) => (action.kind === 'create-runtime-class' ? outcome : fine), [], runtimeClass);
   const times = (done: readonly string[]): number => done.filter((what) => what === 'create-runtime-class').length;
 
-  it.each([
+  it.each<[string, Outcome, number]>([
     ['is created', fine, 1],
-    ['of somebody else stays as it is', { kind: 'stale' } as Outcome, 1],
+    ['of somebody else stays as it is', { kind: 'stale' }, 1],
   ])('%s; it is looked for again every ten minutes, and no operand waits for it', async (_, outcome, expected) => {
     const { work, done, again, later } = worldWith(outcome);
     await work.handlers.operands('');
