@@ -1,7 +1,8 @@
-// `npm run bench -- admission [--size KB] [--calls N] [--direct 100000]`: what each webhook adds to the creation of a pod on a real API
-// server, in one run: none, ours, a Go author's, a bare express one. All are registered at once, and a pod's labels say which one is
-// called. Then memory over many direct calls. On few cores the figures hold more of the API server and of the machine than of the
-// webhooks, which `npm run bench -- webhook` measures alone.
+// `npm run bench -- admission [--size KB] [--calls N] [--direct 100000]`: what each webhook adds to
+// the creation of a pod on a real API server, in one run: none, ours, a Go author's, a bare express
+// one. All are registered at once, and a pod's labels say which one is called. Then memory over
+// many direct calls. On few cores the figures hold more of the API server and of the machine than
+// of the webhooks, which `npm run bench -- webhook` measures alone.
 import { writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
 import { connect } from 'node:net';
@@ -22,14 +23,20 @@ const REFERENCE = join(import.meta.dirname, 'reference');
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
 const VARIANTS = ['none', 'ours', 'go', 'express'] as const;
 type Variant = (typeof VARIANTS)[number];
-/** KB of a pod, and how many of them are created in a cell: a p99 is no figure unless it has tens of calls above it. */
+/**
+ * KB of a pod, and how many of them are created in a cell: a p99 is no figure unless it has tens of
+ * calls above it.
+ */
 const SIZES: readonly (readonly [number, number])[] = [
   [2, 2560],
   [20, 1280],
   [200, 384],
 ];
 const CONCURRENCY = [1, 8, 32];
-/** Calls of one turn. What else the machine does comes and goes within moments: many short turns let all have the same share of it. */
+/**
+ * Calls of one turn. What else the machine does comes and goes within moments: many short turns let
+ * all have the same share of it.
+ */
 const turnOf = (concurrency: number): number => Math.max(20, 4 * concurrency);
 /** Calls of which a p99 is taken; several turns. */
 const BLOCK = 256;
@@ -216,7 +223,10 @@ async function memory(gate: Gate, calls: number): Promise<{ readonly half: numbe
   return { half, end };
 }
 
-/** Does a call take longer in a cluster of 2,000 namespaces more? p50 of direct calls on one connection, ms. */
+/**
+ * Does a call take longer in a cluster of 2,000 namespaces more? p50 of direct calls on one
+ * connection, ms.
+ */
 async function growth(cluster: Cluster, gate: Gate): Promise<Row> {
   const { one, close } = caller(gate, 1);
   const p50 = async (): Promise<number> => {
@@ -262,7 +272,8 @@ async function cell(
   const times: Record<Variant, number[]> = { none: [], ours: [], go: [], express: [] };
   const used: Record<Variant, number> = { none: 0, ours: 0, go: 0, express: 0 };
   for (let round = 0; round * turnOf(concurrency) < calls; round += 1)
-    // The order turns round, so that none always follows the same one, whose garbage the API server then collects.
+    // The order turns round, so that none always follows the same one, whose garbage the API server
+    // then collects.
     for (const variant of round % 2 === 0 ? VARIANTS : VARIANTS.toReversed()) {
       const before = cpu(variant);
       times[variant].push(...(await latencies(cluster, podOf(variant, size), turnOf(concurrency), concurrency)));
@@ -286,7 +297,8 @@ async function cell(
   over('p50', (all) => quantile(all, 0.5), true);
   over('p99', (all) => blockQuantile(all, 0.99, BLOCK), true);
   over('p99 of all calls', (all) => quantile(all, 0.99), false);
-  // Where all cores are busy, an order of arrival that is kept raises the median and cuts the tail: the mean tells both apart.
+  // Where all cores are busy, an order of arrival that is kept raises the median and cuts the tail:
+  // the mean tells both apart.
   const mean = (variant: Variant): number => times[variant].reduce((a, b) => a + b, 0) / times[variant].length;
   const addedMean = (variant: Variant): number => mean(variant) - mean('none');
   rows.push({
@@ -335,7 +347,8 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
         say(`pods of ${size} KB, concurrency ${concurrency}`);
         rows.push(...(await cell(cluster, cpu, size, concurrency, calls === 0 ? usual : calls)));
       }
-    // A life of its own: bodies of 200 KB at concurrency 32 leave the allocator's heap larger than any day of a cluster does.
+    // A life of its own: bodies of 200 KB at concurrency 32 leave the allocator's heap larger than
+    // any day of a cluster does.
     const large = await gaugeOf(gate, 'process_resident_memory_bytes');
     await gate.stopRequestPath();
     await gate.startRequestPath();

@@ -1,6 +1,7 @@
-// `npm run bench -- webhook [--size KB] [--scale 1]`: /mutate called directly over TLS at fixed rates, ours beside a Go author's and a bare
-// express one, which both decide nothing, by one client and in short turns. The loop is open, so a stall is not hidden. This is the
-// webhook alone; what a creation on an API server takes is `npm run bench -- admission`.
+// `npm run bench -- webhook [--size KB] [--scale 1]`: /mutate called directly over TLS at fixed
+// rates, ours beside a Go author's and a bare express one, which both decide nothing, by one client
+// and in short turns. The loop is open, so a stall is not hidden. This is the webhook alone; what a
+// creation on an API server takes is `npm run bench -- admission`.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -34,7 +35,10 @@ const CELLS: readonly Cell[] = [
   { size: 200, rate: 20, calls: 60, turns: 10 },
   { size: 200, rate: 60, calls: 150, turns: 12 },
 ];
-/** Calls of which a quantile is taken: a p99.9 needs thousands of them, and one of all calls would be that of the machine's worst moment. */
+/**
+ * Calls of which a quantile is taken: a p99.9 needs thousands of them, and one of all calls would
+ * be that of the machine's worst moment.
+ */
 const BLOCKS: readonly (readonly [string, number, number])[] = [
   ['p50', 0.5, 200],
   ['p99', 0.99, 500],
@@ -43,7 +47,10 @@ const BLOCKS: readonly (readonly [string, number, number])[] = [
 const BAR = 0.9;
 const BAR_TEXT = "at most 0.9 times Go's, because every creation of a GPU pod waits for it";
 
-/** A review as an API server writes it: fields in Go's order, and an entry of managedFields for each field of the pod. */
+/**
+ * A review as an API server writes it: fields in Go's order, and an entry of managedFields for each
+ * field of the pod.
+ */
 function reviewOf(kilobytes: number): string {
   const variables = Array.from({ length: Math.max(1, Math.round((kilobytes * 1024 - 1200) / 190)) }, (_, i) => ({
     name: `VARIABLE_${i}`,
@@ -106,7 +113,10 @@ const listening = (port: number): Promise<boolean> =>
     }).on('error', () => resolve(false));
   });
 
-/** What the calls of one variant took, µs in the order in which they began, and the CPU time of its process, ms. */
+/**
+ * What the calls of one variant took, µs in the order in which they began, and the CPU time of its
+ * process, ms.
+ */
 interface Measured {
   readonly times: number[];
   cpu: number;

@@ -1,5 +1,6 @@
-// Which driver volumes and variables a policy gives to containers that request a GPU. The webhook injects them, and validation pods get
-// them too, because they must prove what users will have. Paths come from the policy alone.
+// Which driver volumes and variables a policy gives to containers that request a GPU. The webhook
+// injects them, and validation pods get them too, because they must prove what users will have.
+// Paths come from the policy alone.
 import { posix } from 'node:path';
 import type { DriverVolume, EnvVar, GpuPolicy, GpuPolicySpec } from './gpu-policy.ts';
 
@@ -12,16 +13,20 @@ export interface DriverMounts {
 const DRIVER_FILES = ['libcuda.so.1', 'libnvidia-ml.so.1', 'libnvidia-ptxjitcompiler.so.1'] as const;
 /** The folder of Debian, Ubuntu and NVIDIA's driver images on x86_64. */
 const MULTIARCH = '/usr/lib/x86_64-linux-gnu';
-/** Folders that a dynamic linker searches by itself, by the name that a volume gets: Debian's and Ubuntu's, and everybody else's. */
+/**
+ * Folders that a dynamic linker searches by itself, by the name that a volume gets: Debian's and
+ * Ubuntu's, and everybody else's.
+ */
 const LINKER_FOLDERS = [
   ['gpu-gate', MULTIARCH],
   ['gpu-gate-lib64', '/usr/lib64'],
 ] as const;
 
 /**
- * The driver's own files, one by one, each where a dynamic linker finds it without being configured. A variable LD_LIBRARY_PATH in the
- * pod would replace the one that an image sets for libraries of its own. And the driver's folder as a whole would not do, because it
- * is the distribution's too: programs of the image would load a libc of the node.
+ * The driver's own files, one by one, each where a dynamic linker finds it without being
+ * configured. A variable LD_LIBRARY_PATH in the pod would replace the one that an image sets for
+ * libraries of its own. And the driver's folder as a whole would not do, because it is the
+ * distribution's too: programs of the image would load a libc of the node.
  */
 const filesIn = (folder: string): readonly DriverVolume[] =>
   LINKER_FOLDERS.flatMap(([prefix, mountPath]) =>
@@ -58,7 +63,9 @@ const presetOf = ({ injection, hostPaths }: GpuPolicySpec): readonly DriverVolum
   }
 };
 
-/** An absolute path as container runtimes read it: without '.', '..', '//' or a slash at its end. */
+/**
+ * An absolute path as container runtimes read it: without '.', '..', '//' or a slash at its end.
+ */
 export const plainPath = (path: string): string =>
   path.startsWith('/') && !path.endsWith('/') && !path.includes('//') && !path.includes('/.')
     ? path
@@ -69,8 +76,9 @@ export const isBelow = (inner: string, outer: string): boolean =>
   outer === '/' ? inner !== '/' : inner[outer.length] === '/' && inner.startsWith(outer);
 
 /**
- * Paths are plain ones. The policy's own volumes and variables, then those of its preset that do not meet them: a pod may hold a volume's name, a mount's path
- * and a variable's name only once, and below a read-only mount no other one can be made.
+ * Paths are plain ones. The policy's own volumes and variables, then those of its preset that do
+ * not meet them: a pod may hold a volume's name, a mount's path and a variable's name only once,
+ * and below a read-only mount no other one can be made.
  */
 export function driverMounts(policy: GpuPolicy): DriverMounts {
   const { driverVolumes, env } = policy.spec.injection;

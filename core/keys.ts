@@ -1,7 +1,10 @@
-// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes. Nobody else writes a
-// "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
+// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes.
+// Nobody else writes a "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
 
-/** Node label, written by the operator: `true` opts the node in; removing it tears the node's stack down again. */
+/**
+ * Node label, written by the operator: `true` opts the node in; removing it tears the node's stack
+ * down again.
+ */
 export const MANAGED = 'gpu-gate.dev/managed';
 /** Node annotation, operator: any value keeps new GPU pods away, nothing else changes. */
 export const HOLD = 'gpu-gate.dev/hold';
@@ -9,7 +12,10 @@ export const HOLD = 'gpu-gate.dev/hold';
 export const RETRY = 'gpu-gate.dev/retry';
 /** Node label, reconciler: the walk's position, for `kubectl get nodes -L gpu-gate.dev/state`. */
 export const STATE = 'gpu-gate.dev/state';
-/** Node label prefix, reconciler: `<prefix><component>=<revision>` lets that revision's DaemonSet onto the node. */
+/**
+ * Node label prefix, reconciler: `<prefix><component>=<revision>` lets that revision's DaemonSet
+ * onto the node.
+ */
 export const DEPLOY_PREFIX = 'gpu-gate.dev/deploy.';
 /** Node annotation, reconciler: JSON, see gate/node-proof.ts. */
 export const PROOF = 'gpu-gate.dev/proof';
@@ -17,13 +23,25 @@ export const PROOF = 'gpu-gate.dev/proof';
 export const CLOSED = 'gpu-gate.dev/closed';
 /** Node annotation, reconciler: rewritten to make the scheduler try waiting pods again. */
 export const WAKE = 'gpu-gate.dev/wake';
-/** Node annotation, reconciler: JSON, the walk's memory between observations (see reconciler/memory.ts). */
+/**
+ * Node annotation, reconciler: JSON, the walk's memory between observations (see
+ * reconciler/memory.ts).
+ */
 export const WALK = 'gpu-gate.dev/walk';
-/** Node annotation, reconciler: name of the GPUPolicy that has the node, so that the request path need not match selectors. */
+/**
+ * Node annotation, reconciler: name of the GPUPolicy that has the node, so that the request path
+ * need not match selectors.
+ */
 export const NODE_POLICY = 'gpu-gate.dev/node-policy';
-/** Node condition, reconciler: reason = stage or failure, message = what is awaited, since when, what to do. */
+/**
+ * Node condition, reconciler: reason = stage or failure, message = what is awaited, since when,
+ * what to do.
+ */
 export const GPU_VALIDATED = 'GPUValidated';
-/** Node taint (NoSchedule) of the bring-up: the prefix makes cluster-autoscaler treat the node as still starting. */
+/**
+ * Node taint (NoSchedule) of the bring-up: the prefix makes cluster-autoscaler treat the node as
+ * still starting.
+ */
 export const STARTUP_TAINT = 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate';
 
 /** Pod label, webhook: `true` on every injected pod; what the reconciler watches. */
@@ -39,7 +57,10 @@ export const MIN_DRIVER = 'gpu-gate.dev/min-driver';
 /** Pod readiness gate and condition: True while the pod's node is serving. */
 export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';
 
-/** Kubernetes' annotation on the API's copy of a static pod: no scheduler and no webhook is asked about it. */
+/**
+ * Kubernetes' annotation on the API's copy of a static pod: no scheduler and no webhook is asked
+ * about it.
+ */
 export const MIRROR = 'kubernetes.io/config.mirror';
 
 /** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
@@ -62,26 +83,30 @@ export const PRODUCT = 'gpu-gate';
 /** Field manager of every server-side apply of ours. */
 export const FIELD_MANAGER = 'gpu-gate-reconciler';
 
-/** Names that NFD gives a node with an NVIDIA device, one per way of configuring its PCI source. */
-export const NFD_PCI_LABELS = [
-  'feature.node.kubernetes.io/pci-10de.present',
-  'feature.node.kubernetes.io/pci-0302_10de.present',
-  'feature.node.kubernetes.io/pci-0300_10de.present',
-] as const;
+/**
+ * Labels that NFD gives a node with an NVIDIA device: its PCI source joins the fields that it is
+ * configured with, the vendor first or right after the class. A class other than display (03…) or
+ * accelerator (12…) is another kind of device of that vendor.
+ */
+export const NFD_PCI_LABEL =
+  /^feature\.node\.kubernetes\.io\/pci-(?:(?:03|12)[\da-f]{2}_)?10de(?:_[\da-f]{4})*\.present$/;
 /** Any label below this prefix shows that NFD has been on the node. */
 export const NFD_PREFIX = 'feature.node.kubernetes.io/';
 /** NFD's copy of the host's /etc/os-release, by field. */
 export const NFD_OS_RELEASE = 'feature.node.kubernetes.io/system-os_release.';
 /** NVIDIA's own installer marks nodes with labels below this prefix. */
 export const GPU_OPERATOR_DEPLOY_PREFIX = 'nvidia.com/gpu.deploy.';
+/** It says here whether a node's GPUs are for containers or for virtual machines. */
+export const GPU_OPERATOR_WORKLOAD = 'nvidia.com/gpu.workload.config';
 
 export const POLICIES_PATH = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 /** The policy that pods without a `gpu-gate.dev/policy` annotation use. */
 export const DEFAULT_POLICY = 'default';
 
 /**
- * Name of the MutatingWebhookConfiguration. API servers call webhooks in the order of these names. This one sorts last, so that gpu-gate sees
- * what other webhooks made of the pod, such as the name of another scheduler or a request for a GPU.
+ * Name of the MutatingWebhookConfiguration. API servers call webhooks in the order of these names.
+ * This one sorts last, so that gpu-gate sees what other webhooks made of the pod, such as the name
+ * of another scheduler or a request for a GPU.
  */
 export const WEBHOOK_CONFIGURATION = 'zz-gpu-gate';
 /** Its entry that shows whether an API server holds the newest CA. */

@@ -1,5 +1,6 @@
-// Lays out the file tree of gpu-gate's image in a folder: the program, its production dependencies, the Node.js that runs this script.
-// The Dockerfile and tests share it, so that tests run what is shipped. It must not depend on any package, and two runs make equal trees.
+// Lays out the file tree of gpu-gate's image in a folder: the program, its production dependencies,
+// the Node.js that runs this script. The Dockerfile and tests share it, so that tests run what is
+// shipped. It must not depend on any package, and two runs make equal trees.
 import { spawnSync } from 'node:child_process';
 import { cpSync, lutimesSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -43,7 +44,8 @@ const { status } = spawnSync(
 );
 if (status !== 0) process.exit(1);
 const installed = join(app, 'node_modules');
-// Read by nobody at run time: types, source maps, documentation, programs for other platforms. Licences stay.
+// Read by nobody at run time: types, source maps, documentation, programs for other platforms.
+// Licences stay.
 const UNUSED = /(\.d\.[cm]?ts|\.map|\.bare|\.md|\.markdown|\.flow)$/i;
 const LICENCE = /licen[cs]e|notice|copying/i;
 for (const file of readdirSync(installed, { recursive: true }))
@@ -58,12 +60,14 @@ cpSync(process.execPath, node, { dereference: true });
 if (spawnSync('strip', [node], { stdio: 'inherit' }).status !== 0)
   console.error('strip (binutils) is not here or failed: Node.js keeps its symbols, about 13 MB');
 
-// Compile every file once, here. A process that never loads the type stripper uses 20 MiB less memory and starts sooner. Node.js finds
-// a compiled file by its own version, the user that runs it, and the path from the cache to the file; it compiles files that it does not
-// find. NODE_COMPILE_CACHE in the image must name this folder.
+// Compile every file once, here. A process that never loads the type stripper uses 20 MiB less
+// memory and starts sooner. Node.js finds a compiled file by its own version, the user that runs
+// it, and the path from the cache to the file; it compiles files that it does not find.
+// NODE_COMPILE_CACHE in the image must name this folder.
 const USER = 65532;
-// What is written must be the same each time: with the same hashes, one thread, and a heap in which no memory is used twice, because the
-// bytes between objects are written too. V8 does not compare these flags when it reads what was compiled.
+// What is written must be the same each time: with the same hashes, one thread, and a heap in which
+// no memory is used twice, because the bytes between objects are written too. V8 does not compare
+// these flags when it reads what was compiled.
 const EQUAL = ['--random-seed=1', '--predictable', '--min-semi-space-size=512', '--max-semi-space-size=512'];
 const cache = join(app, '.compile-cache');
 const warm = (...args) =>

@@ -1,5 +1,6 @@
-// What a decision collects: additions to the pod, and what is reported about them. Every list is bounded here, so that no author of a
-// pod can make an answer, a record or a log grow with what he wrote. Pure.
+// What a decision collects: additions to the pod, and what is reported about them. Every list is
+// bounded here, so that no author of a pod can make an answer, a record or a log grow with what he
+// wrote. Pure.
 import type { AddOperation } from './patch.ts';
 
 export interface Skipped {
@@ -13,8 +14,9 @@ export interface Draft {
   /** The parts of the policy that these operations add. */
   readonly injected: string[];
   /**
-   * The parts that the pod carries once the operations are applied, whoever added them. Read from the pod's content alone, so that a
-   * second call, a copied pod and a forged record all give the same list.
+   * The parts that the pod carries once the operations are applied, whoever added them. Read from
+   * the pod's content alone, so that a second call, a copied pod and a forged record all give the
+   * same list.
    */
   readonly carried: string[];
   readonly skipped: Skipped[];
@@ -26,7 +28,9 @@ export interface Draft {
 /** Entries of a list that are kept; the rest is counted in one line. */
 const MAX_WARNINGS = 9;
 const MAX_SKIPPED = 30;
-/** Characters of a record's entry. Names are shorter than this unless somebody made them to be long. */
+/**
+ * Characters of a record's entry. Names are shorter than this unless somebody made them to be long.
+ */
 const MAX_ENTRY = 160;
 
 export const emptyDraft = (): Draft => ({

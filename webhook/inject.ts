@@ -1,5 +1,6 @@
-// Raw pod and facts → what to do with it: an ordered list of rules, of which the first that holds decides. Every addition is a small
-// value. Paths, class names and variables come from the policy alone. Pure.
+// Raw pod and facts → what to do with it: an ordered list of rules, of which the first that holds
+// decides. Every addition is a small value. Paths, class names and variables come from the policy
+// alone. Pure.
 import { isEnforcing, type GpuPolicy, type InjectedToleration } from '../core/gpu-policy.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
@@ -47,7 +48,9 @@ export type Admission =
   | {
       readonly kind: 'inject';
       readonly policy: string;
-      /** The pod carries a record already, so this is a second call or a copy of an injected pod. */
+      /**
+       * The pod carries a record already, so this is a second call or a copy of an injected pod.
+       */
       readonly again: boolean;
       readonly operations: readonly AddOperation[];
       readonly injected: readonly string[];
@@ -61,7 +64,10 @@ const refuse = (reason: Refuse, because: string): Admission => ({ kind: 'refuse'
 
 /** The API server's limit for a pod's annotations, keys and values together. */
 const MAX_ANNOTATIONS = 256 * 1024;
-/** An API server stores no object above 1.5 MiB, so a pod that would grow by more than this would be rejected in any case. */
+/**
+ * An API server stores no object above 1.5 MiB, so a pod that would grow by more than this would be
+ * rejected in any case.
+ */
 const MAX_PATCH = 1024 * 1024;
 
 /** What to do with a pod that is about to be created. */
@@ -86,7 +92,8 @@ export function decide(pod: RawPod, facts: Facts): Admission {
           `GPUPolicy ${JSON.stringify(named)} does not exist: name one of 'kubectl get gpupolicies', or leave the annotation gpu-gate.dev/policy out`,
         );
   }
-  // Before all else that the policy says: naming a policy that does not enforce must not be a way around the one that does.
+  // Before all else that the policy says: naming a policy that does not enforce must not be a way
+  // around the one that does.
   if (wishes.policy !== undefined && !mayName(facts.namespace, policy))
     return refuse(
       'policy-not-allowed',
@@ -147,7 +154,10 @@ function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Fact
   return { kind: 'inject', policy: policy.name, again, operations, injected, skipped, warnings };
 }
 
-/** Runtimes that give a pod a kernel of its own: a driver's files of the node are of no use there, or cannot be mounted. */
+/**
+ * Runtimes that give a pod a kernel of its own: a driver's files of the node are of no use there,
+ * or cannot be mounted.
+ */
 const SANDBOX = /(^|[^a-z])(kata|gvisor|runsc|firecracker)([^a-z]|$)/;
 
 const isSandboxed = (name: string, { runtimeClasses }: Facts): boolean =>
@@ -229,7 +239,10 @@ function addTolerations(draft: Draft, { spec }: RawPod, wanted: readonly Injecte
   if (missing.length > 0) draft.operations.push(...append('/spec/tolerations', spec?.tolerations, missing));
 }
 
-/** The record for people and for `explain`. It gives way if annotations are at their limit, because it must not get the pod rejected. */
+/**
+ * The record for people and for `explain`. It gives way if annotations are at their limit, because
+ * it must not get the pod rejected.
+ */
 function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
   const record = JSON.stringify({ policy, injected: draft.carried, skipped: skippedOf(draft) });
   const { [INJECTION]: present, ...others } = metadata?.annotations ?? {};

@@ -1,6 +1,7 @@
-// The policy's driver volumes and variables for the containers that request a GPU, and the variable that hides GPUs from all others.
-// What the pod has wins. What the pod already has is recognised by its content (host path, mount path, variable), never by a record that
-// an author could have written. Pure.
+// The policy's driver volumes and variables for the containers that request a GPU, and the variable
+// that hides GPUs from all others. What the pod has wins. What the pod already has is recognised by
+// its content (host path, mount path, variable), never by a record that an author could have
+// written. Pure.
 import { driverMounts, isBelow, plainPath, type DriverMounts } from '../core/driver-mounts.ts';
 import type { DriverVolume, EnvVar, GpuPolicy } from '../core/gpu-policy.ts';
 import { isPositiveQuantity, type GpuRequest, type RawContainer, type RawPod } from '../gate/gpu-request.ts';
@@ -9,7 +10,10 @@ import { append, type AddOperation } from './patch.ts';
 
 const ENFORCE = 'pod-security.kubernetes.io/enforce';
 const VISIBLE = { name: 'NVIDIA_VISIBLE_DEVICES', value: 'void' } as const;
-/** Bytes of an operation beside its value: `{"op":"add","path":"/spec/initContainers/10000/volumeMounts/-","value":}`. */
+/**
+ * Bytes of an operation beside its value:
+ * `{"op":"add","path":"/spec/initContainers/10000/volumeMounts/-","value":}`.
+ */
 const OPERATION = 80;
 
 interface Target {
@@ -17,7 +21,10 @@ interface Target {
   readonly container: RawContainer;
 }
 
-/** What a policy mounts, and how much of the patch that takes: once per pod, and once per container that requests a GPU. */
+/**
+ * What a policy mounts, and how much of the patch that takes: once per pod, and once per container
+ * that requests a GPU.
+ */
 interface Mounts extends DriverMounts {
   readonly bytes: { readonly pod: number; readonly container: number };
 }
@@ -104,8 +111,8 @@ const volumesOf = ({ spec }: RawPod): ReadonlyMap<string, string | undefined> =>
   );
 
 /**
- * At most so many bytes the operations on containers take, from counts alone. It bounds the work of the functions below too, because
- * each thing that they look at is worth some bytes.
+ * At most so many bytes the operations on containers take, from counts alone. It bounds the work of
+ * the functions below too, because each thing that they look at is worth some bytes.
  */
 export function bytesOf({ spec }: RawPod, request: GpuRequest, { bytes }: Mounts, hides: boolean): number {
   const gpu = request.containers.length + request.initContainers.length;
@@ -177,7 +184,10 @@ type Found =
   | { readonly kind: 'free' }
   /** The container sees the driver's files there, or a part of them. */
   | { readonly kind: 'present' }
-  /** Another mount is there, below or above. Below a read-only folder a runtime cannot create the mount point; above, it would have to write into the pod's volume. */
+  /**
+   * Another mount is there, below or above. Below a read-only folder a runtime cannot create the
+   * mount point; above, it would have to write into the pod's volume.
+   */
   | { readonly kind: 'conflict'; readonly nested: boolean; readonly path: string };
 
 /** What a container has where a volume of the policy would be mounted. */
@@ -263,8 +273,9 @@ const getsDevices = ({ resources }: RawContainer): boolean =>
   );
 
 /**
- * Hides the node's GPUs from the containers that request none and do not say what they want to see. Under the class `nvidia` an image that
- * sets NVIDIA_VISIBLE_DEVICES=all, as all CUDA images do, would get every GPU of the node.
+ * Hides the node's GPUs from the containers that request none and do not say what they want to see.
+ * Under the class `nvidia` an image that sets NVIDIA_VISIBLE_DEVICES=all, as all CUDA images do,
+ * would get every GPU of the node.
  */
 export function addHidden(draft: Draft, { spec }: RawPod, request: GpuRequest): void {
   const what = 'hiddenGpus';

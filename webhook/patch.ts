@@ -28,9 +28,10 @@ export const put = (
     : [add(path, { [key]: value })];
 
 /**
- * Throws unless every operation adds to a list or an object that the pod has. An API server rejects a pod whose patch does not apply even
- * under `failurePolicy: Ignore`, so a fault in the rules would cost the pod. No operation of a decision builds on an earlier one. Tests
- * hold this check to two libraries that apply patches.
+ * Throws unless every operation adds to a list or an object that the pod has. An API server rejects
+ * a pod whose patch does not apply even under `failurePolicy: Ignore`, so a fault in the rules
+ * would cost the pod. No operation of a decision builds on an earlier one. Tests hold this check to
+ * two libraries that apply patches.
  */
 export function assertApplies(object: object, operations: readonly AddOperation[]): void {
   for (const { path } of operations) {

@@ -17,7 +17,10 @@ export type Decoded = { readonly ok: true; readonly review: Review } | { readonl
 
 const wrong = (because: string): Decoded => ({ ok: false, because });
 
-/** Parsed JSON → the pod to decide on, or one sentence on what is wrong. The sentence repeats nothing of the body. */
+/**
+ * Parsed JSON → the pod to decide on, or one sentence on what is wrong. The sentence repeats
+ * nothing of the body.
+ */
 export function decode(body: unknown): Decoded {
   if (!isObject(body) || body['kind'] !== 'AdmissionReview')
     return wrong('the body is not an AdmissionReview: only a Kubernetes API server should call /mutate');
@@ -46,8 +49,8 @@ export function decode(body: unknown): Decoded {
 }
 
 /**
- * Key of the audit annotation. A second call for the same pod needs another key, because the API server keeps the first value of a key
- * and logs a warning of its own.
+ * Key of the audit annotation. A second call for the same pod needs another key, because the API
+ * server keeps the first value of a key and logs a warning of its own.
  */
 const keyOf = (admission: Admission): string =>
   (admission.kind === 'inject' && admission.again) ||

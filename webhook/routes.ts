@@ -1,5 +1,6 @@
-// POST /mutate: bytes → decode → decide → encode → bytes, from memory only. Nothing of a body reaches the log, because a pod carries
-// secrets in its variables and a caller may not be an API server.
+// POST /mutate: bytes → decode → decide → encode → bytes, from memory only. Nothing of a body
+// reaches the log, because a pod carries secrets in its variables and a caller may not be an API
+// server.
 import type { RequestListener } from 'node:http';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
@@ -34,7 +35,8 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
     const began = performance.now();
     metrics.inFlight.inc();
     readBody(request, MAX_BODY, (body) => {
-      // Nothing above this catches, so an exception here would end the process and every call in flight.
+      // Nothing above this catches, so an exception here would end the process and every call in
+      // flight.
       try {
         if (!body.ok) {
           const counts = body.status === 503 ? TOO_BUSY : { outcome: 'malformed', reason: 'body' };
@@ -107,7 +109,10 @@ const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as cons
   string
 >;
 
-/** A pod on which the rules fail is left alone rather than rejected; the log says where in the rules. */
+/**
+ * A pod on which the rules fail is left alone rather than rejected; the log says where in the
+ * rules.
+ */
 function checked(pod: RawPod, facts: Facts, log: Log): Admission {
   try {
     const admission = decide(pod, facts);

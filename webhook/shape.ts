@@ -1,9 +1,12 @@
-// Is a parsed object of the shape that the webhook's rules read? An API server sends no other. A caller that is not an API server may
-// send anything, and no rule must have to expect it. What is wrong is described by our own words and positions, never by the
-// caller's text. Pure.
+// Is a parsed object of the shape that the webhook's rules read? An API server sends no other. A
+// caller that is not an API server may send anything, and no rule must have to expect it. What is
+// wrong is described by our own words and positions, never by the caller's text. Pure.
 import { isObject, type Raw } from '../core/raw.ts';
 
-/** Returns `undefined` if the value is right, otherwise the place below the value and what is wrong there. */
+/**
+ * Returns `undefined` if the value is right, otherwise the place below the value and what is wrong
+ * there.
+ */
 type Shape = (value: unknown) => string | undefined;
 
 const text: Shape = (value) => (typeof value === 'string' ? undefined : ' is not a string');
@@ -27,7 +30,10 @@ const list =
     return undefined;
   };
 
-/** An object whose named fields have these shapes; null and absent are always right, and other fields are not looked at. */
+/**
+ * An object whose named fields have these shapes; null and absent are always right, and other
+ * fields are not looked at.
+ */
 const fields = (shapes: Readonly<Record<string, Shape>>): Shape => {
   const entries = Object.entries(shapes);
   return (value) => {
@@ -69,5 +75,8 @@ const pod = fields({
   }),
 });
 
-/** What of an object is not as a Pod's is, such as `spec.containers[3].env is not a list`; `undefined` if nothing. */
+/**
+ * What of an object is not as a Pod's is, such as `spec.containers[3].env is not a list`;
+ * `undefined` if nothing.
+ */
 export const misshapen = (object: Raw): string | undefined => pod(object)?.slice(1);

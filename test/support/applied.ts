@@ -2,7 +2,10 @@
 import fastJsonPatch from 'fast-json-patch';
 import type { AddOperation } from '../../webhook/patch.ts';
 
-/** The object with the operations applied; the original stays as it is. Throws if one does not apply. */
+/**
+ * The object with the operations applied; the original stays as it is. Throws if one does not
+ * apply.
+ */
 export function applied<T extends object>(object: T, operations: readonly AddOperation[]): T {
   return fastJsonPatch.applyPatch(object, operations, true, false, true).newDocument;
 }

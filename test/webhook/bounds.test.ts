@@ -1,5 +1,5 @@
-// The worst pods that an API server accepts: what a call costs and what its answer holds does not grow with them beyond a bound. Work
-// is counted in reads of the pod, not in time.
+// The worst pods that an API server accepts: what a call costs and what its answer holds does not
+// grow with them beyond a bound. Work is counted in reads of the pod, not in time.
 import { describe, expect, it } from 'vitest';
 import type { RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
@@ -41,7 +41,10 @@ const withContainers = (containers: object[], spec: object = {}): RawPod => ({
   spec: { containers, ...spec },
 });
 
-/** Pods that grow in one place each; `n` is chosen so that the largest is about what an API server reads (3 MiB). */
+/**
+ * Pods that grow in one place each; `n` is chosen so that the largest is about what an API server
+ * reads (3 MiB).
+ */
 const PODS: Readonly<Record<string, readonly [number, (n: number) => RawPod]>> = {
   'GPU containers': [30_000, (n) => withContainers(many(n, (i) => ({ name: `c${i}`, resources: gpu })))],
   'other containers': [

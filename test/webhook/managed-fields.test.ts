@@ -32,7 +32,10 @@ const { value: anything } = fc.letrec<{ value: unknown }>((tie) => ({
     fc.dictionary(key, tie('value'), { maxKeys: 3 }),
   ),
 }));
-/** As Go writes one, with anything at all where a client may choose: before the list, in it, after it, and around the object. */
+/**
+ * As Go writes one, with anything at all where a client may choose: before the list, in it, after
+ * it, and around the object.
+ */
 const review = fc
   .record({
     extra: anything,

@@ -1,4 +1,5 @@
-// What containers get, beside what they bring along: mounts at, below and above the driver's, variables, hidden GPUs.
+// What containers get, beside what they bring along: mounts at, below and above the driver's,
+// variables, hidden GPUs.
 import { describe, expect, it } from 'vitest';
 import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';

@@ -219,8 +219,9 @@ const partsOf = (pointer: string): string[] =>
     .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
 
 /**
- * Takes every addition out again, the last first. Only two things may have been there before: a null in a list's or map's place, and what
- * has the name of our label or our record. Whatever else was overwritten is missing afterwards.
+ * Takes every addition out again, the last first. Only two things may have been there before: a
+ * null in a list's or map's place, and what has the name of our label or our record. Whatever else
+ * was overwritten is missing afterwards.
  */
 function takenOut(after: object, operations: readonly AddOperation[], original: object): object {
   const result = structuredClone(after);
@@ -237,7 +238,8 @@ function takenOut(after: object, operations: readonly AddOperation[], original: 
     const had =
       typeof before === 'object' && before !== null && Object.hasOwn(before, last) ? (before as Json)[last] : undefined;
     const back = had === null || last === INJECTED || last === INJECTION ? had : undefined;
-    // An empty class or scheduler is none: it is what the API server makes of a field that is not set.
+    // An empty class or scheduler is none: it is what the API server makes of a field that is not
+    // set.
     const none =
       (last === 'runtimeClassName' || last === 'schedulerName') && (had === '' || had === 'default-scheduler');
     if (back === undefined && !none) delete (parent as Json)[last];

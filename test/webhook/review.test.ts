@@ -1,4 +1,5 @@
-// What is not a review of a Pod is refused in one sentence of our own words, and nothing of a body reaches a log or an error.
+// What is not a review of a Pod is refused in one sentence of our own words, and nothing of a body
+// reaches a log or an error.
 import fc from 'fast-check';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -183,7 +184,8 @@ describe('garbage with secrets in it', () => {
               expect(text).not.toContain('PLANTED');
               expect(text).toMatch(/^[ -~]{1,200}\n$/);
             }
-            // What an author wrote into names and selectors may be repeated to him; values of variables never are.
+            // What an author wrote into names and selectors may be repeated to him; values of
+            // variables never are.
             else if (!changes.some(([place]) => /uid|name|mountPath|nodeSelector|policy/.test(place.join('.'))))
               expect(readable(text).replaceAll(/"(warnings|message)":(\[[^\]]*\]|"[^"]*")/g, '')).not.toContain(
                 'PLANTED',

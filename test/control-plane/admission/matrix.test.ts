@@ -1,5 +1,6 @@
-// What a pod becomes on a real API server, with every other part of admission taking part: RuntimeClass, Pod Security, LimitRange,
-// ResourceQuota, foreign webhooks. The law: what we inject is never why a pod is refused, but for the refusals that we name.
+// What a pod becomes on a real API server, with every other part of admission taking part:
+// RuntimeClass, Pod Security, LimitRange, ResourceQuota, foreign webhooks. The law: what we inject
+// is never why a pod is refused, but for the refusals that we name.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { explainError } from '../../../platform/log.ts';
@@ -112,8 +113,8 @@ const create = async (ask: Ask): Promise<Outcome> => {
   }
 };
 /**
- * Why the API server refused, without the generated name of the pod. An overhead of the pod's own is wrong with no class and with one
- * that has another: the words differ, the fault is the same.
+ * Why the API server refused, without the generated name of the pod. An overhead of the pod's own
+ * is wrong with no class and with one that has another: the words differ, the fault is the same.
  */
 const fault = (refused: string): string =>
   /overhead/i.test(refused) ? 'its overhead' : refused.replaceAll(/pods? \\?"[^"]*"/gi, 'the pod');
@@ -180,7 +181,8 @@ describe.each([
         expect(ours).toEqual({ refused: expect.stringContaining('contradicts RuntimeClass selector') });
         return;
       }
-      // The pod's own fault stays its own: refused without us, and for the same reason, is the only way to be refused with us.
+      // The pod's own fault stays its own: refused without us, and for the same reason, is the only
+      // way to be refused with us.
       if ('refused' in ours) return expect('refused' in theirs && fault(theirs.refused)).toBe(fault(ours.refused));
       const { pod } = ours;
       const name = own ?? (policy === 'absent' ? undefined : policy);
@@ -383,7 +385,8 @@ describe('the webhook of another GPU scheduler, which takes pods that have the d
     // Its pods stay its own, and are gated: whatever it adds, gpu-gate's entry comes after.
     ['hami', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'hami-scheduler', 1],
     ['hami', 'memory alone', [MEMORY], 'hami-scheduler', 1],
-    // One that sorts after gpu-gate's finds the scheduler taken, and what it adds is seen by nobody: docs/webhook.md says so.
+    // One that sorts after gpu-gate's finds the scheduler taken, and what it adds is seen by
+    // nobody: docs/webhook.md says so.
     ['zzz-hami', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'gpu-gate-scheduler', 1],
     ['zzz-hami', 'memory alone', [MEMORY], 'hami-scheduler', 0],
   ])('configuration %s, a pod that requests %s', async (name, _, resources, scheduler, gated) => {
@@ -414,7 +417,8 @@ describe('what a policy adds to every GPU pod', () => {
   });
 
   it('a pod that the webhook finds too large is refused in one sentence, and one of the same size without our mounts is not', async () => {
-    // 2,000 containers of which one requests a GPU: hiding GPUs from the others alone is below the limit.
+    // 2,000 containers of which one requests a GPU: hiding GPUs from the others alone is below the
+    // limit.
     const containers = Array.from({ length: 2000 }, (_, i) => ({
       name: `c${i}`,
       image: 'x',

@@ -1,5 +1,6 @@
-// Pods as people and controllers make them, on a real API server: every way of creating one, what its author sees, and the
-// AdmissionReviews of usual GPU workloads with our answers (test/golden/admission; GPU_GATE_TEST_UPDATE=1 captures them again).
+// Pods as people and controllers make them, on a real API server: every way of creating one, what
+// its author sees, and the AdmissionReviews of usual GPU workloads with our answers
+// (test/golden/admission; GPU_GATE_TEST_UPDATE=1 captures them again).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { createServer, type AddressInfo, type Socket } from 'node:net';
