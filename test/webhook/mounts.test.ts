@@ -120,6 +120,23 @@ describe('a mount of the pod’s own near the driver’s', () => {
   });
 });
 
+it('fields that are missing or null are no obstacle', () => {
+  const nothing = { name: null, mountPath: null, subPath: null, subPathExpr: null };
+  const container = {
+    name: null,
+    volumeMounts: [{}, nothing],
+    volumeDevices: [{}, { devicePath: null }],
+    env: [{}, { name: null }],
+    envFrom: null,
+  };
+  const spec = { volumes: [{}, { name: null, hostPath: null }, { hostPath: { path: null } }] };
+  const given = facts({ ...ONE, env: [{ name: 'A', value: 'b' }] });
+  // A mount without a path is at '/', and so above the driver's.
+  const { warnings, after } = seen(gpuPod(container, spec), given);
+  expect(warnings).toEqual(["gpu-gate: / in ? is nested with the driver's mount, which was left out"]);
+  expect(after.spec?.containers?.[0]?.env?.at(-1)).toEqual({ name: 'A', value: 'b' });
+});
+
 describe('LD_LIBRARY_PATH', () => {
   it.each(['GKE', 'Host', 'DriverContainer'])(
     'preset %s leaves the image’s alone, without a warning',
