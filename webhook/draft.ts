@@ -14,7 +14,7 @@ export interface Draft {
   /** The parts of the policy that these operations add. */
   readonly injected: string[];
   /**
-   * The parts that the pod carries once the operations are applied, whoever added them. Read from
+   * The parts that the pod carries once the operations are applied. Read from
    * the pod's content alone, so that a second call, a copied pod and a forged record all give the
    * same list.
    */
@@ -29,7 +29,7 @@ export interface Draft {
 const MAX_WARNINGS = 9;
 const MAX_SKIPPED = 30;
 /**
- * Characters of a record's entry. Names are shorter than this unless somebody made them to be long.
+ * Characters of a record's entry. Usual names are shorter.
  */
 const MAX_ENTRY = 160;
 

@@ -22,7 +22,7 @@ const facts = (policy: GpuPolicy | undefined = aPolicy(), more: Partial<Facts> =
   ...more,
 });
 
-const said = (admission: Admission): string =>
+const outcomeOf = (admission: Admission): string =>
   admission.kind === 'inject' ? `inject ${admission.injected.join(',')}` : `${admission.kind} ${admission.reason}`;
 
 describe('a pod that is about to be created', () => {
@@ -174,7 +174,7 @@ describe('a pod that is about to be created', () => {
       facts(aPolicy({ injection: { schedulerName: 's' } })),
       'inject runtimeClassName,readinessGate',
     ],
-  ])('%s', (_, pod, given, expected) => expect(said(decide(pod, given))).toBe(expected));
+  ])('%s', (_, pod, given, expected) => expect(outcomeOf(decide(pod, given))).toBe(expected));
 
   it('keeps its own mount and volume, with a warning below 120 characters', () => {
     const pod = aPod({
@@ -221,13 +221,13 @@ describe('a pod that is about to be created', () => {
 
 const LABEL = 'gpu-gate.dev/injected';
 const RECORD = 'gpu-gate.dev/injection';
-/** The pod as the webhook makes it, and what it said. */
+/** The pod as the webhook makes it, and what it reports. */
 const injected = (
   pod: RawPod,
   given: Facts = facts(),
 ): { after: RawPod; warnings: readonly string[]; record: object } => {
   const admission = decide(pod, given);
-  if (admission.kind !== 'inject') throw new Error(said(admission));
+  if (admission.kind !== 'inject') throw new Error(outcomeOf(admission));
   const after = applied(pod, admission.operations);
   return {
     after,
@@ -279,7 +279,7 @@ describe('a record that the pod brings along', () => {
   it('copied with its pod: nothing to do, and a label of the author’s is put right', () => {
     const { after } = injected(aPod({ gpus: '1', labels: { [LABEL]: 'false' } }), facts(aPolicy(VOLUMES)));
     expect(after.metadata?.labels?.[LABEL]).toBe('true');
-    expect(said(decide(after, facts(aPolicy(VOLUMES))))).toBe('leave already-injected');
+    expect(outcomeOf(decide(after, facts(aPolicy(VOLUMES))))).toBe('leave already-injected');
   });
 });
 

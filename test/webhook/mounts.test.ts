@@ -97,7 +97,7 @@ describe('a mount of the pod’s own near the driver’s', () => {
     ]);
   });
 
-  it('GKE’s own manifests: the preset’s folder under another name is no conflict', () => {
+  it('GKE’s own manifests: the preset’s folder under another name is not a conflict', () => {
     const pod = gpuPod(
       { volumeMounts: [{ name: 'library-dir-host', mountPath: '/usr/local/nvidia' }] },
       { volumes: [{ name: 'library-dir-host', hostPath: { path: '/home/kubernetes/bin/nvidia' } }] },
