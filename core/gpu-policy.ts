@@ -30,11 +30,17 @@ export interface Selector {
 }
 
 export interface ToolkitSpec extends ComponentSpec {
+  /** Folder on the host that the toolkit installs into; `undefined` means /usr/local/nvidia. */
+  readonly installDir?: string;
   readonly runtime: 'containerd' | 'crio';
   readonly configPath?: string;
   readonly socketPath?: string;
 }
 
+export interface DevicePluginSpec extends ComponentSpec {
+  /** ConfigMap in the operands' namespace whose `config.yaml` the plugin reads, such as one for time-slicing. */
+  readonly config?: string;
+}
 export interface DriverSpec extends ComponentSpec {
   /** k8s-driver-manager, the init container that unloads an earlier driver. */
   readonly manager: { readonly image?: string; readonly version?: string };
@@ -108,7 +114,7 @@ export interface GpuPolicySpec {
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
-    readonly devicePlugin: ComponentSpec;
+    readonly devicePlugin: DevicePluginSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
   };

@@ -80,6 +80,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const components = object(s['components']);
   const toolkit = object(components['toolkit']);
   const driver = object(components['driver']);
+  const devicePlugin = object(components['devicePlugin']);
   const manager = object(driver['manager']);
   const validation = object(s['validation']);
   const timeouts = object(validation['timeouts']);
@@ -110,12 +111,16 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           runtime: text<'containerd' | 'crio'>(toolkit['runtime'], 'containerd'),
           ...optional('configPath', toolkit['configPath']),
           ...optional('socketPath', toolkit['socketPath']),
+          ...optional('installDir', toolkit['installDir']),
         },
         driver: {
           ...component(driver, true),
           manager: { ...optional('image', manager['image']), ...optional('version', manager['version']) },
         },
-        devicePlugin: component(components['devicePlugin'], true),
+        devicePlugin: {
+          ...component(devicePlugin, true),
+          ...optional('config', devicePlugin['config']),
+        },
         dcgmExporter: component(components['dcgmExporter'], true),
         featureDiscovery: component(components['featureDiscovery'], false),
       },

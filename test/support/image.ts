@@ -97,7 +97,7 @@ export interface Builder {
 }
 
 /** The base that a build argument of the Dockerfile names by default. */
-export function baseOf(argument: string): string {
+function baseOf(argument: string): string {
   const defaults = new Map(
     [...readFileSync(join(ROOT, 'Dockerfile'), 'utf8').matchAll(/^ARG (\w+)=(.+)$/gm)].map(
       ([, name = '', value = '']) => [name, value],

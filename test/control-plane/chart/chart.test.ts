@@ -1,6 +1,6 @@
 // What the chart renders for given values, and what it refuses to render and why. `helm template` only: nothing runs.
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
@@ -534,6 +534,28 @@ describe('the scheduler’s profile', () => {
     ).toEqual([{ name: 'PodTopologySpread', args: { defaultingType: 'List' } }]));
 });
 
+describe('the device plugin’s configuration', () => {
+  const sharing = (replicas: number): object => ({
+    devicePlugin: {
+      config: { version: 'v1', sharing: { timeSlicing: { resources: [{ name: 'nvidia.com/gpu', replicas }] } } },
+    },
+  });
+  const named = (values: object): string => {
+    const spec = find(render(values), 'GPUPolicy', 'default')?.spec as {
+      components?: { devicePlugin: { config: string } };
+    };
+    return spec.components?.devicePlugin.config ?? '';
+  };
+  it('is a ConfigMap beside the operands, which the policy names, another one for another content', () => {
+    const objects = render(sharing(4));
+    const configMap = find(objects, 'ConfigMap', named(sharing(4)));
+    expect(configMap?.metadata.namespace).toBe('gpu-gate-operands');
+    expect(parse(configMap?.data?.['config.yaml'] ?? '')).toMatchObject({ version: 'v1' });
+    expect(named(sharing(2))).not.toBe(named(sharing(4)));
+    expect(named({})).toBe('');
+  });
+});
+
 describe('what tenants may not do', () => {
   const guard = (values: object): readonly string[] | undefined =>
     (
@@ -573,6 +595,12 @@ describe('values that would fail later', () => {
     ],
     ['one port for two things', { webhook: { port: 8444 } }, 'must differ'],
     ['an issuer without a name', { certs: { certManager: { issuerRef: { kind: 'Issuer' } } } }, 'name'],
+    ['sharing by MPS', { devicePlugin: { config: { sharing: { mps: {} } } } }, 'use sharing.timeSlicing'],
+    [
+      'two configurations of the device plugin',
+      { devicePlugin: { config: { version: 'v1' } }, ...policy({ components: { devicePlugin: { config: 'own' } } }) },
+      'write one of them',
+    ],
     [
       'two scoring strategies',
       { scheduler: { binPacking: true, pluginConfig: [{ name: 'NodeResourcesFit' }] } },
@@ -584,4 +612,26 @@ describe('values that would fail later', () => {
       'is not the name of a scheduler',
     ],
   ])('are refused: %s', (_, values, advice) => expect(refusal(values)).toContain(advice));
+});
+
+describe('deploy/install.yaml, for kubectl alone', () => {
+  it('is what the chart renders', () => {
+    const file = join(ROOT, 'deploy/install.yaml');
+    // A scheduler may be one minor version older than its API server, and must not be newer.
+    const { status, stdout, stderr } = template({ scheduler: { version: 'v1.36.3' }, test: { create: false } }, [
+      '--include-crds',
+      '--kube-version',
+      'v1.36.3',
+    ]);
+    expect(status, stderr).toBe(0);
+    const text = [
+      '# kubectl apply --server-side -f install.yaml; rendered from deploy/chart by its test, never edited by hand.',
+      'apiVersion: v1',
+      'kind: Namespace',
+      'metadata: {name: gpu-gate}',
+      stdout,
+    ].join('\n');
+    if (process.env['GPU_GATE_TEST_UPDATE'] !== undefined) writeFileSync(file, text);
+    expect(readFileSync(file, 'utf8'), 'GPU_GATE_TEST_UPDATE=1 renders it').toBe(text);
+  });
 });

@@ -156,35 +156,29 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
   await gpuPod('works', 'gpu-0');
   await until('a GPU pod to be Ready', async () => isReady(await pod('works')));
 
-  // A pod that a kubelet rejects, and one that comes back after the reconciler restarted: one Event, counted twice.
-  await kubectl('create', 'deployment', 'rejected', '--image', 'example.com/train:1', '--replicas', '1');
-  const uid = (name: string): Promise<string> => kubectl('get', name, '-o', 'jsonpath={.metadata.uid}');
-  const owner = {
-    apiVersion: 'apps/v1',
-    kind: 'Deployment',
-    name: 'rejected',
-    uid: await uid('deployment/rejected'),
-    controller: true,
-  };
+  // A pod that a kubelet rejects is deleted.
+  await kubectl('create', 'deployment', 'owner', '--image', 'example.com/c:1', '--replicas', '0');
+  const uid = await kubectl('get', 'deployment', 'owner', '-o', 'jsonpath={.metadata.uid}');
   await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
     body: {
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { name: 'thrown-out', ownerReferences: [owner] },
+      metadata: {
+        name: 'rejected',
+        ownerReferences: [{ apiVersion: 'apps/v1', kind: 'Deployment', name: 'owner', uid, controller: true }],
+      },
       spec: {
-        nodeName: 'gpu-1',
+        nodeSelector: { 'kubernetes.io/hostname': 'gpu-1' },
         containers: [{ name: 'c', image: 'example.com/c:1', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
       },
     },
   });
-  await cluster.admin.request('PATCH', '/api/v1/namespaces/default/pods/thrown-out/status', {
+  await until('it to run', async () => (await pod('rejected')).status.phase === 'Running');
+  await cluster.admin.request('PATCH', '/api/v1/namespaces/default/pods/rejected/status', {
     contentType: STRATEGIC_PATCH,
     body: { status: { phase: 'Failed', reason: 'UnexpectedAdmissionError' } },
   });
-  await until(
-    'the rejected pod to be deleted',
-    async () => (await cluster.kubectl(['get', 'pod', 'thrown-out'])).code !== 0,
-  );
+  await until('it to be deleted', async () => (await cluster.kubectl(['get', 'pod', 'rejected'])).code !== 0);
 
   // The webhook's Secret with a wrong type is made again, and the extender's CA is published again after a loss.
   await kubectl(
