@@ -127,6 +127,10 @@ export interface GpuPolicySpec {
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;
+  /** `"10%"`: share of the nodes above which silent kubelets say something about the control plane, and nothing about GPUs. */
+  readonly silence: string;
+  /** So many GPU pods rejected by one kubelet for want of a GPU, within so many ms, close the node. */
+  readonly rejections: { readonly count: number; readonly within: number };
 }
 
 export interface GpuPolicy {

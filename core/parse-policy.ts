@@ -87,6 +87,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const backoff = object(validation['backoff']);
   const injection = object(s['injection']);
   const hostPaths = object(s['hostPaths']);
+  const rejections = object(s['rejections']);
   const policyStatus = object(status) as PolicyStatus;
   const resources = list<string>(s['resources']);
   return {
@@ -165,6 +166,11 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       bringUp: { maxConcurrent: share(object(s['bringUp'])['maxConcurrent'], '10%') },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),
+      silence: text<string>(s['silence'], '10%'),
+      rejections: {
+        count: typeof rejections['count'] === 'number' ? rejections['count'] : 5,
+        within: duration(rejections['within'], minutes(1)),
+      },
     },
   };
 }

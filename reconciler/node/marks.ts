@@ -11,6 +11,7 @@ import {
   WAKE,
   WALK,
 } from '../../core/keys.ts';
+import { canonical } from '../../core/digest.ts';
 import type { Proof } from '../../gate/node-proof.ts';
 import { COMPONENTS, type Component } from '../../core/components.ts';
 import { withTimes, type Said } from '../../core/said.ts';
@@ -54,7 +55,8 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
   const annotations = changes(node.metadata.annotations ?? {}, {
     [PROOF]: desired.proof === undefined ? undefined : JSON.stringify(desired.proof),
     [CLOSED]: desired.closed,
-    [WALK]: desired.walk === undefined ? undefined : JSON.stringify(desired.walk),
+    // The order of fields says nothing, and another order would be a write.
+    [WALK]: desired.walk === undefined ? undefined : JSON.stringify(canonical(desired.walk)),
     [NODE_POLICY]: desired.policy,
     ...(desired.state === undefined ? { [WAKE]: undefined } : {}),
   });

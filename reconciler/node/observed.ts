@@ -3,6 +3,7 @@ import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
+import type { Rejection } from '../limits/rejections.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
 import { deployedOn } from '../model.ts';
@@ -30,6 +31,12 @@ export interface NodeInput {
   readonly now: number;
   /** Since when this leader looks at the cluster, by the same clock as `now`: no limit runs longer than that. */
   readonly watchedSince: number;
+  /** Many nodes are silent at once, so that the silence of this one says nothing about its GPUs. */
+  readonly isOverloaded?: boolean;
+  /** The kubelet rejects GPU pods again and again. */
+  readonly rejection?: Rejection | undefined;
+  /** Why a pod does not come or does not start: by the UID of a pod or DaemonSet, or by the name of a pod that was refused. */
+  readonly troubles?: ReadonlyMap<string, string>;
 }
 
 export type WithPolicy = NodeInput & { readonly policy: GpuPolicy };

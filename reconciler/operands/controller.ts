@@ -2,7 +2,6 @@
 // API server refuses stops no other. What was changed by hand is put back.
 import { COMPONENTS, isDeployed, specOf, type Component } from '../../core/components.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { KubeError } from '../../platform/kube.ts';
 import type { Log } from '../../platform/log.ts';
 import { NotLeading, type Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -67,7 +66,8 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       await apply.apply({ kind: 'event', about: { kind: 'GPUPolicy', name, uid }, type: 'Warning', reason, message });
   };
 
-  async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<void> {
+  /** Returns what the API server refuses; `undefined` if it took the object. */
+  async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<string | undefined> {
     const { operand } = wanted;
     let outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
     // A forced apply takes back the fields that we own; what others added stays until the spec is written whole.
@@ -82,15 +82,17 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       throw new Error(
         `DaemonSet ${name} was not applied: it is being changed, or namespace ${operandNamespace} is missing`,
       );
+    if (outcome.kind === 'refused') return outcome.because;
     appliedGeneration.set(name, outcome.generation ?? 0);
     const edited = present?.rendered === operand.digest && outcome.generation !== present.generation;
-    if (!foreign && !edited) return;
+    if (!foreign && !edited) return undefined;
     log.info('operand was changed by somebody else and put back', { daemonset: name });
     await tell(
       wanted,
       'OperandPutBack',
       `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead`,
     );
+    return undefined;
   }
 
   async function refuse(name: string, wanted: Wanted, because: string): Promise<void> {
@@ -138,14 +140,9 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       const refusal = refused.get(name);
       if (refusal?.digest === one.operand.digest && now() < refusal.retryAt) continue;
       await alone(async () => {
-        try {
-          await bring(name, one, present);
-          refused.delete(name);
-        } catch (error) {
-          const because = refusalIn(error);
-          if (because === undefined) throw error;
-          await refuse(name, one, because);
-        }
+        const because = await bring(name, one, present);
+        if (because === undefined) refused.delete(name);
+        else await refuse(name, one, because);
       });
     }
     for (const name of refused.keys()) if (!wanted.has(name)) refused.delete(name);
@@ -178,16 +175,4 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
           )
         : undefined,
   };
-}
-
-/** The API server's own sentence where it will not have the object; undefined where trying again may help. */
-function refusalIn(error: unknown): string | undefined {
-  const cause = error instanceof Error ? error.cause : undefined;
-  if (!(cause instanceof KubeError)) return undefined;
-  const sentence = cause.message.replace(/^[A-Z]+ \S+: /, '');
-  // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
-  const isRefused =
-    [400, 403, 422].includes(cause.status) ||
-    (cause.status === 500 && /^failed to (create typed patch|convert new) object/.test(sentence));
-  return isRefused ? sentence : undefined;
 }

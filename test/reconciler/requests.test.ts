@@ -67,6 +67,21 @@ it.each(Object.values(ACTIONS))('$kind is sent as its golden file says', (action
   golden(action.kind, requestOf(action, around)),
 );
 
+it('marks and condition of a Node are one request', () =>
+  golden(
+    'patch-node-with-condition',
+    requestOf(
+      {
+        kind: 'patch-node',
+        ...node,
+        labels: { a: '1', b: null },
+        annotations: { c: null },
+        status: { type: GPU_VALIDATED, condition: { type: GPU_VALIDATED, ...condition } },
+      },
+      around,
+    ),
+  ));
+
 it('a DaemonSet with fields of others is written whole at the version at which they were seen', () =>
   golden(
     'apply-daemonset-whole',
