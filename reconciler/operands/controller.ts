@@ -107,14 +107,10 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   async function bringRuntimeClass(): Promise<void> {
     const { name, handler } = deps.runtimeClass;
     if (name === '' || now() < classCheckAt) return;
-    try {
-      const { kind } = await apply.apply({ kind: 'create-runtime-class', name, handler });
-      if (kind === 'done') log.info('created the RuntimeClass', { runtimeclass: name });
-    } catch (error) {
-      const because = refusalIn(error);
-      if (because === undefined) throw error;
-      log.error('the API server refused the RuntimeClass', { runtimeclass: name, because });
-    }
+    const outcome = await apply.apply({ kind: 'create-runtime-class', name, handler });
+    if (outcome.kind === 'done') log.info('created the RuntimeClass', { runtimeclass: name });
+    if (outcome.kind === 'refused')
+      log.error('the API server refused the RuntimeClass', { runtimeclass: name, because: outcome.because });
     classCheckAt = now() + CLASS_AGAIN_MS;
     turns.addAfter({ kind: 'operands', name: '' }, CLASS_AGAIN_MS);
   }

@@ -123,7 +123,7 @@ describe('the RuntimeClass', () => {
     expect(times(done)).toBe(2);
   });
   it('that is refused is reported, and operands come all the same', async () => {
-    const { work, done, again } = worldWith(new KubeError(403, 'Forbidden', 'POST /apis/x: may not'));
+    const { work, done, again } = worldWith({ kind: 'refused', because: 'may not' });
     await work.handlers.operands('');
     expect([done.includes('driver'), again]).toEqual([true, [600_000]]);
   });
