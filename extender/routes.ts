@@ -1,6 +1,7 @@
 // POST /filter, /prioritize, /preempt: bytes → decode → verdicts → bytes. From memory only.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { nestsDeeper } from '../platform/json-depth.ts';
 import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
@@ -25,6 +26,9 @@ import {
  * sending them back takes (350 MB seen) fits into the 512 MB that the chart gives a replica. Larger clusters send names, as the chart's configurations do.
  */
 export const MAX_BODY = 16 * 1024 * 1024;
+
+/** Pods and nodes nest some 20 deep. */
+const DEEPEST = 1000;
 
 export interface ExtenderDeps {
   /** What is known; or, where nothing should be said from it, one sentence why. */
@@ -165,6 +169,7 @@ function afterRest(request: IncomingMessage, done: () => void): void {
 }
 
 const parsed = <T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> => {
+  if (nestsDeeper(body, DEEPEST)) return { ok: false, because: `the body nests deeper than ${DEEPEST}` };
   let value: unknown;
   try {
     value = JSON.parse(body.toString('utf8'));

@@ -54,10 +54,17 @@ const OPERANDS: Readonly<Record<string, { readonly annotation: string; readonly 
   'dcgm-exporter': { annotation: 'exporter-seconds', seconds: 0.5 },
   'feature-discovery': { annotation: 'discovery-seconds', seconds: 0.5 },
 };
-const PASSED =
-  '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n';
-const NO_DRIVER =
-  '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n';
+/** What the wrapper around a validation's program writes into the termination message. */
+const verdict = (exit: number, words: string): string =>
+  `${JSON.stringify({ gpuGate: 1, verdict: exit === 0 ? 'pass' : 'fail', exit, words })}\n`;
+const PASSED = verdict(
+  0,
+  '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n',
+);
+const NO_DRIVER = verdict(
+  1,
+  '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n',
+);
 const REJECTED = `Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices ${GPU}, which is unexpected`;
 
 const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');

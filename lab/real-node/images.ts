@@ -74,7 +74,21 @@ export function packStack(program: string, dir: string): string {
     linkSync(first, join(tree, 'usr/bin', name));
   linkSync(first, join(tree, 'cuda-samples/vectorAdd'));
   cpSync(realpathSync('/usr/bin/busybox'), join(tree, 'bin/busybox'));
-  for (const applet of ['sh', 'cat', 'grep', 'mkdir', 'printf', 'rm', 'sleep', 'test', 'ls', 'chroot'])
+  for (const applet of [
+    'sh',
+    'sed',
+    'tail',
+    'tr',
+    'cat',
+    'grep',
+    'mkdir',
+    'printf',
+    'rm',
+    'sleep',
+    'test',
+    'ls',
+    'chroot',
+  ])
     symlinkSync('busybox', join(tree, 'bin', applet));
   const file = join(dir, 'stack.tar');
   const entry = (name: string): ImageConfig => ({ Entrypoint: [`/usr/bin/${name}`] });

@@ -156,3 +156,7 @@ function withCondition(node: NodeObject, type: string, condition: Condition | un
 
 /** The controller of an operand's pod, by the name of its DaemonSet. */
 export const ownedBy = (name: string): PodObject['controller'] => ({ kind: 'DaemonSet', uid: `ds-${name}` });
+
+/** What the wrapper around a validation's program leaves in the termination message. */
+export const verdict = (passed: boolean, words = ''): string =>
+  `${JSON.stringify({ gpuGate: 1, verdict: passed ? 'pass' : 'fail', exit: passed ? 0 : 1, words })}\n`;

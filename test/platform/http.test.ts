@@ -213,7 +213,7 @@ describe('POST /mutate', () => {
     ],
     [
       'deep nesting',
-      `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(2000)}${']'.repeat(2000)}},"metadata":{"labels":null,"annotations":null}}`,
+      `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(500)}${']'.repeat(500)}},"metadata":{"labels":null,"annotations":null}}`,
       200,
     ],
     ['no metadata', '{"spec":{"containers":[]}}', 400],
