@@ -130,7 +130,7 @@ describe('the RuntimeClass', () => {
     expect([done.includes('driver'), again]).toEqual([true, [600_000]]);
   });
   it('that could not be sent is tried again at once, and operands come all the same', async () => {
-    const { work, done } = worldWith(new KubeError(503, '', 'busy'));
+    const { work, done } = worldWith(new KubeError(503, '', 'POST /apis/x', 'busy'));
     await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
     expect(done).toContain('driver');
   });
