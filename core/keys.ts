@@ -1,5 +1,5 @@
-// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes.
-// Nobody else writes a "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
+// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes. No
+// other file writes a "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
 
 /**
  * Node label, written by the operator: `true` opts the node in; removing it tears the node's stack
@@ -25,7 +25,7 @@ export const CLOSED = 'gpu-gate.dev/closed';
 export const WAKE = 'gpu-gate.dev/wake';
 /**
  * Node annotation, reconciler: JSON, the walk's memory between observations (see
- * reconciler/memory.ts).
+ * reconciler/walk.ts).
  */
 export const WALK = 'gpu-gate.dev/walk';
 /**
@@ -52,7 +52,7 @@ export const INJECTION = 'gpu-gate.dev/injection';
 export const INJECT = 'gpu-gate.dev/inject';
 /** Pod annotation, author: which GPUPolicy. */
 export const POLICY = 'gpu-gate.dev/policy';
-/** Pod annotation, author: the least driver version, such as `580` or `595.71.05`. */
+/** Pod annotation, author: the minimum driver version, such as `580` or `595.71.05`. */
 export const MIN_DRIVER = 'gpu-gate.dev/min-driver';
 /** Pod readiness gate and condition: True while the pod's node is serving. */
 export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';

@@ -2,6 +2,7 @@
 // decides. Every addition is a small value. Paths, class names and variables come from the policy
 // alone. Pure.
 import { isEnforcing, type GpuPolicy, type InjectedToleration } from '../core/gpu-policy.ts';
+import { namespaceRule, optsOut } from '../gate/namespaces.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import { carries, cut, emptyDraft, skip, skippedOf, warn, warningsOf, type Draft, type Skipped } from './draft.ts';
@@ -72,7 +73,8 @@ const MAX_PATCH = 1024 * 1024;
 
 /** What to do with a pod that is about to be created. */
 export function decide(pod: RawPod, facts: Facts): Admission {
-  if (facts.excludedNamespaces.has(facts.namespace)) return leave('excluded-namespace');
+  const rule = namespaceRule(facts.namespace, optsOut(facts.namespaceLabels), facts.excludedNamespaces);
+  if (rule === 'excluded') return leave('excluded-namespace');
   const read = wishesOf(pod);
   const { wishes } = read;
   const named = wishes.policy ?? DEFAULT_POLICY;
@@ -82,7 +84,7 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   if (request === undefined) return leave('no-gpu');
   if (pod.metadata?.annotations?.[MIRROR] !== undefined)
     return leave('mirror-pod', 'gpu-gate: a static pod bypasses gpu-gate; its node may not be validated');
-  if (wishes.optedOut || facts.namespaceLabels?.[INJECT] === 'false') return leave('opted-out');
+  if (wishes.optedOut || rule === 'opted-out') return leave('opted-out');
   if (!read.ok && read.annotation === POLICY) return refuse('malformed-annotation', read.because);
   if (policy === undefined) {
     return wishes.policy === undefined

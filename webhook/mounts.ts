@@ -4,7 +4,8 @@
 // written. Pure.
 import { driverMounts, isBelow, plainPath, type DriverMounts } from '../core/driver-mounts.ts';
 import type { DriverVolume, EnvVar, GpuPolicy } from '../core/gpu-policy.ts';
-import { isPositiveQuantity, type GpuRequest, type RawContainer, type RawPod } from '../gate/gpu-request.ts';
+import { amountOf } from '../core/quantity.ts';
+import type { GpuRequest, RawContainer, RawPod } from '../gate/gpu-request.ts';
 import { carries, cut, skip, warn, type Draft } from './draft.ts';
 import { append, type AddOperation } from './patch.ts';
 
@@ -269,7 +270,7 @@ const GPU_LIKE = /^nvidia\.com\/|gpu|cuda/i;
 const getsDevices = ({ resources }: RawContainer): boolean =>
   (resources?.claims ?? []).length > 0 ||
   [resources?.limits, resources?.requests].some((list) =>
-    Object.entries(list ?? {}).some(([name, quantity]) => GPU_LIKE.test(name) && isPositiveQuantity(quantity)),
+    Object.entries(list ?? {}).some(([name, quantity]) => GPU_LIKE.test(name) && amountOf(quantity) > 0),
   );
 
 /**
