@@ -72,20 +72,27 @@ export function mountsFor(
   const mounts = mountsOfPolicy(policy);
   const { volumes, env } = mounts;
   if (volumes.length === 0 && env.length === 0) return NOTHING;
-  const none = (because: string, warning?: string): Mounts => {
-    skip(draft, 'driverVolumes', because, warning);
+  const what = 'driverVolumes';
+  if (where.everywhere) {
+    skip(draft, what, 'the policy allows unmanaged nodes');
     return NOTHING;
-  };
-  if (where.everywhere) return none('the policy allows unmanaged nodes');
-  if (where.sandboxed) return none("the pod's runtime class runs it in a sandbox");
+  }
+  if (where.sandboxed) {
+    skip(draft, what, "the pod's runtime class runs it in a sandbox");
+    return NOTHING;
+  }
   if (volumes.length === 0) return mounts;
   const { labels } = where;
   const level = labels === undefined ? 'restricted' : (labels[ENFORCE] ?? policy.spec.injection.podSecurityDefault);
-  if (level !== 'privileged')
-    return none(
+  if (level !== 'privileged') {
+    skip(
+      draft,
+      what,
       `the namespace enforces Pod Security ${level}`,
       `no driver volumes, Pod Security ${cut(level, 20)} forbids hostPath; use the runtime class alone`,
     );
+    return NOTHING;
+  }
   const present = volumesOf(pod);
   return {
     ...mounts,
