@@ -1,9 +1,8 @@
 // The only writers, under one Lease: the reconciler and the keeper of certificates.
 import { hostname } from 'node:os';
 import { certMetrics } from '../certs/metrics.ts';
-import { ownObjects } from '../certs/own-objects.ts';
 import { certProbe } from '../certs/probe.ts';
-import { certStore } from '../certs/store.ts';
+import { certStore, ownObjects } from '../certs/store.ts';
 import { leaseElection, type Leadership } from '../platform/lease.ts';
 import { reconcilerMetrics } from '../reconciler/metrics.ts';
 import { reconciler } from '../reconciler/reconciler.ts';
@@ -55,9 +54,8 @@ async function startKeeper(shared: Shared, leads: () => boolean, signal: AbortSi
       namespace: options.namespace,
       apiServers: options.apiServers,
       apiServerName: options.apiServerName,
-      service: WEBHOOK_SERVICE,
-      replicas: options.webhookReplicas,
-      serverName: webhookSans[0] ?? '',
+      webhook: { service: WEBHOOK_SERVICE, replicas: options.webhookReplicas },
+      extender: { service: EXTENDER_SERVICE, replicas: options.extenderReplicas },
     }),
     log,
     metrics: certMetrics(registry, now),

@@ -224,6 +224,12 @@ export const OPTIONS = {
     list,
     'host:port of every replica of the webhook; empty reads the EndpointSlices of its Service',
   ),
+  extenderReplicas: option(
+    'extender-replicas',
+    '',
+    list,
+    'host:port of every replica of the extender; empty: the EndpointSlices of its Service',
+  ),
   extenderClients: option(
     'extender-clients',
     'gpu-gate-scheduler',

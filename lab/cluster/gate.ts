@@ -174,6 +174,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       // No Service here, and a control plane on loopback advertises an address that it does not listen on.
       '--webhook-replicas',
       `127.0.0.1:${webhookPort}`,
+      '--extender-replicas',
+      `127.0.0.1:${extenderPort}`,
       '--api-servers',
       new URL(cp.server).host,
     ]);

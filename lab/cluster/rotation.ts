@@ -94,7 +94,8 @@ const stepsOf = (keepers: readonly Running[]): Step[] =>
   [...new Set(keepers.map(({ logFile }) => logFile))]
     .flatMap((file) => readFileSync(file, 'utf8').split('\n'))
     .filter((line) => line.includes('"msg":"certificate step"'))
-    .map((line) => JSON.parse(line) as { time: string; step: string; because: string })
+    .map((line) => JSON.parse(line) as { time: string; chain: string; step: string; because: string })
+    .filter(({ chain }) => chain === 'webhook')
     .map(({ time, step, because }) => ({ at: Date.parse(time), step, because }))
     .toSorted((a, b) => a.at - b.at);
 
