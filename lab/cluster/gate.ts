@@ -195,6 +195,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
   );
   await startReconciler();
+  // The reconciler creates it; a pod that came before it would run without the class.
+  await until('the RuntimeClass', () => cp.admin.request('GET', '/apis/node.k8s.io/v1/runtimeclasses/nvidia'));
   await startRequestPath();
   if (options.scheduler !== false) await startSecondScheduler(cp, extenderPort);
   const metricsUrls = {

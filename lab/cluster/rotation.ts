@@ -19,7 +19,7 @@ const [FIRST_SERVER, SECOND_SERVER, ...PROCESSES] = ADDRESSES;
 const REPLICAS = PROCESSES.slice(0, 2);
 const KEEPERS = PROCESSES.slice(2);
 const SECRETS = '/api/v1/namespaces/gpu-gate/secrets';
-const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpu-gate';
+const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zz-gpu-gate';
 const DAY = 86_400_000;
 
 export interface RotationOptions {
