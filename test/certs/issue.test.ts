@@ -29,6 +29,7 @@ describe('certificates', () => {
     expect(keyMatches(leaf)).toBe(true);
     expect(keyMatches({ cert: leaf.cert, key: ca.key })).toBe(false);
     expect(keyMatches({ cert: leaf.cert, key: 'junk' })).toBe(false);
+    expect(keyMatches({ cert: 'junk', key: leaf.key })).toBe(false);
   });
   it('name the key that signed them, as RFC 5280 requires', async () => {
     const [first, second] = [await issueCa('one', DAY, NOW), await issueCa('two', DAY, NOW)];
