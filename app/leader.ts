@@ -31,6 +31,7 @@ function startReconciler(shared: Shared, leadership: Leadership, signal: AbortSi
     metrics: reconcilerMetrics(registry),
     leadership,
     operandNamespace: options.operandNamespace,
+    runtimeClass: { name: options.runtimeClass, handler: options.runtimeClassHandler },
     excludedNamespaces: excludedNamespaces(options),
     webhookResources: options.webhookResources,
     notReadyGrace: options.notReadyGrace,

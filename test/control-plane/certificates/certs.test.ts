@@ -27,7 +27,7 @@ const DAY = 24 * HOUR;
 const SANS = ['gpu-gate-webhook.gpu-gate.svc', '127.0.0.1'];
 const SECRETS = '/api/v1/namespaces/gpu-gate/secrets';
 const EXTENDER_CA = '/api/v1/namespaces/gpu-gate/configmaps/gpu-gate-extender-ca';
-const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpu-gate';
+const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zz-gpu-gate';
 
 let cp: ControlPlane;
 let gate: Gate;
@@ -849,7 +849,7 @@ describe('the leader', () => {
       await until('the refusal', async () => {
         const step = await aKeeper().check();
         return (
-          step.kind === 'wait' && step.because.includes('may not update the MutatingWebhookConfiguration gpu-gate')
+          step.kind === 'wait' && step.because.includes('may not update the MutatingWebhookConfiguration zz-gpu-gate')
         );
       });
       const lines: string[] = [];
@@ -890,7 +890,7 @@ describe('the leader', () => {
         return (
           step.kind === 'wait' &&
           step.on === 'configuration' &&
-          step.because.includes('may not read the MutatingWebhookConfiguration gpu-gate')
+          step.because.includes('may not read the MutatingWebhookConfiguration zz-gpu-gate')
         );
       });
       expect(await registries.at(-1)?.metrics()).toContain(
