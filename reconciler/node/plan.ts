@@ -8,7 +8,7 @@ import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
 import { begun, desiredMarks } from './desired.ts';
-import { eventsOf } from './events.ts';
+import { eventsOf, restartsOf } from './events.ts';
 import { judge } from './judge.ts';
 import { differences, setTaints, withoutOurs } from './marks.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
@@ -49,7 +49,12 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
     const desired = desiredMarks(seen, climb, timed, judgement, keep);
     return {
       after: desired.walk,
-      actions: [...differences(node, desired), ...pods, ...eventsOf(node, seen.before, desired)],
+      actions: [
+        ...differences(node, desired),
+        ...pods,
+        ...eventsOf(node, seen.before, desired),
+        ...restartsOf(node, timed.discard),
+      ],
     };
   };
   const { actions, after } = write(undefined);

@@ -5,7 +5,6 @@ import { isDeployed, specOf } from '../../../core/components.ts';
 import { REVISION } from '../../../core/keys.ts';
 import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';
 import { componentPods, operandPod, type Observed } from '../observed.ts';
-import type { PodObject } from '../../model.ts';
 import type { Ground, Look } from './state.ts';
 
 const REPLACING = 'Replacing';
@@ -84,12 +83,6 @@ function without(ground: Ground, off: Component, awaited: Component): Look {
     deploy,
   };
 }
-
-/** The pod of a managed operand on this node. */
-export const culprit = (seen: Observed, ground: Ground, name: Component): PodObject | undefined => {
-  const revision = ground.deploy[name];
-  return revision === undefined ? undefined : operandPod(seen.input, name, revision);
-};
 
 /** Components that gate nothing come after the proof, and follow the policy at once. */
 export function follow({ input }: Observed, deploy: Ground['deploy'], name: Component): Ground['deploy'] {
