@@ -18,5 +18,5 @@ export const withTimes = ({ text, at, retryAt, command }: Said): string =>
     text,
     at === undefined ? '' : `, since ${at}`,
     retryAt === undefined ? '' : `; tried again after ${retryAt}`,
-    command === undefined ? '' : `${retryAt === undefined ? '; ' : ', or '}now: ${command}`,
+    command === undefined ? '' : `${retryAt === undefined ? '; to try again' : ', or'} now: ${command}`,
   ].join('');

@@ -32,7 +32,7 @@ class Surrounded extends World {
     if (this.#isSilent) this.node = { ...this.node, status: { ...status } };
   }
 }
-const validated = (): Surrounded => new Surrounded().validated() as Surrounded;
+const validated = (): Surrounded => new Surrounded().validated();
 const sentence = (actions: readonly Action[]): string | undefined =>
   actions.flatMap((action) => (action.kind === 'set-node-condition' ? [action.condition?.message ?? ''] : []))[0];
 
