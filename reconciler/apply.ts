@@ -106,7 +106,7 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
 /** The API server's own sentence where it will not have the object; `undefined` where trying again may help. */
 export function refusalOf(error: unknown): string | undefined {
   if (!(error instanceof KubeError)) return undefined;
-  const sentence = error.message.replace(/^[A-Z]+ \S+: /, '');
+  const { sentence } = error;
   // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
   const isRefused =
     [400, 403, 422].includes(error.status) ||

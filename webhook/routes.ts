@@ -2,8 +2,8 @@
 import type { RequestListener } from 'node:http';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
+import { nestsDeeper } from '../platform/json-depth.ts';
 import { expressApp } from '../platform/express.ts';
-import { routed } from '../platform/http.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
 import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
@@ -13,6 +13,9 @@ import { decode, encode } from './review.ts';
 
 /** An AdmissionReview holds an object of at most 3 MiB; controller-runtime's limit. */
 const MAX_BODY = 7 * 1024 * 1024;
+
+/** Pods nest some 20 deep. */
+const DEEPEST = 1000;
 
 export interface WebhookDeps {
   /** Facts for a pod of that namespace; undefined while caches are not synced. */
@@ -24,7 +27,6 @@ export interface WebhookDeps {
 /** The webhook's listener. */
 export function webhookApp(deps: WebhookDeps): RequestListener {
   const { metrics } = deps;
-  const app = expressApp(() => undefined, 'gpu-gate serves POST /mutate here');
   const mutating: RequestListener = (request, response) => {
     if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
       metrics.calls.inc({ outcome: 'malformed', reason: 'content-type' });
@@ -55,7 +57,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
       }
     });
   };
-  return routed(new Map([['/mutate', mutating]]), app);
+  return expressApp((app) => app.post('/mutate', mutating), 'gpu-gate serves POST /mutate here');
 }
 
 interface Answer {
@@ -82,6 +84,7 @@ const NOT_READY: Answer = {
 };
 
 function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
+  if (nestsDeeper(bytes, DEEPEST)) return malformed('json', `the body nests deeper than ${DEEPEST}`);
   let parsed: unknown;
   try {
     parsed = parseReview(bytes);

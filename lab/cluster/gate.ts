@@ -270,16 +270,23 @@ export async function startSecondScheduler(
   await cp.startScheduler(name, edit({ ...configuration, clientConnection: { kubeconfig, qps: 1000, burst: 2000 } }));
 }
 
-/** The scheduler's client certificate as files, as the kubelet would mount the Secret. */
-async function clientFiles(cp: ControlPlane): Promise<{ certFile: string; keyFile: string }> {
+/** The client certificate of the chart's scheduler, PEM. */
+export async function schedulerClient(cp: ControlPlane): Promise<{ readonly cert: string; readonly key: string }> {
   const { data } = await until('the client certificate of the scheduler', () =>
     cp.admin.request<{ data: Record<string, string> }>(
       'GET',
       '/api/v1/namespaces/gpu-gate/secrets/gpu-gate-scheduler-client',
     ),
   );
+  const text = (key: string): string => Buffer.from(data[key] ?? '', 'base64').toString();
+  return { cert: text('tls.crt'), key: text('tls.key') };
+}
+
+/** The same as files, as the kubelet would mount the Secret. */
+async function clientFiles(cp: ControlPlane): Promise<{ certFile: string; keyFile: string }> {
+  const { cert, key } = await schedulerClient(cp);
   const files = { certFile: join(cp.dir, 'scheduler-client.crt'), keyFile: join(cp.dir, 'scheduler-client.key') };
-  writeFileSync(files.certFile, Buffer.from(data['tls.crt'] ?? '', 'base64'));
-  writeFileSync(files.keyFile, Buffer.from(data['tls.key'] ?? '', 'base64'), { mode: 0o600 });
+  writeFileSync(files.certFile, cert);
+  writeFileSync(files.keyFile, key, { mode: 0o600 });
   return files;
 }

@@ -205,7 +205,7 @@ describe('POST /mutate', () => {
     const odd = [
       `{"metadata":{},"spec":{"containers":null,"__proto__":{"x":1}}}`,
       `{"metadata":{},"spec":{"containers":[null,{"resources":{"limits":{"nvidia.com/gpu":"1"}},"env":null,"volumeMounts":null}],"volumes":null,"readinessGates":null}}`,
-      `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(2000)}${']'.repeat(2000)}},"metadata":{"labels":null,"annotations":null}}`,
+      `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(500)}${']'.repeat(500)}},"metadata":{"labels":null,"annotations":null}}`,
     ];
     for (const pod of odd) {
       const answer = await post(

@@ -14,7 +14,7 @@ it.each([
   [500, 'etcdserver: request timed out', false],
   [429, 'too many requests', false],
 ])('%i %s: refused for good is %j', (status, sentence, isForGood) =>
-  expect(refusalOf(new KubeError(status, '', `PATCH /apis/x: ${sentence}`))).toBe(isForGood ? sentence : undefined),
+  expect(refusalOf(new KubeError(status, '', 'PATCH /apis/x', sentence))).toBe(isForGood ? sentence : undefined),
 );
 
 /** The end of what a client answers; nothing is sent. */
@@ -35,13 +35,13 @@ const create: Action = { kind: 'create-pod', manifest: { apiVersion: 'v1', kind:
 const mark: Action = { kind: 'patch-node', node: 'n', uid: 'u', labels: {}, annotations: {} };
 
 it.each([
-  ['a refused pod is an answer', create, new KubeError(403, 'Forbidden', 'POST /x: exceeded quota'), 'refused'],
-  ['an object that has changed is stale', mark, new KubeError(409, 'Conflict', 'x'), 'stale'],
-  ['an object that is gone is stale', mark, new KubeError(404, 'NotFound', 'x'), 'stale'],
+  ['a refused pod is an answer', create, new KubeError(403, 'Forbidden', 'POST /x', 'exceeded quota'), 'refused'],
+  ['an object that has changed is stale', mark, new KubeError(409, 'Conflict', 'x', 'changed'), 'stale'],
+  ['an object that is gone is stale', mark, new KubeError(404, 'NotFound', 'x', 'gone'), 'stale'],
 ])('%s', async (_, action, error, kind) => expect(await answering(error).apply(action)).toMatchObject({ kind }));
 
 it.each([
-  ['a Node that may not be written', mark, new KubeError(403, 'Forbidden', 'x')],
+  ['a Node that may not be written', mark, new KubeError(403, 'Forbidden', 'x', 'no right')],
   ['a server that is not reached', create, new Error('x')],
 ])(
   '%s is an error',

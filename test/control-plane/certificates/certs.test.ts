@@ -43,9 +43,9 @@ const keys = new Set<string>();
 beforeAll(async () => {
   cp = await startControlPlane({ binaries: await binariesFromEnvironment(console.log), scheduler: false });
   gate = await startGate(cp, {
-    values: { webhook: { failurePolicy: 'Fail' }, extender: { requireClientCertificate: true } },
+    values: { webhook: { failurePolicy: 'Fail' } },
     // Handshakes all the time: over a connection that is kept nobody looks at a certificate.
-    flags: ['--calls-per-connection', '5', '--extender-clients', 'gpu-gate-scheduler'],
+    flags: ['--calls-per-connection', '5'],
   });
   await gate.stopReconciler();
   leaderAccess = {

@@ -3,8 +3,9 @@
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, RETRY, REVISION, WALK } from '../../../core/keys.ts';
 import type { Action } from '../../../reconciler/actions.ts';
-import { trimPod, type PodObject } from '../../../reconciler/model.ts';
+import { trimNode, trimPod, type PodObject } from '../../../reconciler/model.ts';
 import { selecting } from '../../../core/gpu-policy.ts';
+import { allocatable } from '../../../reconciler/node/findings.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { places as placesOf } from '../../../reconciler/limits/places.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
@@ -411,6 +412,13 @@ describe('A6 stuck', () => {
       many(world, 4);
     }
     expect(world.trust[0]).toBe(true);
+  });
+  it('1,000 shared GPUs (the API writes 1k) are GPUs', () => {
+    const node = trimNode({
+      metadata: { name: 'n', uid: 'u', resourceVersion: '1' },
+      status: { allocatable: { 'nvidia.com/gpu.shared': '1k' } },
+    });
+    expect(allocatable(node, ['nvidia.com/gpu.shared'])).toEqual({ 'nvidia.com/gpu.shared': 1000 });
   });
 });
 

@@ -75,7 +75,7 @@ describe('a closed node', () => {
       /^no new GPU pods, device-plugin: .* now: kubectl annotate node n --overwrite gpu-gate.dev\/retry=/,
     );
     world.live(60);
-    expect(world.condition?.message).toContain('; tried again after ');
+    expect(world.condition?.message).toContain('; retried after ');
   });
   it('obeys a retry while it still waits', () => {
     const world = broken('gpus', 'device-plugin');

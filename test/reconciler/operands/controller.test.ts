@@ -74,7 +74,9 @@ it('one that is refused stops no other and no garbage collection, is told, and t
 });
 
 it('one that could not be sent stops no other either, and is tried again at once', async () => {
-  const { work, done, policy } = world((name) => (name === 'driver' ? new KubeError(503, '', 'busy') : fine));
+  const { work, done, policy } = world((name) =>
+    name === 'driver' ? new KubeError(503, '', 'PATCH /apis/x', 'busy') : fine,
+  );
   await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
   expect(done).toEqual([...OTHERS, 'delete-daemonset', 'changed']);
   expect(work.refusals(policy)).toEqual([]);
