@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { certProbe } from '../../../certs/probe.ts';
-import { readCert } from '../../../certs/read.ts';
+import { readCert } from '../../../certs/cert.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { openKube, STRATEGIC_PATCH, type Kube } from '../../../platform/kube.ts';
@@ -233,11 +233,10 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
     namespace: 'gpu-gate',
     apiServerName: 'kubernetes.default.svc',
     apiServers: [],
-    service: 'gpu-gate-webhook',
-    replicas: [],
-    serverName: 'gpu-gate-webhook.gpu-gate.svc',
+    webhook: { service: 'gpu-gate-webhook', replicas: [] },
+    extender: { service: 'gpu-gate-extender', replicas: [] },
   });
-  expect(await probe.replicas()).toMatchObject({ kind: 'known' });
+  for (const of of ['webhook', 'extender'] as const) expect(await probe.replicas(of)).toMatchObject({ kind: 'known' });
   if (leaf !== undefined) await probe.canary(leaf);
 
   // The same hand edit twice is one Event, counted twice.
