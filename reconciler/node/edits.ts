@@ -44,6 +44,7 @@ export const EDITS: Readonly<Record<string, Effect>> = {
   silence: 'nothing',
   rejections: 'nothing',
   upgrade: 'nothing',
+  allowedNamespaces: 'nothing',
 };
 
 export const effectOf = (field: string): Effect | undefined => {
