@@ -1,5 +1,14 @@
-# gpu-gate: the program, production dependencies and Node.js; no shell is needed, nothing is written, nobody is root.
-FROM node:24-bookworm-slim AS build
+# gpu-gate: the program, production dependencies and Node.js. It needs no shell, writes nothing, and does not run as root.
+# NODE_VERSION is the version that the tests run. A release build pins both bases by digest, and makes equal images twice:
+#   docker build --build-arg BUILD_BASE=node@sha256:… --build-arg RUNTIME_BASE=gcr.io/distroless/cc-debian12@sha256:… \
+#     --build-arg VERSION=… --build-arg REVISION=$(git rev-parse HEAD) \
+#     --build-arg SOURCE_DATE_EPOCH=0 --output type=image,rewrite-timestamp=true .
+ARG NODE_VERSION=24.21.0
+# Not the slim one: strip makes Node.js smaller.
+ARG BUILD_BASE=docker.io/library/node:${NODE_VERSION}-bookworm
+ARG RUNTIME_BASE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${BUILD_BASE} AS build
 WORKDIR /src
 COPY package.json package-lock.json .npmrc LICENSE ./
 COPY scripts/image-tree.mjs scripts/
@@ -15,8 +24,7 @@ COPY explain explain
 COPY app app
 RUN node scripts/image-tree.mjs /image
 
-FROM gcr.io/distroless/cc-debian12:nonroot
-# What only a build knows: docker build --build-arg VERSION=… --build-arg REVISION=$(git rev-parse HEAD) .
+FROM ${RUNTIME_BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="gpu-gate" \
@@ -25,7 +33,7 @@ LABEL org.opencontainers.image.title="gpu-gate" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
-# What scripts/image-tree.mjs compiled; read only.
+# What scripts/image-tree.mjs compiled; the program only reads it.
 ENV NODE_COMPILE_CACHE=/app/.compile-cache NODE_COMPILE_CACHE_PORTABLE=1
 USER 65532:65532
 WORKDIR /app

@@ -1,5 +1,6 @@
-// The churn of test/control-plane/extender-churn.test.ts for 20 minutes, with nodes that gpu-gate itself walks: hardware fails and is
-// mended, nodes reboot and are opted in and out. `--minutes 20 --nodes 200 --seed 1`.
+// The churn of test/control-plane/scheduling/churn.test.ts for 20 minutes, with nodes that gpu-gate
+// itself walks: hardware fails and recovers, nodes reboot and are opted in and out. `--minutes 20
+// --nodes 200 --seed 1`.
 import { churn, judge } from '../lab/churn/churn.ts';
 import { startCluster } from '../lab/cluster/cluster.ts';
 import { startGate, until } from '../lab/cluster/gate.ts';

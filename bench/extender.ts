@@ -1,5 +1,6 @@
-// /filter of our extender beside the least Go program that does the same (bench/reference/extender-go): one TLS connection that
-// is kept, as the scheduler keeps it, names in a random order, every tenth refused; both by the same client, in turns.
+// /filter of our extender beside the smallest Go program that does the same
+// (bench/reference/extender-go): one TLS connection that is kept, as the scheduler keeps it, names
+// in a random order, every tenth refused; both by the same client, in turns.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,7 +16,8 @@ import { blockQuantile, numberArg, quantile, type BenchContext, type Row } from 
 
 /** Names in a call, calls in a turn, turns of each. */
 const SIZES: readonly (readonly [number, number, number])[] = [
-  // What else the machine does comes and goes within moments: many short turns let both have the same share of it.
+  // What else the machine does comes and goes within moments: many short turns let both have the
+  // same share of it.
   [100, 50, 800],
   [1000, 50, 400],
   [5000, 20, 300],
@@ -38,7 +40,10 @@ const linesOf = (child: ChildProcess): Lines => {
   };
 };
 
-/** Measures every size, or one (`--names N`); `--calls N` per turn (default by size); `--plot FILE` draws how the time grows. */
+/**
+ * Measures every size, or one (`--names N`); `--calls N` per turn (default by size); `--plot FILE`
+ * draws how the time grows.
+ */
 export async function run(context: BenchContext): Promise<readonly Row[]> {
   const reference = await ensureOwnProgram(join(import.meta.dirname, 'reference', 'extender-go'), 'extender-go', {
     cacheHome: process.env['XDG_CACHE_HOME'],

@@ -1,4 +1,5 @@
-// `npm run bench -- readiness`: 1,000 GPU pods follow their nodes; as a ratio to a bare patcher that knows what to write.
+// `npm run bench -- readiness`: 1,000 GPU pods follow their nodes; as a ratio to a bare patcher
+// that knows what to write.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { STRATEGIC_PATCH } from '../platform/kube.ts';
 import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
@@ -45,7 +46,9 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
   }
 }
 
-/** The same number of condition patches, eight at a time, by nobody who has to decide anything; ms. */
+/**
+ * The same number of condition patches, eight at a time, by a client that decides nothing (ms).
+ */
 async function barePatcher(cluster: Cluster, nodes: readonly string[]): Promise<number> {
   const queue = nodes.flatMap((node) => Array.from({ length: EACH }, (_, i) => `full-${node}-${i}`));
   const began = performance.now();

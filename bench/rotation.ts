@@ -1,4 +1,5 @@
-// `npm run bench -- rotation [--calls 50000]`: certificates rotate under load, `failurePolicy: Fail`, and no call fails.
+// `npm run bench -- rotation [--calls 50000]`: certificates rotate under load, `failurePolicy:
+// Fail`, and no call fails.
 import { join } from 'node:path';
 import { ADDRESSES, STEP_KINDS, type RotationOptions, type RotationResult } from '../lab/cluster/rotation.ts';
 import { inOwnNetwork, noOwnNetwork } from '../test/support/network.ts';
@@ -6,7 +7,7 @@ import { numberArg, type BenchContext, type Row } from './rows.ts';
 
 const SCRIPT = join(import.meta.dirname, '..', 'lab', 'cluster', 'rotation.ts');
 
-/** Rows of the whole proof; none, with the reason said, where no network namespace can be made. */
+/** Rows of the whole proof; none, with the reason printed, where no network namespace can be made. */
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const reason = noOwnNetwork();
   if (reason !== undefined) {
@@ -50,7 +51,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
       name: 'failed calls',
       value: result.failed,
       unit: '',
-      bar: "none: a rotation is nobody's business",
+      bar: 'none: no caller notices a rotation',
       held: result.failed === 0,
     },
     // Fewer would make no p99 to compare with.

@@ -1,6 +1,7 @@
-// What every measurement hands back: rows, each a figure beside its reference from the same run and the bar that it must hold.
+// What every measurement hands back: rows, each a figure beside its reference from the same run and
+// the bar that it must hold.
 
-/** One figure. `held` is absent where there is no bar: the figure is told, not judged. */
+/** One figure. `held` is absent where there is no bar: the figure is reported, not judged. */
 export interface Row {
   readonly name: string;
   readonly value: number;
@@ -39,8 +40,9 @@ export function quantile(values: readonly number[], q: number): number {
 }
 
 /**
- * The q-th quantile as the middle one of those of blocks of at least so many values, which stand in the order in which they were measured. What else the
- * machine does comes in bursts: one of them lifts the p99 of all calls together, and only of whose turn it was; it spoils one block.
+ * The q-th quantile as the middle one of those of blocks of at least so many values, which stand in
+ * the order in which they were measured. What else the machine does comes in bursts: one of them
+ * lifts the p99 of all calls together, and only of whose turn it was; it spoils one block.
  */
 export function blockQuantile(values: readonly number[], q: number, size: number): number {
   const count = Math.max(1, Math.floor(values.length / size));

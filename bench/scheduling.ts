@@ -1,6 +1,8 @@
-// `npm run bench -- scheduling [--nodes 1000] [--pods 200] [--rounds 5]`: pods a second of the real scheduler, in turns: with no extender,
-// with ours, with a minimal Go one (bench/reference/extender-go), and with the startup taint alone. Every tenth node takes no GPU pods:
-// the extenders refuse it, the taint keeps pods off, and with nothing at all it is used. `--nodes 5000` is the long form.
+// `npm run bench -- scheduling [--nodes 1000] [--pods 200] [--rounds 5]`: pods a second of the real
+// scheduler, in turns: with no extender, with ours, with a minimal Go one
+// (bench/reference/extender-go), and with the startup taint alone. Every tenth node takes no GPU
+// pods: the extenders refuse it, the taint keeps pods off, and with nothing at all it is used.
+// `--nodes 5000` is the long form.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -62,7 +64,10 @@ interface Bound {
   readonly status: { readonly conditions?: readonly { readonly type: string; readonly message?: string }[] };
 }
 
-/** Makes pods for one scheduler and waits until all are bound; returns seconds, and whether one stands on a node that takes none. */
+/**
+ * Makes pods for one scheduler and waits until all are bound; returns seconds, and whether one
+ * stands on a node that takes none.
+ */
 async function round(cluster: Cluster, variant: Variant, count: number): Promise<{ seconds: number; astray: number }> {
   const query = { labelSelector: `bench=${variant}` };
   const list = async (): Promise<Bound[]> =>
@@ -119,7 +124,8 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       scheduler: false,
       values: { policy: { spec: { unmanagedNodes: 'Deny', startupTaint: 'Off' } } },
     });
-    // As in the churn's test: the policy enforces by its own rule, then a stand-in writes what walks would have written.
+    // As in the churn's test: the policy enforces by its own rule, then a stand-in writes what
+    // walks would have written.
     await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
     await untilEnforcing(cluster);
     await gate.stopReconciler();

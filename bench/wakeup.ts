@@ -1,5 +1,5 @@
-// `npm run bench -- wakeup [--tries 200]`: from open to bound on the real scheduler, with an extender 2 s behind; and without the
-// second writes, to show that the race is real.
+// `npm run bench -- wakeup [--tries 200]`: from open to bound on the real scheduler, with an
+// extender 2 s behind; and without the second writes, to show that the race is real.
 import { startLagging } from '../lab/cluster/lagging.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
@@ -11,7 +11,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
   const measure = async (wakeAfter: string, count: number, lagMs: number): Promise<readonly number[]> => {
     const lagging = await startLagging({ lagMs, wakeAfter });
     try {
-      say(`${count} tries, extender ${lagMs} ms behind, told again after: ${wakeAfter || 'never'}`);
+      say(`${count} tries, extender ${lagMs} ms behind, woken again after: ${wakeAfter || 'never'}`);
       return await lagging.tries(count, PATIENCE_MS);
     } finally {
       await lagging.stop();

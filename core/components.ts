@@ -1,5 +1,5 @@
 // The components of a GPU stack in one table: what each is called in pods, in a GPUPolicy and by the
-// GPU Operator, and which timeout of the policy is its own.
+// GPU Operator.
 import type { ComponentSpec, GpuPolicy } from './gpu-policy.ts';
 
 interface Names {
@@ -38,16 +38,12 @@ export const POD_COMPONENT = {
 } as const;
 export type PodComponent = keyof typeof POD_COMPONENT;
 
-/** The stages that have a time limit, and its key below `spec.validation.timeouts`. */
-export const TIMEOUT_KEY = {
-  toolkit: 'toolkit',
-  driver: 'driver',
-  'driver-validation': 'driverValidation',
-  'device-plugin': 'devicePlugin',
-  'device-plugin-validation': 'devicePluginValidation',
-} as const satisfies Record<string, keyof GpuPolicy['spec']['validation']['timeouts']>;
-
 export const specOf = (policy: GpuPolicy, component: Component): ComponentSpec =>
   policy.spec.components[TABLE[component].policy];
 
 export const isDeployed = (spec: ComponentSpec): boolean => spec.mode === 'managed' && spec.enabled;
+
+/** Components that gate nothing: they come after the proof and follow the policy at once. */
+export const FOLLOWING: readonly Component[] = ['dcgm-exporter', 'feature-discovery'];
+/** Components without which a node is not validated. */
+export const GATING: readonly Component[] = COMPONENTS.filter((component) => !FOLLOWING.includes(component));

@@ -17,8 +17,16 @@ export interface ComponentSpec {
   readonly resources?: object;
   readonly imagePullSecrets: readonly string[];
   readonly imagePullPolicy?: string;
-  /** External components only: pods with these labels are watched as evidence. */
-  readonly podSelector?: { readonly matchLabels: Readonly<Record<string, string>> };
+  /** External components only: these pods are watched as evidence. */
+  readonly podSelector?: Selector;
+}
+
+/** Pods of another installer. The namespace is part of it, because labels can be copied by anyone. */
+export interface Selector {
+  readonly namespace: string;
+  readonly matchLabels: Readonly<Record<string, string>>;
+  /** Kind of the controller that owns the pods, such as `DaemonSet`; `undefined` if it may be any. */
+  readonly ownerKind?: string;
 }
 
 export interface ToolkitSpec extends ComponentSpec {
@@ -158,11 +166,14 @@ export function policyFor(
   return selecting(labels, policies)[0];
 }
 
-/** All policies that select a node, the one that has it first. */
+/** All policies that select a node, the one that has it first. One that is being deleted yields to the others. */
 export const selecting = (
   labels: Readonly<Record<string, string>>,
   policies: readonly GpuPolicy[],
 ): readonly GpuPolicy[] =>
   policies
     .filter((policy) => selects(policy, labels))
-    .toSorted((a, b) => a.created.localeCompare(b.created) || a.name.localeCompare(b.name));
+    .toSorted(
+      (a, b) =>
+        Number(a.deleting) - Number(b.deleting) || a.created.localeCompare(b.created) || a.name.localeCompare(b.name),
+    );

@@ -62,18 +62,20 @@ export const PRODUCT = 'gpu-gate';
 /** Field manager of every server-side apply of ours. */
 export const FIELD_MANAGER = 'gpu-gate-reconciler';
 
-/** Names that NFD gives a node with an NVIDIA device, one per way of configuring its PCI source. */
-export const NFD_PCI_LABELS = [
-  'feature.node.kubernetes.io/pci-10de.present',
-  'feature.node.kubernetes.io/pci-0302_10de.present',
-  'feature.node.kubernetes.io/pci-0300_10de.present',
-] as const;
+/**
+ * Labels that NFD gives a node with an NVIDIA device: its PCI source joins the fields that it is configured with, the vendor first or
+ * right after the class. A class other than display (03…) or accelerator (12…) is another kind of device of that vendor.
+ */
+export const NFD_PCI_LABEL =
+  /^feature\.node\.kubernetes\.io\/pci-(?:(?:03|12)[\da-f]{2}_)?10de(?:_[\da-f]{4})*\.present$/;
 /** Any label below this prefix shows that NFD has been on the node. */
 export const NFD_PREFIX = 'feature.node.kubernetes.io/';
 /** NFD's copy of the host's /etc/os-release, by field. */
 export const NFD_OS_RELEASE = 'feature.node.kubernetes.io/system-os_release.';
 /** NVIDIA's own installer marks nodes with labels below this prefix. */
 export const GPU_OPERATOR_DEPLOY_PREFIX = 'nvidia.com/gpu.deploy.';
+/** It says here whether a node's GPUs are for containers or for virtual machines. */
+export const GPU_OPERATOR_WORKLOAD = 'nvidia.com/gpu.workload.config';
 
 export const POLICIES_PATH = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 /** The policy that pods without a `gpu-gate.dev/policy` annotation use. */

@@ -48,7 +48,13 @@ const component = (raw: unknown, enabled: boolean): ComponentSpec => {
     ...optional('imagePullPolicy', value['imagePullPolicy']),
     ...(value['podSelector'] === undefined
       ? {}
-      : { podSelector: { matchLabels: object(selector['matchLabels']) as Record<string, string> } }),
+      : {
+          podSelector: {
+            namespace: text<string>(selector['namespace'], ''),
+            matchLabels: object(selector['matchLabels']) as Record<string, string>,
+            ...optional('ownerKind', selector['ownerKind']),
+          },
+        }),
   };
 };
 

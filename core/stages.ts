@@ -15,7 +15,5 @@ export type Stage = (typeof STAGES)[number];
 export const STATES = [...STAGES, 'validated', 'draining', 'failed', 'removing'] as const;
 export type State = (typeof STATES)[number];
 
-export { COMPONENTS, POD_COMPONENT, type Component, type PodComponent } from './components.ts';
-
 export const isState = (value: string | undefined): value is State =>
   (STATES as readonly (string | undefined)[]).includes(value);

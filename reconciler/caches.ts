@@ -59,7 +59,7 @@ export interface Listener {
   policy(before: GpuPolicy | undefined, after: GpuPolicy | undefined): void;
   /** A namespace has come, whose pods may have come first. */
   namespace(name: string): void;
-  daemonSet(): void;
+  daemonSet(before: DaemonSetView | undefined, after: DaemonSetView | undefined): void;
   trouble(trouble: Trouble): void;
 }
 
@@ -127,11 +127,14 @@ export function watches(deps: {
       if (before === undefined && pods.synced) deps.listener().namespace(name);
     },
   });
-  const isEvidence = (labels: Readonly<Record<string, string>>): boolean =>
+  const isEvidence = (namespace: string, labels: Readonly<Record<string, string>>): boolean =>
     [...policies.values()].some((policy) =>
       COMPONENTS.some((component) => {
-        const wanted = specOf(policy, component).podSelector?.matchLabels;
-        return wanted !== undefined && Object.entries(wanted).every(([key, value]) => labels[key] === value);
+        const wanted = specOf(policy, component).podSelector;
+        return (
+          wanted?.namespace === namespace &&
+          Object.entries(wanted.matchLabels).every(([key, value]) => labels[key] === value)
+        );
       }),
     );
   const pods = reflector<PodObject>({
@@ -149,7 +152,7 @@ export function watches(deps: {
     log,
     path: `/apis/apps/v1/namespaces/${operandNamespace}/daemonsets`,
     trim: trimDaemonSet,
-    onChange: () => deps.listener().daemonSet(),
+    onChange: (_, before, after) => deps.listener().daemonSet(before, after),
   });
   const events = reflector<Trouble>({
     kube,

@@ -49,7 +49,7 @@ const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
 /** Once is enough: a node whose proof was withdrawn since is not a new GPU node. */
 const wasValidated = (node: NodeObject): boolean =>
   parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
-  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.once === true;
+  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.proven !== undefined;
 
 /** A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it holds nothing up. */
 const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';

@@ -79,6 +79,8 @@ export interface PodObject {
   readonly validates: string | undefined;
   /** Owned by a controller, such as a ReplicaSet or Job. */
   readonly owned: boolean;
+  /** That controller; `undefined` if there is none. */
+  readonly controller: { readonly kind: string; readonly uid: string } | undefined;
   readonly nodeName: string | undefined;
   /** Made with `spec.nodeName`, as mirror pods are: neither scheduler nor webhook had a say. */
   readonly placed: boolean;
@@ -124,7 +126,8 @@ function gpusOf(containers: readonly RawContainer[], initContainers: readonly Ra
 const pick = (from: Readonly<Record<string, string>> | undefined, keys: readonly string[]): Record<string, string> =>
   Object.fromEntries(keys.flatMap((key) => (from?.[key] === undefined ? [] : [[key, from[key]]])));
 
-const KEPT_LABELS = [INJECTED, INJECT, PART_OF, COMPONENT, REVISION, VALIDATES];
+const USER_LABELS = [INJECTED, INJECT];
+const OPERAND_LABELS = [...USER_LABELS, PART_OF, COMPONENT, REVISION, VALIDATES];
 const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NODE_VALIDATED]);
 
 export interface ManagedFields {
@@ -136,6 +139,7 @@ export interface ManagedFields {
 /** A DaemonSet of the operand namespace, as far as it is looked at. */
 export interface DaemonSetView {
   readonly name: string;
+  readonly uid: string;
   readonly generation: number;
   /** Digest of the rendering that it was applied from. */
   readonly rendered: string;
@@ -147,6 +151,7 @@ export interface DaemonSetView {
 export interface RawDaemonSet {
   readonly metadata: {
     readonly name: string;
+    readonly uid: string;
     readonly generation?: number;
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
@@ -163,6 +168,7 @@ export const hasForeignFields = (entries: readonly ManagedFields[] = []): boolea
 
 export const trimDaemonSet = ({ metadata }: RawDaemonSet): DaemonSetView => ({
   name: metadata.name,
+  uid: metadata.uid,
   generation: metadata.generation ?? 0,
   rendered: metadata.annotations?.[RENDERED] ?? '',
   ours: metadata.labels?.[PART_OF] === PRODUCT,
@@ -222,12 +228,14 @@ const isPlaced = (raw: any): boolean =>
 export function trimPod(
   raw: any,
   operandNamespace: string,
-  evidence: (labels: Readonly<Record<string, string>>) => boolean,
+  evidence: (namespace: string, labels: Readonly<Record<string, string>>) => boolean,
 ): PodObject | undefined {
   const labels: Record<string, string> = raw.metadata.labels ?? {};
   const gpus = gpusOf(raw.spec.containers ?? [], raw.spec.initContainers ?? []);
   const operand = raw.metadata.namespace === operandNamespace && labels[PART_OF] === PRODUCT;
-  const isEvidence = evidence(labels);
+  const owner = (raw.metadata.ownerReferences ?? []).find((one: any) => one.controller === true);
+  const controller = owner === undefined ? undefined : { kind: owner.kind, uid: owner.uid };
+  const isEvidence = evidence(raw.metadata.namespace, labels);
   if (!operand && !isEvidence && labels[INJECTED] !== 'true' && Object.keys(gpus).length === 0) return undefined;
   return {
     namespace: raw.metadata.namespace,
@@ -235,10 +243,11 @@ export function trimPod(
     uid: raw.metadata.uid,
     created: raw.metadata.creationTimestamp,
     deleting: raw.metadata.deletionTimestamp !== undefined,
-    labels: isEvidence ? labels : pick(labels, KEPT_LABELS),
+    labels: isEvidence ? labels : pick(labels, operand ? OPERAND_LABELS : USER_LABELS),
     annotations: pick(raw.metadata.annotations, [POLICY]),
     validates: (raw.metadata.ownerReferences ?? []).find((owner: any) => owner.kind === 'Node')?.uid,
-    owned: (raw.metadata.ownerReferences ?? []).some((owner: any) => owner.controller === true),
+    owned: controller !== undefined,
+    controller,
     nodeName: raw.spec.nodeName,
     placed: isPlaced(raw),
     schedulerName: raw.spec.schedulerName ?? 'default-scheduler',

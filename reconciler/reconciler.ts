@@ -1,6 +1,7 @@
 // The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has one controller.
 import { PROOF } from '../core/keys.ts';
 import { isOurs, newestProof, open } from '../gate/node-proof.ts';
+import { steadyClock } from '../platform/clock.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
 import type { Log } from '../platform/log.ts';
@@ -62,7 +63,14 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const places = placesOf();
   const breaker = circuitBreaker();
   const operands = operandController(deps);
-  const nodes = nodeController({ ...deps, places, breaker, revisionsOf: operands.revisionsOf });
+  let watchedSince = 0;
+  const nodes = nodeController({
+    ...deps,
+    places,
+    breaker,
+    revisionsOf: operands.revisionsOf,
+    watchedSince: () => watchedSince,
+  });
   const pods = podController(deps);
   const waking = wakingOf(deps);
   const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
@@ -119,7 +127,13 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     namespace(name) {
       for (const pod of caches.pods.values()) if (pod.namespace === name) add('pod', keyOf(pod));
     },
-    daemonSet: () => after(50, 'operands'),
+    daemonSet(before, now) {
+      after(50, 'operands');
+      // Pods are evidence by the UID of their DaemonSet, and may have been seen before it.
+      const name = (now ?? before)?.name;
+      if (before?.uid !== now?.uid && name !== undefined)
+        for (const node of caches.fleet.names('runs', name)) add('node', node);
+    },
     trouble({ kind, name }) {
       if (!caches.synced) return;
       if (kind === 'DaemonSet') for (const node of caches.fleet.names('walks', name)) add('node', node);
@@ -136,6 +150,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     takeOver() {
       // First, because it relies on the nodes as they were while nobody led.
       for (const name of pods.takeOver()) add('bound', name);
+      watchedSince = deps.now();
       places.recall(caches.nodes.values());
       breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));
@@ -152,7 +167,10 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
 }
 
 export function reconciler(deps: ReconcilerDeps): Reconciler {
-  const { kube, log, metrics, leadership, now } = deps;
+  const { kube, log, metrics, leadership } = deps;
+  // What is timed here is steady; another time of the day at take-over is another leader's clock.
+  let clock = steadyClock(deps.now);
+  const now = (): number => clock();
   let queue: Queue<Key> | undefined;
   const turns: Turns = { add: (key) => queue?.add(key), addAfter: (key, ms) => queue?.addAfter(key, ms) };
   const caches = watches({ ...deps, listener: () => all.listener });
@@ -166,13 +184,18 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   };
   const leads = (): boolean => leadership.held;
   const apply = applier({ kube, metrics, now, leads, instance: leadership.identity, standing });
-  const all = controllers({ ...deps, caches, apply, turns });
+  const all = controllers({ ...deps, now, caches, apply, turns });
+  const takeOver = (): void => {
+    clock = steadyClock(deps.now);
+    all.takeOver();
+  };
 
   return {
     get synced() {
       return caches.synced;
     },
-    watchAges: () => Object.fromEntries(Object.entries(caches.lastContacts()).map(([kind, at]) => [kind, now() - at])),
+    watchAges: () =>
+      Object.fromEntries(Object.entries(caches.lastContacts()).map(([kind, at]) => [kind, deps.now() - at])),
     async run(signal) {
       const work = workQueue<Key>({
         workers: WORKERS,
@@ -194,11 +217,11 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       leadership.onChange((held) => {
         metrics.leader.set(held ? 1 : 0);
         if (!held) forgetCluster(metrics);
-        else if (caches.synced) all.takeOver();
+        else if (caches.synced) takeOver();
       });
       const stopped = work.drained();
       await Promise.race([caches.start(signal), stopped]);
-      if (!signal.aborted) all.takeOver();
+      if (!signal.aborted) takeOver();
       await stopped;
     },
   };

@@ -1,9 +1,11 @@
-// The walk's memory on the Node itself, so that a restart or a new leader goes on where the last one stopped.
+// The walk's memory on the Node itself, so that a restart or another leader goes on where the last
+// one stopped. Whoever can write Nodes can write anything here, so each field is read by itself.
+import type { Selector } from '../core/gpu-policy.ts';
+import { object, type Raw } from '../core/raw.ts';
 import type { ComponentEvidence } from '../gate/node-proof.ts';
-import { STAGES, type Stage } from '../core/stages.ts';
 
 export interface Failure {
-  readonly stage: Stage;
+  readonly stage: string;
   /** CamelCase, such as `CrashLoop`. */
   readonly reason: string;
   readonly message: string;
@@ -14,11 +16,20 @@ export interface Failure {
   readonly inputs: string;
 }
 
+/** Evidence as it was accepted: on which boot, and whether a validation has passed on it. */
+export interface Accepted extends ComponentEvidence {
+  readonly boot: string;
+  readonly proven?: true;
+}
+
+/** What one component of a node is to be: a revision of ours, or another installer's. */
+export type Choice = { readonly revision: string } | { readonly external: Selector | 'unwatched' };
+
 export interface Walk {
-  /** UID of the Node object: memory of a former node of that name is no memory. */
+  /** UID of the Node object: memory of another node of that name is void. */
   readonly node: string;
   readonly boot: string;
-  readonly stage: Stage | 'done';
+  readonly stage: string;
   /** RFC 3339, when the stage began. */
   readonly since: string;
   /** Numbers the tries of this boot, so that every validation pod has a name of its own. */
@@ -28,29 +39,36 @@ export interface Walk {
   readonly failed?: Failure;
   /** Value of the retry annotation that was obeyed last. */
   readonly retry?: string;
-  /** Rounds of validation that passed, by kind. */
-  readonly passed: Readonly<Partial<Record<'driver-validation' | 'device-plugin-validation', string>>>;
-  /** Evidence accepted; after a reboot the same container start is stale. */
-  readonly evidence: Readonly<Record<string, ComponentEvidence>>;
-  readonly stale: Readonly<Record<string, ComponentEvidence>>;
-  /** Boot ID on which the node was proven: a proof that was withdrawn since may be restored by driver-validation alone. */
+  /** Rounds of validation that passed, by stage. */
+  readonly passed: Readonly<Record<string, string>>;
+  /** Evidence accepted last, by component, also that of earlier boots. */
+  readonly evidence: Readonly<Record<string, Accepted>>;
+  /** What the node runs or is to run, by component. It changes only by a decision. */
+  readonly target: Readonly<Record<string, Choice>>;
+  /** Boot ID on which the node was proven last; `undefined` if it never was. */
   readonly proven?: string;
-  /** The node has been validated at least once, on any boot. */
-  readonly once: boolean;
-  /** Version of the driver that the node's revision installs: the policy may name a newer one meanwhile. */
+  /** Version of the driver that the node's revision installs: the policy may name a newer one. */
   readonly driver?: string;
-  /** Takes the newest revisions though it was validated before: a failed stage's inputs changed, or the operator asked for a retry. */
+  /** Set when a validated node moves to what the policy says, at a person's word. */
   readonly renew?: true;
-  /** The stage runs no clock at present; when that ends, its time begins anew. */
+  /** The stage runs no clock at present; when that ends, its time begins again. */
   readonly untimed?: true;
-  /** Raised when the node was lost from sight, or the validation's interval ran out: asks for new rounds of both validations. */
+  /** Raised when the node was lost from sight, or the validation's interval ran out. */
   readonly epoch: number;
-  /** Raised when all GPUs vanished: asks for a new round of device-plugin-validation. */
+  /** Raised when all GPUs vanished. */
   readonly gpuEpoch: number;
-  /** RFC 3339, since when NFD's label is gone, or the node not Ready. */
+  /** RFC 3339, when this boot was first seen with the node Ready. */
+  readonly booted?: string;
+  /** RFC 3339, since when NFD's label is gone, the node is not Ready, or no policy selects it. */
   readonly labelGone?: string;
   readonly notReady?: string;
+  readonly unselected?: string;
+  /** GPUs that the kubelet knows of and does not offer, by resource, as last reported. */
+  readonly lost?: Readonly<Record<string, number>>;
 }
+
+/** The stage of a walk that has come to its end. */
+export const DONE = 'done';
 
 export const newWalk = (node: string, boot: string, now: number): Walk => ({
   node,
@@ -61,34 +79,119 @@ export const newWalk = (node: string, boot: string, now: number): Walk => ({
   streak: 0,
   passed: {},
   evidence: {},
-  stale: {},
-  once: false,
+  target: {},
   epoch: 0,
   gpuEpoch: 0,
 });
 
-/** Parses the annotation; anything that is not a Walk of this node is no memory. */
+const textOf = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+const timeOf = (value: unknown): string | undefined =>
+  typeof value === 'string' && Number.isFinite(Date.parse(value)) ? value : undefined;
+const countOf = (value: unknown): number | undefined =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : undefined;
+const entriesOf = <T>(value: unknown, read: (inner: unknown) => T | undefined): Record<string, T> =>
+  Object.fromEntries(
+    Object.entries(object(value)).flatMap(([key, inner]) => {
+      const parsed = read(inner);
+      return parsed === undefined ? [] : [[key, parsed] as const];
+    }),
+  );
+/** Only what is there: an absent field stays absent. */
+const present = <T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+
+function acceptedOf(value: unknown): Accepted | undefined {
+  const { revision, pod, started, boot, proven } = object(value);
+  if (![revision, pod, started, boot].every((field) => typeof field === 'string')) return undefined;
+  return {
+    revision: String(revision),
+    pod: String(pod),
+    started: String(started),
+    boot: String(boot),
+    ...(proven === true ? { proven } : {}),
+  };
+}
+
+function choiceOf(value: unknown): Choice | undefined {
+  const { revision, external } = object(value);
+  if (typeof revision === 'string') return { revision };
+  if (external === 'unwatched') return { external };
+  const { namespace, matchLabels, ownerKind } = object(external);
+  if (typeof namespace !== 'string') return undefined;
+  const kind = textOf(ownerKind);
+  return {
+    external: {
+      namespace,
+      matchLabels: entriesOf(matchLabels, textOf),
+      ...(kind === undefined ? {} : { ownerKind: kind }),
+    },
+  };
+}
+
+function failureOf(value: unknown): Failure | undefined {
+  const { stage, reason, message, at, retryAt, inputs } = object(value);
+  if (typeof stage !== 'string' || typeof reason !== 'string') return undefined;
+  return {
+    stage,
+    reason,
+    message: textOf(message) ?? '',
+    at: timeOf(at) ?? EPOCH,
+    retryAt: timeOf(retryAt) ?? EPOCH,
+    inputs: textOf(inputs) ?? '',
+  };
+}
+
+const EPOCH = new Date(0).toISOString();
+
+/** Parses the annotation; `undefined` if it is not a walk of this node. A field that cannot be read starts afresh. */
 export function parseWalk(text: string | undefined, node: string): Walk | undefined {
-  if (text === undefined) return undefined;
+  let value: Raw;
   try {
-    const value = JSON.parse(text) as Partial<Walk>;
-    const stageKnown = value.stage === 'done' || STAGES.some((stage) => stage === value.stage);
-    if (value.node !== node || typeof value.boot !== 'string' || !stageKnown || typeof value.since !== 'string')
-      return undefined;
-    return { ...newWalk(node, value.boot, 0), ...value };
+    value = object(JSON.parse(text ?? ''));
   } catch {
     return undefined;
   }
+  const { boot, stage } = value;
+  if (value['node'] !== node || typeof boot !== 'string' || typeof stage !== 'string') return undefined;
+  const fresh = newWalk(node, boot, 0);
+  return {
+    node,
+    boot,
+    stage,
+    // Long ago: what counts at most is the time since this leader began to look.
+    since: timeOf(value['since']) ?? EPOCH,
+    attempt: countOf(value['attempt']) ?? fresh.attempt,
+    streak: Math.min(countOf(value['streak']) ?? 0, 30),
+    passed: entriesOf(value['passed'], textOf),
+    evidence: entriesOf(value['evidence'], acceptedOf),
+    target: entriesOf(value['target'], choiceOf),
+    epoch: countOf(value['epoch']) ?? 0,
+    gpuEpoch: countOf(value['gpuEpoch']) ?? 0,
+    ...present({
+      failed: failureOf(value['failed']),
+      retry: textOf(value['retry']),
+      proven: textOf(value['proven']),
+      driver: textOf(value['driver']),
+      renew: value['renew'] === true ? (true as const) : undefined,
+      untimed: value['untimed'] === true ? (true as const) : undefined,
+      booted: timeOf(value['booted']),
+      labelGone: timeOf(value['labelGone']),
+      notReady: timeOf(value['notReady']),
+      unselected: timeOf(value['unselected']),
+      lost: value['lost'] === undefined ? undefined : entriesOf(value['lost'], countOf),
+    }),
+  };
 }
 
-/** The walk after a reboot: nothing accepted before it counts, and it is remembered as stale. */
+/** The walk after a reboot: no round of validation counts, and all evidence is of another boot. */
 export const rebooted = (walk: Walk, boot: string, now: number): Walk => ({
   ...newWalk(walk.node, boot, now),
-  stale: { ...walk.stale, ...walk.evidence },
-  once: walk.once,
+  evidence: walk.evidence,
+  target: walk.target,
   epoch: walk.epoch,
   gpuEpoch: walk.gpuEpoch,
-  ...(walk.retry === undefined ? {} : { retry: walk.retry }),
-  ...(walk.renew === undefined ? {} : { renew: walk.renew }),
-  ...(walk.driver === undefined ? {} : { driver: walk.driver }),
+  booted: new Date(now).toISOString(),
+  ...present({ retry: walk.retry, renew: walk.renew, driver: walk.driver, proven: walk.proven }),
 });

@@ -1,4 +1,5 @@
-// `npm run bench [-- NAME] [--json FILE]`: every measurement, or one. Exit code 1 where a bar is missed.
+// `npm run bench [-- NAME] [--json FILE]`: every measurement, or one. Exit code 1 where a bar is
+// missed.
 import { writeFileSync } from 'node:fs';
 import { load, measurements } from '../bench/reports/measurements.ts';
 import { tableOf, type Row } from '../bench/rows.ts';

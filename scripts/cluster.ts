@@ -1,4 +1,5 @@
-// `npm run cluster -- --nodes N`: the control plane and simulated GPU nodes alone, to develop against and to try things.
+// `npm run cluster -- --nodes N`: the control plane and simulated GPU nodes alone, to develop
+// against and to try things.
 import { parseArgs } from 'node:util';
 import { startCluster } from '../lab/cluster/cluster.ts';
 import { untilStopped } from './stop.ts';

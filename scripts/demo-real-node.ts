@@ -1,14 +1,15 @@
-// `npm run demo -- --real-node`: the chain on a real kubelet and containerd, told step by step; every step is checked. Runs in a
-// machine of its own (lab/real-node/machine.ts), where NVIDIA's parts are played by a stand-in through the real interfaces.
+// `npm run demo -- --real-node`: the chain on a real kubelet and containerd, step by step;
+// every step is checked. Runs in a machine of its own (lab/real-node/machine.ts), where NVIDIA's
+// parts are played by a stand-in through the real interfaces.
 import { STACK_IMAGES } from '../lab/real-node/images.ts';
 import { gpuDeployment, hostTraces, observe } from '../lab/real-node/observe.ts';
 import { NODE, policySpec, startRealCluster } from '../lab/real-node/world.ts';
-import { tell } from './story.ts';
+import { storyTeller } from './story.ts';
 
 const say = (line: string): void => console.log(line);
 const cluster = await startRealCluster(say);
 const see = observe(cluster);
-const story = tell(say, () => see.kubectl('get', 'pods', '-A'));
+const story = storyTeller(say, () => see.kubectl('get', 'pods', '-A'));
 const readyApps = async (): Promise<string | undefined> => {
   const ready = (await see.pods('default', 'app=train')).filter(({ status }) =>
     status.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True'),
@@ -40,12 +41,12 @@ await story.holds(
 
 story.chapter('A user asks for a GPU meanwhile');
 await see.create(gpuDeployment('train', STACK_IMAGES.app));
-await story.holds('the pod waits, and is told for what', async () => {
+await story.holds('the pod waits, and an Event says what for', async () => {
   const events = await see.kubectl('get', 'events', '--field-selector', 'reason=WaitingForGPUNode');
   return events.includes('driver-validation') ? events : undefined;
 });
 
-story.chapter('The driver is mended');
+story.chapter('The driver works again');
 await cluster.setPolicy(policySpec());
 await story.holds('the node is proven', validated, 120);
 await story.holds('the pod runs, and is Ready', readyApps, 60);
@@ -62,7 +63,7 @@ story.chapter('The node is opted out');
 await see.kubectl('delete', 'deployment', 'train');
 story.shows(await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed-'));
 await story.holds(
-  'nothing of ours is left on the node or its host',
+  'nothing of gpu-gate is left on the node or its host',
   async () => {
     const { labels } = (await see.node()).metadata;
     const left = [...hostTraces(), ...Object.keys(labels).filter((key) => key.startsWith('gpu-gate.dev/'))];

@@ -1,4 +1,5 @@
-// `npm run demo`: the whole idea on a real control plane, told step by step; every step is checked. `-- --once` ends after it.
+// `npm run demo`: the whole idea on a real control plane, step by step; every step is checked.
+// `-- --once` ends after it.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -9,12 +10,13 @@ import { reflector } from '../platform/reflector.ts';
 import { whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
 import { untilStopped } from './stop.ts';
-import { tell, type Story } from './story.ts';
+import { storyTeller, type Story } from './story.ts';
 
 const DRIVER_VOLUMES = [{ name: 'gpu-gate-driver', hostPath: '/run/nvidia/driver', mountPath: '/run/nvidia/driver' }];
 /**
- * The demo's policy: volumes on, to be seen; short times, because simulated drivers compile fast. The startup taint is off at
- * first: it would keep pods away before the extender is asked, and the extender is to be seen at work.
+ * The demo's policy: volumes on, to be seen; short times, because simulated drivers compile fast.
+ * The startup taint is off at first: it would keep pods away before the extender is asked, and the
+ * extender is to be seen at work.
  */
 const VALUES = {
   policy: {
@@ -324,7 +326,7 @@ async function story(cluster: Cluster, gate: Gate, t: Story): Promise<void> {
     60,
   );
 
-  t.chapter('gpu-1’s driver fails: the walk stops there; it is mended and recovers without a restart');
+  t.chapter('gpu-1’s driver fails: the walk stops there; it recovers without a restart');
   await read.annotate(
     'gpu-1',
     'sim.gpu-gate.dev/driver-fails=ERROR: Unable to load the kernel module nvidia.ko',
@@ -344,7 +346,7 @@ async function story(cluster: Cluster, gate: Gate, t: Story): Promise<void> {
       ? condition
       : undefined;
   });
-  await t.holds('an Event on the node tells it', async () => {
+  await t.holds('an Event on the node reports it', async () => {
     const event = await read.events('DriverFailedCrashLoop');
     return event.includes('gpu-1') ? event : undefined;
   });
@@ -367,7 +369,7 @@ async function story(cluster: Cluster, gate: Gate, t: Story): Promise<void> {
   });
   await read.annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
   await t.holds(
-    'mended, it walks on to validated, and its pod runs',
+    'it recovers, walks on to validated, and its pod runs',
     async () => {
       const [pod] = await read.pods('wants-gpu-1');
       return pod !== undefined && isReady(pod) && (await read.state('gpu-1')) === 'validated'
@@ -435,7 +437,7 @@ try {
         ...tails,
       ].join('\n');
     };
-    await story(cluster, gate, tell(console.log, logs));
+    await story(cluster, gate, storyTeller(console.log, logs));
     console.log(values.once ? '\nEvery step held.' : PLAY(cluster));
   }, values.once);
 } catch (error) {

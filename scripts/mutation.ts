@@ -1,5 +1,6 @@
-// `npm run mutation [-- FILES…]`: Stryker changes the gate and the walk of a node, one small change at a time, and
-// sees whether a unit test notices. Prints what survived. Exit code 1 if fewer mutants die than the bar says.
+// `npm run mutation [-- FILES…]`: Stryker changes the gate and the walk of a node, one small change
+// at a time, and sees whether a unit test notices. Prints what survived. Exit code 1 if fewer
+// mutants die than the bar says.
 import { spawnSync } from 'node:child_process';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,7 +27,8 @@ writeFileSync(
     testRunner: 'vitest',
     plugins: [join(HOME, 'node_modules/@stryker-mutator/vitest-runner/dist/src/index.js')],
     vitest: { configFile: 'test/mutation/vitest.config.ts' },
-    // Stryker would rewrite tsconfig.json with the compiler's API, which TypeScript 7 does not have yet.
+    // Stryker would rewrite tsconfig.json with the compiler's API, which TypeScript 7 does not have
+    // yet.
     tsconfigFile: 'no-tsconfig.json',
     mutate: files.length > 0 ? files : ['gate/**/*.ts', 'reconciler/node/**/*.ts', '!reconciler/node/controller.ts'],
     // A text may be any text: mutants of texts measure nothing.

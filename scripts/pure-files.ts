@@ -1,6 +1,9 @@
 // Which product files are pure. Lint holds them to it, and their coverage is measured.
 
-/** A file with one of these names does I/O, keeps time or holds state. Every other product file is pure. */
+/**
+ * A file with one of these names does I/O, keeps time or holds state. Every other product file is
+ * pure.
+ */
 export const SHELLS = [
   'routes',
   'controller',

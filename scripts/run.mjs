@@ -1,5 +1,6 @@
-// Runs a TypeScript script of this repository with the Node.js that package.json pins, installing it and the other packages
-// first where they are missing. Dependency-free, for Node.js 20 and newer.
+// Runs a TypeScript script of this repository with the Node.js that package.json pins, installing
+// it and the other packages first where they are missing. Dependency-free, for Node.js 20 and
+// newer.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -15,7 +16,8 @@ const hash = createHash('sha256')
 
 if (!existsSync(join(modules, '.bin', 'node')) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== hash) {
   console.log('installing npm packages (once)');
-  // Not `npm ci`: it wants a lock entry for every platform's optional binary, and not every registry serves them all.
+  // Not `npm ci`: it wants a lock entry for every platform's optional binary, and not every
+  // registry serves them all.
   const { status } = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel', 'error'], {
     cwd: root,
     stdio: 'inherit',

@@ -1,8 +1,12 @@
-// Running until Ctrl-C or SIGTERM, and undoing in order whenever that comes: also half-way through the start.
+// Running until Ctrl-C or SIGTERM, and undoing in order whenever that comes: also half-way through
+// the start.
 
 type Undo = () => Promise<void>;
 
-/** Runs `work`, then waits for a signal unless `once`; in every case undoes what was handed to `stopping`. */
+/**
+ * Runs `work`, then waits for a signal unless `once`; in every case undoes what was handed to
+ * `stopping`.
+ */
 export async function untilStopped(
   work: (stopping: (undo: Undo) => void, signal: AbortSignal) => Promise<void>,
   once = false,

@@ -1,11 +1,14 @@
-// Telling a story whose every sentence is checked: a step says what should hold, waits for it, shows what was observed, and
-// ends the story loudly where it does not come.
+// Telling a story whose every sentence is checked: a step says what should hold, waits for it,
+// shows what was observed, and ends the story loudly where it does not come.
 import { until } from '../lab/cluster/gate.ts';
 
 export interface Story {
   /** A heading; numbers count by themselves. */
   chapter(title: string): void;
-  /** Something that must hold within `seconds`; `check` returns what was observed, or undefined while it does not hold yet. */
+  /**
+   * Something that must hold within `seconds`; `check` returns what was observed, or undefined
+   * while it does not hold yet.
+   */
   holds(claim: string, check: () => Promise<string | undefined>, seconds?: number): Promise<void>;
   /** Something observed, with no claim. */
   shows(text: string): void;
@@ -18,7 +21,7 @@ const indent = (text: string): string =>
     .map((line) => `        ${line}`)
     .join('\n');
 
-export function tell(say: (line: string) => void, failed: () => Promise<string>): Story {
+export function storyTeller(say: (line: string) => void, failed: () => Promise<string>): Story {
   let chapters = 0;
   return {
     chapter(title) {

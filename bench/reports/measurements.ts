@@ -1,4 +1,5 @@
-// Which measurements there are: every module of bench/ itself but rows.ts; what only helps them stands in folders below.
+// Which measurements there are: every module of bench/ itself but rows.ts; what only helps them
+// stands in folders below.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Bench } from '../rows.ts';

@@ -1,4 +1,5 @@
-// Our extender as it is served, over so many nodes of which every tenth is not open: the process that bench/extender.ts measures.
+// Our extender as it is served, over so many nodes of which every tenth is not open: the process
+// that bench/extender.ts measures.
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
 import { NodeTable } from '../../extender/by-name/table.ts';

@@ -15,6 +15,8 @@ export interface ControlPlaneOptions {
   readonly say?: (line: string) => void;
   readonly apiServerArgs?: readonly string[];
   readonly managerArgs?: readonly string[];
+  /** Rules of the audit policy that come before the cluster's own. */
+  readonly auditRules?: readonly object[];
   /** Where the API server listens and what it advertises; default 127.0.0.1. Another one must exist, say on a private `lo`. */
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
@@ -44,8 +46,12 @@ export interface ControlPlane {
   helm(args: readonly string[]): Promise<CommandResult>;
   /** A kubeconfig of one of the options' users. */
   userKubeconfig(name: string): string;
-  /** A kubeconfig with a real token of that ServiceAccount. */
-  serviceAccountKubeconfig(namespace: string, name: string): Promise<string>;
+  /** A kubeconfig with a real token of that ServiceAccount, bound to a pod as the kubelet's are if one is given. */
+  serviceAccountKubeconfig(
+    namespace: string,
+    name: string,
+    pod?: { readonly name: string; readonly uid: string },
+  ): Promise<string>;
   /** One more kube-scheduler with that configuration, as that ServiceAccount's kubeconfig. */
   startScheduler(name: string, configuration: object): Promise<Running>;
   /** One more API server at another address, on the same etcd: straight, or through a port of loopback. */
@@ -189,6 +195,7 @@ async function bringUp(
       kind: 'Policy',
       omitStages: ['RequestReceived'],
       rules: [
+        ...(options.auditRules ?? []),
         {
           level: 'RequestResponse',
           verbs: ['create', 'patch', 'update', 'delete'],
@@ -356,15 +363,23 @@ async function bringUp(
       if (user === undefined) throw new Error(`${name} is none of the control plane's users`);
       return file(`${name.replaceAll(':', '-')}.kubeconfig`, kubeconfigText(server, ca, user.token));
     },
-    async serviceAccountKubeconfig(namespace, name) {
+    async serviceAccountKubeconfig(namespace, name, pod) {
+      const bound = pod === undefined ? {} : { boundObjectRef: { apiVersion: 'v1', kind: 'Pod', ...pod } };
       const { status } = await admin.request<{ status: { token: string } }>(
         'POST',
         `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`,
         {
-          body: { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 86_400 } },
+          body: {
+            apiVersion: 'authentication.k8s.io/v1',
+            kind: 'TokenRequest',
+            spec: { expirationSeconds: 86_400, ...bound },
+          },
         },
       );
-      return file(`${namespace}-${name}.kubeconfig`, kubeconfigText(server, ca, status.token));
+      return file(
+        `${namespace}-${name}${pod === undefined ? '' : `-${pod.name}`}.kubeconfig`,
+        kubeconfigText(server, ca, status.token),
+      );
     },
     startScheduler: async (name, configuration) => startScheduler(name, configuration, await freePort()),
     etcdPort,

@@ -89,8 +89,9 @@ export function places(): Places {
       for (const node of nodes) {
         const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
         const policy = policyOf(node);
-        if (walk === undefined || policy === undefined || walk.once) continue;
-        if (walk.stage !== 'preflight' && walk.failed === undefined) holders.add(node.metadata.name, policy);
+        if (walk === undefined || policy === undefined || walk.proven !== undefined) continue;
+        if (walk.stage !== 'preflight' && walk.failed === undefined && walk.untimed !== true)
+          holders.add(node.metadata.name, policy);
       }
     },
   };

@@ -3,7 +3,7 @@
 import { canonical, digestOf } from '../../core/digest.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED_BY, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys.ts';
-import { POD_COMPONENT, type Component } from '../../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import type { Manifest } from '../actions.ts';
 import { dcgmExporter } from './dcgm-exporter.ts';
 import { devicePlugin } from './device-plugin.ts';

@@ -5,7 +5,7 @@ import { digestOf } from '../../core/digest.ts';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, MANAGED_BY, PART_OF, PRODUCT, REVISION } from '../../core/keys.ts';
-import { POD_COMPONENT } from '../../core/stages.ts';
+import { POD_COMPONENT } from '../../core/components.ts';
 import type { Manifest } from '../actions.ts';
 import { runtimeClass } from './parts.ts';
 

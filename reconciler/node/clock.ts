@@ -1,17 +1,17 @@
-// The clock of a stage: its timeout, its failure, its backoff, and what ends a failure early. Pure; the time is an argument.
-import { TIMEOUT_KEY } from '../../core/components.ts';
+// The time of a state: its limit, its failure, its backoff, and what ends a failure early. The time
+// is an argument.
 import { RETRY } from '../../core/keys.ts';
-import type { Stage } from '../../core/stages.ts';
-import { digest, hasPciLabel, operandPod } from './findings.ts';
-import type { Walk } from '../walk.ts';
-import { gpuUsers, iso, type Pass, type Stop } from './pass.ts';
+import type { Failure, Walk } from '../walk.ts';
+import type { Climb, Stop } from './climb.ts';
+import { digest, hasPciLabel } from './findings.ts';
+import { iso, type Observed } from './observed.ts';
+import type { PodAction } from './states/state.ts';
 
-/** Inputs of a stage: a change of them ends a failure at once. */
-const inputsOf = (pass: Pass, stage: Stage): string => {
-  const { input } = pass;
-  return digest(
+/** Inputs of a state: a change of them ends a failure at once. */
+const inputsOf = ({ input, boot }: Observed, stage: string): string =>
+  digest(
     stage,
-    pass.boot,
+    boot,
     hasPciLabel(input.node),
     input.policy.name,
     input.revisions,
@@ -19,132 +19,192 @@ const inputsOf = (pass: Pass, stage: Stage): string => {
     input.policy.spec.injection,
     input.policy.spec.resources,
   );
+
+/** The retry annotation, if its value has not been obeyed yet. Taking it away asks for nothing. */
+const asked = ({ input, walk }: Observed): string | undefined => {
+  const value = input.node.metadata.annotations?.[RETRY];
+  return value === walk.retry ? undefined : value;
 };
 
-/** Is it time to try the failed stage again? */
-function retryDue(pass: Pass, stage: Stage): 'operator' | 'inputs' | 'backoff' | undefined {
-  const { walk, input } = pass;
-  if (walk.failed === undefined || walk.failed.stage !== stage) return undefined;
-  if ((input.node.metadata.annotations?.[RETRY] ?? '') !== (walk.retry ?? '')) return 'operator';
+type Due = 'operator' | 'inputs' | 'backoff';
+
+/** Is it time to try the failed state again? */
+function retryDue(seen: Observed, stage: string): Due | undefined {
+  const { walk, input } = seen;
+  const { failed } = walk;
+  if (failed?.stage !== stage) return undefined;
+  if (asked(seen) !== undefined) return 'operator';
   // A first walk that failed has given its place up, and needs one again to go on.
-  if (!walk.once && stage !== 'preflight' && !input.slotFree) return undefined;
-  if (walk.failed.inputs !== inputsOf(pass, stage)) return 'inputs';
-  return input.now >= Date.parse(walk.failed.retryAt) ? 'backoff' : undefined;
+  if (walk.proven === undefined && stage !== 'preflight' && !input.slotFree) return undefined;
+  if (failed.inputs !== inputsOf(seen, stage)) return 'inputs';
+  const retryAt = Date.parse(failed.retryAt);
+  // No backoff is longer than that: the clock that wrote it was ahead.
+  const isAhead = retryAt - input.now > input.policy.spec.validation.backoff.max * MOST_JITTER;
+  return input.now >= retryAt || isAhead ? 'backoff' : undefined;
 }
 
-export const isBackingOff = (pass: Pass, stage: Stage): boolean =>
-  pass.walk.failed?.stage === stage && retryDue(pass, stage) === undefined;
+export const isBackingOff = (seen: Observed, stage: string): boolean =>
+  seen.walk.failed?.stage === stage && retryDue(seen, stage) === undefined;
 
-export const attemptFor = (pass: Pass, stage: Stage): number =>
-  pass.walk.attempt + (retryDue(pass, stage) === undefined ? 0 : 1);
+export const attemptFor = (seen: Observed, stage: string): number =>
+  seen.walk.attempt + (retryDue(seen, stage) === undefined ? 0 : 1);
 
-export interface Timing {
-  readonly failure: boolean;
+export interface Timed {
+  readonly walk: Walk;
+  /** The state has failed, and is not being tried again. */
+  readonly failure: Failure | undefined;
+  /** When to look again though nothing changes, ms since the epoch. */
   readonly wakeAt: number | undefined;
   readonly message: string;
+  /** Pods to start afresh for another try. */
+  readonly discard: readonly PodAction[];
 }
 
-/** What was awaited in vain where that is the failure itself, and more to the point than that time ran out. */
-const TELLING: ReadonlySet<string> = new Set(['RuntimeHandlerMissing', 'Unschedulable']);
+/** How often a failed first walk asks for a place, ms. */
+const PLACE_MS = 60_000;
 
-/** Moves the walk's clock on: a new stage starts it, a failure or a timeout sets the time of the next try. */
-export function clockOf(pass: Pass, stop: Stop): Timing {
-  const { input } = pass;
-  const { now, node } = input;
-  const retry = node.metadata.annotations?.[RETRY];
-  if (pass.walk.stage !== stop.stage) {
-    const { failed: _, untimed: __, ...rest } = pass.walk;
-    pass.walk = { ...rest, stage: stop.stage, since: iso(now), streak: 0 };
-  }
-  const untimed = stop.finding.kind === 'waiting' && stop.finding.untimed === true;
-  if (untimed) pass.walk = { ...pass.walk, untimed: true };
-  else if (pass.walk.untimed === true) {
-    const { untimed: _, ...rest } = pass.walk;
-    pass.walk = { ...rest, since: iso(now) };
-  }
-  const due = retryDue(pass, stop.stage);
-  const before = pass.walk.failed;
-  if (due !== undefined) {
-    const { failed: _, ...rest } = pass.walk;
-    pass.walk = {
-      ...rest,
-      since: iso(now),
-      attempt: rest.attempt + 1,
-      streak: due === 'backoff' ? rest.streak + 1 : 0,
-      ...(retry === undefined ? {} : { retry }),
-      // Somebody means to mend it: with no GPU pod in the way the newest revisions are it.
-      ...(due === 'backoff' || gpuUsers(input).length > 0 ? {} : { renew: true as const }),
+const none = (walk: Walk): Timed => ({ walk, failure: undefined, wakeAt: undefined, message: '', discard: [] });
+
+/** Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the next try. */
+export function clocked(seen: Observed, climb: Climb): Timed {
+  const { stop } = climb;
+  if (stop === undefined) return none(obeyed(seen, seen.walk));
+  const { input } = seen;
+  const begun = started(seen.walk, stop, input.now);
+  const due = retryDue(seen, stop.state.name);
+  if (due !== undefined) return triedAgain(seen, climb, stop, begun, due);
+  if (begun.failed !== undefined)
+    return {
+      ...none(begun),
+      failure: begun.failed,
+      wakeAt: Math.max(Date.parse(begun.failed.retryAt), input.now + (input.slotFree ? 0 : PLACE_MS)),
+      message: begun.failed.message,
     };
-    if (stop.stage !== 'preflight' || stop.finding.kind !== 'failed') {
-      if (due === 'operator' || mayDiscard(pass, stop, before)) discardFailedPod(pass, stop.stage);
-      return { failure: false, wakeAt: timeoutEnd(pass, stop), message: 'trying again' };
-    }
-  }
-  if (pass.walk.failed?.stage === stop.stage)
-    return { failure: true, wakeAt: Date.parse(pass.walk.failed.retryAt), message: pass.walk.failed.message };
-  const end = timeoutEnd(pass, stop);
-  if (stop.finding.kind === 'failed') return fail(pass, stop.stage, stop.finding.reason, stop.finding.message);
-  if (end !== undefined && now >= end) {
-    return fail(
-      pass,
-      stop.stage,
-      TELLING.has(stop.finding.reason) ? stop.finding.reason : 'TimedOut',
-      `timed out after ${seconds(end - Date.parse(pass.walk.since))}: still ${stop.finding.message}`,
-    );
-  }
-  return { failure: false, wakeAt: end, message: stop.finding.message };
+  // At the operator's word what hangs is started afresh without waiting for its limit.
+  if (asked(seen) !== undefined && stop.finding.kind === 'waiting')
+    return {
+      ...none({ ...obeyed(seen, begun), since: iso(input.now) }),
+      wakeAt: limitOf(seen, stop, { ...begun, since: iso(input.now) }),
+      message: stop.finding.message,
+      discard: discarded(seen, climb, stop),
+    };
+  return judged(seen, stop, begun);
 }
+
+/** The walk at this stop: the clock of another state, or of one that ran none, begins now. */
+function started(walk: Walk, { state, finding }: Stop, now: number): Walk {
+  const isUntimed = finding.kind === 'waiting' && finding.untimed === true;
+  const { untimed, failed, ...rest } = walk;
+  const marked = isUntimed ? { untimed: true as const } : {};
+  if (walk.stage !== state.name) return { ...rest, ...marked, stage: state.name, since: iso(now), streak: 0 };
+  const kept = failed === undefined ? {} : { failed };
+  return untimed === true && !isUntimed ? { ...rest, ...kept, since: iso(now) } : { ...rest, ...kept, ...marked };
+}
+
+const obeyed = (seen: Observed, walk: Walk): Walk => {
+  const value = asked(seen);
+  return value === undefined ? walk : { ...walk, retry: value };
+};
+
+function triedAgain(seen: Observed, climb: Climb, stop: Stop, begun: Walk, due: Due): Timed {
+  const { input, users } = seen;
+  const { failed, ...rest } = begun;
+  const walk: Walk = {
+    ...obeyed(seen, rest),
+    since: iso(input.now),
+    attempt: rest.attempt + 1,
+    streak: due === 'backoff' ? rest.streak + 1 : 0,
+    // With no GPU pod in the way the newest revisions are what may help, where a person changed
+    // something, or where the revision that the node runs exists no more.
+    ...(users.length === 0 && (due !== 'backoff' || isOrphaned(seen, stop)) ? { renew: true as const } : {}),
+  };
+  // Nothing to try: preflight is judged by what is seen now.
+  if (stop.state.name === 'preflight' && stop.finding.kind === 'failed') return judged(seen, stop, walk);
+  const isStuck = stop.finding.kind === 'failed' || failed?.reason === 'TimedOut';
+  // An operand that is on its feet again, or that pods with GPUs rest upon, is left to the kubelet.
+  const mayDiscard = due === 'operator' || (isStuck && seen.proof === undefined && users.length === 0);
+  return {
+    ...none(walk),
+    wakeAt: limitOf(seen, stop, walk),
+    message: 'trying again',
+    discard: mayDiscard ? discarded(seen, climb, stop) : [],
+  };
+}
+
+/** The revision that the node is to run has no DaemonSet any more: its pod cannot come. */
+const isOrphaned = ({ input, walk }: Observed, { state, finding }: Stop): boolean => {
+  const choice = walk.target[state.name];
+  return (
+    finding.kind === 'waiting' &&
+    finding.reason === 'PodMissing' &&
+    choice !== undefined &&
+    'revision' in choice &&
+    ![...input.daemonSets.keys()].some((name) => name.endsWith(`-${choice.revision}`))
+  );
+};
+
+function judged(seen: Observed, stop: Stop, walk: Walk): Timed {
+  const { finding } = stop;
+  if (finding.kind === 'failed') return failing(seen, stop, walk, finding.reason, finding.message);
+  const end = limitOf(seen, stop, walk);
+  if (end !== undefined && seen.input.now >= end) {
+    const after = seconds(end - beginOf(seen, stop, walk));
+    const message = `timed out after ${after}: still ${finding.message}`;
+    return failing(seen, stop, walk, finding.telling === true ? finding.reason : 'TimedOut', message);
+  }
+  return { ...none(walk), wakeAt: earliest(end, finding.wakeAt), message: finding.message };
+}
+
+export const earliest = (...times: readonly (number | undefined)[]): number | undefined =>
+  times.reduce((a, b) => (a === undefined || (b !== undefined && b < a) ? b : a), undefined);
 
 const seconds = (ms: number): string =>
   ms >= 120_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 1000)} s`;
 
-function timeoutEnd(pass: Pass, stop: Stop): number | undefined {
-  if (stop.stage === 'preflight') return undefined;
-  const { finding } = stop;
-  if (finding.kind === 'waiting' && finding.untimed === true) return undefined;
-  const from =
-    finding.kind === 'waiting' && finding.since !== undefined
-      ? Math.max(Date.parse(finding.since), Date.parse(pass.walk.since))
-      : Date.parse(pass.walk.since);
-  return from + pass.input.policy.spec.validation.timeouts[TIMEOUT_KEY[stop.stage]];
+/** When the state's time began: not before this leader looked, whose clock may be another one. */
+const beginOf = ({ input }: Observed, { finding }: Stop, walk: Walk): number => {
+  const since = finding.kind === 'waiting' ? Date.parse(finding.since ?? '') || 0 : 0;
+  return Math.max(Math.min(since, input.now), Date.parse(walk.since), input.watchedSince);
+};
+
+function limitOf(seen: Observed, stop: Stop, walk: Walk): number | undefined {
+  const limit = stop.state.limit(seen.input.policy);
+  if (limit === undefined || (stop.finding.kind === 'waiting' && stop.finding.untimed === true)) return undefined;
+  return beginOf(seen, stop, walk) + limit;
 }
 
-function fail(pass: Pass, stage: Stage, reason: string, message: string): Timing {
-  const { input, walk } = pass;
+const MOST_JITTER = 1.2;
+/** Jitter without randomness: nodes that failed together must not all try again together. */
+const jitterOf = (uid: string, attempt: number): number =>
+  0.8 + (0.4 * Number.parseInt(digest(uid, attempt).slice(0, 4), 16)) / 0xffff;
+
+function failing(seen: Observed, { state }: Stop, walk: Walk, reason: string, message: string): Timed {
+  const { input } = seen;
   const { initial, max } = input.policy.spec.validation.backoff;
-  // Jitter without randomness: nodes that failed together must not all try again together.
-  const jitter = 0.8 + (0.4 * Number.parseInt(digest(input.node.metadata.uid, walk.attempt).slice(0, 4), 16)) / 0xffff;
-  const retryAt = input.now + Math.min(max, initial * 2 ** walk.streak) * jitter;
-  pass.walk = {
-    ...walk,
-    failed: { stage, reason, message, at: iso(input.now), retryAt: iso(retryAt), inputs: inputsOf(pass, stage) },
-    ...(input.node.metadata.annotations?.[RETRY] === undefined
-      ? {}
-      : { retry: input.node.metadata.annotations[RETRY] }),
+  const backoff = Math.min(max, initial * 2 ** walk.streak) * jitterOf(input.node.metadata.uid, walk.attempt);
+  const retryAt = input.now + backoff;
+  const failed: Failure = {
+    stage: state.name,
+    reason,
+    message,
+    at: iso(input.now),
+    retryAt: iso(retryAt),
+    inputs: inputsOf(seen, state.name),
   };
-  return { failure: true, wakeAt: retryAt, message };
+  return { ...none({ ...walk, failed }), failure: failed, wakeAt: retryAt, message };
 }
 
-/**
- * An operand that is failing still, or hung until its time was over, may be started afresh; one that is on its feet again, or that pods
- * with GPUs rest upon, is left to the kubelet: a new driver's pod would have to unload a module that is in use.
- */
-const mayDiscard = (pass: Pass, stop: Stop, before: Walk['failed']): boolean =>
-  (stop.finding.kind === 'failed' || before?.reason === 'TimedOut') &&
-  pass.proof === undefined &&
-  gpuUsers(pass.input).length === 0;
-
-/** A crash-looping operand is started afresh; a failed validation gets a new pod by its new attempt. */
-function discardFailedPod(pass: Pass, stage: Stage): void {
-  if (stage !== 'toolkit' && stage !== 'driver' && stage !== 'device-plugin') return;
-  const revision = pass.deploy[stage];
-  const pod = revision === undefined ? undefined : operandPod(pass.input.pods, stage, revision);
-  if (pod !== undefined)
-    pass.actions.push({
-      kind: 'delete-pod',
-      namespace: pod.namespace,
-      name: pod.name,
-      uid: pod.uid,
-      because: `trying ${stage} again`,
-    });
+function discarded(seen: Observed, climb: Climb, { state }: Stop): readonly PodAction[] {
+  const pod = state.culprit?.(seen, climb);
+  return pod === undefined
+    ? []
+    : [
+        {
+          kind: 'delete-pod',
+          namespace: pod.namespace,
+          name: pod.name,
+          uid: pod.uid,
+          because: `trying ${state.name} again`,
+        },
+      ];
 }

@@ -1,8 +1,8 @@
 // Opted-in nodes: observe from the caches, plan, ask the limits across nodes, write, and count what was written.
 import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
-import { PROOF, WALK } from '../../core/keys.ts';
-import { isOurs, stateOf } from '../../gate/node-proof.ts';
-import type { Component } from '../../core/stages.ts';
+import { PROOF } from '../../core/keys.ts';
+import { isOurs, policyOf, stateOf } from '../../gate/node-proof.ts';
+import type { Component } from '../../core/components.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -10,9 +10,10 @@ import type { Handlers, Turns } from '../key.ts';
 import { SETTLE_MS, type Breaker } from '../limits/breaker.ts';
 import type { Places } from '../limits/places.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import type { NodeObject } from '../model.ts';
-import { parseWalk } from '../walk.ts';
-import type { NodeInput, NodePlan } from './pass.ts';
+import type { DaemonSetView, NodeObject } from '../model.ts';
+import { DONE } from '../walk.ts';
+import type { NodePlan } from './node-plan.ts';
+import type { NodeInput } from './observed.ts';
 import { planNode } from './plan.ts';
 import { carryOut } from './writes.ts';
 
@@ -20,7 +21,7 @@ import { carryOut } from './writes.ts';
 const CATCH_UP_MS = 1000;
 
 export interface NodeControllerDeps {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'validationsOf' | 'fleet'>;
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly places: Places;
@@ -33,6 +34,8 @@ export interface NodeControllerDeps {
   readonly operandNamespace: string;
   /** ms */
   readonly notReadyGrace: number;
+  /** Since when this leader looks at the cluster, by the clock of `now`. */
+  readonly watchedSince: () => number;
 }
 
 export interface NodeController {
@@ -74,11 +77,12 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       policy,
       conflicts: others.map((other) => other.name),
       revisions: deps.revisionsOf(policy),
+      daemonSets: new Map(ourDaemonSets(caches.daemonSets.values())),
       slotFree,
-      keep: undefined,
       operandNamespace: deps.operandNamespace,
       notReadyGrace: deps.notReadyGrace,
       now: now(),
+      watchedSince: deps.watchedSince(),
     });
     if (plan.holdsSlot && policy !== undefined) places.hold(name, policy.name);
     await write(node, plan);
@@ -94,16 +98,18 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   function judged(policy: GpuPolicy | undefined, input: NodeInput): NodePlan {
     const { name, annotations } = input.node.metadata;
     const plan = planNode(input);
-    if (!plan.withdraws || policy === undefined) {
-      if (breaker.calm(name, annotations?.[PROOF] !== undefined)) reportBreaker('over', input.policy?.name);
+    // A node that no policy selects any more is judged by the one that had it.
+    const judging = policy ?? policies.get(policyOf(input.node) ?? '');
+    if (!plan.withdraws || judging === undefined) {
+      if (breaker.calm(name, annotations?.[PROOF] !== undefined)) reportBreaker('over', judging?.name);
       return plan;
     }
-    const proofs = fleet.count('proven', policy.name);
-    const { keep, became } = breaker.judge(policy, name, proofs, input.now);
-    if (became !== undefined) reportBreaker(became, policy.name);
+    const proofs = fleet.count('proven', judging.name);
+    const { keep, became } = breaker.judge(judging, name, proofs, input.now);
+    if (became !== undefined) reportBreaker(became, judging.name);
     if (keep === undefined) metrics.withdrawals.inc();
     if (keep === 'loss being judged') turns.addAfter({ kind: 'node', name }, SETTLE_MS);
-    return keep === undefined ? plan : planNode({ ...input, keep });
+    return keep === undefined ? plan : { ...plan, actions: plan.unless?.(keep) ?? plan.actions };
   }
 
   const reportBreaker = (what: 'tripped' | 'released' | 'over', policy?: string): void => {
@@ -112,13 +118,13 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     turns.add({ kind: 'policies', name: '' });
   };
 
-  async function write(node: NodeObject, { actions }: NodePlan): Promise<void> {
+  async function write(node: NodeObject, { actions, walked }: NodePlan): Promise<void> {
     const { name, resourceVersion } = node.metadata;
     const end = await carryOut(node, actions, {
       apply,
       wrote(action, version) {
         written.set(name, BigInt(version));
-        if (action.kind === 'patch-node') observeWalk(node, action.annotations[WALK]);
+        if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
       },
     });
     refused.delete(name);
@@ -129,27 +135,19 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     turns.addAfter({ kind: 'node', name }, isOld ? CATCH_UP_MS : 50);
   }
 
-  /** Figures of the walk, taken from the difference of its memory before and after a write. */
-  const observeWalk = (node: NodeObject, after: string | null | undefined): void => {
-    if (after === undefined || after === null) return;
-    const before = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
-    const walk = parseWalk(after, node.metadata.uid);
-    if (walk === undefined) return;
-    if (before !== undefined && before.stage !== 'done' && before.stage !== walk.stage && before.boot === walk.boot) {
+  /** Figures of the walk, once it is written. */
+  const count = (node: string, { before, after }: NonNullable<NodePlan['walked']>): void => {
+    if (before.stage !== DONE && before.stage !== after.stage && before.boot === after.boot)
       metrics.stageSeconds.observe({ stage: before.stage }, (now() - Date.parse(before.since)) / 1000);
+    const { failed } = after;
+    if (failed !== undefined && failed.at !== before.failed?.at) {
+      const { stage, reason, message } = failed;
+      metrics.failures.inc({ stage, reason });
+      log.info('stage failed', { node, stage, reason, message });
     }
-    if (walk.failed !== undefined && walk.failed.at !== before?.failed?.at) {
-      metrics.failures.inc({ stage: walk.failed.stage, reason: walk.failed.reason });
-      log.info('stage failed', {
-        node: node.metadata.name,
-        stage: walk.failed.stage,
-        reason: walk.failed.reason,
-        message: walk.failed.message,
-      });
-    }
-    if (walk.stage === 'done' && before?.stage !== 'done') {
+    if (after.stage === DONE && before.stage !== DONE) {
       metrics.lastValidation.set(Math.round(now() / 1000));
-      log.info('node validated', { node: node.metadata.name });
+      log.info('node validated', { node });
     }
   };
 
@@ -170,3 +168,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 /** Is it a node whose first walk has not begun, or has failed? */
 const wantsPlace = (node: NodeObject): boolean =>
   isOurs(node) && ['preflight', 'failed', undefined].includes(stateOf(node));
+
+function* ourDaemonSets(all: Iterable<DaemonSetView>): Iterable<readonly [name: string, uid: string]> {
+  for (const { ours, name, uid } of all) if (ours) yield [name, uid];
+}

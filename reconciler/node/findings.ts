@@ -1,39 +1,42 @@
-// What a node's pods prove about one stage: done, waiting for what, or failed and why. Pure; the freshness of evidence is
-// judged here: a container that started before the reboot, or a pod of another revision, proves nothing.
-import { namesOf } from '../../core/components.ts';
+// What a node's pods and labels show about one state: done, waiting for what, or failed and why.
 import { digestOf } from '../../core/digest.ts';
-import type { ComponentSpec } from '../../core/gpu-policy.ts';
+import type { Selector } from '../../core/gpu-policy.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
-import {
-  COMPONENT,
-  GPU_OPERATOR_DEPLOY_PREFIX,
-  NFD_OS_RELEASE,
-  NFD_PCI_LABELS,
-  NFD_PREFIX,
-  REVISION,
-} from '../../core/keys.ts';
+import { NFD_PCI_LABEL } from '../../core/keys.ts';
 import type { ComponentEvidence } from '../../gate/node-proof.ts';
-import { POD_COMPONENT, type Component } from '../../core/stages.ts';
 import { PREREQUISITES } from '../manifests/driver.ts';
 import type { ContainerStatus, NodeObject, PodObject } from '../model.ts';
+import type { Accepted } from '../walk.ts';
+import { isUnwatched, UNWATCHED } from './target.ts';
 
-/** What stands for a component that somebody else installs, in place of a revision of ours. */
-export const EXTERNAL = 'external';
-
-/** What one stage shows. */
+/** What one state shows. */
 export type Finding =
   | { readonly kind: 'done'; readonly evidence?: ComponentEvidence }
   | {
       readonly kind: 'waiting';
       readonly reason: string;
       readonly message: string;
+      /** Runs no clock: what is awaited is not up to this node. */
       readonly untimed?: boolean;
+      /** RFC 3339; its clock runs from then on. */
       readonly since?: string;
+      /** When to look again, ms since the epoch. */
+      readonly wakeAt?: number;
+      /** What was awaited in vain says more than that time ran out. */
+      readonly telling?: true;
+      /** The validation's own program has begun and not ended. */
+      readonly computing?: true;
     }
-  | { readonly kind: 'failed'; readonly reason: string; readonly message: string };
+  | {
+      readonly kind: 'failed';
+      readonly reason: string;
+      readonly message: string;
+      /** The validation's own program says that the stack does not work. */
+      readonly disproves?: true;
+    };
 
-const waiting = (reason: string, message: string): Finding => ({ kind: 'waiting', reason, message });
-const failed = (reason: string, message: string): Finding => ({ kind: 'failed', reason, message });
+export const waiting = (reason: string, message: string): Finding => ({ kind: 'waiting', reason, message });
+export const failed = (reason: string, message: string): Finding => ({ kind: 'failed', reason, message });
 
 export const digest = (...parts: readonly unknown[]): string => digestOf(JSON.stringify(parts), 12);
 
@@ -49,9 +52,11 @@ export const evidenceOf = (pod: PodObject, revision: string): ComponentEvidence 
   started: startedOf(pod),
 });
 
-/** The same pod with the same containers, or another one? */
-export const sameEvidence = (a: ComponentEvidence | undefined, b: ComponentEvidence | undefined): boolean =>
-  a !== undefined && b !== undefined && a.pod === b.pod && a.started === b.started;
+/** Is it the same pod with the same containers as is known? What was never watched has no pod to compare. */
+export const isAsKnown = (seen: ComponentEvidence | undefined, known: ComponentEvidence | undefined): boolean =>
+  seen !== undefined &&
+  known !== undefined &&
+  (isUnwatched(known) || (seen.pod === known.pod && seen.started === known.started));
 
 const oneLine = (text: string | undefined): string =>
   (text ?? '')
@@ -122,77 +127,97 @@ const handlerMissing = (pod: PodObject): Finding =>
     `the container runtime has no handler for ${pod.name}: the toolkit's change is not in effect, check its runtime, configPath and socketPath in the GPUPolicy`,
   );
 
-/** Pods that are evidence for a managed component: of this revision, on this node, not going away. */
-export const operandPod = (pods: readonly PodObject[], component: Component, revision: string): PodObject | undefined =>
-  pods.find(
-    (pod) => pod.labels[COMPONENT] === POD_COMPONENT[component] && pod.labels[REVISION] === revision && !pod.deleting,
-  );
+/** How long a kubelet may take to publish its pods after a boot, ms. What it says then is believed. */
+const STALE_MS = 120_000;
 
-/** Is any pod of the component left, of any revision, going away or not? */
-export const componentPods = (pods: readonly PodObject[], component: Component): readonly PodObject[] =>
-  pods.filter((pod) => pod.labels[COMPONENT] === POD_COMPONENT[component]);
-
-/** What a managed component's pod shows. `stale` is the evidence accepted before the last reboot. */
-export function operandFinding(
-  pods: readonly PodObject[],
-  component: Component,
-  revision: string,
-  stale: ComponentEvidence | undefined,
-): Finding {
-  const pod = operandPod(pods, component, revision);
-  if (pod === undefined) return waiting('PodMissing', `waiting for the ${POD_COMPONENT[component]} pod to be created`);
-  if (isReady(pod)) {
-    const evidence = evidenceOf(pod, revision);
-    if (evidence.started === '') return waiting('PodNotReady', `waiting for ${pod.name} to run`);
-    if (sameEvidence(evidence, stale))
-      return waiting('StaleEvidence', `waiting for ${pod.name} to start again after the reboot`);
-    return { kind: 'done', evidence };
-  }
-  return trouble(pod) ?? waiting('PodNotReady', `waiting for ${pod.name} to be Ready`);
+/** What evidence is compared with to see whether it is from before a reboot. */
+export interface Freshness {
+  /** What was accepted last. */
+  readonly known: Accepted | undefined;
+  readonly boot: string;
+  /** RFC 3339; since when the node is Ready on this boot. */
+  readonly booted: string | undefined;
+  readonly now: number;
 }
 
-/** What an external component shows: all its pods on the node where the policy selects some, else it is taken as given. */
-export function externalFinding(
-  pods: readonly PodObject[],
-  spec: ComponentSpec,
-  component: Component,
-  stale: ComponentEvidence | undefined,
+/** A stack that was proven on another boot cannot run on this one with the same start. */
+function stale(evidence: ComponentEvidence, pod: string, { known, boot, booted, now }: Freshness): Finding | undefined {
+  if (known?.proven !== true || known.boot === boot || booted === undefined) return undefined;
+  if (known.pod !== evidence.pod || known.started !== evidence.started) return undefined;
+  const until = Date.parse(booted) + STALE_MS;
+  if (now >= until) return undefined;
+  const message = `waiting for ${pod} to start again after the reboot`;
+  return { kind: 'waiting', reason: 'StaleEvidence', message, wakeAt: until };
+}
+
+/** What a managed component's pod shows. */
+export function operandFinding(
+  pod: PodObject | undefined,
+  component: string,
+  revision: string,
+  freshness: Freshness,
 ): Finding {
-  const wanted = spec.podSelector?.matchLabels;
-  if (wanted === undefined) return { kind: 'done', evidence: { revision: EXTERNAL, pod: '', started: '' } };
-  // Sorted: which of several was heard of last must not look like a restart.
-  const selected = pods
+  if (pod === undefined) return waiting('PodMissing', `waiting for the ${component} pod to be created`);
+  if (!isReady(pod)) return trouble(pod) ?? waiting('PodNotReady', `waiting for ${pod.name} to be Ready`);
+  const evidence = evidenceOf(pod, revision);
+  if (evidence.started === '') return waiting('PodNotReady', `waiting for ${pod.name} to run`);
+  return stale(evidence, pod.name, freshness) ?? { kind: 'done', evidence };
+}
+
+/** Pods that the selector of an external component means, in one order: which was heard of last is not a restart. */
+const selectedBy = (selector: Selector, pods: readonly PodObject[]): readonly PodObject[] =>
+  pods
     .filter(
-      (p) =>
-        !p.deleting &&
-        p.phase !== 'Succeeded' &&
-        p.phase !== 'Failed' &&
-        Object.entries(wanted).every(([key, value]) => p.labels[key] === value),
+      (pod) =>
+        pod.namespace === selector.namespace &&
+        !pod.deleting &&
+        pod.phase !== 'Succeeded' &&
+        pod.phase !== 'Failed' &&
+        (selector.ownerKind === undefined || pod.controller?.kind === selector.ownerKind) &&
+        Object.entries(selector.matchLabels).every(([key, value]) => pod.labels[key] === value),
     )
     .toSorted((a, b) => a.uid.localeCompare(b.uid));
-  const [first] = selected;
-  if (first === undefined)
-    return waiting('ExternalPodMissing', `waiting for a pod of the external ${component} (${JSON.stringify(wanted)})`);
-  const unready = selected.find((pod) => !isReady(pod));
-  if (unready !== undefined)
-    return waiting(
-      'ExternalPodNotReady',
-      `waiting for ${unready.namespace}/${unready.name} of the external ${component} to be Ready`,
-    );
-  const evidence: ComponentEvidence = {
-    revision: EXTERNAL,
-    pod: selected.map(({ uid }) => uid).join(','),
-    started: selected.map(startedOf).reduce((a, b) => (a > b ? a : b), ''),
-  };
-  if (sameEvidence(evidence, stale))
-    return waiting('StaleEvidence', `waiting for ${first.name} to start again after the reboot`);
-  return { kind: 'done', evidence };
+
+/** The evidence of an external component, Ready or not; `undefined` if none of its pods runs. */
+export function externalEvidence(
+  selector: Selector | 'unwatched',
+  pods: readonly PodObject[],
+): ComponentEvidence | undefined {
+  if (selector === 'unwatched') return UNWATCHED;
+  const selected = selectedBy(selector, pods);
+  return selected.length === 0
+    ? undefined
+    : {
+        revision: UNWATCHED.revision,
+        pod: selected.map(({ uid }) => uid).join(','),
+        started: selected.map(startedOf).reduce((a, b) => (a > b ? a : b), ''),
+      };
 }
 
-/** Findings by which vectorAdd itself says that the stack does not work. */
-export const COMPUTED: ReadonlySet<string> = new Set(['VectorAdd', 'NoPass']);
-/** It has begun and not ended. */
-export const RUNNING = 'Running';
+/** What an external component shows: all its pods on the node where the policy names some, else it is taken as given. */
+export function externalFinding(
+  pods: readonly PodObject[],
+  selector: Selector | 'unwatched',
+  component: string,
+  freshness: Freshness,
+): Finding {
+  const evidence = externalEvidence(selector, pods);
+  if (evidence === undefined || selector === 'unwatched')
+    return evidence === undefined
+      ? waiting('ExternalPodMissing', `waiting for a pod of the external ${component} (${JSON.stringify(selector)})`)
+      : { kind: 'done', evidence };
+  const selected = selectedBy(selector, pods);
+  const unready = selected.find((pod) => !isReady(pod));
+  if (unready !== undefined)
+    return (
+      trouble(unready) ??
+      waiting(
+        'ExternalPodNotReady',
+        `waiting for ${unready.namespace}/${unready.name} of the external ${component} to be Ready`,
+      )
+    );
+  return stale(evidence, selected[0]?.name ?? component, freshness) ?? { kind: 'done', evidence };
+}
 
 /** What the validation pod of one round shows. */
 export function validationFinding(pod: PodObject | undefined, name: string): Finding {
@@ -200,46 +225,50 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
   const ended = pod.containers[0]?.state?.terminated;
   if (pod.phase === 'Succeeded') {
     if ((ended?.message ?? '').includes('Test PASSED')) return { kind: 'done' };
-    return failed(
-      'NoPass',
-      `${pod.name} ended without "Test PASSED" (${oneLine(ended?.message) || 'no output'}): the validation image is not vectorAdd, check validation.image in the GPUPolicy`,
-    );
+    return {
+      kind: 'failed',
+      reason: 'NoPass',
+      message: `${pod.name} ended without "Test PASSED" (${oneLine(ended?.message) || 'no output'}): the validation image is not vectorAdd, check validation.image in the GPUPolicy`,
+      disproves: true,
+    };
   }
   if (pod.phase === 'Failed') {
     const said = oneLine(ended?.message) || oneLine(pod.message) || pod.reason || 'no output';
-    return failed(
-      pod.reason === 'UnexpectedAdmissionError' ? 'Rejected' : 'VectorAdd',
-      `${pod.name} failed (exit code ${ended?.exitCode ?? '?'}): ${said}`,
-    );
+    const message = `${pod.name} failed (exit code ${ended?.exitCode ?? '?'}): ${said}`;
+    return pod.reason === 'UnexpectedAdmissionError'
+      ? failed('Rejected', message)
+      : { kind: 'failed', reason: 'VectorAdd', message, disproves: true };
   }
   const scheduled = pod.conditions.find((c) => c.type === 'PodScheduled');
   if (scheduled?.status === 'False' && scheduled.reason === 'Unschedulable') {
-    const full = /Insufficient nvidia\.com\//.test(scheduled.message ?? '');
+    const isFull = /Insufficient nvidia\.com\//.test(scheduled.message ?? '');
     const message = `${pod.name} cannot be scheduled: ${oneLine(scheduled.message)}`;
     // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs no clock.
-    return full
+    return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
-      : waiting('Unschedulable', message);
+      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true };
   }
   const since = scheduled?.status === 'True' ? scheduled.lastTransitionTime : undefined;
+  const isRunning = pod.phase === 'Running';
   return (
     trouble(pod) ?? {
       kind: 'waiting',
-      reason: pod.phase === 'Running' ? RUNNING : 'Starting',
-      message: `waiting for ${pod.name} to ${pod.phase === 'Running' ? 'end' : 'start'}`,
+      reason: isRunning ? 'Running' : 'Starting',
+      message: `waiting for ${pod.name} to ${isRunning ? 'end' : 'start'}`,
       ...(since === undefined ? {} : { since }),
+      ...(isRunning ? { computing: true } : {}),
     }
   );
 }
 
-/** `6 of 8 nvidia.com/gpu allocatable`, where the kubelet knows of GPUs that it does not offer; empty where it offers all. */
-export const unusable = (node: NodeObject, resources: readonly string[]): string =>
-  Object.entries(node.status?.capacity ?? {})
-    .filter(([name]) => isGpuResource(name, resources))
-    .map(([name, all]) => ({ name, all: Number(all), offered: Number(node.status?.allocatable?.[name] ?? 0) }))
-    .filter(({ all, offered }) => offered < all)
-    .map(({ name, all, offered }) => `${offered} of ${all} ${name} allocatable`)
-    .join(', ');
+/** GPUs that the kubelet knows of and does not offer, by resource. */
+export const lostGpus = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
+  Object.fromEntries(
+    Object.entries(node.status?.capacity ?? {}).flatMap(([name, all]) => {
+      const lost = Number(all) - Number(node.status?.allocatable?.[name] ?? 0);
+      return isGpuResource(name, resources) && lost > 0 ? [[name, lost]] : [];
+    }),
+  );
 
 /** GPUs that the node offers to Kubernetes, by resource. */
 export const allocatable = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
@@ -251,78 +280,4 @@ export const allocatable = (node: NodeObject, resources: readonly string[]): Rea
 
 /** Does NFD say that an NVIDIA device is there? */
 export const hasPciLabel = (node: NodeObject): boolean =>
-  NFD_PCI_LABELS.some((key) => node.metadata.labels?.[key] === 'true');
-
-/** `595.91.07-ubuntu24.04`, or for one kernel alone `595-6.8.0-71-generic-ubuntu24.04`: NVIDIA's way to tag driver images. */
-const DRIVER_TAG =
-  /:\d[\d.]*(?:-(\d+\.\d+\.\d+-[\w.-]+))?-((?:ubuntu|rhel|rhcos|sles|rocky|flatcar|amzn|centos|fedora)[\d.]*)$/;
-
-/** A driver image made for another operating system or kernel than the node's, as a sentence; undefined where nothing is known against it. */
-export function hostMismatch(node: NodeObject, image: string): string | undefined {
-  const [, kernel, os] = DRIVER_TAG.exec(image) ?? [];
-  const labels = node.metadata.labels ?? {};
-  const [id, version] = [labels[`${NFD_OS_RELEASE}ID`], labels[`${NFD_OS_RELEASE}VERSION_ID`]];
-  const own = `in a GPUPolicy of these nodes' own (spec.nodeSelector) set components.driver.version to a tag for it, or mode: external`;
-  if (os !== undefined && id !== undefined && version !== undefined) {
-    const host = id + version;
-    // `rhel9` is for every 9.x, `ubuntu24.04` for no other release.
-    if (host !== os && !host.startsWith(`${os}.`))
-      return `this node runs ${host}, the driver image is for ${os} (${image}): ${own}`;
-  }
-  const running = node.status?.nodeInfo?.kernelVersion;
-  if (kernel !== undefined && running !== undefined && running !== kernel)
-    return `this node runs kernel ${running}, the driver image is for ${kernel} (${image}): ${own}`;
-  return undefined;
-}
-
-/** Another installer's marks, judged only where we install something ourselves and nothing of ours is or was there. */
-export function preflightFinding(
-  node: NodeObject,
-  input: {
-    /** Components that we are to install. */
-    readonly managed: readonly Component[];
-    readonly beenHere: boolean;
-    readonly resources: readonly string[];
-    /** The driver's image, where we are to install it on this node for the first time. */
-    readonly driver: string | undefined;
-  },
-): Finding {
-  const labels = node.metadata.labels ?? {};
-  if (!hasPciLabel(node)) {
-    return Object.keys(labels).some((key) => key.startsWith(NFD_PREFIX))
-      ? failed(
-          'NoGPU',
-          'Node Feature Discovery found no NVIDIA PCI device on this node: opt it out, or check that its worker runs with the pci source',
-        )
-      : failed(
-          'NoNFD',
-          'Node Feature Discovery has not labelled this node: it is not installed, or a taint keeps its worker off',
-        );
-  }
-  const mismatch = input.driver === undefined ? undefined : hostMismatch(node, input.driver);
-  if (mismatch !== undefined) return failed('WrongDriverImage', mismatch);
-  if (input.beenHere || input.managed.length === 0) return { kind: 'done' };
-  const theirs = input.managed.find((component) => {
-    const value = labels[GPU_OPERATOR_DEPLOY_PREFIX + namesOf(component).operator];
-    return value !== undefined && value !== 'false';
-  });
-  if (theirs !== undefined) {
-    const key = GPU_OPERATOR_DEPLOY_PREFIX + namesOf(theirs).operator;
-    return labels[key] === 'pre-installed'
-      ? failed(
-          'DriverPreInstalled',
-          `label ${key}=pre-installed: NVIDIA's driver-manager found a driver on this host; set components.driver.mode: external and hostPaths.driverRoot: / in its GPUPolicy, or remove that driver and the label`,
-        )
-      : failed(
-          'AnotherInstaller',
-          `label ${key} shows another installer of the ${theirs} (NVIDIA's GPU Operator): remove it from this node, or set that component to mode: external in the GPUPolicy`,
-        );
-  }
-  if (input.managed.includes('device-plugin') && Object.keys(allocatable(node, input.resources)).length > 0) {
-    return failed(
-      'AnotherInstaller',
-      'this node already offers GPUs: another device plugin runs here; remove it, or set devicePlugin to mode: external in the GPUPolicy',
-    );
-  }
-  return { kind: 'done' };
-}
+  Object.entries(node.metadata.labels ?? {}).some(([key, value]) => value === 'true' && NFD_PCI_LABEL.test(key));

@@ -12,22 +12,22 @@ import {
   WALK,
 } from '../../core/keys.ts';
 import type { Proof } from '../../gate/node-proof.ts';
-import { COMPONENTS, type Component, type State } from '../../core/stages.ts';
+import { COMPONENTS, type Component } from '../../core/components.ts';
+import { withTimes, type Said } from '../../core/said.ts';
 import type { Action, Condition } from '../actions.ts';
 import type { Walk } from '../walk.ts';
 import type { NodeObject, Taint } from '../model.ts';
 
-export { deployedOn } from '../model.ts';
-
 /** The marks that a Node of ours should carry. */
 export interface Desired {
-  readonly state: State | undefined;
+  /** `undefined` if no mark of ours is to be left. */
+  readonly state: string | undefined;
   readonly deploy: Readonly<Partial<Record<Component, string>>>;
   readonly proof: Proof | undefined;
   readonly closed: string | undefined;
   readonly walk: Walk | undefined;
   readonly policy: string | undefined;
-  readonly condition: Condition | undefined;
+  readonly condition: (Omit<Condition, 'type' | 'message'> & { readonly said: Said }) | undefined;
   readonly taint: boolean;
 }
 
@@ -64,17 +64,27 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
   if (desired.taint && !tainted)
     actions.push(setTaints(node, [...withoutOurs(node), { key: STARTUP_TAINT, effect: 'NoSchedule' }]));
   const present = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED);
-  const same =
-    desired.condition === undefined
+  const condition = conditionOf(desired);
+  const isSame =
+    condition === undefined
       ? present === undefined
-      : present?.status === desired.condition.status &&
-        present.reason === desired.condition.reason &&
-        present.message === desired.condition.message;
-  if (!same)
-    actions.push({ kind: 'set-node-condition', node: name, uid, type: GPU_VALIDATED, condition: desired.condition });
+      : present?.status === condition.status &&
+        present.reason === condition.reason &&
+        present.message === condition.message;
+  if (!isSame) actions.push({ kind: 'set-node-condition', node: name, uid, type: GPU_VALIDATED, condition });
   if (!desired.taint && tainted) actions.push(setTaints(node, withoutOurs(node)));
   return actions;
 }
+
+const conditionOf = ({ condition }: Desired): Condition | undefined =>
+  condition === undefined
+    ? undefined
+    : {
+        type: GPU_VALIDATED,
+        status: condition.status,
+        reason: condition.reason,
+        message: withTimes(condition.said),
+      };
 
 /** Keys that differ; undefined in `wanted` means that the key must not be there. */
 const changes = (

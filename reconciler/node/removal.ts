@@ -1,132 +1,154 @@
-// Out of our hands: a node that is opted out, or that no policy selects. Pure.
-import { GPU_VALIDATED, PROOF, STATE, WALK } from '../../core/keys.ts';
-import { parseProof } from '../../gate/node-proof.ts';
-import { COMPONENTS, POD_COMPONENT, type Component } from '../../core/stages.ts';
-import type { Action, Condition } from '../actions.ts';
-import { componentPods } from './findings.ts';
-import { newWalk, parseWalk } from '../walk.ts';
-import { type Desired, differences } from './marks.ts';
-import { type NodeInput, type NodePlan, NOTHING, gpuUsers, isOfNode } from './pass.ts';
+// Out of our hands: a node that is opted out, or that no policy selects.
+import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
+import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
+import { parseProof, type Proof } from '../../gate/node-proof.ts';
+import type { Action } from '../actions.ts';
+import type { PodObject } from '../model.ts';
+import { nodeEvent } from './events.ts';
+import { isAsKnown } from './findings.ts';
+import { driverAsSeen } from './judge.ts';
+import { differences, type Desired } from './marks.ts';
+import { deployedOn } from '../model.ts';
+import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
+import { NOTHING, type NodePlan } from './node-plan.ts';
 
-const unassigned = (input: NodeInput): readonly Action[] =>
-  differences(input.node, {
-    state: 'preflight',
-    deploy: {},
-    proof: undefined,
-    closed: undefined,
-    walk: undefined,
-    policy: undefined,
-    condition: {
-      type: GPU_VALIDATED,
-      status: 'False',
-      reason: 'NoPolicy',
-      message: "no GPUPolicy selects this node: see 'kubectl get gpupolicies' and their spec.nodeSelector",
-    },
-    taint: false,
-  });
+/** How long a policy that vanished is not believed to be gone, ms: its CRD may be changing, or a label of the node flaps. */
+const UNSELECTED_MS = 300_000;
+
+const NO_POLICY = "no GPUPolicy selects this node: see 'kubectl get gpupolicies' and their spec.nodeSelector";
+
+const NONE: Desired = {
+  state: undefined,
+  deploy: {},
+  proof: undefined,
+  closed: undefined,
+  walk: undefined,
+  policy: undefined,
+  condition: undefined,
+  taint: false,
+};
+
+/** The proof on the node, unless its driver has ended since. */
+function standing(input: NodeInput): Proof | undefined {
+  const { node } = input;
+  const proof = parseProof(node.metadata.annotations?.[PROOF]);
+  if (proof?.boot !== node.status?.nodeInfo?.bootID) return proof;
+  const driver = driverAsSeen(input, remembered(node, input.now).target['driver']);
+  return isAsKnown(driver, proof?.components['driver']) ? proof : undefined;
+}
+
+/** No policy selects the node: it is closed, and torn down only when that has lasted. */
+export function planUnselected(input: NodeInput): NodePlan {
+  const { node, now } = input;
+  const written = parseProof(node.metadata.annotations?.[PROOF]);
+  if (written === undefined && Object.keys(deployedOn(node)).length === 0) return planRemoval(input, false);
+  const walk = remembered(node, now);
+  const since = walk.unselected ?? iso(now);
+  const until = Date.parse(since) + UNSELECTED_MS;
+  const hold = (closed: string): readonly Action[] => {
+    const proof = standing(input);
+    const desired: Desired = {
+      state: node.metadata.labels?.[STATE] ?? 'preflight',
+      deploy: deployedOn(node),
+      proof,
+      closed,
+      walk: { ...walk, unselected: since },
+      policy: node.metadata.annotations?.[NODE_POLICY],
+      condition: {
+        status: proof === undefined ? 'False' : 'True',
+        reason: 'NoPolicy',
+        said: { text: `${NO_POLICY}; what it runs is removed ${UNSELECTED_MS / 60_000} min after that`, at: since },
+      },
+      taint: false,
+    };
+    return differences(node, desired);
+  };
+  if (now < until) return { ...NOTHING, actions: hold('no GPUPolicy selects this node'), wakeAt: until };
+  const plan = planRemoval(input, false);
+  const isWithdrawn = plan.actions.some((action) => action.kind === 'patch-node' && action.annotations[PROOF] === null);
+  return isWithdrawn ? { ...plan, unless: hold, withdraws: true } : plan;
+}
 
 /**
- * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone. Where a policy went and not the operator's
- * label (`final` false) the node stays ours, and says that no policy selects it.
+ * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone. Where
+ * a policy went and not the operator's label (`isFinal` false) the node stays ours, and says that no
+ * policy selects it.
  */
-export function planRemoval(input: NodeInput, deployed: Partial<Record<Component, string>>, final: boolean): NodePlan {
-  const plan = removal(input, deployed, final);
-  return { ...plan, actions: [...plan.actions, ...told(input, plan.actions)] };
+export function planRemoval(input: NodeInput, isFinal: boolean): NodePlan {
+  const actions = removal(input, isFinal);
+  return { ...NOTHING, actions: [...actions, ...reported(input, actions)] };
 }
 
 /** An Event for each change of state: begun, and gone. */
-function told({ node }: NodeInput, actions: readonly Action[]): Action[] {
+function reported({ node }: NodeInput, actions: readonly Action[]): Action[] {
   const before = node.metadata.labels?.[STATE];
   const after = actions.find((action) => action.kind === 'patch-node')?.labels[STATE];
   if (after === undefined || after === before) return [];
-  const about = { kind: 'Node' as const, name: node.metadata.name, uid: node.metadata.uid };
   const condition = actions.find((action) => action.kind === 'set-node-condition')?.condition;
   return [
     after === null
-      ? {
-          kind: 'event',
-          about,
-          type: 'Normal',
-          reason: 'GPURemoved',
-          message: 'opted out: nothing of gpu-gate is left on the node',
-        }
-      : {
-          kind: 'event',
-          about,
-          type: 'Normal',
-          reason: condition?.reason ?? 'GPUStage',
-          message: condition?.message ?? after,
-        },
+      ? nodeEvent(node, 'Normal', 'GPURemoved', 'opted out: nothing of gpu-gate is left on the node')
+      : nodeEvent(node, 'Normal', condition?.reason ?? 'GPUStage', condition?.message ?? after),
   ];
 }
 
-function removal(input: NodeInput, deployed: Partial<Record<Component, string>>, final: boolean): NodePlan {
-  const { node, now } = input;
-  const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid) ?? newWalk(node.metadata.uid, '', now);
-  const proof = parseProof(node.metadata.annotations?.[PROOF]);
+function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
+  const { node } = input;
+  const deployed = deployedOn(node);
+  const marks = (text: string, extra: Partial<Desired> = {}): readonly Action[] =>
+    differences(node, {
+      ...NONE,
+      state: 'removing',
+      policy: input.policy?.name,
+      deploy: deployed,
+      closed: 'opting out',
+      walk: { ...remembered(node, input.now), stage: 'preflight', passed: {} },
+      condition: { status: 'False', reason: 'Removing', said: { text } },
+      ...extra,
+    });
   const users = gpuUsers(input);
-  const base = { policy: input.policy?.name, taint: false, state: 'removing' as const };
-  const marks = (message: string, extra: Partial<Desired>): Desired => ({
-    ...base,
-    deploy: deployed,
-    proof: undefined,
-    closed: 'opting out',
-    walk: { ...walk, stage: 'preflight', passed: {} },
-    condition: { type: GPU_VALIDATED, status: 'False', reason: 'Removing', message },
-    ...extra,
-  });
+  const proof = standing(input);
   // Also where the proof is gone: what pods rest upon is not taken from under them.
   if (users.length > 0 && (proof !== undefined || Object.keys(deployed).length > 0)) {
-    const names = users.slice(0, 3).map((pod) => `${pod.namespace}/${pod.name}`);
-    const message = `opting out: waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end (${names.join(', ')}${users.length > 3 ? ', …' : ''})`;
+    const text = `opting out: waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end (${some(users)})`;
     const status = proof === undefined ? 'False' : 'True';
-    const condition: Condition = { type: GPU_VALIDATED, status, reason: 'Removing', message };
-    return { ...NOTHING, actions: differences(node, marks(message, { proof, condition })) };
+    return marks(text, { proof, condition: { status, reason: 'Removing', said: { text } } });
   }
-  for (const component of COMPONENTS.toReversed()) {
-    if (deployed[component] !== undefined || componentPods(input.pods, component).length > 0) {
-      const { [component]: _, ...rest } = deployed;
-      return {
-        ...NOTHING,
-        actions: differences(
-          node,
-          marks(`removing: waiting for the ${POD_COMPONENT[component]} pod to go`, { deploy: rest }),
-        ),
-      };
-    }
+  const last = COMPONENTS.findLast(
+    (component) => deployed[component] !== undefined || componentPods(input, component).length > 0,
+  );
+  if (last !== undefined) {
+    const { [last]: _, ...deploy } = deployed;
+    return marks(`removing: waiting for the ${POD_COMPONENT[last]} pod to go`, { deploy });
   }
   const validations = [...input.validationPods.values()].filter((pod) => isOfNode(pod, node));
-  if (validations.length > 0) {
-    const actions: Action[] = validations
-      .filter((pod) => !pod.deleting)
-      .map((pod) => ({
-        kind: 'delete-pod',
-        namespace: pod.namespace,
-        name: pod.name,
-        uid: pod.uid,
-        because: 'the node was opted out',
-      }));
-    return {
-      ...NOTHING,
-      actions: [...differences(node, marks('removing: waiting for validation pods to go', { deploy: {} })), ...actions],
-    };
-  }
-  const gone: Desired = {
-    state: undefined,
-    deploy: {},
-    proof: undefined,
-    closed: undefined,
-    walk: undefined,
-    policy: undefined,
-    condition: undefined,
-    taint: false,
-  };
+  if (validations.length > 0)
+    return [
+      ...marks('removing: waiting for validation pods to go'),
+      ...validations
+        .filter((pod) => !pod.deleting)
+        .map((pod) => ({
+          kind: 'delete-pod' as const,
+          namespace: pod.namespace,
+          name: pod.name,
+          uid: pod.uid,
+          because: 'the node was opted out',
+        })),
+    ];
   // The condition goes before the state label: while that label is there, the node is still ours and this runs again.
-  return {
-    ...NOTHING,
-    actions: final ? differences(node, gone).toSorted(conditionFirst) : unassigned(input),
-  };
+  return isFinal
+    ? differences(node, NONE).toSorted(conditionFirst)
+    : differences(node, {
+        ...NONE,
+        state: 'preflight',
+        condition: { status: 'False', reason: 'NoPolicy', said: { text: NO_POLICY } },
+      });
 }
+
+const some = (users: readonly PodObject[]): string => {
+  const names = users.slice(0, 3).map((pod) => `${pod.namespace}/${pod.name}`);
+  return `${names.join(', ')}${users.length > 3 ? ', …' : ''}`;
+};
 
 const RANK: Partial<Record<Action['kind'], number>> = { 'set-node-condition': 0, 'set-taints': 1, 'patch-node': 2 };
 const conditionFirst = (a: Action, b: Action): number => (RANK[a.kind] ?? 3) - (RANK[b.kind] ?? 3);

@@ -1,4 +1,5 @@
-// Builders of the objects that tests are about; every one is whole and fine unless a test says otherwise.
+// Builders of the objects that tests are about; every one is whole and fine unless a test says
+// otherwise.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { parsePolicy } from '../../core/parse-policy.ts';
 import type { RawPod } from '../../gate/gpu-request.ts';
@@ -109,6 +110,7 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   annotations: {},
   validates: undefined,
   owned: true,
+  controller: undefined,
   nodeName: 'n',
   placed: false,
   schedulerName: 'default-scheduler',
@@ -123,7 +125,10 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   ...parts,
 });
 
-/** The node as the API server would have it after one of our writes to it; undefined where the action is no write to a node. */
+/**
+ * The node as the API server would have it after one of our writes to it; undefined where the
+ * action is no write to a node.
+ */
 export function afterWrite(node: NodeObject, action: Action): NodeObject | undefined {
   const merged = (
     before: Readonly<Record<string, string>> | undefined,
@@ -145,3 +150,6 @@ export function afterWrite(node: NodeObject, action: Action): NodeObject | undef
   }
   return undefined;
 }
+
+/** The controller of an operand's pod, by the name of its DaemonSet. */
+export const ownedBy = (name: string): PodObject['controller'] => ({ kind: 'DaemonSet', uid: `ds-${name}` });

@@ -141,7 +141,8 @@ export const WORKLOADS: Readonly<Record<string, object>> = {
       containers: [{ name: 'cuda-vectoradd', image: 'example/cuda-sample:vectoradd', ...gpu('1') }],
     },
   ),
-  // Reads all GPUs through NVML and asks for none, as exporters do: the API server does not call us.
+  // Reads all GPUs through NVML and asks for none, as exporters do: the API server does not call
+  // us.
   'nvml-daemonset': pod(
     { name: 'nvml-exporter-x', labels: { app: 'nvml-exporter' } },
     {

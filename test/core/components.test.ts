@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { COMPONENTS, isDeployed, namesOf, POD_COMPONENT, specOf, TIMEOUT_KEY } from '../../core/components.ts';
-import { STAGES } from '../../core/stages.ts';
+import { COMPONENTS, isDeployed, namesOf, POD_COMPONENT, specOf } from '../../core/components.ts';
 import { aPolicy } from '../builders/objects.ts';
 
 describe('the table of components', () => {
@@ -15,6 +14,4 @@ describe('the table of components', () => {
   it('names every component in pods alike', () => {
     for (const component of COMPONENTS) expect(POD_COMPONENT[component]).toBe(namesOf(component).pod);
   });
-  it('has a time limit for every stage but preflight', () =>
-    expect(Object.keys(TIMEOUT_KEY).toSorted()).toEqual(STAGES.filter((stage) => stage !== 'preflight').toSorted()));
 });

@@ -1,4 +1,5 @@
-// Docker cannot run here, so what it would build and what tests run must not drift apart: the same files, started the same way.
+// What the Dockerfile builds and what tests run must not drift apart: the same files, the same Node.js, started the same way.
+// test/control-plane/chart/image.test.ts builds it.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
@@ -45,4 +46,13 @@ it('the image starts as the one that tests run', () => {
     WorkingDir: all('WORKDIR').at(-1),
     Env: all('ENV').join(' ').split(' '),
   }).toEqual(GATE_CONFIG);
+});
+
+it('the image’s Node.js is the one that tests run', () => {
+  const { devDependencies } = JSON.parse(read('package.json')) as { devDependencies: { node: string } };
+  expect(all('ARG')).toContain(`NODE_VERSION=${devDependencies.node}`);
+});
+
+it('each base is a build argument, so that a release names digests', () => {
+  expect(all('FROM')).toEqual(['${BUILD_BASE} AS build', '${RUNTIME_BASE}']);
 });

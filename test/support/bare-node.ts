@@ -1,4 +1,4 @@
-// Inside a machine: a kubelet and containerd with one running pod, for as long as nobody ends them.
+// Inside a machine: a kubelet and containerd with one running pod, until it is stopped.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../../lab/cluster/gate.ts';
 import { STACK_IMAGES } from '../../lab/real-node/images.ts';

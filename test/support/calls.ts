@@ -25,7 +25,10 @@ const POD = {
   spec: { containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
 };
 
-/** Sends `perSecond` calls a second whether earlier ones have come back or not, through the given servers in turn. */
+/**
+ * Sends `perSecond` calls a second whether earlier ones have come back or not, through the given
+ * servers in turn.
+ */
 export function startLoad(servers: readonly Kube[], perSecond: number): Load {
   const calls: Call[] = [];
   const open = new Set<Promise<void>>();

@@ -1,5 +1,6 @@
-// A participant of a Lease election as a process of its own, to be stopped and continued. Prints a line whenever what it
-// believes has changed, and one for every belief right after it was stopped for longer than a second.
+// A participant of a Lease election as a process of its own, to be stopped and continued. Prints a
+// line whenever what it believes has changed, and one for every belief right after it was stopped
+// for longer than a second.
 import { openKube } from '../../platform/kube.ts';
 import { leaseElection } from '../../platform/lease.ts';
 import { jsonLog } from '../../platform/log.ts';

@@ -1,4 +1,5 @@
-// Somebody else's mutating webhook: small, real, over HTTPS with a CA of its own, called for every pod of one namespace.
+// A mutating webhook of another product: small, real, over HTTPS with a CA of its own, called for every
+// pod of one namespace.
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import { readBody, reply } from '../../platform/body.ts';
 import { startServer } from '../../platform/http.ts';
@@ -14,8 +15,8 @@ export interface ForeignWebhook {
 }
 
 /**
- * Serves and registers it. The API server calls webhooks in the order of their configurations' names: one below `gpu-gate` comes
- * before ours, one above it after.
+ * Serves and registers it. The API server calls webhooks in the order of their configurations'
+ * names: one below `gpu-gate` comes before ours, one above it after.
  */
 export async function foreignWebhook(
   kube: Kube,

@@ -1,4 +1,5 @@
-// Scenarios that need more than loopback: a script of ours in a network namespace of its own, whose `lo` has further addresses.
+// Scenarios that need more than loopback: one of our scripts in a network namespace of its own, whose
+// `lo` has further addresses.
 import { spawn, spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
@@ -12,8 +13,8 @@ export const noOwnNetwork = (): string | undefined => {
 };
 
 /**
- * Runs a script in its own network namespace with these addresses on `lo`. What it prints is passed on line by line, but for
- * its last line that begins with RESULT: the JSON after it is the result.
+ * Runs a script in its own network namespace with these addresses on `lo`. What it prints is passed
+ * on line by line, but for its last line that begins with RESULT: the JSON after it is the result.
  */
 export function inOwnNetwork<T>(
   script: string,

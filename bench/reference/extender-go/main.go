@@ -1,4 +1,4 @@
-// The reference that the extender is measured against: the least Go program that does the same work with the standard parts,
+// The reference that the extender is measured against: the smallest Go program that does the same work with the standard parts,
 // net/http, encoding/json and Kubernetes' own wire types, a map lookup per node. Not part of the product.
 //
 //	extender-go serve NODES REFUSED_EVERY CERT KEY [PREFIX]   serves /filter and /prioritize, prints its port

@@ -23,12 +23,12 @@ func mutate(w http.ResponseWriter, r *http.Request) {
 	}
 	var review admission.AdmissionReview
 	if err := json.Unmarshal(body, &review); err != nil || review.Request == nil {
-		http.Error(w, "the body is no AdmissionReview", http.StatusBadRequest)
+		http.Error(w, "the body is not an AdmissionReview", http.StatusBadRequest)
 		return
 	}
 	var pod core.Pod
 	if err := json.Unmarshal(review.Request.Object.Raw, &pod); err != nil {
-		http.Error(w, "the object is no Pod", http.StatusBadRequest)
+		http.Error(w, "the object is not a Pod", http.StatusBadRequest)
 		return
 	}
 	response := &admission.AdmissionResponse{UID: review.Request.UID, Allowed: true}

@@ -3,7 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { parseAllDocuments } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
+import { OPTIONS, variableOf } from '../../../app/options.ts';
+import { COMPONENTS } from '../../../core/components.ts';
+import { parsePolicy } from '../../../core/parse-policy.ts';
 import { ensureBinaries } from '../../../lab/cluster/binaries.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
@@ -71,7 +74,7 @@ describe('what both Deployments of the program are told', () => {
     const objects = render({ webhook: { excludedNamespaces: ['kube-system', 'team'] } });
     for (const name of ['gpu-gate', 'gpu-gate-reconciler']) {
       const { args = [] } = find(objects, 'Deployment', name)?.spec?.template?.spec.containers[0] ?? {};
-      expect(args[args.indexOf('--excluded-namespaces') + 1], name).toBe('kube-system,team');
+      expect(args, name).toContain('--excluded-namespaces=kube-system,team');
     }
     expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'gpu-gate'))).toContain(
       '"values":["kube-system","team","gpu-gate","gpu-gate-operands"]',
@@ -247,7 +250,7 @@ describe('rights', () => {
     const kinds = objects.filter(({ metadata }) => metadata.name === 'gpu-gate-driver').map(({ kind }) => kind);
     // The account is always there: without it the driver's pods would not be made, and nobody would say why.
     expect(kinds.toSorted()).toEqual(
-      may ? ['ClusterRole', 'ClusterRoleBinding', 'ServiceAccount'] : ['ServiceAccount'],
+      may ? ['ClusterRole', 'ClusterRoleBinding', 'Role', 'RoleBinding', 'ServiceAccount'] : ['ServiceAccount'],
     );
   });
 });
@@ -303,4 +306,275 @@ describe('values that are refused, and with what advice', () => {
 
   it('a url needs no canary’s where cert-manager makes the certificates', () =>
     expect(refusal({ webhook: { url: 'https://h:1/mutate' }, certs: { source: 'cert-manager' } })).toBe(''));
+});
+
+describe('a field that others write', () => {
+  it('is not looked up anywhere: an upgrade renders the same whatever the cluster holds', () => {
+    const files = readdirSync(join(ROOT, 'deploy/chart/templates'), { recursive: true, encoding: 'utf8' });
+    for (const file of files.filter((name) => /\.(yaml|tpl|txt)$/i.test(name)))
+      expect(readFileSync(join(ROOT, 'deploy/chart/templates', file), 'utf8'), file).not.toMatch(/\blookup\b/);
+    expect(JSON.stringify(render())).not.toContain('caBundle');
+  });
+});
+
+interface Schema {
+  description?: string;
+  properties?: Readonly<Record<string, Schema>>;
+  items?: Schema;
+  enum?: readonly unknown[];
+}
+describe('the schema of the values', () => {
+  const schema = JSON.parse(readFileSync(join(ROOT, 'deploy/chart/values.schema.json'), 'utf8')) as Schema;
+  const values = parse(readFileSync(join(ROOT, 'deploy/chart/values.yaml'), 'utf8')) as object;
+
+  const described = (
+    at: string,
+    { properties = {}, items }: Schema,
+  ): readonly (readonly [string, string | undefined])[] => [
+    ...Object.entries(properties).flatMap(([key, inner]) => [
+      [`${at}.${key}`, inner.description] as const,
+      ...described(`${at}.${key}`, inner),
+    ]),
+    ...(items === undefined ? [] : described(`${at}[]`, items)),
+  ];
+  it('describes every value in a sentence', () => {
+    const all = described('', schema);
+    expect(all.length).toBeGreaterThan(100);
+    expect(all.filter(([, description]) => !/^[A-Za-z"/].{8,}[.]$/s.test(description ?? ''))).toEqual([]);
+  });
+  it('and values.yaml shows every value that it describes', () => {
+    const missing = (at: string, { properties = {} }: Schema, shown: unknown): readonly string[] =>
+      Object.entries(properties).flatMap(([key, inner]) => {
+        const path = `${at}.${key}`;
+        if (typeof shown !== 'object' || shown === null || !(key in shown)) return [path];
+        return missing(path, inner, (shown as Record<string, unknown>)[key]);
+      });
+    expect(missing('', schema, values)).toEqual([
+      // Optional parts of what cert-manager takes.
+      '.certs.certManager.issuerRef.name',
+      '.certs.certManager.issuerRef.kind',
+      '.certs.certManager.issuerRef.group',
+      '.certs.certManager.privateKey.encoding',
+    ]);
+  });
+});
+
+describe('images', () => {
+  const imagesOf = (object: unknown): readonly string[] =>
+    Array.isArray(object)
+      ? object.flatMap(imagesOf)
+      : typeof object === 'object' && object !== null
+        ? Object.entries(object).flatMap(([key, value]) =>
+            key === 'image' && typeof value === 'string' ? [value] : imagesOf(value),
+          )
+        : [];
+  /** Of the chart's pods, and of all that the policy of the chart makes the reconciler run. */
+  const running = async (values: object): Promise<{ images: readonly string[]; specs: readonly object[] }> => {
+    const { renderOperand } = await import('../../../reconciler/manifests/render.ts');
+    const { validationPod } = await import('../../../reconciler/manifests/validation-pod.ts');
+    const objects = render(values);
+    const policyOf = parsePolicy(find(objects, 'GPUPolicy', 'default') as never);
+    if (policyOf === undefined) throw new Error('no policy');
+    const operands = COMPONENTS.map(
+      (component) => renderOperand(component, policyOf, { namespace: 'operands' }).daemonSet,
+    );
+    const validation = validationPod({
+      kind: 'driver-validation',
+      policy: policyOf,
+      namespace: 'operands',
+      node: { name: 'n', uid: 'u' },
+      round: 'r',
+      attempt: 1,
+    });
+    const specs = [
+      ...pods(objects).map(({ spec }) => spec),
+      ...operands.map(({ spec }) => (spec as { template: PodTemplate }).template.spec),
+      validation['spec'] as object,
+    ];
+    return { images: specs.flatMap(imagesOf), specs };
+  };
+  it('all come from one registry where the values name one, with their paths and tags', async () => {
+    const own = await running({});
+    const mirrored = await running({ global: { imageRegistry: 'mirror.example.com/gpu/' } });
+    expect(mirrored.images).toEqual(
+      own.images.map((image) => `mirror.example.com/gpu/${image.replace(/^(nvcr\.io|registry\.k8s\.io)\//, '')}`),
+    );
+    expect(new Set(mirrored.images).size).toBeGreaterThan(7);
+  });
+  it('that the policy names itself stay', async () => {
+    const { images } = await running({
+      global: { imageRegistry: 'mirror.example.com' },
+      ...policy({
+        components: { driver: { image: 'own.example.com/driver', manager: { image: 'own.example.com/m:1' } } },
+      }),
+    });
+    expect(images.filter((image) => image.startsWith('own.example.com/'))).toHaveLength(3);
+  });
+  it('are pulled with the global Secrets by every pod', async () => {
+    const { specs } = await running({
+      global: { imagePullSecrets: [{ name: 'pull' }] },
+      imagePullSecrets: [{ name: 'ours' }],
+    });
+    for (const spec of specs)
+      expect(JSON.stringify((spec as { imagePullSecrets?: object }).imagePullSecrets)).toContain('"pull"');
+  });
+});
+
+describe('how pods of the chart run', () => {
+  const of = (values: object, name: string): PodTemplate & { name: string } => {
+    const found = pods(render(values)).find((one) => one.name === name);
+    if (found === undefined) throw new Error(`no Deployment ${name}`);
+    return found;
+  };
+  it('on other ports', () => {
+    const values = { webhook: { port: 10250, canaryPort: 1 }, extender: { port: 2 }, metricsPort: 3 };
+    const objects = render(values);
+    const args = of(values, 'gpu-gate').spec.containers[0]?.args ?? [];
+    for (const flag of ['--webhook-port=10250', '--canary-port=1', '--extender-port=2', '--metrics-port=3'])
+      expect(args).toContain(flag);
+    expect(find(objects, 'Service', 'gpu-gate-webhook')?.spec?.['ports']).toMatchObject([
+      { port: 443, targetPort: 10250 },
+      { port: 8445, targetPort: 1 },
+    ]);
+    expect(find(objects, 'Service', 'gpu-gate-extender')?.spec?.['ports']).toMatchObject([
+      { port: 443, targetPort: 2 },
+    ]);
+  });
+  it('on their nodes’ network, with a roll-out that frees a port before it takes it', () => {
+    const values = { webhook: { hostNetwork: true } };
+    expect(of(values, 'gpu-gate').spec).toMatchObject({ hostNetwork: true, dnsPolicy: 'ClusterFirstWithHostNet' });
+    expect(of(values, 'gpu-gate-reconciler').spec['hostNetwork']).toBeUndefined();
+    expect(find(render(values), 'Deployment', 'gpu-gate')?.spec?.['strategy']).toMatchObject({
+      rollingUpdate: { maxUnavailable: 1, maxSurge: 0 },
+    });
+  });
+  it('as one process with the rights of both', () => {
+    const objects = render({ oneProcess: true });
+    const template = of({ oneProcess: true }, 'gpu-gate');
+    expect(template.spec['serviceAccountName']).toBe('gpu-gate-reconciler');
+    expect(template.spec.containers[0]?.args).toContain('--roles=webhook,extender,reconciler,certs');
+    expect(find(objects, 'Deployment', 'gpu-gate-reconciler')).toBeUndefined();
+    expect(find(objects, 'ServiceAccount', 'gpu-gate')).toBeUndefined();
+    const subjects = objects.flatMap((object) => (object as { subjects?: { name: string }[] }).subjects ?? []);
+    expect(subjects.map(({ name }) => name)).not.toContain('gpu-gate');
+  });
+  it('without a user of their own, which OpenShift gives', () => {
+    for (const { spec } of pods(render({ securityContext: { runAsUser: null, runAsGroup: null } })))
+      expect(spec.containers[0]).toMatchObject({
+        securityContext: { runAsNonRoot: true, capabilities: { drop: ['ALL'] } },
+      });
+    expect(JSON.stringify(render({ securityContext: { runAsUser: null, runAsGroup: null } }))).not.toContain(
+      'runAsUser',
+    );
+  });
+  it('with labels on every object', () => {
+    for (const { kind, metadata } of render({ commonLabels: { team: 'ml' }, networkPolicy: { create: true } }))
+      expect([kind, metadata.name, metadata.labels?.['team']]).toEqual([kind, metadata.name, 'ml']);
+  });
+  it('with further objects, which are templates', () => {
+    const objects = render({
+      extraObjects: [
+        { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a', namespace: '{{ .Release.Namespace }}' } },
+        'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: {{ .Release.Namespace }}}\n',
+      ],
+    });
+    for (const name of ['a', 'b']) expect(find(objects, 'ConfigMap', name)?.metadata.namespace).toBe('gpu-gate');
+  });
+  it('spread as the values say', () => {
+    const values = {
+      topologySpreadConstraints: [
+        { maxSkew: 1, topologyKey: 'topology.kubernetes.io/zone', whenUnsatisfiable: 'DoNotSchedule' },
+      ],
+    };
+    expect(of(values, 'gpu-gate').spec['topologySpreadConstraints']).toMatchObject([
+      {
+        topologyKey: 'topology.kubernetes.io/zone',
+        labelSelector: { matchLabels: { 'app.kubernetes.io/component': 'gpu-gate' } },
+      },
+    ]);
+  });
+});
+
+describe('the scheduler’s profile', () => {
+  const profile = (values: object): unknown =>
+    (
+      parse(find(render(values), 'ConfigMap', 'gpu-gate-scheduler')?.data?.['config.yaml'] ?? '') as {
+        profiles: { pluginConfig?: unknown }[];
+      }
+    ).profiles[0]?.pluginConfig;
+  it('is Kubernetes’ own by default', () => expect(profile({})).toBeUndefined());
+  it('fills nodes by the policy’s resources', () =>
+    expect(
+      profile({ scheduler: { binPacking: true }, ...policy({ resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'] }) }),
+    ).toEqual([
+      {
+        name: 'NodeResourcesFit',
+        args: {
+          scoringStrategy: {
+            type: 'MostAllocated',
+            resources: [
+              { name: 'nvidia.com/gpu', weight: 10 },
+              { name: 'cpu', weight: 1 },
+              { name: 'memory', weight: 1 },
+            ],
+          },
+        },
+      },
+    ]));
+  it('takes further configuration', () =>
+    expect(
+      profile({ scheduler: { pluginConfig: [{ name: 'PodTopologySpread', args: { defaultingType: 'List' } }] } }),
+    ).toEqual([{ name: 'PodTopologySpread', args: { defaultingType: 'List' } }]));
+});
+
+describe('what tenants may not do', () => {
+  const guard = (values: object): readonly string[] | undefined =>
+    (
+      find(render(values), 'ValidatingAdmissionPolicy', 'gpu-gate-tenants')?.spec as
+        | { validations: { expression: string }[] }
+        | undefined
+    )?.validations.map(({ expression }) => expression);
+  it('is nothing by default', () => expect(guard({})).toBeUndefined());
+  it.each([
+    ['the injected scheduler', {}, ['gpu-gate-scheduler']],
+    ['the cluster’s own', { scheduler: { create: false } }, ['default-scheduler']],
+    ['one that the policy injects', policy({ injection: { schedulerName: 'own' } }), ['own']],
+    ['further ones', { tenants: { schedulers: ['kai'] } }, ['gpu-gate-scheduler', 'kai']],
+  ])('allows %s', (_, values: object, schedulers) => {
+    const { tenants = {} } = values as { tenants?: object };
+    expect(guard({ ...values, tenants: { refuseSchedulers: true, ...tenants } })).toEqual([
+      `object.spec.?schedulerName.orValue('default-scheduler') in ['${schedulers.join("', '")}']`,
+    ]);
+  });
+});
+
+describe('options in the environment', () => {
+  it('that exist are taken, each of them', () => {
+    const env = Object.values(OPTIONS).map(({ flag }) => ({ name: variableOf(flag), value: 'x' }));
+    expect(refusal({ env })).toBe('');
+  });
+  it('of others are not judged', () => expect(refusal({ env: [{ name: 'HTTPS_PROXY', value: 'x' }] })).toBe(''));
+});
+
+describe('values that would fail later', () => {
+  it.each([
+    ['one namespace for all', { operandNamespace: { name: 'gpu-gate' } }, "the release's own namespace"],
+    [
+      'an option that does not exist',
+      { env: [{ name: 'GPU_GATE_LOGLEVEL', value: 'x' }] },
+      'GPU_GATE_LOGLEVEL is not an option',
+    ],
+    ['one port for two things', { webhook: { port: 8444 } }, 'must differ'],
+    ['an issuer without a name', { certs: { certManager: { issuerRef: { kind: 'Issuer' } } } }, 'name'],
+    [
+      'two scoring strategies',
+      { scheduler: { binPacking: true, pluginConfig: [{ name: 'NodeResourcesFit' }] } },
+      'leave it out of scheduler.pluginConfig',
+    ],
+    [
+      'a scheduler’s name that would break out of the expression',
+      { tenants: { refuseSchedulers: true, schedulers: ["x'] || true || '' in ['"] } },
+      'is not the name of a scheduler',
+    ],
+  ])('are refused: %s', (_, values, advice) => expect(refusal(values)).toContain(advice));
 });

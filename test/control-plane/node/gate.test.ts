@@ -388,7 +388,7 @@ describe('pods and the gate', () => {
         can('patch', 'nodes'),
         can('patch', 'pods', '--subresource', 'status'),
         can('create', 'pods'),
-        can('get', 'secret/gpu-gate-webhook-tls', '-n', 'gpu-gate'),
+        can('list', 'secret/gpu-gate-webhook-tls', '-n', 'gpu-gate'),
       ]),
     ).toEqual(['no', 'no', 'no', 'no', 'yes']);
   });

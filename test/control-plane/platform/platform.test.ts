@@ -210,7 +210,7 @@ describe('a GPUPolicy on the real server', () => {
     ['resources of another vendor', { resources: ['amd.com/gpu'] }, 'write exact names such as nvidia.com/gpu'],
     [
       'a podSelector on a managed component',
-      { components: { driver: { podSelector: { matchLabels: { a: 'b' } } } } },
+      { components: { driver: { podSelector: { namespace: 'gpu-operator', matchLabels: { a: 'b' } } } } },
       'write mode: external',
     ],
     [

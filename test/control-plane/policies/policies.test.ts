@@ -79,7 +79,7 @@ describe('policies', () => {
         components: {
           driver: { version: '580.1.1' },
           dcgmExporter: { mode: 'external' },
-          toolkit: { mode: 'external', podSelector: { matchLabels: { app: 'wrong-name' } } },
+          toolkit: { mode: 'external', podSelector: { namespace: 'default', matchLabels: { app: 'wrong-name' } } },
         },
       });
       await kubectl('label', 'node', 'gpu-4', 'pool=b');
@@ -103,7 +103,9 @@ describe('policies', () => {
       });
       // Named rightly, with no restart of gpu-gate: the pod was none of its business until now.
       await edit('pool-b', {
-        spec: { components: { toolkit: { podSelector: { matchLabels: { app: 'their-toolkit' } } } } },
+        spec: {
+          components: { toolkit: { podSelector: { namespace: 'default', matchLabels: { app: 'their-toolkit' } } } },
+        },
       });
       await validated('gpu-4', 90);
       const daemonSets = await kubectl(

@@ -64,7 +64,7 @@ it('on take-over the nodes whose first walk is under way hold a place', () => {
   for (const [more, free] of [
     [{ stage: 'driver' }, false],
     [{ stage: 'preflight' }, true],
-    [{ stage: 'driver', once: true }, true],
+    [{ stage: 'driver', proven: 'boot-0' }, true],
     [{ stage: 'driver', failed }, true],
   ] as const) {
     const places = placesOf();

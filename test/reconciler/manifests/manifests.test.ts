@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { COMPONENTS } from '../../../core/stages.ts';
+import { COMPONENTS } from '../../../core/components.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
 import { validationPod } from '../../../reconciler/manifests/validation-pod.ts';
 import { aPolicy } from '../../builders/objects.ts';

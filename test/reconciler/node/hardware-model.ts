@@ -3,12 +3,12 @@
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, REVISION } from '../../../core/keys.ts';
 import { open } from '../../../gate/node-proof.ts';
-import { POD_COMPONENT, type Component } from '../../../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { afterWrite, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW, ownedBy } from '../../builders/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
 const NFD = 'feature.node.kubernetes.io/pci-10de.present';
@@ -286,6 +286,7 @@ export class HardwareModel {
       keptPod({
         name: key,
         uid: process_.uid,
+        controller: ownedBy(`${POD_COMPONENT[name]}-${process_.revision}`),
         labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[name], [REVISION]: process_.revision },
         conditions: [{ type: 'Ready', status: this.isReady(name) ? 'True' : 'False' }],
         containers: [
@@ -316,11 +317,12 @@ export class HardwareModel {
       policy: this.policy,
       conflicts: [],
       revisions,
+      daemonSets: DAEMON_SETS,
       slotFree: true,
-      keep: undefined,
       operandNamespace: NAMESPACE,
       notReadyGrace: 60_000,
       now: this.now,
+      watchedSince: NOW,
     });
     for (const action of actions.slice(0, most)) this.carryOut(action);
     // The first write is the one that takes trust away.
@@ -382,11 +384,16 @@ export const MODEL_POLICIES = {
   suspended: aPolicy({ ...short, suspend: true }),
 } as const;
 
+const DAEMON_SETS = new Map<string, string>();
 const REVISIONS = new Map<GpuPolicy, Partial<Record<Component, string>>>();
 function renderAll(policy: GpuPolicy): Partial<Record<Component, string>> {
   const revisions: Partial<Record<Component, string>> = {};
-  for (const component of RUN)
-    revisions[component] = renderOperand(component, policy, { namespace: NAMESPACE }).revision;
+  for (const component of RUN) {
+    const { revision, daemonSet } = renderOperand(component, policy, { namespace: NAMESPACE });
+    revisions[component] = revision;
+    const { name } = daemonSet.metadata;
+    DAEMON_SETS.set(name, ownedBy(name)?.uid ?? '');
+  }
   REVISIONS.set(policy, revisions);
   return revisions;
 }

@@ -2,13 +2,13 @@
 // to nodes that were validated under the one before.
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, RETRY } from '../../../core/keys.ts';
-import { POD_COMPONENT } from '../../../core/stages.ts';
+import { POD_COMPONENT } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
-import { hostMismatch } from '../../../reconciler/node/findings.ts';
+import { hostMismatch } from '../../../reconciler/node/states/preflight.ts';
 import { parseWalk } from '../../../reconciler/walk.ts';
 import type { PodObject } from '../../../reconciler/model.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { aPolicy, keptPod } from '../../builders/objects.ts';
+import { afterWrite, aPolicy, keptPod } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
 const MINUTE = 60_000;
@@ -116,13 +116,8 @@ it('some of several GPUs lost: open, told in the condition and by one Event, als
   };
   const pass = (): readonly Action[] => {
     const { actions } = planNode(world.input());
-    for (const action of actions)
-      if (action.kind === 'set-node-condition' && action.condition !== undefined)
-        world.node = {
-          ...world.node,
-          status: { ...world.node.status, conditions: [{ type: 'Ready', status: 'True' }, action.condition] },
-        };
-    return actions;
+    for (const action of actions) world.node = afterWrite(world.node, action) ?? world.node;
+    return actions.filter(({ kind }) => kind !== 'patch-node');
   };
   offers('6');
   expect(pass()).toMatchObject([
@@ -367,6 +362,11 @@ describe('a change of the policy', () => {
       expect.objectContaining({ annotations: expect.objectContaining({ 'gpu-gate.dev/proof': null }) }),
     );
     world.pods.delete('user');
+    // Nor at once: a policy or a label may only flap.
+    world.node = without().reduce((node, action) => afterWrite(node, action) ?? node, world.node);
+    expect(without()).toEqual([]);
+    world.now += 6 * MINUTE;
+    expect(planNode({ ...world.input(), policy: undefined }).withdraws).toBe(true);
     expect(without()).toContainEqual(
       expect.objectContaining({ annotations: expect.objectContaining({ 'gpu-gate.dev/proof': null }) }),
     );
@@ -374,7 +374,7 @@ describe('a change of the policy', () => {
 });
 
 it('two pods of an external component on a node: which was heard of last is no restart', () => {
-  const podSelector = { matchLabels: { app: 'theirs' } };
+  const podSelector = { namespace: 'theirs', matchLabels: { app: 'theirs' } };
   const world = new World(aPolicy({ components: { driver: { mode: 'external', podSelector } } }));
   const theirs = (name: string): PodObject =>
     keptPod({

@@ -245,7 +245,7 @@ describe('a failure', () => {
   });
 });
 
-describe('what ends a proof and what only closes the node (design, section 3)', () => {
+describe('what ends a proof and what only closes the node', () => {
   const both = (world: World): [boolean, boolean] => [serving(world.node).yes, open(world.node).yes];
 
   it('reboot: void by itself, then evidence from scratch', () => {
@@ -347,7 +347,7 @@ describe('what ends a proof and what only closes the node (design, section 3)', 
     planNode(world.input());
     expect(planNode(world.input()).actions).toEqual([]);
   });
-  it('NFD’s label gone: not believed for a while', () => {
+  it('NFD’s label gone: discovery is not evidence, so it is only reported', () => {
     const world = new World().validated();
     const { 'feature.node.kubernetes.io/pci-10de.present': _, ...labels } = world.node.metadata.labels ?? {};
     world.node = { ...world.node, metadata: { ...world.node.metadata, labels } };
@@ -355,12 +355,15 @@ describe('what ends a proof and what only closes the node (design, section 3)', 
     expect(both(world)).toEqual([true, true]);
     world.now += 6 * 60_000;
     world.step();
-    expect(both(world)).toEqual([false, false]);
+    expect([both(world), world.condition?.message]).toEqual([
+      [true, true],
+      expect.stringContaining('no longer reports an NVIDIA device'),
+    ]);
   });
   it('the circuit breaker keeps the proof and closes', () => {
     const world = new World().validated();
     world.start('driver');
-    const { actions } = planNode({ ...world.input(), keep: 'circuit breaker' });
+    const actions = planNode(world.input()).unless?.('circuit breaker') ?? [];
     expect(actions).toContainEqual(
       expect.objectContaining({
         kind: 'patch-node',

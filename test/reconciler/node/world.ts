@@ -15,13 +15,15 @@ import {
   STATE,
 } from '../../../core/keys.ts';
 import { open, serving } from '../../../gate/node-proof.ts';
-import { POD_COMPONENT, type Component } from '../../../core/stages.ts';
+import { POD_COMPONENT, type Component } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
-import { isDeployed, specOf, type NodeInput } from '../../../reconciler/node/pass.ts';
+import { isDeployed, specOf } from '../../../core/components.ts';
+import type { NodeInput } from '../../../reconciler/node/observed.ts';
+import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { afterWrite, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW, ownedBy } from '../../builders/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
 const iso = (ms: number): string => new Date(ms).toISOString();
@@ -38,6 +40,9 @@ export class World {
   validationsFail = false;
   slotFree = true;
   uid = 0;
+  /** UIDs of our DaemonSets: as the reconciler does, one is made for every revision that the policy has had. */
+  daemonSets = new Map<string, string>();
+  watchedSince = NOW;
 
   constructor(
     policy: GpuPolicy = aPolicy({ validation: { timeouts: { driver: '60s' } } }),
@@ -82,6 +87,10 @@ export class World {
     for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
       if (isDeployed(specOf(this.policy, component)))
         revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
+    for (const [component, revision] of Object.entries(revisions)) {
+      const name = `${POD_COMPONENT[component as Component]}-${revision}`;
+      this.daemonSets.set(name, ownedBy(name)?.uid ?? '');
+    }
     const all = [...this.pods.values()];
     return {
       node: this.node,
@@ -90,18 +99,23 @@ export class World {
       policy: this.policy,
       conflicts: [],
       revisions,
+      daemonSets: this.daemonSets,
       slotFree: this.slotFree,
-      keep: undefined,
       operandNamespace: NAMESPACE,
       notReadyGrace: 60_000,
       now: this.now,
+      watchedSince: this.watchedSince,
     };
+  }
+
+  plan(): NodePlan {
+    return planNode(this.input());
   }
 
   /** One pass: plan, apply, and let pods follow the labels. Returns the actions. */
   step(): readonly Action[] {
     this.now += 1000;
-    const { actions } = planNode(this.input());
+    const { actions } = this.plan();
     for (const action of actions) this.apply(action);
     this.reality();
     return actions;
@@ -129,7 +143,7 @@ export class World {
             name,
             uid: `pod-${(this.uid += 1)}`,
             labels,
-            validates: 'node-uid',
+            validates: this.node.metadata.uid,
             phase: passed ? 'Succeeded' : 'Failed',
             containers: [
               {
@@ -186,11 +200,17 @@ export class World {
       keptPod({
         name: `${component}-pod`,
         uid: `pod-${(this.uid += 1)}`,
+        controller: ownedBy(`${POD_COMPONENT[component]}-${revision}`),
         labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[component], [REVISION]: revision },
         conditions: [{ type: 'Ready', status: 'True' }],
         containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt: iso(this.now) } } }],
       }),
     );
+  }
+  /** Another leader takes over, whose clock is this much ahead. */
+  takeOver(ahead: number): void {
+    this.now += ahead;
+    this.watchedSince = this.now;
   }
   reboot(boot: string): void {
     this.node = { ...this.node, status: { ...this.node.status, nodeInfo: { bootID: boot }, allocatable: {} } };

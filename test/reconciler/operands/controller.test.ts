@@ -9,7 +9,14 @@ import { operandController } from '../../../reconciler/operands/controller.ts';
 import { cachesOf, OPERANDS } from '../../builders/caches.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
-const old: DaemonSetView = { name: 'driver-old', generation: 1, rendered: 'x', ours: true, foreign: false };
+const old: DaemonSetView = {
+  name: 'driver-old',
+  uid: 'ds-old',
+  generation: 1,
+  rendered: 'x',
+  ours: true,
+  foreign: false,
+};
 
 function world(answer: (name: string, action: Action) => Outcome | Error, present: readonly DaemonSetView[] = [old]) {
   const done: string[] = [];

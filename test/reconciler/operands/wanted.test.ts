@@ -40,7 +40,7 @@ describe('wanted is what a policy with an opted-in node deploys', () => {
 
 it('left over is what nobody wants and no node names', () => {
   const present = ['container-toolkit-old', 'container-toolkit-used', 'theirs'].map((name) => ({
-    ...trimDaemonSet({ metadata: { name, labels: { 'app.kubernetes.io/part-of': 'gpu-gate' } } }),
+    ...trimDaemonSet({ metadata: { name, uid: `ds-${name}`, labels: { 'app.kubernetes.io/part-of': 'gpu-gate' } } }),
     ours: name !== 'theirs',
   }));
   const node = aNode({ labels: { [`${DEPLOY_PREFIX}toolkit`]: 'used' } });

@@ -46,7 +46,10 @@ describe('a policy', () => {
   it('counts a node as validated once, also after its proof was withdrawn', () => {
     const withdrawn = aNode({
       labels: { [STATE]: 'driver' },
-      annotations: { [PROOF]: '', [WALK]: JSON.stringify({ ...newWalk('uid-node-a', 'boot-1', NOW), once: true }) },
+      annotations: {
+        [PROOF]: '',
+        [WALK]: JSON.stringify({ ...newWalk('uid-node-a', 'boot-1', NOW), proven: 'boot-0' }),
+      },
     });
     expect(enforcement(fresh(), fleetOf([withdrawn], [fresh()])).enforcing).toBe(true);
   });

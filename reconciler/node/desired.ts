@@ -1,0 +1,187 @@
+// What the Node should say, by what was observed, reached and judged.
+import { RETRY } from '../../core/keys.ts';
+import type { Said } from '../../core/said.ts';
+import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
+import type { Keep } from '../limits/breaker.ts';
+import { driverVersion } from '../manifests/driver.ts';
+import type { NodeObject } from '../model.ts';
+import { DONE, type Accepted, type Walk } from '../walk.ts';
+import type { Climb, Stop } from './climb.ts';
+import type { Timed } from './clock.ts';
+import { isAsKnown, lostGpus } from './findings.ts';
+import type { Judgement } from './judge.ts';
+import { hasOurTaint, type Desired } from './marks.ts';
+import { deployedOn } from '../model.ts';
+import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
+
+/** `driver-validation` as part of a condition's reason. */
+const camel = (stage: string): string =>
+  stage.replace(/(^|-)([a-z])/g, (_, __, letter: string) => letter.toUpperCase());
+
+const retryCommand = (node: NodeObject): string =>
+  `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
+
+/** The first mark: from here on the node is ours, also if the operator's label goes again. */
+export function begun(input: WithPolicy, walk: Walk): Desired {
+  return {
+    state: 'preflight',
+    deploy: deployedOn(input.node),
+    proof: undefined,
+    closed: undefined,
+    walk,
+    policy: input.policy.name,
+    condition: { status: 'False', reason: 'Preflight', said: { text: 'preflight: begun', at: walk.since } },
+    taint: hasOurTaint(input.node),
+  };
+}
+
+/** `keep`: why a proof that is about to be withdrawn is kept all the same. */
+export function desiredMarks(
+  seen: Observed,
+  climb: Climb,
+  timed: Timed,
+  judgement: Judgement,
+  keep: Keep | undefined,
+): Desired {
+  const walk = memory(seen, climb, timed);
+  return climb.stop === undefined
+    ? validated(seen, climb, walk, judgement)
+    : underway(seen, climb, climb.stop, walk, timed, judgement, keep);
+}
+
+/** The walk with what was accepted in this look. */
+function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
+  const { input, boot } = seen;
+  const accepted = Object.entries(climb.evidence).map(([name, evidence]): [string, Accepted] => {
+    const known = seen.walk.evidence[name];
+    const isProven =
+      climb.proven.has(name) || (known?.proven === true && known.boot === boot && isAsKnown(evidence, known));
+    return [name, { ...evidence, boot, ...(isProven ? { proven: true } : {}) }];
+  });
+  const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
+  return {
+    ...timed.walk,
+    passed: climb.passed,
+    evidence: { ...timed.walk.evidence, ...Object.fromEntries(accepted) },
+    ...(isNewest ? { driver: driverVersion(input.policy) } : {}),
+  };
+}
+
+/** All states done: the proof, and no reason to stay closed. */
+function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgement): Desired {
+  const { input, proof, boot } = seen;
+  const isUnchanged =
+    judgement === 'stands' &&
+    proof !== undefined &&
+    walk.stage === DONE &&
+    Object.entries(climb.evidence).every(([name, evidence]) => isAsKnown(evidence, proof.components[name]));
+  const next: Proof = isUnchanged ? { ...proof, components: climb.evidence } : proofOf(seen, walk, climb.evidence);
+  const { lost: _, ...rest } = walk;
+  const lost = lostGpus(input.node, input.policy.spec.resources);
+  const told = Object.keys(lost).length === 0 ? {} : { lost };
+  return {
+    state: 'validated',
+    deploy: climb.deploy,
+    proof: next,
+    closed: undefined,
+    walk: walk.stage === DONE ? { ...rest, ...told } : { ...ended(rest, boot, input.now), ...told },
+    policy: input.policy.name,
+    condition: {
+      status: 'True',
+      reason: 'Validated',
+      said: {
+        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${labelText(seen)}${conflictText(input)}`,
+        at: next.at,
+      },
+    },
+    taint: false,
+  };
+}
+
+function ended(walk: Walk, boot: string, now: number): Walk {
+  const { failed: _, renew: __, untimed: ___, ...rest } = walk;
+  return { ...rest, stage: DONE, since: iso(now), streak: 0, proven: boot };
+}
+
+/** Some of several GPUs lost: open, and reported. */
+const lostText = ({ node, policy }: WithPolicy): string => {
+  const lost = Object.entries(lostGpus(node, policy.spec.resources)).map(([name, amount]) => {
+    const all = Number(node.status?.capacity?.[name] ?? 0);
+    return `${all - amount} of ${all} ${name} allocatable`;
+  });
+  return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
+};
+
+/** Discovery is not evidence, so that the loss of its label is only reported. */
+const labelText = ({ walk, input }: Observed): string =>
+  walk.labelGone !== undefined && input.now - Date.parse(walk.labelGone) >= input.policy.spec.labelHold
+    ? '; Node Feature Discovery no longer reports an NVIDIA device on this node'
+    : '';
+
+const conflictText = ({ conflicts, policy }: WithPolicy): string =>
+  conflicts.length === 0
+    ? ''
+    : `; also selected by ${conflicts.join(', ')}, which the older policy ${policy.name} keeps off`;
+
+function proofOf(seen: Observed, walk: Walk, components: Readonly<Record<string, ComponentEvidence>>): Proof {
+  const { input, boot, proof } = seen;
+  const labels = input.node.metadata.labels ?? {};
+  // What we installed we know; NFD's label may be of the previous driver.
+  const driver =
+    (isManagedHere(seen, 'driver') ? walk.driver : undefined) ?? labels['nvidia.com/cuda.driver-version.full'];
+  const cuda = labels['nvidia.com/cuda.runtime-version.full'] ?? (proof?.driver === driver ? proof?.cuda : undefined);
+  return {
+    node: input.node.metadata.uid,
+    boot,
+    at: iso(input.now),
+    ...(driver === undefined ? {} : { driver }),
+    ...(cuda === undefined ? {} : { cuda }),
+    components,
+  };
+}
+
+/** A state is not done: walking, failed, or serving but closed. */
+function underway(
+  seen: Observed,
+  climb: Climb,
+  stop: Stop,
+  walk: Walk,
+  timed: Timed,
+  judgement: Judgement,
+  keep: Keep | undefined,
+): Desired {
+  const { input, boot } = seen;
+  const isKept = judgement === 'closed' || (judgement === 'withdrawn' && keep !== undefined);
+  // With no reboot since, a driver that computes again is all that pods already there need.
+  const isRestored = judgement === 'unproven' && walk.proven === boot && climb.upholds;
+  const standing = isKept ? seen.proof : isRestored ? proofOf(seen, walk, climb.evidence) : undefined;
+  const name = stop.state.name;
+  const { failure } = timed;
+  const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
+  const what = `${name}: ${timed.message}`;
+  const again = failure === undefined ? {} : { retryAt: failure.retryAt, command: retryCommand(input.node) };
+  const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
+  if (standing !== undefined) {
+    const said: Said = { text: `no new GPU pods, ${what}`, at: walk.since, ...again };
+    return {
+      ...shared,
+      state: 'validated',
+      proof: standing,
+      closed: isRestored ? 'awaiting device-plugin-validation' : judgement === 'withdrawn' ? keep : `awaiting ${name}`,
+      condition: { status: 'True', reason: failure === undefined ? 'Closed' : reason, said },
+      taint: false,
+    };
+  }
+  const said: Said = { text: what + conflictText(input), ...(failure === undefined ? { at: walk.since } : again) };
+  return {
+    ...shared,
+    state: failure === undefined ? name : 'failed',
+    proof: undefined,
+    closed: undefined,
+    condition: { status: 'False', reason, said },
+    taint:
+      input.policy.spec.startupTaint === 'BringUp' &&
+      walk.proven !== boot &&
+      (name !== 'preflight' || walk.proven !== undefined || hasOurTaint(input.node)),
+  };
+}

@@ -1,0 +1,42 @@
+// What is reported of a node's changes: each change of state, each new failure, GPUs lost. Events
+// carry no times, because equal ones are counted as one.
+import { CLOSED, PROOF, STATE } from '../../core/keys.ts';
+import type { Action } from '../actions.ts';
+import type { NodeObject } from '../model.ts';
+import type { Walk } from '../walk.ts';
+import type { Desired } from './marks.ts';
+
+type NodeEvent = Extract<Action, { readonly kind: 'event' }>;
+
+export const nodeEvent = (
+  node: NodeObject,
+  type: 'Normal' | 'Warning',
+  reason: string,
+  message: string,
+): NodeEvent => ({
+  kind: 'event',
+  about: { kind: 'Node', name: node.metadata.name, uid: node.metadata.uid },
+  type,
+  reason,
+  message,
+});
+
+/** `before`: what the node remembered before this look. */
+export function eventsOf(node: NodeObject, before: Walk | undefined, desired: Desired): readonly NodeEvent[] {
+  const { walk, condition, state, closed, proof } = desired;
+  const { labels, annotations } = node.metadata;
+  const text = condition?.said.text ?? '';
+  if (walk?.failed !== undefined && walk.failed.at !== before?.failed?.at)
+    return [nodeEvent(node, 'Warning', condition?.reason ?? 'Failed', `${walk.failed.stage}: ${walk.failed.message}`)];
+  const wasClosed = annotations?.[CLOSED];
+  if (closed !== undefined && closed !== wasClosed) return [nodeEvent(node, 'Warning', 'GPUNodeClosed', text)];
+  if (closed === undefined && wasClosed !== undefined && proof !== undefined)
+    return [nodeEvent(node, 'Normal', 'GPUNodeOpen', text)];
+  const isNewlyProven = proof !== undefined && annotations?.[PROOF] === undefined;
+  if (state !== labels?.[STATE] || isNewlyProven)
+    return [nodeEvent(node, 'Normal', state === 'validated' ? 'GPUValidated' : 'GPUStage', text)];
+  const { lost } = walk ?? {};
+  if (lost !== undefined && JSON.stringify(lost) !== JSON.stringify(before?.lost ?? {}))
+    return [nodeEvent(node, 'Warning', 'GPUsLost', text)];
+  return [];
+}

@@ -1,0 +1,33 @@
+// What was lost since the last look, apart from pods: the node out of sight, NFD's label gone, all
+// GPUs gone, the interval over.
+import type { Proof } from '../../gate/node-proof.ts';
+import { DONE, type Walk } from '../walk.ts';
+import { allocatable, hasPciLabel } from './findings.ts';
+import type { WithPolicy } from './observed.ts';
+
+/** Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss count once. */
+export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefined, isIdle: boolean): Walk {
+  const { node, now, policy } = input;
+  const at = new Date(now).toISOString();
+  const { notReady, labelGone, unselected: _, booted, ...rest } = walk;
+  const isReady = node.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+  const isLabelled = hasPciLabel(node) || (walk.stage === 'preflight' && walk.proven === undefined);
+  const since = isReady ? undefined : (notReady ?? at);
+  const seen = booted !== undefined && isReady && notReady !== undefined ? at : booted;
+  const { interval } = policy.spec.validation;
+  const isOld =
+    interval > 0 && walk.stage === DONE && isIdle && proof !== undefined && now - Date.parse(proof.at) >= interval;
+  const isOutOfSight = since !== undefined && now - Date.parse(since) >= input.notReadyGrace;
+  const { 'device-plugin-validation': plugin, ...others } = walk.passed;
+  const areGpusGone = plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0;
+  const isAllLost = Object.keys(walk.passed).length > 0 && (isOutOfSight || isOld);
+  return {
+    ...rest,
+    ...(since === undefined ? {} : { notReady: since }),
+    ...(isLabelled ? {} : { labelGone: labelGone ?? at }),
+    ...(seen === undefined ? {} : { booted: seen }),
+    gpuEpoch: walk.gpuEpoch + (areGpusGone ? 1 : 0),
+    epoch: walk.epoch + (isAllLost ? 1 : 0),
+    passed: isAllLost ? {} : areGpusGone ? others : walk.passed,
+  };
+}

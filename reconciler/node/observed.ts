@@ -1,0 +1,171 @@
+// What is known of a node now: the objects that the caches hold, and what the node itself remembers.
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
+import { POD_COMPONENT, type Component } from '../../core/components.ts';
+import { parseProof, type Proof } from '../../gate/node-proof.ts';
+import type { NodeObject, PodObject } from '../model.ts';
+import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
+import { deployedOn } from '../model.ts';
+import { noteLosses } from './losses.ts';
+import { targetOf, UNWATCHED } from './target.ts';
+
+export interface NodeInput {
+  readonly node: NodeObject;
+  /** Every kept pod on the node. */
+  readonly pods: readonly PodObject[];
+  /** Validation pods of the operand namespace by name, unbound ones too. */
+  readonly validationPods: ReadonlyMap<string, PodObject>;
+  /** UID by name of each DaemonSet of ours: whatever another controller made is not evidence. */
+  readonly daemonSets: ReadonlyMap<string, string>;
+  readonly policy: GpuPolicy | undefined;
+  /** Names of the other policies that select the node too. */
+  readonly conflicts: readonly string[];
+  /** Newest revision of each component that the policy deploys. */
+  readonly revisions: Readonly<Partial<Record<Component, string>>>;
+  /** May this node begin its first walk? */
+  readonly slotFree: boolean;
+  readonly operandNamespace: string;
+  /** How long a node may be not Ready before its proof goes, ms. */
+  readonly notReadyGrace: number;
+  readonly now: number;
+  /** Since when this leader looks at the cluster, by the same clock as `now`: no limit runs longer than that. */
+  readonly watchedSince: number;
+}
+
+export type WithPolicy = NodeInput & { readonly policy: GpuPolicy };
+
+export interface Observed {
+  readonly input: WithPolicy;
+  /** The boot ID that the kubelet published last; empty if it never did. */
+  readonly boot: string;
+  /** The proof, if it is of this node and this boot. */
+  readonly proof: Proof | undefined;
+  /** What the node remembered before this look. */
+  readonly before: Walk;
+  /** The same with reboot, losses and target noted. */
+  readonly walk: Walk;
+  readonly deployed: Readonly<Partial<Record<Component, string>>>;
+  /** Users' pods that hold GPUs on the node now. */
+  readonly users: readonly PodObject[];
+}
+
+export const iso = (now: number): string => new Date(now).toISOString();
+
+/** Validation pods are owned by their Node, so that they go with it; unbound ones are found by that owner. */
+export const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
+  pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
+
+/** Is this a pod of users' that holds GPUs on the node now? */
+const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
+  pod.namespace !== operandNamespace &&
+  Object.keys(pod.gpus).length > 0 &&
+  pod.phase !== 'Succeeded' &&
+  pod.phase !== 'Failed';
+
+/** Users' pods that hold GPUs on the node now. */
+export const gpuUsers = (input: Pick<NodeInput, 'pods' | 'operandNamespace'>): readonly PodObject[] =>
+  input.pods.filter((pod) => usesGpu(pod, input.operandNamespace));
+
+/** The proof that stands on the Node, if it is of this Node object, whatever its boot. */
+const proofOn = (node: NodeObject): Proof | undefined => {
+  const written = parseProof(node.metadata.annotations?.[PROOF]);
+  return written?.node === node.metadata.uid ? written : undefined;
+};
+
+/** What the node remembers of itself; where its memory was lost, what the proof says of it. */
+export function remembered(node: NodeObject, now: number): Walk {
+  const published = node.status?.nodeInfo?.bootID ?? '';
+  const known = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
+  if (known !== undefined) return known;
+  const fresh = newWalk(node.metadata.uid, published, now);
+  const retry = node.metadata.annotations?.[RETRY];
+  const proof = proofOn(node);
+  return {
+    ...fresh,
+    // A value that was there before the walk began asks for nothing.
+    ...(retry === undefined ? {} : { retry }),
+    ...(proof === undefined ? {} : recalled(proof)),
+    ...(proof === undefined || proof.boot === published ? {} : { booted: iso(now) }),
+  };
+}
+
+const recalled = (proof: Proof): Pick<Walk, 'proven' | 'evidence' | 'target'> & Partial<Walk> => ({
+  proven: proof.boot,
+  evidence: Object.fromEntries(
+    Object.entries(proof.components).map(([name, evidence]): [string, Accepted] => [
+      name,
+      { ...evidence, boot: proof.boot, proven: true },
+    ]),
+  ),
+  target: Object.fromEntries(
+    Object.entries(proof.components).map(([name, { revision }]): [string, Choice] => [
+      name,
+      revision === UNWATCHED.revision ? { external: 'unwatched' } : { revision },
+    ]),
+  ),
+  ...(proof.driver === undefined ? {} : { driver: proof.driver }),
+});
+
+export function observe(input: WithPolicy): Observed {
+  const { node, now } = input;
+  const before = remembered(node, now);
+  // One status without a boot ID is not a reboot: the node is what it was until another ID comes.
+  const published = node.status?.nodeInfo?.bootID ?? '';
+  const boot = published === '' ? before.boot : published;
+  const written = proofOn(node);
+  const users = gpuUsers(input);
+  const deployed = deployedOn(node);
+  const continued = sane(
+    before.boot === boot ? before : before.boot === '' ? { ...before, boot } : rebooted(before, boot, now),
+    now,
+  );
+  const { target, proof } = targetOf({
+    walk: continued,
+    proof: written?.boot === boot && boot !== '' ? written : undefined,
+    policy: input.policy,
+    revisions: input.revisions,
+    deployed,
+    isInUse: users.length > 0,
+  });
+  const walk = noteLosses({ ...continued, target }, input, proof, users.length === 0);
+  return { input, boot, proof, before, walk, deployed, users };
+}
+
+/** Times that lie ahead are of a clock that has been put back since: what they began has begun now. */
+function sane(walk: Walk, now: number): Walk {
+  const capped = (time: string): string => (Date.parse(time) > now ? iso(now) : time);
+  return {
+    ...walk,
+    since: capped(walk.since),
+    ...(walk.booted === undefined ? {} : { booted: capped(walk.booted) }),
+    ...(walk.notReady === undefined ? {} : { notReady: capped(walk.notReady) }),
+    ...(walk.labelGone === undefined ? {} : { labelGone: capped(walk.labelGone) }),
+    ...(walk.unselected === undefined ? {} : { unselected: capped(walk.unselected) }),
+  };
+}
+
+/** Does the component come from a DaemonSet of ours on this node? */
+export const isManagedHere = ({ walk }: Pick<Observed, 'walk'>, component: Component): boolean => {
+  const choice = walk.target[component];
+  return choice !== undefined && 'revision' in choice;
+};
+
+/** The pods of that component that a DaemonSet made in the operand namespace, of whatever revision, on their way out or not. */
+export const componentPods = (
+  input: Pick<NodeInput, 'pods' | 'operandNamespace'>,
+  component: Component,
+): readonly PodObject[] =>
+  input.pods.filter(
+    (pod) =>
+      pod.namespace === input.operandNamespace &&
+      pod.controller?.kind === 'DaemonSet' &&
+      pod.labels[COMPONENT] === POD_COMPONENT[component],
+  );
+
+/** The pod that is evidence for a managed component: made by our DaemonSet of this revision, and not on its way out. */
+export const operandPod = (input: NodeInput, component: Component, revision: string): PodObject | undefined => {
+  const uid = input.daemonSets.get(`${POD_COMPONENT[component]}-${revision}`);
+  return uid === undefined
+    ? undefined
+    : componentPods(input, component).find((pod) => pod.controller?.uid === uid && !pod.deleting);
+};

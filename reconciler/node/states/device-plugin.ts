@@ -1,0 +1,24 @@
+// The device plugin: its pod is Ready, and the kubelet offers GPUs.
+import { allocatable } from '../findings.ts';
+import { culprit, operand } from './operand.ts';
+import type { WalkState } from './state.ts';
+
+export const devicePlugin: WalkState = {
+  name: 'device-plugin',
+  limit: (policy) => policy.spec.validation.timeouts.devicePlugin,
+  look(seen, ground) {
+    const look = operand(seen, ground, 'device-plugin');
+    const { node, policy } = seen.input;
+    const { resources } = policy.spec;
+    if (look.finding.kind !== 'done' || Object.keys(allocatable(node, resources)).length > 0) return look;
+    return {
+      ...look,
+      finding: {
+        kind: 'waiting',
+        reason: 'NoAllocatableGPUs',
+        message: `waiting for the kubelet to offer ${resources[0] ?? 'GPUs'} on this node`,
+      },
+    };
+  },
+  culprit: (seen, ground) => culprit(seen, ground, 'device-plugin'),
+};

@@ -1,0 +1,101 @@
+// What the states of components share: an operand's DaemonSet is let onto the node, and its pod is
+// the evidence; or another installer's pods are.
+import { COMPONENTS, POD_COMPONENT, type Component } from '../../../core/components.ts';
+import { isDeployed, specOf } from '../../../core/components.ts';
+import { REVISION } from '../../../core/keys.ts';
+import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';
+import { componentPods, operandPod, type Observed } from '../observed.ts';
+import type { PodObject } from '../../model.ts';
+import type { Ground, Look } from './state.ts';
+
+const REPLACING = 'Replacing';
+export const NOT_READY: Finding = {
+  kind: 'waiting',
+  reason: 'NodeNotReady',
+  message: 'waiting for the node to be Ready',
+  untimed: true,
+};
+
+export function operand(seen: Observed, ground: Ground, name: Component): Look {
+  const look = lookAt(seen, ground, name);
+  const { finding } = look;
+  // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held against them.
+  if (finding.kind !== 'done' && seen.walk.notReady !== undefined && finding.reason !== REPLACING)
+    return { ...look, finding: NOT_READY };
+  return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
+}
+
+function lookAt(seen: Observed, ground: Ground, name: Component): Look {
+  const { input, walk } = seen;
+  const choice = walk.target[name];
+  if (choice === undefined)
+    return { finding: waiting('NoRevision', `waiting for the ${name} DaemonSet to be rendered`) };
+  if ('revision' in choice) return deployment(seen, ground, name, choice.revision);
+  const going = ground.deploy[name] === undefined ? undefined : takeOff(seen, ground, name);
+  return going ?? { finding: externalFinding(input.pods, choice.external, name, freshness(seen, name)) };
+}
+
+const freshness = ({ walk, boot, input }: Observed, name: Component): Freshness => ({
+  known: walk.evidence[name],
+  boot,
+  booted: walk.booted,
+  now: input.now,
+});
+
+/** A label value changes only as: remove, old pods gone, set new; and from the last component back to this one. */
+function deployment(seen: Observed, ground: Ground, name: Component, revision: string): Look {
+  const { input, walk } = seen;
+  if (ground.deploy[name] === revision) {
+    const pod = operandPod(input, name, revision);
+    return { finding: operandFinding(pod, POD_COMPONENT[name], revision, freshness(seen, name)) };
+  }
+  const set: Look = {
+    finding: waiting('PodMissing', `waiting for the ${POD_COMPONENT[name]} pod to be created`),
+    deploy: { ...ground.deploy, [name]: revision },
+  };
+  // Somebody changed or removed the label of what runs here: it is put back, and nothing that came later is touched.
+  if (walk.evidence[name]?.revision === revision) {
+    const others = componentPods(input, name).filter((pod) => pod.labels[REVISION] !== revision);
+    return others.length === 0 ? set : without(ground, name, name);
+  }
+  return takeOff(seen, ground, name) ?? set;
+}
+
+/**
+ * Takes a component off, and before it every one that came after it; a label goes only when the
+ * pods of the previous one are gone. `undefined` if nothing of them is left.
+ */
+function takeOff({ input, users }: Observed, ground: Ground, name: Component): Look | undefined {
+  const last = COMPONENTS.slice(COMPONENTS.indexOf(name)).findLast(
+    (later) => ground.deploy[later] !== undefined || componentPods(input, later).length > 0,
+  );
+  if (last === undefined) return undefined;
+  if (users.length > 0) {
+    const message = `waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end before the ${name} is replaced`;
+    return { finding: { kind: 'waiting', reason: 'InUse', message, untimed: true } };
+  }
+  return without(ground, last, last);
+}
+
+function without(ground: Ground, off: Component, awaited: Component): Look {
+  const { [off]: _, ...deploy } = ground.deploy;
+  return {
+    finding: waiting(REPLACING, `waiting for the previous ${POD_COMPONENT[awaited]} pod to go`),
+    deploy,
+  };
+}
+
+/** The pod of a managed operand on this node. */
+export const culprit = (seen: Observed, ground: Ground, name: Component): PodObject | undefined => {
+  const revision = ground.deploy[name];
+  return revision === undefined ? undefined : operandPod(seen.input, name, revision);
+};
+
+/** Components that gate nothing come after the proof, and follow the policy at once. */
+export function follow({ input }: Observed, deploy: Ground['deploy'], name: Component): Ground['deploy'] {
+  const wanted = isDeployed(specOf(input.policy, name)) ? input.revisions[name] : undefined;
+  const { [name]: current, ...others } = deploy;
+  if (current === wanted) return deploy;
+  const isGone = current === undefined && componentPods(input, name).length === 0;
+  return wanted !== undefined && isGone ? { ...others, [name]: wanted } : others;
+}

@@ -1,0 +1,38 @@
+// The one shape of a state of the walk.
+import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import type { Component } from '../../../core/components.ts';
+import type { ComponentEvidence } from '../../../gate/node-proof.ts';
+import type { Action } from '../../actions.ts';
+import type { PodObject } from '../../model.ts';
+import type { Finding } from '../findings.ts';
+import type { Observed } from '../observed.ts';
+
+export type PodAction = Extract<Action, { readonly kind: 'create-pod' | 'delete-pod' }>;
+
+/** What the states below have left: which revisions the node is given, and what was accepted. */
+export interface Ground {
+  readonly deploy: Readonly<Partial<Record<Component, string>>>;
+  readonly evidence: Readonly<Record<string, ComponentEvidence>>;
+}
+
+/** What one state sees and wants. What it leaves out stays as it is. */
+export interface Look {
+  readonly finding: Finding;
+  readonly deploy?: Ground['deploy'];
+  readonly evidence?: ComponentEvidence;
+  /** The round of validation that has passed. */
+  readonly passed?: string;
+  readonly pods?: readonly PodAction[];
+}
+
+export interface WalkState {
+  /** As `gpu-gate.dev/state` shows it. */
+  readonly name: string;
+  /** How long it may take, ms; `undefined` if it runs no clock. */
+  readonly limit: (policy: GpuPolicy) => number | undefined;
+  readonly look: (seen: Observed, ground: Ground) => Look;
+  /** Pods that run already rest upon it: its verdict ends a proof, and passing it restores one. */
+  readonly upholds?: true;
+  /** Its pod, which another try may start afresh; none for a validation, whose next try is another pod. */
+  readonly culprit?: (seen: Observed, ground: Ground) => PodObject | undefined;
+}

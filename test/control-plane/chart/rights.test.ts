@@ -1,0 +1,313 @@
+// The audit of rights: what the chart grants each ServiceAccount, as the API server itself answers, against what gpu-gate calls in a whole
+// life, as the API server's audit log has it. A right that is not used fails here, and so does a call that is not allowed.
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { certProbe } from '../../../certs/probe.ts';
+import { readCert } from '../../../certs/read.ts';
+import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
+import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { openKube, STRATEGIC_PATCH, type Kube } from '../../../platform/kube.ts';
+import { isReady, viewOf } from '../../builders/view.ts';
+
+const ACCOUNTS = {
+  'request path': ['gpu-gate', 'gpu-gate'],
+  reconciler: ['gpu-gate', 'gpu-gate-reconciler'],
+  scheduler: ['gpu-gate', 'gpu-gate-scheduler'],
+  driver: ['gpu-gate-operands', 'gpu-gate-driver'],
+} as const;
+type Account = keyof typeof ACCOUNTS;
+const userOf = (account: Account): string => `system:serviceaccount:${ACCOUNTS[account].join(':')}`;
+/** Where the chart has Roles; `elsewhere` stands for every other namespace. */
+const NAMESPACES = ['gpu-gate', 'gpu-gate-operands', 'default', 'elsewhere'] as const;
+
+interface Rule {
+  readonly verbs: readonly string[];
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly resourceNames?: readonly string[];
+}
+/** One right or one call, such as `elsewhere: patch nodes/status gpu-0`; a right that holds for all names ends with `*`. */
+interface Entry {
+  readonly where: string;
+  readonly what: string;
+  readonly name: string;
+}
+const text = ({ where, what, name }: Entry): string => `${where}: ${what} ${name}`;
+
+let cluster: Cluster;
+let gate: Gate;
+const { kubectl, validated, gpuPod, pod, annotate } = viewOf(() => cluster);
+const kubes = new Map<Account, Kube>();
+
+const rulesIn = async (kube: Kube, namespace: string): Promise<readonly Rule[]> =>
+  (
+    await kube.request<{ status: { resourceRules: Rule[] } }>(
+      'POST',
+      '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews',
+      { body: { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectRulesReview', spec: { namespace } } },
+    )
+  ).status.resourceRules;
+const entriesOf = (where: string, rules: readonly Rule[]): readonly Entry[] =>
+  rules.flatMap(({ verbs, apiGroups, resources, resourceNames = ['*'] }) =>
+    verbs.flatMap((verb) =>
+      apiGroups.flatMap((group) =>
+        resources.flatMap((resource) =>
+          resourceNames.map((name) => ({ where, what: `${verb} ${group === '' ? '' : `${group}/`}${resource}`, name })),
+        ),
+      ),
+    ),
+  );
+
+/** Everything that an account may do, each right where it begins: cluster-wide ones are not said again for a namespace. */
+async function granted(account: Account): Promise<readonly Entry[]> {
+  const kube = kubes.get(account);
+  if (kube === undefined) throw new Error(account);
+  const plain = await openKube({
+    kubeconfig: await cluster.serviceAccountKubeconfig('elsewhere', 'default'),
+    userAgent: 'test',
+  });
+  const everybody = new Set((await rulesIn(plain, 'elsewhere')).map((rule) => JSON.stringify(rule)));
+  const seen = new Set<string>();
+  const all: Entry[] = [];
+  for (const where of ['elsewhere', ...NAMESPACES.slice(0, -1)]) {
+    const rules = (await rulesIn(kube, where)).filter((rule) => !everybody.has(JSON.stringify(rule)));
+    for (const entry of entriesOf(where, rules)) {
+      const key = `${entry.what} ${entry.name}`;
+      if (seen.has(key)) continue;
+      if (where === 'elsewhere') seen.add(key);
+      all.push(entry);
+    }
+  }
+  return all;
+}
+
+interface AuditEvent {
+  readonly verb: string;
+  readonly user: { readonly username: string };
+  readonly objectRef?: {
+    readonly resource?: string;
+    readonly subresource?: string;
+    readonly namespace?: string;
+    readonly name?: string;
+    readonly apiGroup?: string;
+  };
+  readonly responseStatus?: { readonly code: number; readonly reason?: string };
+  readonly requestURI: string;
+}
+const events = (): readonly AuditEvent[] =>
+  readFileSync(cluster.auditLog, 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('system:serviceaccount:gpu-gate'))
+    .map((line) => JSON.parse(line) as AuditEvent);
+const called = (account: Account): readonly Entry[] =>
+  events()
+    .filter(({ user, objectRef }) => user.username === userOf(account) && objectRef?.resource !== undefined)
+    .flatMap(({ verb, responseStatus, objectRef: { resource, subresource, namespace, name, apiGroup } = {} }) =>
+      // A server-side apply that makes its object is authorized as a create too.
+      (verb === 'patch' && responseStatus?.code === 201 ? ['patch', 'create'] : [verb]).map((each) => ({
+        where: namespace ?? '',
+        what: `${each} ${apiGroup === undefined ? '' : `${apiGroup}/`}${resource}${subresource === undefined ? '' : `/${subresource}`}`,
+        name: name ?? '*',
+      })),
+    );
+
+/** Does the call use the right? A cluster-wide right is used by a call anywhere. */
+const uses = (right: Entry, call: Entry): boolean =>
+  right.what === call.what &&
+  (right.where === 'elsewhere' || right.where === call.where) &&
+  (right.name === '*' || right.name === call.name);
+const unused = (rights: readonly Entry[], calls: readonly Entry[]): readonly string[] =>
+  [...new Set(rights.filter((right) => !calls.some((call) => uses(right, call))).map(text))].toSorted();
+
+beforeAll(async () => {
+  cluster = await startCluster({
+    nodes: 2,
+    say: console.log,
+    auditRules: [
+      {
+        level: 'Metadata',
+        userGroups: ['system:serviceaccounts:gpu-gate', 'system:serviceaccounts:gpu-gate-operands'],
+      },
+    ],
+  });
+  gate = await startGate(cluster, {
+    flags: ['--not-ready-grace', '1s'],
+    values: { policy: { spec: { rejectedPods: 'Delete', bringUp: { maxConcurrent: '2' } } } },
+  });
+  await kubectl('create', 'namespace', 'elsewhere');
+  await until('the account of that namespace', () =>
+    cluster.admin.request('GET', '/api/v1/namespaces/elsewhere/serviceaccounts/default'),
+  );
+  for (const account of Object.keys(ACCOUNTS) as Account[])
+    kubes.set(
+      account,
+      await openKube({
+        kubeconfig: await cluster.serviceAccountKubeconfig(ACCOUNTS[account][0], ACCOUNTS[account][1]),
+        userAgent: 'test',
+      }),
+    );
+}, 180_000);
+afterAll(async () => cluster?.stop());
+
+/** A whole life, so that everything that gpu-gate ever calls is called. */
+it('lives a whole life with the rights that it has', { timeout: 240_000 }, async () => {
+  for (const name of ['gpu-0', 'gpu-1']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
+  for (const name of ['gpu-0', 'gpu-1']) await validated(name);
+  await gpuPod('works', 'gpu-0');
+  await until('a GPU pod to be Ready', async () => isReady(await pod('works')));
+
+  // A pod that a kubelet rejects, and one that comes back after the reconciler restarted: one Event, counted twice.
+  await kubectl('create', 'deployment', 'rejected', '--image', 'example.com/train:1', '--replicas', '1');
+  const uid = (name: string): Promise<string> => kubectl('get', name, '-o', 'jsonpath={.metadata.uid}');
+  const owner = {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    name: 'rejected',
+    uid: await uid('deployment/rejected'),
+    controller: true,
+  };
+  await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
+    body: {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'thrown-out', ownerReferences: [owner] },
+      spec: {
+        nodeName: 'gpu-1',
+        containers: [{ name: 'c', image: 'example.com/c:1', resources: { limits: { 'nvidia.com/gpu': '1' } } }],
+      },
+    },
+  });
+  await cluster.admin.request('PATCH', '/api/v1/namespaces/default/pods/thrown-out/status', {
+    contentType: STRATEGIC_PATCH,
+    body: { status: { phase: 'Failed', reason: 'UnexpectedAdmissionError' } },
+  });
+  await until(
+    'the rejected pod to be deleted',
+    async () => (await cluster.kubectl(['get', 'pod', 'thrown-out'])).code !== 0,
+  );
+
+  // The webhook's Secret with a wrong type is made again, and the extender's CA is published again after a loss.
+  await kubectl(
+    'delete',
+    'secret',
+    '-n',
+    'gpu-gate',
+    'gpu-gate-webhook-tls',
+    'gpu-gate-canary-tls',
+    'gpu-gate-extender-tls',
+    'gpu-gate-scheduler-client',
+  );
+  for (const name of [
+    'gpu-gate-webhook-tls',
+    'gpu-gate-canary-tls',
+    'gpu-gate-extender-tls',
+    'gpu-gate-scheduler-client',
+  ])
+    await cluster.kubectl(['create', 'secret', 'generic', '-n', 'gpu-gate', name]);
+  await kubectl('patch', 'configmap', '-n', 'gpu-gate', 'gpu-gate-extender-ca', '-p', '{"data":{"ca.crt":"lost"}}');
+  await kubectl('label', 'secret', '-n', 'gpu-gate', 'gpu-gate-ca', 'touched=yes');
+  await until('all certificates to be there again', async () => {
+    const types = await kubectl('get', 'secrets', '-n', 'gpu-gate', '-o', 'jsonpath={.items[*].type}');
+    const ca = await kubectl('get', 'configmap', '-n', 'gpu-gate', 'gpu-gate-extender-ca', '-o', 'jsonpath={.data}');
+    return types.split(' ').filter((type) => type === 'kubernetes.io/tls').length === 5 && !ca.includes('lost');
+  });
+
+  // What the test cluster's processes are told by options, and pods find out by themselves.
+  const webhookCert = await kubectl(
+    'get',
+    'secret',
+    '-n',
+    'gpu-gate',
+    'gpu-gate-canary-tls',
+    '-o',
+    'jsonpath={.data.tls\\.crt}',
+  );
+  const leaf = readCert(Buffer.from(webhookCert, 'base64').toString());
+  const access = { kubeconfig: await cluster.serviceAccountKubeconfig(...ACCOUNTS.reconciler), userAgent: 'test' };
+  const probe = certProbe({
+    kube: await openKube(access),
+    access,
+    namespace: 'gpu-gate',
+    apiServerName: 'kubernetes.default.svc',
+    apiServers: [],
+    service: 'gpu-gate-webhook',
+    replicas: [],
+    serverName: 'gpu-gate-webhook.gpu-gate.svc',
+  });
+  expect(await probe.replicas()).toMatchObject({ kind: 'known' });
+  if (leaf !== undefined) await probe.canary(leaf);
+
+  // A restart of the reconciler repeats an Event; another driver makes a new revision; an opt-out and the policy's end take all away.
+  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true');
+  await until('the loss to be written', async () => (await kubectl('get', 'events')).includes('gpu-1'));
+  await gate.stopReconciler();
+  await gate.startReconciler();
+  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready-');
+  await validated('gpu-1');
+  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true');
+  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready-');
+  await kubectl('delete', 'pod', 'works', '--now');
+  await kubectl('delete', 'gpupolicy', 'default', '--wait=false');
+  await until(
+    'the policy to be gone',
+    async () => (await cluster.kubectl(['get', 'gpupolicy', 'default'])).code !== 0,
+    90_000,
+  );
+  await until(
+    'its DaemonSets to be gone',
+    async () => (await kubectl('get', 'daemonsets', '-n', 'gpu-gate-operands', '-o', 'name')) === '',
+    60_000,
+  );
+});
+
+describe.each(['request path', 'reconciler'] as const)('the %s', (account) => {
+  it('was refused nothing', () =>
+    expect(
+      events()
+        .filter(({ user, responseStatus }) => user.username === userOf(account) && responseStatus?.code === 403)
+        .map(({ verb, requestURI }) => `${verb} ${requestURI}`),
+    ).toEqual([]));
+  it('used every right that it has', async () => {
+    const rights = await granted(account);
+    expect(rights.length).toBeGreaterThan(5);
+    expect(unused(rights, called(account))).toEqual([]);
+  });
+});
+
+it('the scheduler has the rights of Kubernetes’ own scheduler, and one Lease', async () => {
+  const own = new Set<string>();
+  for (const role of ['system:kube-scheduler', 'system:volume-scheduler']) {
+    const { rules } = await cluster.admin.request<{ rules: Rule[] }>(
+      'GET',
+      `/apis/rbac.authorization.k8s.io/v1/clusterroles/${role}`,
+    );
+    for (const entry of entriesOf('elsewhere', rules)) own.add(text(entry));
+  }
+  const more = (await granted('scheduler')).filter((entry) => !own.has(text(entry)));
+  expect(more.map(text).toSorted()).toEqual(
+    expect.arrayContaining(['gpu-gate: get coordination.k8s.io/leases gpu-gate-scheduler']),
+  );
+  expect(unused(more, called('scheduler'))).toEqual([]);
+});
+
+/** What k8s-driver-manager v0.12 calls with ENABLE_GPU_POD_EVICTION and ENABLE_AUTO_DRAIN false; update is what its earlier versions call. */
+const DRIVER_MANAGER = [
+  'elsewhere: get nodes *',
+  'elsewhere: patch nodes *',
+  'elsewhere: update nodes *',
+  'gpu-gate-operands: list pods *',
+];
+it('a driver’s pod has the rights that NVIDIA’s driver-manager uses', async () =>
+  expect((await granted('driver')).map(text).toSorted()).toEqual(DRIVER_MANAGER));
+
+it('no account but the scheduler’s may read a Secret that is not gpu-gate’s, or make a token', async () => {
+  for (const account of ['request path', 'reconciler', 'driver'] as const) {
+    const rights = await granted(account);
+    expect(rights.filter(({ what, name }) => what.endsWith(' secrets') && name === '*').map(text)).toEqual(
+      account === 'reconciler' ? ['gpu-gate: create secrets *'] : [],
+    );
+    expect(rights.filter(({ what }) => /serviceaccounts|rbac|escalate|impersonate|bind /.test(what)).map(text)).toEqual(
+      [],
+    );
+  }
+});
