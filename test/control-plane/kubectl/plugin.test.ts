@@ -35,7 +35,7 @@ const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promi
 
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
-  const npm = (...args: string[]) => runCommand('npm', [...args, '--loglevel', 'error'], { HOME: home });
+  const npm = (...args: string[]) => runCommand('npm', [...args, '--loglevel', 'error'], process.env as Record<string, string>);
   const packed = await npm('pack', join(ROOT, 'kubectl'), '--pack-destination', home);
   expect(packed).toMatchObject({ code: 0, stderr: '' });
   const tarball = packed.stdout.trim().split('\n').at(-1) ?? '';
