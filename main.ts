@@ -8,6 +8,7 @@ import { errorPlace, explainError } from './platform/log.ts';
 const USAGE = `gpu-gate: a GPU pod starts only on a node whose GPU stack has been proven to work
 
   node main.ts [run] [options]                     run the parts named by --roles
+  node main.ts images [-]                          print the operands' images, to mirror them; -: of the GPUPolicy on stdin
 ${EXPLAIN_USAGE}
 options of run; each is also an environment variable, GPU_GATE_LIKE_THIS for --like-this:
 ${optionsHelp()}
@@ -36,8 +37,24 @@ async function explainCommand(args: readonly string[]): Promise<number> {
     err(`${parsed.because}\n`);
     return 2;
   }
-  const { explain } = await import('./explain/command.ts');
-  return explain(parsed.args, out, err);
+  const { explainPod } = await import('./app/explain.ts');
+  return explainPod(parsed.args, out, err);
+}
+
+async function imagesCommand(args: readonly string[]): Promise<number> {
+  let policy: unknown = { spec: {} };
+  if (args[0] === '-') {
+    const { text } = await import('node:stream/consumers');
+    try {
+      policy = JSON.parse(await text(process.stdin));
+    } catch {
+      err('this is not a GPUPolicy as JSON; write: kubectl get gpupolicy default -o json | node main.ts images -\n');
+      return 2;
+    }
+  }
+  const { imagesOf } = await import('./app/images.ts');
+  out(`${imagesOf(policy).join('\n')}\n`);
+  return 0;
 }
 
 async function main(args: readonly string[]): Promise<number> {
@@ -48,7 +65,8 @@ async function main(args: readonly string[]): Promise<number> {
   }
   if (command === 'run') return runCommand(rest);
   if (command === 'explain') return explainCommand(rest);
-  err(`unknown command ${JSON.stringify(command)}: run, explain; see --help\n`);
+  if (command === 'images') return imagesCommand(rest);
+  err(`unknown command ${JSON.stringify(command)}: run, explain, images; see --help\n`);
   return 2;
 }
 

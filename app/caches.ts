@@ -1,5 +1,6 @@
 // What the request path knows of the cluster: policies, nodes, namespaces and runtime classes, each
-// watched only if a role of this process needs it. Webhook and extender share them and write nothing.
+// watched only if a role of this process needs it. Webhook and extender share them and write
+// nothing.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { POLICIES_PATH } from '../core/keys.ts';
@@ -46,7 +47,8 @@ export function startCaches({ options, kube, log, now }: Shared): Caches {
     kube,
     log,
     path: '/apis/node.k8s.io/v1/runtimeclasses',
-    trim: (raw: { scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+    trim: (raw: { handler?: string; scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+      handler: raw.handler ?? '',
       nodeSelector: raw.scheduling?.nodeSelector ?? {},
     }),
   });

@@ -21,7 +21,8 @@ export async function startExtender(shared: Shared, serving: Serving, caches: Ca
       now,
       log,
       view() {
-        // A replica that is not ready gets no new connections, but a scheduler keeps the one it has.
+        // A replica that is not ready gets no new connections, but a scheduler keeps the one it
+        // has.
         const because = whyNoVerdict({ nodes, gpupolicies: policies }, options.watchLimit, now());
         return because === undefined ? view : { because };
       },

@@ -1,5 +1,6 @@
-// Every option of the program: one table gives flag, environment variable, default, parser and help. Parsing returns all
-// problems at once, so that nobody mends a Deployment one crash at a time.
+// Every option of the program: one table gives flag, environment variable, default, parser and
+// help. Parsing returns all problems at once, so that a Deployment is not corrected one crash at a
+// time.
 
 const ROLES = ['webhook', 'extender', 'reconciler', 'certs'] as const;
 export type Role = (typeof ROLES)[number];
@@ -20,23 +21,23 @@ const text = (value: string): Parsed<string> => ({ value });
 const name = (value: string): Parsed<string> =>
   /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(value)
     ? { value }
-    : { problem: `${JSON.stringify(value)} is no Kubernetes name: lower-case letters, digits and '-'` };
+    : { problem: `${JSON.stringify(value)} is not a Kubernetes name: use lower-case letters, digits and '-'` };
 const port = (value: string): Parsed<number> =>
   /^\d{1,5}$/.test(value) && Number(value) <= 65_535
     ? { value: Number(value) }
-    : { problem: `${JSON.stringify(value)} is no port: write a number from 0 to 65535` };
+    : { problem: `${JSON.stringify(value)} is not a valid port: use a number from 0 to 65535` };
 const count = (value: string): Parsed<number> =>
-  /^\d{1,9}$/.test(value) ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is no whole number` };
+  /^\d{1,9}$/.test(value) ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is not a whole number` };
 const duration =
-  (least: number) =>
+  (minimum: number) =>
   (value: string): Parsed<number> => {
     const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value);
     const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
     const ms = match === null ? Number.NaN : Number(match[1]) * (units[match[2] ?? ''] ?? Number.NaN);
-    return ms >= least
+    return ms >= minimum
       ? { value: ms }
       : {
-          problem: `${JSON.stringify(value)} is no duration of at least ${least} ms: write one such as 15s, 5m, 1h or 90d`,
+          problem: `${JSON.stringify(value)} is not a duration of ${minimum} ms or more: use one such as 15s, 5m, 1h or 90d`,
         };
   };
 const size = (value: string): Parsed<number> => {
@@ -51,7 +52,7 @@ const oneOf =
   (value: string): Parsed<T> => {
     const found = values.find((v) => v === value);
     return found === undefined
-      ? { problem: `${JSON.stringify(value)} is none of ${values.join(', ')}` }
+      ? { problem: `${JSON.stringify(value)} is not one of ${values.join(', ')}` }
       : { value: found };
   };
 const roles = (value: string): Parsed<readonly Role[]> => {
@@ -59,7 +60,19 @@ const roles = (value: string): Parsed<readonly Role[]> => {
   const unknown = given.filter((part) => !ROLES.some((role) => role === part));
   return unknown.length === 0
     ? { value: ROLES.filter((role) => given.includes(role)) }
-    : { problem: `${JSON.stringify(unknown.join(','))} is none of ${ROLES.join(', ')}` };
+    : { problem: `${JSON.stringify(unknown.join(','))} is not one of ${ROLES.join(', ')}` };
+};
+export interface ConfigMapKey {
+  readonly namespace: string;
+  readonly name: string;
+  readonly key: string;
+}
+const configMapKey = (value: string): Parsed<ConfigMapKey | undefined> => {
+  if (value === '') return { value: undefined };
+  const match = /^([-.a-z0-9]+)\/([-.a-z0-9]+)\/([-._a-zA-Z0-9]+)$/.exec(value);
+  return match === null
+    ? { problem: `${JSON.stringify(value)} is not a key of a ConfigMap: write NAMESPACE/NAME/KEY` }
+    : { value: { namespace: match[1] ?? '', name: match[2] ?? '', key: match[3] ?? '' } };
 };
 const list = (value: string): Parsed<readonly string[]> => ({
   value: value
@@ -82,34 +95,44 @@ const option = <T>(flag: string, otherwise: string, parse: (value: string) => Pa
   help,
 });
 
-/** The table. Keys are the names in the parsed Options; flags are `--like-this`, variables `GPU_GATE_LIKE_THIS`. */
+/**
+ * The table. Keys are the names in the parsed Options; flags are `--like-this`, variables
+ * `GPU_GATE_LIKE_THIS`.
+ */
 export const OPTIONS = {
   roles: option('roles', 'webhook,extender,reconciler,certs', roles, 'which parts this process runs'),
-  kubeconfig: option('kubeconfig', '', text, 'path of a kubeconfig; empty: the ServiceAccount of the pod'),
+  kubeconfig: option('kubeconfig', '', text, 'path of a kubeconfig; empty uses the ServiceAccount of the pod'),
   namespace: option('namespace', 'gpu-gate', name, 'namespace of gpu-gate itself'),
   operandNamespace: option('operand-namespace', 'gpu-gate-operands', name, 'namespace of operands and validation pods'),
   excludedNamespaces: option(
     'excluded-namespaces',
     'kube-system',
     list,
-    'namespaces that are never injected, besides our own two',
+    'namespaces that are never injected, in addition to --namespace and --operand-namespace',
   ),
   webhookResources: option(
     'webhook-resources',
     'nvidia.com/gpu,nvidia.com/gpu.shared',
     list,
-    'resources that the webhook configuration calls us for, besides nvidia.com/mig-*; a policy that names others is Degraded',
+    'resources for which the webhook configuration calls the webhook, in addition to nvidia.com/mig-*; a policy that names others is Degraded',
   ),
-  bindAddress: option('bind-address', '', text, 'address to listen on; empty: all'),
+  runtimeClass: option(
+    'runtime-class',
+    'nvidia',
+    text,
+    'RuntimeClass that the reconciler creates if there is none of that name; empty: it creates none',
+  ),
+  runtimeClassHandler: option('runtime-class-handler', 'nvidia', name, 'handler of that RuntimeClass'),
+  bindAddress: option('bind-address', '', text, 'address to listen on; empty listens on all'),
   webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
-  canaryPort: option('canary-port', '8445', port, 'port of /canary, by which API servers show that they know a new CA'),
+  canaryPort: option('canary-port', '8445', port, 'port of /canary, which shows whether API servers trust a new CA'),
   extenderPort: option('extender-port', '8444', port, 'port of /filter, /prioritize, /preempt'),
   metricsPort: option('metrics-port', '9090', port, 'port of /metrics, /healthz, /readyz'),
   callsPerConnection: option(
     'calls-per-connection',
     '10000',
     count,
-    'a connection to webhook, extender or canary ends after so many calls, so that replicas that came later get their share; 0: never',
+    'calls after which a connection to webhook, extender or canary ends, so that new replicas get their share; 0 never ends one',
   ),
   maxConnections: option(
     'max-connections',
@@ -127,10 +150,10 @@ export const OPTIONS = {
     'max-bytes-in-flight',
     '',
     size,
-    "bytes of bodies and answers in flight, together; beyond it the largest call gets 503; empty: an eighth of the container's memory limit",
+    "bytes of bodies and answers in flight, together; beyond that the largest call gets 503; empty uses an eighth of the container's memory limit",
   ),
   leaseName: option('lease-name', 'gpu-gate-reconciler', name, 'Lease of the leader election'),
-  leaseDuration: option('lease-duration', '15s', duration(500), 'how long a leader that went silent is still believed'),
+  leaseDuration: option('lease-duration', '15s', duration(500), 'how long a silent leader keeps the lease'),
   notReadyGrace: option(
     'not-ready-grace',
     '60s',
@@ -141,69 +164,92 @@ export const OPTIONS = {
     'wake-after',
     '1s,3s,10s',
     durations,
-    'how long after a node opened the scheduler is told once more, while a pod that could be placed there still waits; empty: never',
+    'delays after a node opens at which to re-trigger scheduling while a pod that fits is still pending; empty disables',
   ),
   watchLimit: option(
     'watch-limit',
     '150s',
     duration(1000),
-    'a watch silent for longer makes this replica not ready, and its extender answer with that error',
+    'silence of a watch after which the replica is not ready and its extender answers with that error',
   ),
-  drain: option('drain', '10s', duration(0), 'how long a stop goes on serving after readiness failed'),
-  certLife: option('cert-life', '90d', duration(10_000), 'life of serving certificates; renewed at two thirds'),
-  caLife: option('ca-life', '1825d', duration(20_000), "life of the webhook's CA; renewed at two thirds"),
+  drain: option('drain', '10s', duration(0), 'how long to keep serving after readiness fails on shutdown'),
+  certLife: option(
+    'cert-life',
+    '90d',
+    duration(10_000),
+    'lifetime of serving certificates; they are renewed after two thirds',
+  ),
+  caLife: option('ca-life', '1825d', duration(20_000), "lifetime of the webhook's CA; it is renewed after two thirds"),
   extenderCaLife: option(
     'extender-ca-life',
     '3650d',
     duration(20_000),
-    "life of the extender's CA, which schedulers read once",
+    "lifetime of the extender's CA, which schedulers read only at their start",
   ),
   extenderCaOverlap: option(
     'extender-ca-overlap',
     '60d',
     duration(0),
-    "for how long after a change of the extender's CA the one before still signs what is served: schedulers must be restarted in that time",
+    'how long the previous CA of the extender still signs what is served after a change; restart schedulers within that time',
   ),
   canaryWindow: option(
     'canary-window',
     '1m',
     duration(0),
-    'for how long the canary must come back through every API server before a certificate of a new CA is served; one address may hide several servers',
+    'how long the canary must succeed through every API server before a certificate of a new CA is served; one address may hide several servers',
   ),
   caGrace: option(
     'ca-grace',
     '10m',
     duration(0),
-    'how long an old CA stays trusted after no replica serves a certificate of it any more',
+    'how long a previous CA stays trusted after the last replica has stopped serving its certificates',
   ),
   certCheck: option('cert-check', '5s', duration(100), 'how often certificates are checked against the wall clock'),
-  certSource: option('cert-source', 'self', oneOf('self', 'cert-manager'), 'who makes the certificates'),
+  certSource: option('cert-source', 'self', oneOf('self', 'cert-manager'), 'who issues the certificates'),
   apiServers: option(
     'api-servers',
     '',
     list,
-    'host:port of every API server, for the canary; empty: the EndpointSlice default/kubernetes',
+    'host:port of every API server, for the canary; empty reads the EndpointSlice default/kubernetes',
   ),
   apiServerName: option(
     'api-server-name',
     'kubernetes.default.svc',
     text,
-    "name in API servers' certificates, whatever address they are reached at",
+    "name that API servers' certificates are checked for, at any address",
   ),
   webhookReplicas: option(
     'webhook-replicas',
     '',
     list,
-    'host:port of every replica of the webhook; empty: the EndpointSlices of its Service',
+    'host:port of every replica of the webhook; empty reads the EndpointSlices of its Service',
+  ),
+  extenderReplicas: option(
+    'extender-replicas',
+    '',
+    list,
+    'host:port of every replica of the extender; empty: the EndpointSlices of its Service',
   ),
   extenderClients: option(
     'extender-clients',
+    'gpu-gate-scheduler',
+    list,
+    'common names of the client certificates that the extender serves; empty serves every caller',
+  ),
+  webhookClientCa: option(
+    'webhook-client-ca',
+    '',
+    configMapKey,
+    "NAMESPACE/NAME/KEY of a ConfigMap with the CAs of the API servers' client certificates; empty serves every caller",
+  ),
+  webhookClients: option(
+    'webhook-clients',
     '',
     list,
-    'common names of client certificates that the extender serves; empty: callers need none',
+    'common names of the client certificates that the webhook serves, with --webhook-client-ca',
   ),
-  certExtraSans: option('cert-extra-sans', '', list, 'further names or addresses in the serving certificates'),
-  logLevel: option('log-level', 'info', oneOf('debug', 'info', 'error'), 'least level that is logged'),
+  certExtraSans: option('cert-extra-sans', '', list, 'additional names or addresses in the serving certificates'),
+  logLevel: option('log-level', 'info', oneOf('debug', 'info', 'error'), 'minimum log level'),
 } as const;
 
 type Table = typeof OPTIONS;
@@ -211,13 +257,18 @@ export type Options = { readonly [K in keyof Table]: Table[K] extends Option<inf
 
 export const variableOf = (flag: string): string => `GPU_GATE_${flag.toUpperCase().replaceAll('-', '_')}`;
 
-/** Kubernetes itself sets GPU_GATE_WEBHOOK_PORT=tcp://… and the like in pods beside Services of our name. */
+/**
+ * Kubernetes sets GPU_GATE_WEBHOOK_PORT=tcp://… and the like in pods beside Services of that name.
+ */
 const isServiceLink = (key: string, value: string | undefined): boolean =>
   /_SERVICE_(HOST|PORT)/.test(key) ||
   /_PORT_\d+_/.test(key) ||
   (key.endsWith('_PORT') && value?.startsWith('tcp://') === true);
 
-/** Arguments and environment → options, or every problem, one sentence each. Flags win over the environment. */
+/**
+ * Arguments and environment → options, or every problem as one sentence. Flags win over the
+ * environment.
+ */
 export function parseOptions(
   args: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
@@ -261,6 +312,11 @@ export function parseOptions(
     if (parsed.problem !== undefined) problems.push(`${source}: ${parsed.problem}`);
     options[key] = parsed.value;
   }
+  const { webhookClientCa, webhookClients } = options as Partial<Options>;
+  if (webhookClientCa !== undefined && webhookClients?.length === 0)
+    problems.push(
+      "--webhook-client-ca needs --webhook-clients: a CA of a cluster signs other users' certificates too, so name the API servers'",
+    );
   return problems.length > 0 ? { ok: false, problems } : { ok: true, options: options as Options };
 }
 

@@ -12,7 +12,9 @@ export interface Part {
   notReady(): readonly string[];
   /** Ages of the part's watches in ms, read at each scrape. */
   watchAges(): Readonly<Record<string, number>>;
-  /** First half of a stop: the part serves on and asks its callers to leave. Absent if nobody calls. */
+  /**
+   * First half of a stop: the part serves on and asks its callers to leave. Absent if nobody calls.
+   */
   drain?(): void;
   /** Resolves once nothing of the part runs any more. */
   stop(): Promise<void>;
@@ -45,8 +47,8 @@ export const staleWatches = (watches: Watches, limitMs: number, now: number): re
   });
 
 /**
- * Reason for withholding verdicts; `undefined` if there is none. It ends up in Events of pods, which
- * are deduplicated by text, so it must not contain a changing number.
+ * Reason for withholding verdicts; `undefined` if there is none. It ends up in Events of pods,
+ * which are deduplicated by text, so it must not contain a changing number.
  */
 export const whyNoVerdict = (watches: Watches, limitMs: number, now: number): string | undefined => {
   for (const [name, watch] of Object.entries(watches)) {
@@ -60,7 +62,10 @@ export const whyNoVerdict = (watches: Watches, limitMs: number, now: number): st
 export const WEBHOOK_SERVICE = 'gpu-gate-webhook';
 export const EXTENDER_SERVICE = 'gpu-gate-extender';
 
-/** Every name by which a Service is called inside the cluster, the shortest that all callers use first. */
+/**
+ * Every name by which a Service is called inside the cluster, the shortest that all callers use
+ * first.
+ */
 export const serviceNames = (service: string, namespace: string, extra: readonly string[]): string[] => [
   `${service}.${namespace}.svc`,
   `${service}.${namespace}.svc.cluster.local`,

@@ -1,5 +1,6 @@
-// The life of a process: the metrics port, the parts one after the other, the wait, the drain, the stop.
-// A part that does not start, or dies, ends the process: `run` then stops the other parts and rejects.
+// The life of a process: the metrics port, the parts one after the other, the wait, the drain, the
+// stop. A part that does not start, or dies, ends the process: `run` then stops the other parts and
+// rejects.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { printable } from '../core/printable.ts';
@@ -18,14 +19,18 @@ import { startWebhook } from './webhook.ts';
 /** Starts a part; it gets the parts that started before it. */
 export type Start = (add: (part: Part) => void) => Promise<void>;
 
-/** Starts every part of the roles in `options`, until `stop`. Rejects if a part does not start, or dies. */
+/**
+ * Starts every part of the roles in `options`, until `stop`. Rejects if a part does not start, or
+ * dies.
+ */
 export async function run(options: Options, stop: AbortSignal, write: (line: string) => void): Promise<void> {
   const log = jsonLog(options.logLevel, write, { roles: options.roles.join(',') }, printable);
   const access = { kubeconfig: options.kubeconfig, userAgent: `gpu-gate/${options.roles.join('+')}` };
   const kube = await openKube(access);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  // Gauges that prom-client names like counters, which `promtool check metrics` and dashboards dislike.
+  // Gauges that prom-client names like counters, which `promtool check metrics` and dashboards
+  // dislike.
   for (const what of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${what}_total`);
   const shared: Shared = { options, kube, access, log, registry, now: Date.now };
   const has = (...roles: readonly string[]): boolean => options.roles.some((role) => roles.includes(role));

@@ -2,15 +2,23 @@
 import { totalmem } from 'node:os';
 import { Counter, Gauge } from 'prom-client';
 import { certFollower, type CertFollower, type TrustedCas } from '../certs/follower.ts';
-import { startServer, type RunningServer, type ServerOptions } from '../platform/http.ts';
+import { startServer, type RunningServer, type ServerOptions, type TlsMaterial } from '../platform/http.ts';
 import { intake, memoryLimit } from '../platform/intake.ts';
+import { reflector, type Reflector } from '../platform/reflector.ts';
+import type { ConfigMapKey } from './options.ts';
 import { agesOf, staleWatches, type Part, type Shared, type Watches } from './part.ts';
 
-/** Time that a call which is still running at the end of a stop gets: the longest time limit of a caller, the scheduler's. */
+/**
+ * Time that a call which is still running at the end of a stop gets: the longest time limit of a
+ * caller, the scheduler's.
+ */
 const LAST_CALL_MS = 5000;
 const SERVED_UNTIL = 'gpu_gate_served_certificate_not_after_seconds';
 
-/** Share of the memory limit that bodies and answers may hold: reading one takes several times its size. */
+/**
+ * Share of the memory limit that bodies and answers may hold: reading one takes several times its
+ * size.
+ */
 const SHARE = 8;
 
 export interface Serving {
@@ -71,6 +79,41 @@ export function serving({ options, registry }: Shared): Serving {
   };
 }
 
+/** The CAs by which callers' client certificates are checked, followed. */
+export interface CallerCas {
+  readonly watch: Reflector<unknown>;
+  /** PEM; empty if there are none. */
+  text(): string;
+  problem(): string | undefined;
+  onChange(listener: () => void): void;
+}
+
+/** Follows the CAs in a key of a ConfigMap until the signal. */
+export function callerCas({ kube, log }: Shared, place: ConfigMapKey, signal: AbortSignal): CallerCas {
+  const listeners: (() => void)[] = [];
+  const watch = reflector<string>({
+    kube,
+    log,
+    path: `/api/v1/namespaces/${place.namespace}/configmaps`,
+    query: { fieldSelector: `metadata.name=${place.name}` },
+    trim: ({ data }: { readonly data?: Readonly<Record<string, string>> }) => data?.[place.key] ?? '',
+    onChange() {
+      for (const listener of listeners) listener();
+    },
+  });
+  watch.start(signal);
+  const text = (): string => watch.get(`${place.namespace}/${place.name}`) ?? '';
+  return {
+    watch,
+    text,
+    problem: () =>
+      text().includes('BEGIN CERTIFICATE')
+        ? undefined
+        : `ConfigMap ${place.namespace}/${place.name} holds no CA of API servers in ${place.key}`,
+    onChange: (listener) => void listeners.push(listener),
+  };
+}
+
 /** Keeps `server` on the newest usable certificate of a Secret until the signal. */
 export function follow(
   { options, kube, log, registry, now }: Shared,
@@ -79,10 +122,17 @@ export function follow(
     readonly service: string;
     readonly server: RunningServer;
     readonly trusted?: TrustedCas;
+    /** The CAs of callers, in place of those that the Secret names. */
+    readonly callers?: CallerCas;
   },
   signal: AbortSignal,
 ): CertFollower {
-  const { secret, service, server, trusted } = served;
+  const { secret, service, server, trusted, callers } = served;
+  let current: TlsMaterial | undefined;
+  const use = (): void => {
+    if (current !== undefined) server.setTls(callers === undefined ? current : { ...current, ca: callers.text() });
+  };
+  callers?.onChange(use);
   // Several servers of a process share the metric.
   const servedUntil =
     (registry.getSingleMetric(SERVED_UNTIL) as Gauge | undefined) ??
@@ -102,7 +152,10 @@ export function follow(
     names: options.certSource === 'self' ? [`${service}.${options.namespace}.svc`] : [],
     ...(trusted === undefined ? {} : { trusted }),
     served: (until) => servedUntil.set({ secret }, until / 1000),
-    use: (material) => server.setTls(material),
+    use(material) {
+      current = material;
+      use();
+    },
   });
   follower.start(signal);
   return follower;
@@ -115,7 +168,7 @@ export function servingPart(
     readonly name: string;
     readonly servers: readonly RunningServer[];
     /** Those without whose certificate the part is not ready. */
-    readonly followers: readonly CertFollower[];
+    readonly followers: readonly { problem(): string | undefined }[];
     /** Watches whose silence makes the part not ready. */
     readonly watches: Watches;
     /** Watches of which only the age is reported. */

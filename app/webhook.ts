@@ -1,6 +1,6 @@
 // The webhook as a part: the server of /mutate, that of the canary, and the certificates of both.
+import { canaryApp } from '../certs/canary.ts';
 import { webhookCas } from '../certs/follower.ts';
-import { canaryApp } from '../certs/routes.ts';
 import { CANARY_SECRET, WEBHOOK_SECRET } from '../certs/store.ts';
 import type { RunningServer } from '../platform/http.ts';
 import type { Reflector } from '../platform/reflector.ts';
@@ -8,7 +8,7 @@ import { webhookMetrics } from '../webhook/metrics.ts';
 import { webhookApp } from '../webhook/routes.ts';
 import type { Caches } from './caches.ts';
 import { excludedNamespaces, WEBHOOK_SERVICE, type Part, type Shared } from './part.ts';
-import { follow, servingPart, type Serving } from './serving.ts';
+import { callerCas, follow, servingPart, type Serving } from './serving.ts';
 
 /** Starts the webhook's servers; rejects if a port is taken. */
 export async function startWebhook(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
@@ -19,7 +19,7 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
   const servers: RunningServer[] = [];
   const besides: Record<string, Reflector<unknown>> = {};
   const server = await serving.server('webhook', {
-    tls: {},
+    tls: options.webhookClientCa === undefined ? {} : { client: { names: options.webhookClients } },
     port: options.webhookPort,
     portOption: 'webhook-port',
     handler: webhookApp({
@@ -47,7 +47,8 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
         handler: canaryApp(),
       });
       servers.push(canary);
-      // Only a change of CA waits for the canary, so its certificate does not decide about readiness.
+      // Only a change of CA waits for the canary, so its certificate does not decide about
+      // readiness.
       const followed = { secret: CANARY_SECRET, service: WEBHOOK_SERVICE, server: canary };
       besides[`secrets/${CANARY_SECRET}`] = follow(shared, followed, work.signal).watch;
     }
@@ -61,13 +62,24 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
     trusted.watch.start(work.signal);
     besides['mutatingwebhookconfigurations'] = trusted.watch;
   }
-  const followed = { secret: WEBHOOK_SECRET, service: WEBHOOK_SERVICE, server };
-  const follower = follow(shared, trusted === undefined ? followed : { ...followed, trusted }, work.signal);
+  const callers =
+    options.webhookClientCa === undefined ? undefined : callerCas(shared, options.webhookClientCa, work.signal);
+  const followed = {
+    secret: WEBHOOK_SECRET,
+    service: WEBHOOK_SERVICE,
+    server,
+    ...(trusted === undefined ? {} : { trusted }),
+    ...(callers === undefined ? {} : { callers }),
+  };
+  const follower = follow(shared, followed, work.signal);
   return servingPart(shared, {
     name: 'webhook',
     servers,
-    followers: [follower],
-    watches: { [`secrets/${WEBHOOK_SECRET}`]: follower.watch },
+    followers: callers === undefined ? [follower] : [follower, callers],
+    watches: {
+      [`secrets/${WEBHOOK_SECRET}`]: follower.watch,
+      ...(callers === undefined ? {} : { 'configmaps/callers': callers.watch }),
+    },
     besides,
     work,
   });

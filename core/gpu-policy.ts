@@ -1,4 +1,5 @@
-// The GPUPolicy: its types, whether it enforces, which nodes it selects. core/parse-policy.ts reads it.
+// The GPUPolicy: its types, whether it enforces, which nodes it selects. core/parse-policy.ts reads
+// it.
 
 export type Mode = 'managed' | 'external';
 
@@ -21,20 +22,33 @@ export interface ComponentSpec {
   readonly podSelector?: Selector;
 }
 
-/** Pods of another installer. The namespace is part of it, because labels can be copied by anyone. */
+/**
+ * Pods of another installer. The namespace is part of it, because labels can be copied by anyone.
+ */
 export interface Selector {
   readonly namespace: string;
   readonly matchLabels: Readonly<Record<string, string>>;
-  /** Kind of the controller that owns the pods, such as `DaemonSet`; `undefined` if it may be any. */
+  /**
+   * Kind of the controller that owns the pods, such as `DaemonSet`; `undefined` if it may be any.
+   */
   readonly ownerKind?: string;
 }
 
 export interface ToolkitSpec extends ComponentSpec {
+  /** Folder on the host that the toolkit installs into; `undefined` means /usr/local/nvidia. */
+  readonly installDir?: string;
   readonly runtime: 'containerd' | 'crio';
   readonly configPath?: string;
   readonly socketPath?: string;
 }
 
+export interface DevicePluginSpec extends ComponentSpec {
+  /**
+   * ConfigMap in the operands' namespace whose `config.yaml` the plugin reads, such as one for
+   * time-slicing.
+   */
+  readonly config?: string;
+}
 export interface DriverSpec extends ComponentSpec {
   /** k8s-driver-manager, the init container that unloads an earlier driver. */
   readonly manager: { readonly image?: string; readonly version?: string };
@@ -46,6 +60,15 @@ export interface DriverVolume {
   readonly mountPath: string;
   readonly type: string;
   readonly readOnly: boolean;
+}
+
+/** As Kubernetes writes a toleration. */
+export interface InjectedToleration {
+  readonly key?: string;
+  readonly operator?: 'Equal' | 'Exists';
+  readonly value?: string;
+  readonly effect?: 'NoSchedule' | 'PreferNoSchedule' | 'NoExecute';
+  readonly tolerationSeconds?: number;
 }
 
 export type PodSecurityLevel = 'privileged' | 'baseline' | 'restricted';
@@ -61,6 +84,9 @@ export interface InjectionSpec {
   readonly driverVolumes: readonly DriverVolume[];
   readonly driverVolumesPreset: 'None' | 'GKE' | 'DriverContainer' | 'Host';
   readonly env: readonly EnvVar[];
+  /** Under the policy's class, containers that request no GPU get NVIDIA_VISIBLE_DEVICES=void. */
+  readonly hideUnrequestedGpus: boolean;
+  readonly tolerations: readonly InjectedToleration[];
 }
 
 /** Durations are milliseconds here; the API writes them as `5m`, `30s`. */
@@ -89,12 +115,14 @@ export interface HostPathsSpec {
 export interface GpuPolicySpec {
   readonly nodeSelector: Readonly<Record<string, string>>;
   readonly suspend: boolean;
+  /** Namespaces whose pods may name this policy; empty: all. */
+  readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
   readonly resources: readonly string[];
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
-    readonly devicePlugin: ComponentSpec;
+    readonly devicePlugin: DevicePluginSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
   };
@@ -107,6 +135,15 @@ export interface GpuPolicySpec {
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;
+  /**
+   * `"10%"`: share of the nodes above which silent kubelets say something about the control plane,
+   * and nothing about GPUs.
+   */
+  readonly silence: string;
+  /**
+   * So many GPU pods rejected by one kubelet for want of a GPU, within so many ms, close the node.
+   */
+  readonly rejections: { readonly count: number; readonly within: number };
 }
 
 export interface GpuPolicy {
@@ -158,7 +195,10 @@ export const isEnforcing = (policy: GpuPolicy): boolean => !policy.spec.suspend 
 const selects = (policy: GpuPolicy, labels: Readonly<Record<string, string>>): boolean =>
   Object.entries(policy.spec.nodeSelector).every(([key, value]) => labels[key] === value);
 
-/** Among all policies the oldest whose selector the node's labels meet (ties by name); undefined where none does. */
+/**
+ * Among all policies the oldest whose selector the node's labels meet (ties by name); `undefined`
+ * if none does.
+ */
 export function policyFor(
   labels: Readonly<Record<string, string>>,
   policies: readonly GpuPolicy[],
@@ -166,7 +206,10 @@ export function policyFor(
   return selecting(labels, policies)[0];
 }
 
-/** All policies that select a node, the one that has it first. One that is being deleted yields to the others. */
+/**
+ * All policies that select a node, the one that has it first. One that is being deleted yields to
+ * the others.
+ */
 export const selecting = (
   labels: Readonly<Record<string, string>>,
   policies: readonly GpuPolicy[],

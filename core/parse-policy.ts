@@ -1,9 +1,10 @@
-// A GPUPolicy as the API serves it → ours. The CRD (deploy/chart/crds) carries the same defaults for
-// people to see; these here serve objects that were stored before a field existed.
+// A GPUPolicy as the API serves it → ours. The CRD (deploy/chart/crds) carries the same defaults
+// for people to see; these here serve objects that were stored before a field existed.
 import type {
   ComponentSpec,
   DriverVolume,
   EnvVar,
+  InjectedToleration,
   GpuPolicy,
   Mode,
   PodSecurityLevel,
@@ -20,7 +21,10 @@ const optional = <K extends string>(key: K, value: unknown): Partial<Record<K, s
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
-/** Milliseconds of a Go-style duration such as `1h30m`, `90s`, `500ms`, `0s`; `undefined` if it is not one. */
+/**
+ * Milliseconds of a Go-style duration such as `1h30m`, `90s`, `500ms`, `0s`; `undefined` if it is
+ * not one.
+ */
 export function parseDuration(value: string): number | undefined {
   if (value === '0') return 0;
   if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(value)) return undefined;
@@ -79,12 +83,14 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const components = object(s['components']);
   const toolkit = object(components['toolkit']);
   const driver = object(components['driver']);
+  const devicePlugin = object(components['devicePlugin']);
   const manager = object(driver['manager']);
   const validation = object(s['validation']);
   const timeouts = object(validation['timeouts']);
   const backoff = object(validation['backoff']);
   const injection = object(s['injection']);
   const hostPaths = object(s['hostPaths']);
+  const rejections = object(s['rejections']);
   const policyStatus = object(status) as PolicyStatus;
   const resources = list<string>(s['resources']);
   return {
@@ -100,6 +106,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
     spec: {
       nodeSelector: object(s['nodeSelector']) as Record<string, string>,
       suspend: flag(s['suspend'], false),
+      allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
       components: {
@@ -108,12 +115,16 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           runtime: text<'containerd' | 'crio'>(toolkit['runtime'], 'containerd'),
           ...optional('configPath', toolkit['configPath']),
           ...optional('socketPath', toolkit['socketPath']),
+          ...optional('installDir', toolkit['installDir']),
         },
         driver: {
           ...component(driver, true),
           manager: { ...optional('image', manager['image']), ...optional('version', manager['version']) },
         },
-        devicePlugin: component(components['devicePlugin'], true),
+        devicePlugin: {
+          ...component(devicePlugin, true),
+          ...optional('config', devicePlugin['config']),
+        },
         dcgmExporter: component(components['dcgmExporter'], true),
         featureDiscovery: component(components['featureDiscovery'], false),
       },
@@ -150,12 +161,19 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           'None',
         ),
         env: list<EnvVar>(injection['env']),
+        hideUnrequestedGpus: flag(injection['hideUnrequestedGpus'], true),
+        tolerations: list<InjectedToleration>(injection['tolerations']),
       },
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),
       bringUp: { maxConcurrent: share(object(s['bringUp'])['maxConcurrent'], '10%') },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),
+      silence: text<string>(s['silence'], '10%'),
+      rejections: {
+        count: typeof rejections['count'] === 'number' ? rejections['count'] : 5,
+        within: duration(rejections['within'], minutes(1)),
+      },
     },
   };
 }

@@ -59,7 +59,10 @@ export function reply(response: ServerResponse, status: number, type: string, bo
   response.end(body);
 }
 
-/** One sentence in plain text. After a body that is not read to its end the connection is of no more use. */
+/**
+ * One sentence in plain text. After a body that is not read to its end the connection is of no more
+ * use.
+ */
 export function replyText(response: ServerResponse, status: number, sentence: string): void {
   if (status === 415 || response.req.isPaused()) response.setHeader('connection', 'close');
   reply(response, status, 'text/plain; charset=utf-8', `${sentence}\n`);

@@ -1,12 +1,11 @@
-// A program of its own, run by credentials.ts: reads kubeconfigs, or the pod's ServiceAccount, with @kubernetes/client-node, and ends.
-// The library holds 80 MB of generated classes for as long as a process lives, and gpu-gate uses none of them. The source comes on
-// stdin, the answer goes to stdout: pipes, so that no credential is in an argument or a file.
+// A program of its own, run by credentials.ts: reads kubeconfigs with @kubernetes/client-node and
+// ends, because the library holds 80 MB for as long as a process lives. The source comes on stdin
+// and the answer goes to stdout, so that no credential is in an argument or a file.
 import { existsSync, readFileSync } from 'node:fs';
 import type { RequestOptions } from 'node:https';
-import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { KubeConfig, type User } from '@kubernetes/client-node';
-import { nameOf, SERVICE_ACCOUNT, stampOf, type Access, type Answer, type Source } from './credentials.ts';
+import { nameOf, stampOf, type Access, type Answer, type Source } from './credentials.ts';
 
 function loadFile(path: string): KubeConfig {
   const config = new KubeConfig();
@@ -18,7 +17,10 @@ function loadFile(path: string): KubeConfig {
   return config;
 }
 
-/** One that both have is the first one's: the library would refuse it, and take the last current context. */
+/**
+ * The first file wins, as in kubectl. The library would refuse doubles and take the last current
+ * context.
+ */
 function merged(first: KubeConfig, more: KubeConfig): KubeConfig {
   const both = <T extends { readonly name: string }>(a: readonly T[], b: readonly T[]): T[] => [
     ...a,
@@ -36,19 +38,7 @@ function merged(first: KubeConfig, more: KubeConfig): KubeConfig {
 
 function loadConfig(source: Source): KubeConfig {
   const { kubeconfigs, context } = source;
-  if (kubeconfigs.length === 0) {
-    try {
-      readFileSync(join(SERVICE_ACCOUNT, 'token'));
-    } catch (error) {
-      throw new Error('no API server to talk to: give --kubeconfig PATH, or run in a pod with a ServiceAccount token', {
-        cause: error,
-      });
-    }
-    const config = new KubeConfig();
-    config.loadFromCluster();
-    return config;
-  }
-  // Of several those that exist count; a single one must.
+  // A single file must exist; of several, those that exist count.
   const there = kubeconfigs.length === 1 ? kubeconfigs : kubeconfigs.filter((path) => existsSync(path));
   if (there.length === 0) throw new Error(`${nameOf(source)} cannot be read: no such file`);
   const config = there.map(loadFile).reduce(merged);
@@ -62,7 +52,7 @@ function loadConfig(source: Source): KubeConfig {
 const pem = (value: unknown): string | undefined =>
   typeof value === 'string' ? value : Buffer.isBuffer(value) ? value.toString() : undefined;
 
-/** What the library will ask for credentials, where that may take its time. */
+/** What the library will get credentials from, if that may take long. */
 const asked = (user: User | null, source: Source): string | undefined => {
   if (typeof user?.exec?.command === 'string')
     return `the credential program ${user.exec.command} of ${nameOf(source)}`;
@@ -76,7 +66,7 @@ const say = (answer: Answer): Promise<void> =>
   new Promise((resolve) => process.stdout.write(`${JSON.stringify(answer)}\n`, () => resolve()));
 
 async function read(source: Source): Promise<Access> {
-  // Noted before they are read: what changes meanwhile is then seen as a change.
+  // Noted before they are read, so that a change in between is seen as one.
   const files: Record<string, string> = {};
   const note = (path: unknown): void => {
     if (typeof path === 'string' && path !== '') files[path] = stampOf(path);
@@ -90,7 +80,7 @@ async function read(source: Source): Promise<Access> {
   const asking = asked(user, source);
   if (asking !== undefined) await say({ asking });
   const named = user?.token ?? user?.certFile ?? user?.certData ?? user?.username ?? user?.exec ?? user?.authProvider;
-  // The library knows another word for it, and would send no credentials at all.
+  // The library does not know this field and would send no credentials at all.
   if (named === undefined && source.kubeconfigs.some((path) => /\btokenFile\b/.test(readFileSync(path, 'utf8'))))
     throw new Error(`${nameOf(source)} names a tokenFile, which is not read: write token, or an exec plugin`);
   const found: RequestOptions & { servername?: string } = {};
@@ -99,7 +89,7 @@ async function read(source: Source): Promise<Access> {
   return {
     server: cluster?.server ?? '',
     namespace: config.getContextObject(config.getCurrentContext())?.namespace ?? 'default',
-    // Whatever else the library sets, such as an agent, is the transport's business.
+    // What else the library sets, such as an agent, is up to the transport.
     https: {
       ca: pem(ca),
       cert: pem(cert),

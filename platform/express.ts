@@ -1,5 +1,5 @@
-// An express application as every server of ours has it: no headers that name it, plain sentences for
-// what is not served, and nothing of a request in an answer or on stderr.
+// An express application as every server of ours has it: no headers that name it, plain sentences
+// for what is not served, and nothing of a request in an answer or on stderr.
 import express, { type Express, type ErrorRequestHandler } from 'express';
 import { replyText } from './body.ts';
 

@@ -1,5 +1,6 @@
-// HTTP servers as the API server and the scheduler want them: HTTP/1.1, connections kept for longer than Go keeps them idle
-// (it does not repeat a POST on one that we closed), certificates swapped with no gap, and a stop that drains.
+// HTTP servers for the API server and the scheduler: HTTP/1.1, connections that outlive Go's idle
+// timeout (Go does not repeat a POST on a connection that the server closed), certificates that are
+// swapped without a gap, limits that hold against any caller, and a stop that drains.
 import {
   createServer as createHttp,
   type RequestListener,
@@ -20,7 +21,10 @@ const LINGER_MS = 1000;
 export interface TlsMaterial {
   readonly key: string;
   readonly cert: string;
-  /** CAs of the clients that are asked for a certificate, in place of those given at the start; none in it: nobody is served. */
+  /**
+   * CAs of client certificates, in place of those given at the start. Without a CA no caller is
+   * served.
+   */
   readonly ca?: string;
 }
 
@@ -31,21 +35,26 @@ export interface ServerOptions {
   /** Name of the option that sets the port, for the sentence on a port in use. */
   readonly portOption: string;
   readonly handler: RequestListener;
-  /** Present: HTTPS; until `setTls` was called, handshakes fail. */
+  /** HTTPS if present. Handshakes fail until `setTls` is called. */
   readonly tls?: {
     readonly material?: TlsMaterial;
-    /** Callers must show a certificate with one of these common names; until there is a CA nobody does. */
+    /** Callers must show a certificate with one of these common names. Without a CA none can. */
     readonly client?: { readonly ca?: string; readonly names: readonly string[] };
   };
-  /** A connection is given up after so many calls, by a header that the caller heeds; 0: never. */
+  /** Calls after which a connection ends, by a header that the caller heeds; 0 never ends one. */
   readonly callsPerConnection?: number;
   /** Time that a caller has for its headers before it is cut off; default 10 s. */
   readonly headersTimeoutMs?: number;
-  /** Time that a caller has to send a whole call, and then to take its answer; default 30 s each. */
+  /**
+   * Time that a caller has to send a whole call, and then to take its answer; default 30 s each.
+   */
   readonly requestTimeoutMs?: number;
   /** Bounds the calls and bytes in flight; absent: not bounded. */
   readonly intake?: Intake;
-  /** Connections that are open at a time; one more takes the place of the oldest that has no call; default 1000. */
+  /**
+   * Connections that are open at a time; one more takes the place of the oldest that has no call;
+   * default 1000.
+   */
   readonly maxConnections?: number;
   /** Counts connections that were closed for that. */
   readonly closedConnection?: () => void;
@@ -57,19 +66,23 @@ export interface RunningServer {
   readonly connections: number;
   setTls(material: TlsMaterial): void;
   /**
-   * The beginning of a stop: goes on serving, and asks callers with each answer to give its connection up. A connection closed while idle may
-   * have a call on its way, which is lost: Go does not repeat a POST. So they are to be gone before `close`.
+   * The beginning of a stop: serves on, and each answer asks its caller to close the connection. A
+   * connection that the server closes while idle may have a call on its way, which is lost because
+   * Go does not repeat a POST. So callers should be gone before `close`.
    */
   drain(): void;
-  /** Takes no new connections, closes idle ones, lets running calls end, closes what is left after `graceMs`. */
+  /**
+   * Takes no new connections, closes idle ones, lets running calls end, closes what is left after
+   * `graceMs`.
+   */
   close(graceMs: number): Promise<void>;
   /** Resolves once the port is closed; rejects if the server fails after it began to listen. */
   readonly ended: Promise<void>;
 }
 
 /**
- * Calls that all creations and placements of pods wait for go to their own listener by method POST and path; express routes the others.
- * Its router is a tenth of what a small call takes (`npm run bench -- extender`). A listener must catch what it throws.
+ * Takes POST calls of these paths past express, which routes all others. Only for the extender, whose
+ * calls are so short that the router shows (docs/adr/0009). A listener must catch what it throws.
  */
 export const routed =
   (calls: ReadonlyMap<string, RequestListener>, others: RequestListener): RequestListener =>
@@ -80,13 +93,13 @@ export const routed =
     (call ?? others)(request, response);
   };
 
-/** Node takes an empty text for its own list of public CAs; here it means that nobody is trusted. */
+/** Node replaces an empty text by its list of public CAs; here it means that no CA is trusted. */
 const casOf = (ca: string | undefined): string[] => (ca?.includes('-----BEGIN CERTIFICATE-----') === true ? [ca] : []);
 
 /** The same for a connection and for the TLS over it. */
 const keyOf = (socket: Socket): string => `${socket.remoteAddress} ${socket.remotePort}`;
 
-/** Starts listening; rejects with one sentence where the port is taken. */
+/** Starts listening; rejects with one sentence if the port is taken. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   let draining = false;
   /** Calls that are not answered to the end, and since when, in ms of the monotonic clock. */
@@ -142,8 +155,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.headersTimeout = headersTimeout;
   server.requestTimeout = requestTimeout;
   server.maxRequestsPerSocket = options.callsPerConnection ?? 0;
-  // HTTP's own closing does not know connections whose handshake is not done, so a silent caller would
-  // hold up a stop for ever. Oldest first.
+  // HTTP's own closing does not know connections whose handshake is not done, so a silent caller
+  // would hold up a stop for ever. Oldest first.
   const sockets = new Map<string, Socket>();
   const makeRoom = (): boolean => {
     const busy = new Set(Array.from(unanswered.keys(), ({ req }) => keyOf(req.socket)));
@@ -223,7 +236,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     close(graceMs) {
       draining = true;
       return new Promise((resolve) => {
-        // A call that was running already got no header: its connection turns idle once it is answered.
+        // A call that was already running got no such header, so its connection turns idle after
+        // it.
         const idle = setInterval(() => server.closeIdleConnections(), 50);
         const hard = setTimeout(() => {
           for (const socket of sockets.values()) socket.destroy();

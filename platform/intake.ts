@@ -1,5 +1,6 @@
 // How much of what callers send and wait for may be in this process at a time: calls, and the bytes
-// of their bodies and answers. Servers share one intake, so that no port can use up the memory of all.
+// of their bodies and answers. Servers share one intake, so that no port can use up the memory of
+// all.
 import type { IncomingMessage } from 'node:http';
 
 export interface IntakeLimits {
@@ -11,7 +12,10 @@ export interface IntakeLimits {
 
 /** One call's share. */
 export interface Place {
-  /** The call holds this many bytes from now on. If all calls together hold too many, the largest are given up. */
+  /**
+   * The call holds this many bytes from now on. If all calls together hold too many, the largest
+   * are given up.
+   */
   hold(bytes: number): void;
   /** How the call is given up from now on. */
   onGivenUp(giveUp: () => void): void;

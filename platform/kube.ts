@@ -1,11 +1,11 @@
-// The Kubernetes API as one function: authentication comes from @kubernetes/client-node (credentials.ts), the transport is a keep-alive
-// pool for as long as CA and client certificate stay the same.
-// Knows paths and status codes, no kinds.
+// The Kubernetes API as one function: credentials.ts gives the authentication, the transport is a
+// keep-alive pool for as long as CA and client certificate stay the same. Knows paths and status
+// codes, but no kinds.
 import { Agent, request as httpsRequest } from 'node:https';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { accessOf, type Access } from './credentials.ts';
+import { accessOf, type Access, type PodSource } from './credentials.ts';
+import { lines } from './lines.ts';
 import { explainError } from './log.ts';
 
 const JSON_TYPE = 'application/json';
@@ -18,10 +18,13 @@ export const APPLY = 'application/apply-patch+yaml';
 export class KubeError extends Error {
   readonly status: number;
   readonly reason: string;
-  constructor(status: number, reason: string, message: string) {
-    super(message);
+  /** The server's own words, without what was called. */
+  readonly sentence: string;
+  constructor(status: number, reason: string, what: string, sentence: string) {
+    super(`${what}: ${sentence}`);
     this.status = status;
     this.reason = reason;
+    this.sentence = sentence;
   }
 }
 
@@ -40,7 +43,7 @@ export interface CallOptions {
   readonly contentType?: string;
   readonly query?: Query;
   readonly signal?: AbortSignal;
-  /** For all of it, further tries too. Default 15 s. */
+  /** Limit of the call with all its retries; default 15 s. */
   readonly timeoutMs?: number;
   /** Called before each attempt, also before a retry after 429; what it throws ends the call. */
   readonly beforeAttempt?: () => void;
@@ -52,26 +55,34 @@ export interface Kube {
   readonly server: string;
   /** The kubeconfig's, or the pod's own. */
   readonly namespace: string;
-  /** One call; throws KubeError for an error status, Error where the server was not reached. */
+  /** One call; throws KubeError for an error status, Error if the server was not reached. */
   request<T = unknown>(method: Method, path: string, options?: CallOptions): Promise<T>;
   /** Lines of a watch, until the server or the signal ends it. */
   stream(path: string, query: Query, signal: AbortSignal): Promise<AsyncIterable<string>>;
 }
 
 export interface KubeOptions {
-  /** Path, or several that are merged as kubectl does; empty or absent: the pod's ServiceAccount. */
+  /**
+   * Path, or several that are merged as kubectl does. Empty or absent means the pod's
+   * ServiceAccount.
+   */
   readonly kubeconfig?: string | readonly string[];
   readonly context?: string;
   readonly userAgent: string;
-  /** Replaces the server's address of the kubeconfig, keeping name checks and credentials: one of several API servers. */
+  /**
+   * Address of one of several API servers, in place of the kubeconfig's; credentials and name
+   * checks stay.
+   */
   readonly server?: string;
   readonly serverName?: string;
-  /** A connection for each call, closed after it: behind one address there may be several servers. */
+  /** A new connection for each call, because several servers may share one address. */
   readonly freshConnections?: boolean;
-  /** How often is looked whether the credentials have changed; default 30 s: tokens, CAs and client certificates rotate on disk. */
+  /** How often credentials on disk are checked for changes; default 30 s. */
   readonly lookEveryMs?: number;
-  /** What a credential program may take; default 20 s. */
+  /** Time that a credential program gets; default 20 s. */
   readonly credentialsWithinMs?: number;
+  /** The pod whose ServiceAccount is used without a kubeconfig; default: this process's own. */
+  readonly pod?: PodSource;
 }
 
 /** Credentials, and the connections that were opened with them. */
@@ -92,12 +103,12 @@ const tlsOf = ({ https }: Access, options: KubeOptions) =>
     }).filter(([, value]) => value !== undefined),
   );
 
-/** The transport for new credentials: the same connections where they would be opened alike. */
+/** The transport for new credentials; it keeps the connections if they would be opened alike. */
 function transportOf(access: Access, options: KubeOptions, before?: Transport): Transport {
   const tls = tlsOf(access, options);
   if (before !== undefined) {
     if (JSON.stringify(tls) === JSON.stringify(tlsOf(before.access, options))) return { access, agent: before.agent };
-    // What is under way ends by itself, and is not kept after that.
+    // Calls under way end on the old connections, which are not kept after that.
     before.agent.maxFreeSockets = 0;
     for (const sockets of Object.values(before.agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
   }
@@ -105,12 +116,15 @@ function transportOf(access: Access, options: KubeOptions, before?: Transport): 
   return { access, agent: new Agent({ keepAlive, maxSockets: 64, keepAliveMsecs: 30_000, ...tls }) };
 }
 
-/** Opens the API; rejects with one sentence where there is no usable configuration. Nothing is sent yet. */
+/**
+ * Opens the API; rejects with one sentence if there is no usable configuration. Sends nothing yet.
+ */
 export async function openKube(options: KubeOptions): Promise<Kube> {
   const source = {
     kubeconfigs: [options.kubeconfig ?? []].flat().filter((path) => path !== ''),
     context: options.context,
     withinMs: options.credentialsWithinMs,
+    pod: options.pod,
   };
   const first = await accessOf(source);
   const server = options.server ?? first.server;
@@ -119,7 +133,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
   let transport = transportOf(first, options);
   let looked = performance.now();
   let reading = false;
-  /** Why the last look brought nothing: a file may just be replaced, a credential program may hang. */
+  /** Error of the last check: a file may be half replaced, a credential program may hang. */
   let unread: unknown;
 
   const renew = async (): Promise<void> => {
@@ -133,7 +147,10 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
     }
     reading = false;
   };
-  /** What to call with now. Nobody waits for a reading: the old credentials mostly hold, and every caller tries again. */
+  /**
+   * The transport for a call. No call waits for new credentials: the old ones mostly hold, and
+   * callers retry.
+   */
   const current = (): Transport => {
     if (!reading && performance.now() - looked > (options.lookEveryMs ?? 30_000)) void renew();
     return transport;
@@ -220,7 +237,8 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
         call.beforeAttempt?.();
         const { status, text, retryAfter } = await once(method, path, call, signal);
         if (status >= 200 && status < 300) return (text === '' ? {} : JSON.parse(text)) as T;
-        // 429 says that nothing was done, and when to come back: to be heeded only where the caller still waits then.
+        // 429 means that nothing was done and when to retry. Retry only if the caller still waits
+        // then.
         const pause = (retryAfter ?? 1) * 1000;
         if (status === 429 && attempt < 3 && performance.now() + pause < end) {
           await sleep(pause, undefined, { signal });
@@ -242,35 +260,29 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
 }
 
 function linesOf(response: IncomingMessage, signal: AbortSignal): AsyncIterable<string> {
-  // readline swallows its input's errors; a cut connection must end the loop with one. Listened to from here on: a generator
-  // begins only when it is asked, and an error that nobody listens to ends the process.
-  let failure: unknown;
-  let close = (): void => undefined;
-  response.on('error', (error) => {
-    failure = error;
-    close();
-  });
-  response.on('aborted', () => close());
+  // The reader gets the error of a connection that was cut. Until it begins to read, an error that
+  // nobody listens to would end the process.
+  response.on('error', () => undefined);
   return (async function* () {
     try {
-      if (failure === undefined) {
-        const lines = createInterface({ input: response });
-        close = () => lines.close();
-        for await (const line of lines) yield line;
-      }
-      if (failure !== undefined && !signal.aborted) throw failure;
+      yield* lines(response as AsyncIterable<Buffer>);
+    } catch (error) {
+      if (!signal.aborted) throw error;
     } finally {
       response.destroy();
     }
   })();
 }
 
-/** A Status object, or whatever text came, as a KubeError. */
+/** Longest text of an answer that is not a Status object, in characters. */
+const LONGEST_ANSWER = 200;
+
+/** A Status object, or whatever text came, as a KubeError; `what` says what was called. */
 export function errorOf(status: number, text: string, what: string): KubeError {
   try {
-    const parsed = JSON.parse(text) as { reason?: string; message?: string };
-    return new KubeError(status, parsed.reason ?? '', `${what}: ${parsed.message ?? `status ${status}`}`);
+    const parsed = JSON.parse(text) as { readonly reason?: string; readonly message?: string };
+    return new KubeError(status, parsed.reason ?? '', what, parsed.message ?? `status ${status}`);
   } catch {
-    return new KubeError(status, '', `${what}: status ${status} ${text.slice(0, 200)}`);
+    return new KubeError(status, '', what, `status ${status} ${text.slice(0, LONGEST_ANSWER)}`);
   }
 }

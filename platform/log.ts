@@ -31,7 +31,9 @@ const runEnd = (text: string, at: number, kind: RegExp): number => {
   return end;
 };
 
-/** A kind of secret: where one may begin, and where that one ends, or `undefined` if it is not one. */
+/**
+ * A kind of secret: where one may begin, and where that one ends, or `undefined` if it is not one.
+ */
 interface Secret {
   readonly mark: string;
   readonly end: (text: string, at: number) => number | undefined;
@@ -113,7 +115,9 @@ export function errorPlace(error: unknown): string {
   return `${cut(name, 40)}${cut(known, 40)}${frame?.startsWith('at ') === true ? ` ${cut(frame, 300)}` : ''}`;
 }
 
-/** A Log that writes JSON lines of at least `level`; `clean` makes every text of a field printable. */
+/**
+ * A Log that writes JSON lines of at least `level`; `clean` makes every text of a field printable.
+ */
 export function jsonLog(
   level: LogLevel,
   write: (line: string) => void,

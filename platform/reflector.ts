@@ -1,8 +1,9 @@
-// Keeps a trimmed copy of a collection of Kubernetes objects up to date: paged list, watch with bookmarks, retry for ever.
-// The library's informer stops on most errors and tells nobody when it is synced; a gate cannot rest on that.
+// Keeps a trimmed copy of a collection of Kubernetes objects up to date: paged list, watch with
+// bookmarks, endless retry. docs/adr/0007 says why the library's informer does not do.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { errorOf, isGone, isNotFound, type Kube } from './kube.ts';
+import { errorOf, isGone, isNotFound, KubeError, type Kube } from './kube.ts';
 import type { Log } from './log.ts';
+import { afterWatch, CALM, type Ended } from './retry.ts';
 
 interface KubeObject {
   readonly metadata: { readonly name: string; readonly namespace?: string; readonly resourceVersion?: string };
@@ -13,7 +14,7 @@ export interface ReflectorOptions<T> {
   /** Path of the collection, such as `/api/v1/nodes`. */
   readonly path: string;
   readonly query?: { readonly labelSelector?: string; readonly fieldSelector?: string };
-  /** Raw object → what is kept; undefined: not kept. */
+  /** Raw object → what is kept; `undefined` if it is not kept. */
   readonly trim: (raw: never) => T | undefined;
   readonly log: Log;
   readonly now?: () => number;
@@ -22,11 +23,14 @@ export interface ReflectorOptions<T> {
   readonly onError?: (error: unknown) => void;
   /** Objects per page of a list; default 500. */
   readonly pageSize?: number;
-  /** A watch with no event or bookmark for this long is cut; default 90 s: the server sends a bookmark a minute. */
+  /**
+   * Silence after which a watch is cut; default 90 s, because the server sends a bookmark every
+   * minute.
+   */
   readonly inactivityMs?: number;
-  /** The kind may not be installed: its 404 is an empty collection. */
+  /** The kind may not be installed; then the collection is empty. */
   readonly optional?: boolean;
-  /** Test hook: holds every event back by so many milliseconds, as a slow watch would. */
+  /** Test hook: delay of every event, as of a slow watch. */
   readonly delayMs?: () => number;
 }
 
@@ -35,9 +39,9 @@ export interface Reflector<T> {
   readonly synced: boolean;
   /** Resolves once the first list is in. */
   whenSynced(): Promise<void>;
-  /** When the server was last heard, ms since the epoch; 0 before the first list. */
+  /** Time of the server's last message, ms since the epoch; 0 before the first list. */
   lastContact(): number;
-  /** Reads the collection anew: `trim` keeps others from now on. */
+  /** Lists again, because `trim` now keeps other objects. */
   relist(): void;
   /** Key: `name`, or `namespace/name`. */
   get(key: string): T | undefined;
@@ -45,9 +49,6 @@ export interface Reflector<T> {
   entries(): Iterable<[string, T]>;
   readonly size: number;
 }
-
-/** A watch that still brought something after so long was a good one: what ends it is a first failure. */
-const STEADY_MS = 10_000;
 
 const keyOf = (object: KubeObject): string =>
   object.metadata.namespace === undefined
@@ -57,7 +58,7 @@ const keyOf = (object: KubeObject): string =>
 /** A reflector, not started yet. */
 export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   const now = options.now ?? Date.now;
-  /** An object that cannot be understood is left out by itself: it must not keep the others from being known. */
+  /** An object that cannot be read is left out alone, so that it does not hide the others. */
   const trim = (raw: KubeObject): T | undefined => {
     try {
       return (options.trim as (raw: unknown) => T | undefined)(raw);
@@ -72,6 +73,11 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   let synced = false;
   let again = false;
   let cut = new AbortController();
+  /**
+   * When the stream of the last attempt was opened, ms of the monotonic clock; `undefined` if it
+   * was not.
+   */
+  let opened: number | undefined;
   let release: () => void = () => undefined;
   const whenSynced = new Promise<void>((resolve) => (release = resolve));
 
@@ -137,6 +143,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         signal,
       );
       contact = now();
+      opened = performance.now();
       for await (const line of lines) {
         timer.refresh();
         const delay = options.delayMs?.() ?? 0;
@@ -150,67 +157,63 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         set(keyOf(event.object), event.type === 'DELETED' ? undefined : trim(event.object));
       }
     } catch (error) {
-      // Our own idle timer is no error: the next watch goes on from the same version. Nor is a relist.
+      // Neither the idle timer nor a relist is an error: the next watch goes on from the same
+      // version.
       if ((!idle.signal.aborted && !cut.signal.aborted) || stop.aborted) throw error;
     } finally {
       clearTimeout(timer);
     }
   };
 
+  /** The kind is not installed: the collection is empty. */
+  const nothingThere = (): void => {
+    for (const key of store.keys()) set(key, undefined);
+    contact = now();
+    if (!synced) {
+      synced = true;
+      release();
+    }
+  };
+
   const run = async (signal: AbortSignal): Promise<void> => {
-    let failures = 0;
-    let relisted = false;
+    let retry = CALM;
     let listed = false;
     while (!signal.aborted) {
-      let began = now();
+      let failure: Ended['failure'] = 'none';
+      let thrown: unknown;
+      opened = undefined;
       try {
         if (!listed || again) {
           again = false;
           await list(signal);
           listed = true;
         }
-        // Asked for while the list was on its way: what it kept may be the old choice.
+        // Requested while the list was under way, which may have used the old `trim`.
         if (again) continue;
-        began = now();
         await watch(signal);
-        failures = 0;
-        relisted = false;
-        // A server that ends every watch at once must not be asked in a tight loop.
-        if (now() - began < 100) await sleep(100, undefined, { signal }).catch(() => undefined);
       } catch (error) {
         if (signal.aborted) return;
-        if (contact - began >= STEADY_MS) {
-          failures = 0;
-          relisted = false;
-        }
-        if (isGone(error)) {
-          listed = false;
-          // What is gone once is listed anew at once; a server that goes on saying so is in trouble, and a list costs it most.
-          if (!relisted) {
-            relisted = true;
-            continue;
-          }
-        }
-        if (options.optional === true && isNotFound(error)) {
-          listed = false;
-          for (const key of store.keys()) set(key, undefined);
-          contact = now();
-          if (!synced) {
-            synced = true;
-            release();
-          }
-          await sleep(1000, undefined, { signal }).catch(() => undefined);
-          continue;
-        }
-        failures += 1;
-        options.onError?.(error);
-        if (failures === 1 || failures % 10 === 0)
-          options.log.error('watch failed, trying again', { path: options.path, failures, error });
-        // After some failures in a row the version may be what is wrong: list anew.
-        if (failures >= 5) listed = false;
-        const backoff = Math.min(10_000, 100 * 2 ** Math.min(failures, 10));
-        await sleep(backoff * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+        thrown = error;
+        failure = isGone(error) ? 'gone' : error instanceof KubeError ? 'refused' : 'cut';
       }
+      if (options.optional === true && isNotFound(thrown)) {
+        listed = false;
+        nothingThere();
+        await sleep(1000, undefined, { signal }).catch(() => undefined);
+        continue;
+      }
+      const lived = opened === undefined ? undefined : performance.now() - opened;
+      const next = afterWatch(retry, { lived, failure }, Math.random());
+      retry = next.retry;
+      if (next.list) listed = false;
+      if (failure !== 'none' && failure !== 'gone') options.onError?.(thrown);
+      if (next.report)
+        options.log.error('watch failed, trying again', {
+          path: options.path,
+          failures: retry.failures,
+          error: thrown,
+        });
+      if (next.pauseMs > 0) await sleep(next.pauseMs, undefined, { signal }).catch(() => undefined);
     }
   };
 

@@ -28,6 +28,8 @@ export type NodeWrite =
       /** null removes the key. */
       readonly labels: Readonly<Record<string, string | null>>;
       readonly annotations: Readonly<Record<string, string | null>>;
+      /** Written by the same request, so that no one sees the marks without it; absent if it stays as it is. */
+      readonly status?: { readonly type: string; readonly condition: Condition | undefined };
     })
   /** Taints are one list: written whole, guarded by the resourceVersion that the list was read at. */
   | (OfNode & { readonly kind: 'set-taints'; readonly resourceVersion: string; readonly taints: readonly Taint[] })
@@ -58,7 +60,9 @@ export type OperandAction =
       /** resourceVersion at which others' fields were seen: the spec is written whole, so that they go. */
       readonly wholeAt?: string;
     }
-  | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string };
+  | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }
+  /** Never changes or takes over a class of that name that is there already. */
+  | { readonly kind: 'create-runtime-class'; readonly name: string; readonly handler: string };
 
 export type PolicyAction =
   | {

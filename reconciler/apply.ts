@@ -1,5 +1,5 @@
 // Sends actions, one attempt at a time while this replica leads, and says whether the object was as the action expected it.
-import { isAlreadyExists, isConflict, isNotFound, type Kube } from '../platform/kube.ts';
+import { isAlreadyExists, isConflict, isNotFound, KubeError, type Kube } from '../platform/kube.ts';
 import type { Action, EventAction } from './actions.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
 import { hasForeignFields, type ManagedFields, type Taint } from './model.ts';
@@ -17,7 +17,9 @@ export type Outcome =
       /** An Event that was there already. */
       readonly known?: boolean;
     }
-  | { readonly kind: 'stale' };
+  | { readonly kind: 'stale' }
+  /** The API server does not take the object, and will not take the same again. */
+  | { readonly kind: 'refused'; readonly because: string };
 
 export interface Applier {
   /** `at`: resourceVersion that a Node must still have. */
@@ -92,8 +94,22 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
         const stale = isConflict(error) || isNotFound(error) || isAlreadyExists(error);
         metrics.writes.inc({ kind: action.kind, result: stale ? 'stale' : 'error' });
         if (stale) return { kind: 'stale' };
+        const because =
+          action.kind === 'create-pod' || action.kind === 'apply-daemonset' ? refusalOf(error) : undefined;
+        if (because !== undefined) return { kind: 'refused', because };
         throw new Error(`${action.kind} ${targetOf(action)}`, { cause: error });
       }
     },
   };
+}
+
+/** The API server's own sentence where it will not have the object; `undefined` where trying again may help. */
+export function refusalOf(error: unknown): string | undefined {
+  if (!(error instanceof KubeError)) return undefined;
+  const { sentence } = error;
+  // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
+  const isRefused =
+    [400, 403, 422].includes(error.status) ||
+    (error.status === 500 && /^failed to (create typed patch|convert new) object/.test(sentence));
+  return isRefused ? sentence : undefined;
 }

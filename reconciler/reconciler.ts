@@ -12,6 +12,8 @@ import { sameRules, watches, type Caches, type Listener } from './caches.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
 import { places as placesOf } from './limits/places.ts';
+import { rejections as rejectionsOf } from './limits/rejections.ts';
+import { silence as silenceOf } from './limits/silence.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
 import { keyOf, type NodeObject } from './model.ts';
 import { nodeController } from './node/controller.ts';
@@ -24,6 +26,7 @@ export interface Settings {
   readonly log: Log;
   readonly metrics: ReconcilerMetrics;
   readonly operandNamespace: string;
+  readonly runtimeClass: { readonly name: string; readonly handler: string };
   /** Namespaces whose pods the webhook never touches, ours among them. */
   readonly excludedNamespaces: ReadonlySet<string>;
   /** Resources that the webhook configuration calls us for. */
@@ -62,12 +65,16 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const { caches, turns, metrics, wakeAfter } = deps;
   const places = placesOf();
   const breaker = circuitBreaker();
+  const silence = silenceOf();
+  const rejections = rejectionsOf();
   const operands = operandController(deps);
   let watchedSince = 0;
   const nodes = nodeController({
     ...deps,
     places,
     breaker,
+    silence,
+    rejections,
     revisionsOf: operands.revisionsOf,
     watchedSince: () => watchedSince,
   });
@@ -152,6 +159,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       for (const name of pods.takeOver()) add('bound', name);
       watchedSince = deps.now();
       places.recall(caches.nodes.values());
+      silence.recall(caches.policies.values(), deps.now());
       breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));
       const ours = [...caches.nodes.values()].filter(isOurs);
@@ -175,12 +183,18 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
   const turns: Turns = { add: (key) => queue?.add(key), addAfter: (key, ms) => queue?.addAfter(key, ms) };
   const caches = watches({ ...deps, listener: () => all.listener });
   const standing = (action: Action): string | undefined => {
-    if (action.kind !== 'set-node-condition' && action.kind !== 'set-pod-condition') return undefined;
-    const [conditions, type] =
+    const statusIn = (all: readonly { type: string; status: string }[] | undefined, type: string) =>
+      all?.find((condition) => condition.type === type)?.status;
+    if (action.kind === 'set-pod-condition')
+      return statusIn(caches.pods.get(keyOf(action))?.conditions, action.condition.type);
+    const type =
       action.kind === 'set-node-condition'
-        ? [caches.nodes.get(action.node)?.status?.conditions, action.type]
-        : [caches.pods.get(keyOf(action))?.conditions, action.condition.type];
-    return conditions?.find((condition) => condition.type === type)?.status;
+        ? action.type
+        : action.kind === 'patch-node'
+          ? action.status?.type
+          : undefined;
+    if (type === undefined || !('node' in action)) return undefined;
+    return statusIn(caches.nodes.get(action.node)?.status?.conditions, type);
   };
   const leads = (): boolean => leadership.held;
   const apply = applier({ kube, metrics, now, leads, instance: leadership.identity, standing });

@@ -1,6 +1,6 @@
 // Action → HTTP request, as a value. Pure: the time and what the caches know of the object are arguments.
 import { digestOf } from '../core/digest.ts';
-import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
+import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
 import type { Action, Condition, EventAction, Manifest } from './actions.ts';
 
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -44,28 +44,36 @@ const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${na
 const dated = (condition: Condition, { now, standing }: Circumstances): object =>
   standing === condition.status ? condition : { ...condition, lastTransitionTime: seconds(now) };
 
+const nodeCondition = (
+  { type, condition }: { readonly type: string; readonly condition: Condition | undefined },
+  circumstances: Circumstances,
+): object =>
+  condition === undefined
+    ? { type, $patch: 'delete' }
+    : { ...dated(condition, circumstances), lastHeartbeatTime: seconds(circumstances.now) };
+
 export function requestOf(action: Action, circumstances: Circumstances): Request {
-  const { now, at } = circumstances;
+  const { at } = circumstances;
   switch (action.kind) {
-    case 'patch-node':
-      return merge(nodePath(action.node), {
-        metadata: { ...guard(action.uid, at), labels: action.labels, annotations: action.annotations },
+    case 'patch-node': {
+      const metadata = { ...guard(action.uid, at), labels: action.labels, annotations: action.annotations };
+      if (action.status === undefined) return merge(nodePath(action.node), { metadata });
+      // The subresource takes labels and annotations too, as from kubelets; only the spec is left alone.
+      return strategic(`${nodePath(action.node)}/status`, {
+        metadata,
+        status: { conditions: [nodeCondition(action.status, circumstances)] },
       });
+    }
     case 'set-taints':
       return merge(nodePath(action.node), {
         metadata: guard(action.uid, at ?? action.resourceVersion),
         spec: { taints: action.taints.length === 0 ? null : action.taints },
       });
-    case 'set-node-condition': {
-      const condition =
-        action.condition === undefined
-          ? { type: action.type, $patch: 'delete' }
-          : { ...dated(action.condition, circumstances), lastHeartbeatTime: seconds(now) };
+    case 'set-node-condition':
       return strategic(`${nodePath(action.node)}/status`, {
         metadata: guard(action.uid, at),
-        status: { conditions: [condition] },
+        status: { conditions: [nodeCondition(action, circumstances)] },
       });
-    }
     case 'set-pod-condition':
       return strategic(`${podPath(action.namespace, action.name)}/status`, {
         metadata: { uid: action.uid },
@@ -90,6 +98,18 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
         method: 'DELETE',
         path: `${daemonSets(action.namespace)}/${action.name}`,
         query: { propagationPolicy: 'Background' },
+      };
+    case 'create-runtime-class':
+      return {
+        method: 'POST',
+        path: '/apis/node.k8s.io/v1/runtimeclasses',
+        // No scheduling.nodeSelector: the kubelet checks it again at a restart and would reject running pods after an opt-out.
+        body: {
+          apiVersion: 'node.k8s.io/v1',
+          kind: 'RuntimeClass',
+          metadata: { name: action.name, labels: { [PART_OF]: PRODUCT, [MANAGED_BY]: PRODUCT } },
+          handler: action.handler,
+        },
       };
     case 'policy-status':
       return merge(`${POLICIES_PATH}/${action.name}/status`, {
@@ -204,6 +224,7 @@ export const targetOf = (action: Action): string => {
     case 'create-pod':
     case 'apply-daemonset':
       return action.manifest.metadata.name;
+    case 'create-runtime-class':
     case 'policy-status':
     case 'policy-finalizers':
       return action.name;

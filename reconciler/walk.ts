@@ -63,6 +63,8 @@ export interface Walk {
   readonly labelGone?: string;
   readonly notReady?: string;
   readonly unselected?: string;
+  /** GPU pods that the kubelet rejected, for which the node was closed last. */
+  readonly rejected?: { readonly at: string; readonly count: number; readonly words: string };
   /** GPUs that the kubelet knows of and does not offer, by resource, as last reported. */
   readonly lost?: Readonly<Record<string, number>>;
 }
@@ -96,6 +98,11 @@ const entriesOf = <T>(value: unknown, read: (inner: unknown) => T | undefined): 
       return parsed === undefined ? [] : [[key, parsed] as const];
     }),
   );
+function rejectedOf(value: unknown): Walk['rejected'] {
+  const { at, count, words } = object(value);
+  const time = timeOf(at);
+  return time === undefined ? undefined : { at: time, count: countOf(count) ?? 0, words: textOf(words) ?? '' };
+}
 /** Only what is there: an absent field stays absent. */
 const present = <T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
@@ -180,6 +187,7 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
       labelGone: timeOf(value['labelGone']),
       notReady: timeOf(value['notReady']),
       unselected: timeOf(value['unselected']),
+      rejected: rejectedOf(value['rejected']),
       lost: value['lost'] === undefined ? undefined : entriesOf(value['lost'], countOf),
     }),
   };

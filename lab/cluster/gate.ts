@@ -1,5 +1,6 @@
-// gpu-gate on a test cluster: its own chart by `helm install`, its processes beside the control plane under the chart's own
-// ServiceAccounts, and the chart's second scheduler with the chart's own configuration.
+// gpu-gate on a test cluster: its own chart by `helm install`, its processes beside the control
+// plane under the chart's own ServiceAccounts, and the chart's second scheduler with the chart's
+// own configuration.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,7 +21,10 @@ export interface Gate {
   requestPathPid(): number;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
-  /** One more process of the request path, on ports of its own: its extender's port, where it says whether it is ready, how to kill it. */
+  /**
+   * One more process of the request path, on ports of its own: its extender's port, where it says
+   * whether it is ready, how to kill it.
+   */
   startReplica(
     flags?: readonly string[],
   ): Promise<{ readonly extenderPort: number; readonly readyUrl: string; kill(): Promise<void> }>;
@@ -33,7 +37,10 @@ export interface GateOptions {
   /** Further options of the program. */
   readonly flags?: readonly string[];
   readonly scheduler?: boolean;
-  /** Where the request path reaches the API server, such as a slow proxy; default: the API server itself. */
+  /**
+   * Where the request path reaches the API server, such as a slow proxy; default: the API server
+   * itself.
+   */
   readonly requestPathServer?: string;
 }
 
@@ -51,7 +58,10 @@ const merged = (
   return both;
 };
 
-/** Waits for a condition that is checked every 100 ms; says what was awaited where it does not come, and what `explain` finds out then. */
+/**
+ * Waits for a condition that is checked every 100 ms; says what was awaited where it does not come,
+ * and what `explain` finds out then.
+ */
 export async function until<T>(
   what: string,
   check: () => Promise<T | undefined | false> | T | undefined | false,
@@ -171,9 +181,12 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   };
   const startReconciler = async (): Promise<void> => {
     reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
-      // No Service here, and a control plane on loopback advertises an address that it does not listen on.
+      // No Service here, and a control plane on loopback advertises an address that it does not
+      // listen on.
       '--webhook-replicas',
       `127.0.0.1:${webhookPort}`,
+      '--extender-replicas',
+      `127.0.0.1:${extenderPort}`,
       '--api-servers',
       new URL(cp.server).host,
     ]);
@@ -182,6 +195,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
   );
   await startReconciler();
+  // The reconciler creates it; a pod that came before it would run without the class.
+  await until('the RuntimeClass', () => cp.admin.request('GET', '/apis/node.k8s.io/v1/runtimeclasses/nvidia'));
   await startRequestPath();
   if (options.scheduler !== false) await startSecondScheduler(cp, extenderPort);
   const metricsUrls = {
@@ -236,7 +251,10 @@ export interface SchedulerConfig {
   [key: string]: unknown;
 }
 
-/** The configuration of the chart's scheduler as a process can use it: but for the address, the files' places and what `edit` changes. */
+/**
+ * The configuration of the chart's scheduler as a process can use it: but for the address, the
+ * files' places and what `edit` changes.
+ */
 export async function startSecondScheduler(
   cp: ControlPlane,
   extenderPort: number,
@@ -270,16 +288,23 @@ export async function startSecondScheduler(
   await cp.startScheduler(name, edit({ ...configuration, clientConnection: { kubeconfig, qps: 1000, burst: 2000 } }));
 }
 
-/** The scheduler's client certificate as files, as the kubelet would mount the Secret. */
-async function clientFiles(cp: ControlPlane): Promise<{ certFile: string; keyFile: string }> {
+/** The client certificate of the chart's scheduler, PEM. */
+export async function schedulerClient(cp: ControlPlane): Promise<{ readonly cert: string; readonly key: string }> {
   const { data } = await until('the client certificate of the scheduler', () =>
     cp.admin.request<{ data: Record<string, string> }>(
       'GET',
       '/api/v1/namespaces/gpu-gate/secrets/gpu-gate-scheduler-client',
     ),
   );
+  const text = (key: string): string => Buffer.from(data[key] ?? '', 'base64').toString();
+  return { cert: text('tls.crt'), key: text('tls.key') };
+}
+
+/** The same as files, as the kubelet would mount the Secret. */
+async function clientFiles(cp: ControlPlane): Promise<{ certFile: string; keyFile: string }> {
+  const { cert, key } = await schedulerClient(cp);
   const files = { certFile: join(cp.dir, 'scheduler-client.crt'), keyFile: join(cp.dir, 'scheduler-client.key') };
-  writeFileSync(files.certFile, Buffer.from(data['tls.crt'] ?? '', 'base64'));
-  writeFileSync(files.keyFile, Buffer.from(data['tls.key'] ?? '', 'base64'), { mode: 0o600 });
+  writeFileSync(files.certFile, cert);
+  writeFileSync(files.keyFile, key, { mode: 0o600 });
   return files;
 }

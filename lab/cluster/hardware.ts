@@ -1,5 +1,6 @@
-// The simulated hardware: what a driver, a device plugin and a kubelet would really do to nodes and pods, with a truth of its
-// own that gpu-gate cannot see. Steered by annotations on the simulated node; README.md has the table.
+// The simulated hardware: what a driver, a device plugin and a kubelet would really do to nodes and
+// pods, with a truth of its own that gpu-gate cannot see. Steered by annotations on the simulated
+// node; README.md has the table.
 import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH, isConflict, isNotFound } from '../../platform/kube.ts';
 import { jsonLog } from '../../platform/log.ts';
@@ -54,10 +55,17 @@ const OPERANDS: Readonly<Record<string, { readonly annotation: string; readonly 
   'dcgm-exporter': { annotation: 'exporter-seconds', seconds: 0.5 },
   'feature-discovery': { annotation: 'discovery-seconds', seconds: 0.5 },
 };
-const PASSED =
-  '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n';
-const NO_DRIVER =
-  '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n';
+/** What the wrapper around a validation's program writes into the termination message. */
+const verdict = (exit: number, words: string): string =>
+  `${JSON.stringify({ gpuGate: 1, verdict: exit === 0 ? 'pass' : 'fail', exit, words })}\n`;
+const PASSED = verdict(
+  0,
+  '[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone\n',
+);
+const NO_DRIVER = verdict(
+  1,
+  '[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code CUDA driver version is insufficient for CUDA runtime version)!\n',
+);
 const REJECTED = `Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices ${GPU}, which is unexpected`;
 
 const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
@@ -105,6 +113,18 @@ export function startHardware(cp: ControlPlane): Hardware {
     new Promise((resolve) => setTimeout(resolve, seconds * 1000).unref());
   const steer = (node: string, name: string): string | undefined => nodes.get(node)?.metadata.annotations?.[SIM + name];
   const secondsOf = (node: string, name: string, otherwise: number): number => Number(steer(node, name) ?? otherwise);
+  /**
+   * Until that many seconds have passed; who changes the annotation meanwhile changes how long it
+   * takes.
+   */
+  const last = async (node: string, name: string, otherwise: number): Promise<void> => {
+    const began = performance.now();
+    for (;;) {
+      const left = secondsOf(node, name, otherwise) - (performance.now() - began) / 1000;
+      if (left <= 0) return;
+      await wait(Math.min(left, 0.25));
+    }
+  };
   const patchNode = (name: string, status: object): Promise<unknown> =>
     persistently(() =>
       admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } }),
@@ -116,7 +136,10 @@ export function startHardware(cp: ControlPlane): Hardware {
         body: { metadata: { uid: pod.metadata.uid }, status },
       }),
     );
-  /** Under many writers the API server gives a patch up: a kubelet tells it again, or its pod would hang for ever. */
+  /**
+   * Under many writers the API server gives a patch up: a kubelet tells it again, or its pod would
+   * hang for ever.
+   */
   async function persistently(patch: () => Promise<unknown>): Promise<unknown> {
     for (let tries = 1; ; tries += 1) {
       try {
@@ -167,7 +190,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     }
   }
 
-  /** The kubelet publishes the new boot ID before the node is Ready again; containers start anew, and GPU pods find no plugin. */
+  /**
+   * The kubelet publishes the new boot ID before the node is Ready again; containers start anew,
+   * and GPU pods find no plugin.
+   */
   async function reboot(name: string, truth: Truth): Promise<void> {
     truth.driverLoaded = false;
     truth.pluginServing = false;
@@ -188,7 +214,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     }
   }
 
-  /** `unreachable`: as the node-lifecycle controller does, also the node's pods are said not to be Ready, though nothing happened to them. */
+  /**
+   * `unreachable`: as the node-lifecycle controller does, also the node's pods are said not to be
+   * Ready, though nothing happened to them.
+   */
   async function loseSight(name: string, how: string): Promise<void> {
     const back = how === '';
     if (how === 'unreachable') await patchNode(name, { conditions: [readyCondition('Unknown', 'NodeStatusUnknown')] });
@@ -265,7 +294,7 @@ export function startHardware(cp: ControlPlane): Hardware {
       if (isTurn(pod, turn)) await patchPod(pod, running(pod, true));
       return;
     }
-    await wait(secondsOf(pod.spec.nodeName ?? '', 'validation-seconds', 1));
+    await last(pod.spec.nodeName ?? '', 'validation-seconds', 1);
     if (!isTurn(pod, turn)) return;
     const kind = component === 'driver-validation' ? 'driver' : 'device-plugin';
     const holds = truth?.driverLoaded === true && (kind === 'driver' || truth.pluginServing);
@@ -297,7 +326,7 @@ export function startHardware(cp: ControlPlane): Hardware {
         continue;
       }
       await patchPod(pod, running(pod, false));
-      await wait(secondsOf(node, operand.annotation, operand.seconds));
+      await last(node, operand.annotation, operand.seconds);
       if (!isTurn(pod, turn)) return;
       const failure = component === 'driver' ? steer(node, 'driver-fails') : undefined;
       if (failure === undefined) break;

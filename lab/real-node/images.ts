@@ -2,7 +2,16 @@
 // entrypoint only. The form is what `ctr images import` and `docker load` take.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, linkSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -74,7 +83,21 @@ export function packStack(program: string, dir: string): string {
     linkSync(first, join(tree, 'usr/bin', name));
   linkSync(first, join(tree, 'cuda-samples/vectorAdd'));
   cpSync(realpathSync('/usr/bin/busybox'), join(tree, 'bin/busybox'));
-  for (const applet of ['sh', 'cat', 'grep', 'mkdir', 'printf', 'rm', 'sleep', 'test', 'ls', 'chroot'])
+  for (const applet of [
+    'sh',
+    'sed',
+    'tail',
+    'tr',
+    'cat',
+    'grep',
+    'mkdir',
+    'printf',
+    'rm',
+    'sleep',
+    'test',
+    'ls',
+    'chroot',
+  ])
     symlinkSync('busybox', join(tree, 'bin', applet));
   const file = join(dir, 'stack.tar');
   const entry = (name: string): ImageConfig => ({ Entrypoint: [`/usr/bin/${name}`] });
@@ -124,7 +147,8 @@ function librariesOf(program: string): readonly string[] {
 export function packProgram(program: string, dir: string, name: string): string {
   const tree = join(dir, basename(program));
   mkdirSync(join(tree, 'usr/local/bin'), { recursive: true });
-  cpSync(program, join(tree, 'usr/local/bin', basename(program)));
+  // One program may have several names: the image has the program itself under this one.
+  copyFileSync(program, join(tree, 'usr/local/bin', basename(program)));
   const file = join(dir, `${basename(program)}.tar`);
   packImages(tree, file, { [name]: {} });
   return file;

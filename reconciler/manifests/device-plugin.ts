@@ -15,7 +15,15 @@ export function devicePlugin(policy: GpuPolicy): Readonly<Record<string, unknown
     NVIDIA_DRIVER_CAPABILITIES: 'all',
     NVIDIA_DRIVER_ROOT: hostPaths.driverRoot,
     CONTAINER_DRIVER_ROOT: '/driver-root',
+    ...(spec.config === undefined ? {} : { CONFIG_FILE: '/config/config.yaml' }),
   };
+  const config =
+    spec.config === undefined
+      ? { mounts: [], volumes: [] }
+      : {
+          mounts: [{ name: 'config', mountPath: '/config', readOnly: true }],
+          volumes: [{ name: 'config', configMap: { name: spec.config } }],
+        };
   return {
     ...pullSecrets(spec),
     ...runtimeClass(policy),
@@ -29,12 +37,14 @@ export function devicePlugin(policy: GpuPolicy): Readonly<Record<string, unknown
         volumeMounts: [
           { name: 'device-plugins', mountPath: '/var/lib/kubelet/device-plugins' },
           { name: 'driver-root', mountPath: '/driver-root', readOnly: true, mountPropagation: 'HostToContainer' },
+          ...config.mounts,
         ],
       },
     ],
     volumes: [
       hostPath('device-plugins', `${hostPaths.kubeletRoot}/device-plugins`, 'Directory'),
       hostPath('driver-root', hostPaths.driverRoot),
+      ...config.volumes,
     ],
   };
 }

@@ -55,7 +55,8 @@ export function toolkit(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const { hostPaths } = policy.spec;
   const paths = runtimePaths(spec);
   // One path in the container and on the host: the runtime's configuration names it.
-  const install = hostPaths.root === '/' ? '/usr/local/nvidia' : `${hostPaths.root}/usr/local/nvidia`;
+  const folder = spec.installDir ?? '/usr/local/nvidia';
+  const install = hostPaths.root === '/' ? folder : `${hostPaths.root}${folder}`;
   const env = {
     ROOT: install,
     RUNTIME: spec.runtime,

@@ -2,15 +2,18 @@
 import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { PROOF } from '../../core/keys.ts';
 import { isOurs, policyOf, stateOf } from '../../gate/node-proof.ts';
-import type { Component } from '../../core/components.ts';
+import { POD_COMPONENT, type Component } from '../../core/components.ts';
+import { isSilent } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
 import { SETTLE_MS, type Breaker } from '../limits/breaker.ts';
+import type { Silence } from '../limits/silence.ts';
+import type { Rejections } from '../limits/rejections.ts';
 import type { Places } from '../limits/places.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import type { DaemonSetView, NodeObject } from '../model.ts';
+import { deployedOn, type DaemonSetView, type NodeObject } from '../model.ts';
 import { DONE } from '../walk.ts';
 import type { NodePlan } from './node-plan.ts';
 import type { NodeInput } from './observed.ts';
@@ -19,13 +22,22 @@ import { carryOut } from './writes.ts';
 
 /** How long a node whose write met a later version waits for the watch to bring it, ms. */
 const CATCH_UP_MS = 1000;
+/** How long a report about a pod is believed, ms: kubelets and controllers repeat it while it holds. */
+const TROUBLE_MS = 600_000;
+/** When a refused pod is tried again, ms. */
+const REFUSED_MS = 10_000;
 
 export interface NodeControllerDeps {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet'>;
+  readonly caches: Pick<
+    Caches,
+    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf'
+  >;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly places: Places;
   readonly breaker: Breaker;
+  readonly silence: Silence;
+  readonly rejections: Rejections;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
   readonly now: () => number;
@@ -47,12 +59,15 @@ export interface NodeController {
 }
 
 export function nodeController(deps: NodeControllerDeps): NodeController {
-  const { caches, apply, turns, places, breaker, metrics, log, now } = deps;
+  const { caches, apply, turns, places, breaker, silence, metrics, log, now } = deps;
   const { nodes, policies, fleet } = caches;
   /** resourceVersion of our last write: an older cached Node has yet to catch up. */
   const written = new Map<string, bigint>();
   /** resourceVersion that a write was refused at: the cache has yet to bring a later one, and is given until then, ms since the epoch. */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
+
+  /** Node → the pod that the API server refused last. */
+  const refusedPods = new Map<string, { readonly pod: string; readonly because: string }>();
 
   const isBehind = ({ metadata: { name, resourceVersion } }: NodeObject): boolean => {
     if (BigInt(resourceVersion) < (written.get(name) ?? 0n)) return true;
@@ -83,6 +98,9 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       notReadyGrace: deps.notReadyGrace,
       now: now(),
       watchedSince: deps.watchedSince(),
+      isOverloaded: isExcused(node, policy),
+      rejection: deps.rejections.reached(name),
+      troubles: troublesOf(node),
     });
     if (plan.holdsSlot && policy !== undefined) places.hold(name, policy.name);
     await write(node, plan);
@@ -92,6 +110,40 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     invite(policy);
     if (freed !== undefined && freed !== policy?.name) invite(policies.get(freed));
     if (plan.wakeAt !== undefined) turns.addAfter({ kind: 'node', name }, Math.max(20, plan.wakeAt - now()));
+  }
+
+  /** Is the node silent among so many that its silence says nothing about it? */
+  const isExcused = (node: NodeObject, policy: GpuPolicy | undefined): boolean => {
+    if (policy === undefined) return false;
+    const [silent, managed] = [fleet.count('silent', policy.name), fleet.count('managed', policy.name)];
+    silence.note(policy, silent, managed, now());
+    return isSilent(node) && silence.excuses(policy.name, deps.notReadyGrace, now());
+  };
+
+  /** What was reported lately of its pods and of the DaemonSets that it runs. */
+  function troublesOf(node: NodeObject): ReadonlyMap<string, string> {
+    const { name } = node.metadata;
+    const daemonSets = Object.entries(deployedOn(node)).flatMap(([component, revision]) => {
+      const named = `${deps.operandNamespace}/${POD_COMPONENT[component as Component]}-${revision}`;
+      return caches.daemonSets.get(named)?.uid ?? [];
+    });
+    const pods = [...caches.podsOn(name), ...caches.validationsOf(node).values()].map(({ uid }) => uid);
+    const recent = [...daemonSets, ...pods].flatMap((uid): [string, string][] => {
+      const trouble = caches.troubleOf(uid);
+      return trouble === undefined || now() - trouble.at > TROUBLE_MS ? [] : [[uid, trouble.message]];
+    });
+    const refusal = refusedPods.get(name);
+    return new Map(
+      refusal === undefined ? recent : [...recent, [refusal.pod, `refused by the API server: ${refusal.because}`]],
+    );
+  }
+
+  /** The API server refused a pod: the node says so, and it is tried again later. */
+  function podRefused(name: string, pod: string, because: string): void {
+    const isNew = refusedPods.get(name)?.because !== because;
+    refusedPods.set(name, { pod, because });
+    if (isNew) turns.add({ kind: 'node', name });
+    else turns.addAfter({ kind: 'node', name }, REFUSED_MS);
   }
 
   /** The plan, or the milder one where the breaker does not let a proof go. */
@@ -126,6 +178,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
         written.set(name, BigInt(version));
         if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
       },
+      refused: (pod, because) => podRefused(name, pod, because),
     });
     refused.delete(name);
     if (end === 'done') return;
@@ -157,6 +210,8 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       refused.has(name) || BigInt(resourceVersion) === written.get(name),
     gone(name) {
       written.delete(name);
+      refusedPods.delete(name);
+      deps.rejections.forget(name);
       refused.delete(name);
       if (breaker.forget(name)) reportBreaker('over');
       const freed = places.release(name);

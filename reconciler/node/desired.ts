@@ -1,5 +1,6 @@
 // What the Node should say, by what was observed, reached and judged.
 import { RETRY } from '../../core/keys.ts';
+import { amountOf } from '../../core/quantity.ts';
 import type { Said } from '../../core/said.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Keep } from '../limits/breaker.ts';
@@ -11,7 +12,6 @@ import type { Timed } from './clock.ts';
 import { isAsKnown, lostGpus } from './findings.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
-import { deployedOn } from '../model.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
 
 /** `driver-validation` as part of a condition's reason. */
@@ -20,20 +20,6 @@ const camel = (stage: string): string =>
 
 const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
-
-/** The first mark: from here on the node is ours, also if the operator's label goes again. */
-export function begun(input: WithPolicy, walk: Walk): Desired {
-  return {
-    state: 'preflight',
-    deploy: deployedOn(input.node),
-    proof: undefined,
-    closed: undefined,
-    walk,
-    policy: input.policy.name,
-    condition: { status: 'False', reason: 'Preflight', said: { text: 'preflight: begun', at: walk.since } },
-    taint: hasOurTaint(input.node),
-  };
-}
 
 /** `keep`: why a proof that is about to be withdrawn is kept all the same. */
 export function desiredMarks(
@@ -73,7 +59,8 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
   const isUnchanged =
     judgement === 'stands' &&
     proof !== undefined &&
-    walk.stage === DONE &&
+    // A node that was only closed for a while has not been validated again.
+    (walk.stage === DONE || hasSameRounds(climb.passed, seen.walk.passed)) &&
     Object.entries(climb.evidence).every(([name, evidence]) => isAsKnown(evidence, proof.components[name]));
   const next: Proof = isUnchanged ? { ...proof, components: climb.evidence } : proofOf(seen, walk, climb.evidence);
   const { lost: _, ...rest } = walk;
@@ -98,6 +85,9 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
   };
 }
 
+const hasSameRounds = (now: Walk['passed'], before: Walk['passed']): boolean =>
+  Object.entries(now).every(([state, round]) => before[state] === round);
+
 function ended(walk: Walk, boot: string, now: number): Walk {
   const { failed: _, renew: __, untimed: ___, ...rest } = walk;
   return { ...rest, stage: DONE, since: iso(now), streak: 0, proven: boot };
@@ -106,11 +96,17 @@ function ended(walk: Walk, boot: string, now: number): Walk {
 /** Some of several GPUs lost: open, and reported. */
 const lostText = ({ node, policy }: WithPolicy): string => {
   const lost = Object.entries(lostGpus(node, policy.spec.resources)).map(([name, amount]) => {
-    const all = Number(node.status?.capacity?.[name] ?? 0);
+    const all = amountOf(node.status?.capacity?.[name]);
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
 };
+
+/** The kubelet's words, until a validation has passed after them. */
+const rejectedText = ({ proof }: Observed, { rejected }: Walk): string =>
+  rejected === undefined || proof === undefined || Date.parse(rejected.at) <= Date.parse(proof.at)
+    ? ''
+    : `; the kubelet has rejected ${rejected.count} GPU pods: ${rejected.words}`;
 
 /** Discovery is not evidence, so that the loss of its label is only reported. */
 const labelText = ({ walk, input }: Observed): string =>
@@ -158,7 +154,7 @@ function underway(
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
-  const what = `${name}: ${timed.message}`;
+  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
   const again = failure === undefined ? {} : { retryAt: failure.retryAt, command: retryCommand(input.node) };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {

@@ -21,6 +21,10 @@ export const nodeEvent = (
   message,
 });
 
+/** Going from one state of a walk to the next is shown by label and condition; its begin, its end, and its loss are reported. */
+const isReported = (before: string | undefined, after: string | undefined): boolean =>
+  before !== after && (before === undefined || before === 'validated' || after === 'validated');
+
 /** `before`: what the node remembered before this look. */
 export function eventsOf(node: NodeObject, before: Walk | undefined, desired: Desired): readonly NodeEvent[] {
   const { walk, condition, state, closed, proof } = desired;
@@ -33,7 +37,7 @@ export function eventsOf(node: NodeObject, before: Walk | undefined, desired: De
   if (closed === undefined && wasClosed !== undefined && proof !== undefined)
     return [nodeEvent(node, 'Normal', 'GPUNodeOpen', text)];
   const isNewlyProven = proof !== undefined && annotations?.[PROOF] === undefined;
-  if (state !== labels?.[STATE] || isNewlyProven)
+  if (isNewlyProven || isReported(labels?.[STATE], state))
     return [nodeEvent(node, 'Normal', state === 'validated' ? 'GPUValidated' : 'GPUStage', text)];
   const { lost } = walk ?? {};
   if (lost !== undefined && JSON.stringify(lost) !== JSON.stringify(before?.lost ?? {}))

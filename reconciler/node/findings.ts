@@ -1,5 +1,6 @@
 // What a node's pods and labels show about one state: done, waiting for what, or failed and why.
 import { digestOf } from '../../core/digest.ts';
+import { amountOf } from '../../core/quantity.ts';
 import type { Selector } from '../../core/gpu-policy.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { NFD_PCI_LABEL } from '../../core/keys.ts';
@@ -7,7 +8,9 @@ import type { ComponentEvidence } from '../../gate/node-proof.ts';
 import { PREREQUISITES } from '../manifests/driver.ts';
 import type { ContainerStatus, NodeObject, PodObject } from '../model.ts';
 import type { Accepted } from '../walk.ts';
+import { adviceOn, outcomeOf, type Outcome } from './outcome.ts';
 import { isUnwatched, UNWATCHED } from './target.ts';
+import { lastWords } from './words.ts';
 
 /** What one state shows. */
 export type Finding =
@@ -58,14 +61,6 @@ export const isAsKnown = (seen: ComponentEvidence | undefined, known: ComponentE
   known !== undefined &&
   (isUnwatched(known) || (seen.pod === known.pod && seen.started === known.started));
 
-const oneLine = (text: string | undefined): string =>
-  (text ?? '')
-    .trim()
-    .split('\n')
-    .findLast((line) => line.trim() !== '')
-    ?.trim()
-    .slice(0, 200) ?? '';
-
 /** Container troubles that no waiting mends, with what a person can do. */
 function trouble(pod: PodObject): Finding | undefined {
   for (const status of [...pod.initContainers, ...pod.containers]) {
@@ -86,7 +81,7 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
   ) {
     return failed(
       'ImagePull',
-      `image ${status.image ?? '?'} of ${pod.name} cannot be pulled (${oneLine(stuck?.message) || reason}): check name, tag and pull secret in the GPUPolicy`,
+      `image ${status.image ?? '?'} of ${pod.name} cannot be pulled (${lastWords(stuck?.message) || reason}): check name, tag and pull secret in the GPUPolicy`,
     );
   }
   const last = status.state?.terminated ?? status.lastState?.terminated;
@@ -98,13 +93,13 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
   ) {
     return failed(
       'KernelModuleMissing',
-      `a kernel module that the driver needs cannot be loaded (${oneLine(last.message) || `exit code ${last.exitCode ?? '?'}`}): install it on the host, on Ubuntu from linux-modules-extra of the running kernel`,
+      `a kernel module that the driver needs cannot be loaded (${lastWords(last.message) || `exit code ${last.exitCode ?? '?'}`}): install it on the host, on Ubuntu from linux-modules-extra of the running kernel`,
     );
   }
   if (reason === 'CrashLoopBackOff') {
     return failed(
       'CrashLoop',
-      `container ${status.name} of ${pod.name} ends again and again (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${oneLine(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`,
+      `container ${status.name} of ${pod.name} ends again and again (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${lastWords(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`,
     );
   }
   if (
@@ -115,7 +110,7 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
   if (reason === 'CreateContainerConfigError' || reason === 'CreateContainerError' || reason === 'RunContainerError') {
     return failed(
       'ContainerCreate',
-      `container ${status.name} of ${pod.name} cannot be created: ${oneLine(stuck?.message) || reason}`,
+      `container ${status.name} of ${pod.name} cannot be created: ${lastWords(stuck?.message) || reason}`,
     );
   }
   return undefined;
@@ -222,27 +217,12 @@ export function externalFinding(
 /** What the validation pod of one round shows. */
 export function validationFinding(pod: PodObject | undefined, name: string): Finding {
   if (pod === undefined) return waiting('PodMissing', `waiting for validation pod ${name} to start`);
-  const ended = pod.containers[0]?.state?.terminated;
-  if (pod.phase === 'Succeeded') {
-    if ((ended?.message ?? '').includes('Test PASSED')) return { kind: 'done' };
-    return {
-      kind: 'failed',
-      reason: 'NoPass',
-      message: `${pod.name} ended without "Test PASSED" (${oneLine(ended?.message) || 'no output'}): the validation image is not vectorAdd, check validation.image in the GPUPolicy`,
-      disproves: true,
-    };
-  }
-  if (pod.phase === 'Failed') {
-    const said = oneLine(ended?.message) || oneLine(pod.message) || pod.reason || 'no output';
-    const message = `${pod.name} failed (exit code ${ended?.exitCode ?? '?'}): ${said}`;
-    return pod.reason === 'UnexpectedAdmissionError'
-      ? failed('Rejected', message)
-      : { kind: 'failed', reason: 'VectorAdd', message, disproves: true };
-  }
+  const outcome = outcomeOf(pod);
+  if (outcome !== undefined) return findingOf(outcome, pod.name);
   const scheduled = pod.conditions.find((c) => c.type === 'PodScheduled');
   if (scheduled?.status === 'False' && scheduled.reason === 'Unschedulable') {
     const isFull = /Insufficient nvidia\.com\//.test(scheduled.message ?? '');
-    const message = `${pod.name} cannot be scheduled: ${oneLine(scheduled.message)}`;
+    const message = `${pod.name} cannot be scheduled: ${lastWords(scheduled.message)}`;
     // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs no clock.
     return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
@@ -261,11 +241,38 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
   );
 }
 
+function findingOf(outcome: Outcome, name: string): Finding {
+  const words = outcome.words === '' ? '' : `: ${outcome.words}`;
+  switch (outcome.kind) {
+    case 'Verdict':
+      return outcome.passed
+        ? { kind: 'done' }
+        : { kind: 'failed', reason: 'VectorAdd', message: `${name} failed${words || ': no output'}`, disproves: true };
+    case 'NeverRan':
+      return failed('Rejected', `${name} never ran (${outcome.what})${words}${advised(outcome.what)}`);
+    case 'Killed':
+      return failed(
+        outcome.what === 'OOMKilled' ? 'OOMKilled' : 'Killed',
+        `${name} was killed (${outcome.what})${words}${advised(outcome.what)}`,
+      );
+    case 'NotTheProgram':
+      return failed(
+        'NotTheProgram',
+        `${name} did not run vectorAdd (${outcome.what})${words}; check validation.image and validation.command in the GPUPolicy`,
+      );
+  }
+}
+
+const advised = (what: string): string => {
+  const advice = adviceOn(what);
+  return advice === '' ? '' : `; ${advice}`;
+};
+
 /** GPUs that the kubelet knows of and does not offer, by resource. */
 export const lostGpus = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
   Object.fromEntries(
     Object.entries(node.status?.capacity ?? {}).flatMap(([name, all]) => {
-      const lost = Number(all) - Number(node.status?.allocatable?.[name] ?? 0);
+      const lost = amountOf(all) - amountOf(node.status?.allocatable?.[name]);
       return isGpuResource(name, resources) && lost > 0 ? [[name, lost]] : [];
     }),
   );
@@ -274,7 +281,7 @@ export const lostGpus = (node: NodeObject, resources: readonly string[]): Readon
 export const allocatable = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
   Object.fromEntries(
     Object.entries(node.status?.allocatable ?? {}).flatMap(([name, amount]) =>
-      isGpuResource(name, resources) && Number(amount) > 0 ? [[name, Number(amount)]] : [],
+      isGpuResource(name, resources) && amountOf(amount) > 0 ? [[name, amountOf(amount)]] : [],
     ),
   );
 

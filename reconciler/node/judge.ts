@@ -12,7 +12,12 @@ export type Judgement = 'unproven' | 'stands' | 'closed' | 'withdrawn';
 export function judge({ proof, walk, input }: Observed, { stop }: Climb, timed: Timed): Judgement {
   if (proof === undefined) return 'unproven';
   if (!isAsKnown(driverAsSeen(input, walk.target['driver']), proof.components['driver'])) return 'withdrawn';
-  if (walk.notReady !== undefined && input.now - Date.parse(walk.notReady) >= input.notReadyGrace) return 'withdrawn';
+  if (
+    walk.notReady !== undefined &&
+    input.isOverloaded !== true &&
+    input.now - Date.parse(walk.notReady) >= input.notReadyGrace
+  )
+    return 'withdrawn';
   if (stop === undefined) return 'stands';
   return stop.state.upholds === true && isDisproven(stop, timed.walk) ? 'withdrawn' : 'closed';
 }

@@ -1,6 +1,7 @@
 // What was lost since the last look, apart from pods: the node out of sight, NFD's label gone, all
 // GPUs gone, the interval over.
 import type { Proof } from '../../gate/node-proof.ts';
+import type { Rejection } from '../limits/rejections.ts';
 import { DONE, type Walk } from '../walk.ts';
 import { allocatable, hasPciLabel } from './findings.ts';
 import type { WithPolicy } from './observed.ts';
@@ -17,17 +18,32 @@ export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefin
   const { interval } = policy.spec.validation;
   const isOld =
     interval > 0 && walk.stage === DONE && isIdle && proof !== undefined && now - Date.parse(proof.at) >= interval;
-  const isOutOfSight = since !== undefined && now - Date.parse(since) >= input.notReadyGrace;
+  const isOutOfSight =
+    since !== undefined && input.isOverloaded !== true && now - Date.parse(since) >= input.notReadyGrace;
   const { 'device-plugin-validation': plugin, ...others } = walk.passed;
   const areGpusGone = plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0;
+  const rejected = proof === undefined ? undefined : newRejection(input.rejection, proof, walk);
   const isAllLost = Object.keys(walk.passed).length > 0 && (isOutOfSight || isOld);
   return {
     ...rest,
     ...(since === undefined ? {} : { notReady: since }),
     ...(isLabelled ? {} : { labelGone: labelGone ?? at }),
     ...(seen === undefined ? {} : { booted: seen }),
-    gpuEpoch: walk.gpuEpoch + (areGpusGone ? 1 : 0),
+    ...(rejected === undefined ? {} : { rejected }),
+    gpuEpoch: walk.gpuEpoch + (areGpusGone || rejected !== undefined ? 1 : 0),
     epoch: walk.epoch + (isAllLost ? 1 : 0),
-    passed: isAllLost ? {} : areGpusGone ? others : walk.passed,
+    passed: isAllLost ? {} : areGpusGone || rejected !== undefined ? others : walk.passed,
   };
+}
+
+/** Rejections count once, and only after the proof: what the kubelet rejected earlier was bound before it. */
+function newRejection(
+  rejection: Rejection | undefined,
+  proof: Proof,
+  { rejected }: Walk,
+): NonNullable<Walk['rejected']> | undefined {
+  if (rejection === undefined) return undefined;
+  const { at, count, words } = rejection;
+  const isNews = at > Date.parse(proof.at) && at > (rejected === undefined ? -Infinity : Date.parse(rejected.at));
+  return isNews ? { at: new Date(at).toISOString(), count, words } : undefined;
 }

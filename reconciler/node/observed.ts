@@ -1,8 +1,11 @@
 // What is known of a node now: the objects that the caches hold, and what the node itself remembers.
+import { usesGpus } from '../../gate/users.ts';
+import { hasEnded } from '../model.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
+import type { Rejection } from '../limits/rejections.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
 import { deployedOn } from '../model.ts';
@@ -30,6 +33,12 @@ export interface NodeInput {
   readonly now: number;
   /** Since when this leader looks at the cluster, by the same clock as `now`: no limit runs longer than that. */
   readonly watchedSince: number;
+  /** Many nodes are silent at once, so that the silence of this one says nothing about its GPUs. */
+  readonly isOverloaded?: boolean;
+  /** The kubelet rejects GPU pods again and again. */
+  readonly rejection?: Rejection | undefined;
+  /** Why a pod does not come or does not start: by the UID of a pod or DaemonSet, or by the name of a pod that was refused. */
+  readonly troubles?: ReadonlyMap<string, string>;
 }
 
 export type WithPolicy = NodeInput & { readonly policy: GpuPolicy };
@@ -55,16 +64,13 @@ export const iso = (now: number): string => new Date(now).toISOString();
 export const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
   pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
 
-/** Is this a pod of users' that holds GPUs on the node now? */
-const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
-  pod.namespace !== operandNamespace &&
-  Object.keys(pod.gpus).length > 0 &&
-  pod.phase !== 'Succeeded' &&
-  pod.phase !== 'Failed';
-
-/** Users' pods that hold GPUs on the node now. */
-export const gpuUsers = (input: Pick<NodeInput, 'pods' | 'operandNamespace'>): readonly PodObject[] =>
-  input.pods.filter((pod) => usesGpu(pod, input.operandNamespace));
+/** Users' pods that use GPUs of the node now; gate/users.ts says what using them is. */
+export const gpuUsers = ({
+  pods,
+  operandNamespace,
+  policy,
+}: Pick<NodeInput, 'pods' | 'operandNamespace' | 'policy'>): readonly PodObject[] =>
+  pods.filter((pod) => pod.namespace !== operandNamespace && !hasEnded(pod) && usesGpus(pod, policy));
 
 /** The proof that stands on the Node, if it is of this Node object, whatever its boot. */
 const proofOn = (node: NodeObject): Proof | undefined => {

@@ -1,18 +1,19 @@
 // One opted-in node: what is observed → what its Node should say, and the pods to make or remove.
 // Each step is a value made of the ones before it; nothing is planned twice.
-import { MANAGED, STATE, WALK } from '../../core/keys.ts';
+import { GPU_VALIDATED, MANAGED, WALK } from '../../core/keys.ts';
 import { isOurs } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { Keep } from '../limits/breaker.ts';
 import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
-import { begun, desiredMarks } from './desired.ts';
+import { desiredMarks } from './desired.ts';
 import { eventsOf } from './events.ts';
 import { judge } from './judge.ts';
-import { differences, setTaints, withoutOurs } from './marks.ts';
+import type { NodeObject } from '../model.ts';
+import { changesOnlySaid, differences, setTaints, withoutOurs, type Desired } from './marks.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
-import { observe, remembered, type NodeInput, type Observed, type WithPolicy } from './observed.ts';
+import { observe, type NodeInput, type Observed, type WithPolicy } from './observed.ts';
 import { planRemoval, planUnselected } from './removal.ts';
 import { WALK_STATES } from './states/list.ts';
 import type { WalkState } from './states/state.ts';
@@ -38,27 +39,29 @@ export function planNode(input: NodeInput, states: readonly WalkState[] = WALK_S
 
 function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
   const { node, now } = input;
-  if (node.metadata.labels?.[STATE] === undefined && node.metadata.annotations?.[WALK] === undefined)
-    return begin(input);
   const seen = observe(input);
   const climb = climbed(seen, states);
   const timed = clocked(seen, climb);
   const judgement = judge(seen, climb, timed);
   const pods = [...climb.pods, ...timed.discard];
-  const write = (keep: Keep | undefined): { after: Walk | undefined; actions: readonly Action[] } => {
+  const write = (keep: Keep | undefined): Written => {
     const desired = desiredMarks(seen, climb, timed, judgement, keep);
+    const marks = differences(node, desired);
+    const settled = settlesAt(node, desired, marks);
+    const isEarly = settled !== undefined && now < settled;
     return {
       after: desired.walk,
-      actions: [...differences(node, desired), ...pods, ...eventsOf(node, seen.before, desired)],
+      actions: [...(isEarly ? [] : marks), ...pods, ...eventsOf(node, seen.before, desired)],
+      wakeAt: isEarly ? settled : undefined,
     };
   };
-  const { actions, after } = write(undefined);
+  const { actions, after, wakeAt } = write(undefined);
   const { stop } = climb;
   const isWaitingElsewhere = stop?.finding.kind === 'waiting' && stop.finding.untimed === true;
   return {
     actions,
     unless: (keep) => write(keep).actions,
-    wakeAt: earliest(...[timed.wakeAt, ...wakesOf(seen)].filter((at) => at !== undefined && at > now)),
+    wakeAt: earliest(...[timed.wakeAt, wakeAt, ...wakesOf(seen)].filter((at) => at !== undefined && at > now)),
     // What waits for another node, a person or its kubelet gives its place back meanwhile.
     holdsSlot:
       stop !== undefined &&
@@ -72,6 +75,29 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
   };
 }
 
+interface Written {
+  readonly after: Walk | undefined;
+  readonly actions: readonly Action[];
+  readonly wakeAt: number | undefined;
+}
+
+/** A state that is passed sooner has one sentence: the one that it began with. */
+const SETTLE_MS = 5000;
+
+/** When a new sentence about the same state of a first walk is written, ms since the epoch; `undefined` if at once. */
+function settlesAt(node: NodeObject, { condition, walk }: Desired, marks: readonly Action[]): number | undefined {
+  const present = node.status?.conditions?.find(({ type }) => type === GPU_VALIDATED);
+  const isOnlySentence =
+    marks.length > 0 &&
+    marks.every((mark) => mark.kind === 'set-node-condition' || changesOnlySaid(node, mark, walk)) &&
+    condition?.status === 'False' &&
+    present?.status === 'False' &&
+    present.reason === condition.reason;
+  return isOnlySentence && walk !== undefined && walk.failed === undefined
+    ? Date.parse(walk.since) + SETTLE_MS
+    : undefined;
+}
+
 /** Times at which something is lost by itself. */
 function wakesOf({ walk, input, proof }: Observed): readonly (number | undefined)[] {
   const after = (since: string | undefined, ms: number): number | undefined =>
@@ -83,9 +109,3 @@ function wakesOf({ walk, input, proof }: Observed): readonly (number | undefined
     interval > 0 ? after(proof?.at, interval) : undefined,
   ];
 }
-
-const begin = (input: WithPolicy): NodePlan => {
-  const walk = remembered(input.node, input.now);
-  const desired = begun(input, walk);
-  return { ...NOTHING, actions: [...differences(input.node, desired), ...eventsOf(input.node, undefined, desired)] };
-};

@@ -8,16 +8,30 @@ export interface NodeWrites {
   readonly apply: Applier;
   /** A write to the Node itself came through. */
   readonly wrote: (action: Action, resourceVersion: string) => void;
+  /** The API server refused a pod. */
+  readonly refused?: (pod: string, because: string) => void;
+}
+
+/** Marks and condition go in one request, at the place of the marks. */
+function combined(writes: readonly Action[]): readonly Action[] {
+  const status = writes.find((action) => action.kind === 'set-node-condition');
+  const hasMarks = writes.some((action) => action.kind === 'patch-node');
+  if (status === undefined || !hasMarks) return writes;
+  const { type, condition } = status;
+  return writes.flatMap((action): readonly Action[] => {
+    if (action === status) return [];
+    return action.kind === 'patch-node' ? [{ ...action, status: { type, condition } }] : [action];
+  });
 }
 
 /** `stale`: not all was written; plan again. */
 export async function carryOut(
   node: NodeObject,
   actions: readonly Action[],
-  { apply, wrote }: NodeWrites,
+  { apply, wrote, refused }: NodeWrites,
 ): Promise<'done' | 'stale'> {
   const planned = JSON.stringify(node.spec?.taints ?? []);
-  const writes = actions.filter((action) => action.kind !== 'event');
+  const writes = combined(actions.filter((action) => action.kind !== 'event'));
   const events = actions.filter((action) => action.kind === 'event');
   // Events are about the marks: what a list without marks tells waits for all of it.
   const hasMarks = writes.some((action) => action.kind === 'patch-node');
@@ -29,6 +43,10 @@ export async function carryOut(
       // Our previous write has moved the version on; the list that the taints were planned from must still stand.
       if (action.kind === 'set-taints' && latest !== undefined && latest.taints !== planned) return 'stale';
       const outcome = await apply.apply(action, latest?.resourceVersion ?? node.metadata.resourceVersion);
+      if (outcome.kind === 'refused') {
+        if (action.kind === 'create-pod') refused?.(action.manifest.metadata.name, outcome.because);
+        continue;
+      }
       if (outcome.kind === 'stale') {
         if (action.kind === 'create-pod' || action.kind === 'delete-pod') continue;
         return 'stale';

@@ -2,7 +2,6 @@
 // API server refuses stops no other. What was changed by hand is put back.
 import { COMPONENTS, isDeployed, specOf, type Component } from '../../core/components.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { KubeError } from '../../platform/kube.ts';
 import type { Log } from '../../platform/log.ts';
 import { NotLeading, type Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -13,6 +12,8 @@ import { leftOver, wantedOperands, type Wanted } from './wanted.ts';
 
 /** A refused operand is tried again only so often: what mends it is an edit of the policy, which makes another one. */
 const AGAIN_MS = 60_000;
+/** How often it is checked that the RuntimeClass is still there: creating one that is there is refused, and costs a request. */
+const CLASS_AGAIN_MS = 10 * 60_000;
 
 export interface OperandControllerDeps {
   readonly caches: Pick<Caches, 'policies' | 'daemonSets' | 'fleet'>;
@@ -21,6 +22,8 @@ export interface OperandControllerDeps {
   readonly log: Log;
   readonly now: () => number;
   readonly operandNamespace: string;
+  /** Created if there is none of that name; an empty name: never. */
+  readonly runtimeClass: { readonly name: string; readonly handler: string };
 }
 
 export interface OperandController {
@@ -45,6 +48,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   const appliedGeneration = new Map<string, number>();
   const refused = new Map<string, Refusal>();
   let tried = false;
+  let classCheckAt = -Infinity;
 
   const rendered = new WeakMap<GpuPolicy, readonly Rendered[]>();
   const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
@@ -62,7 +66,8 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       await apply.apply({ kind: 'event', about: { kind: 'GPUPolicy', name, uid }, type: 'Warning', reason, message });
   };
 
-  async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<void> {
+  /** Returns what the API server refuses; `undefined` if it took the object. */
+  async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<string | undefined> {
     const { operand } = wanted;
     let outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
     // A forced apply takes back the fields that we own; what others added stays until the spec is written whole.
@@ -77,15 +82,17 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       throw new Error(
         `DaemonSet ${name} was not applied: it is being changed, or namespace ${operandNamespace} is missing`,
       );
+    if (outcome.kind === 'refused') return outcome.because;
     appliedGeneration.set(name, outcome.generation ?? 0);
     const edited = present?.rendered === operand.digest && outcome.generation !== present.generation;
-    if (!foreign && !edited) return;
+    if (!foreign && !edited) return undefined;
     log.info('operand was changed by somebody else and put back', { daemonset: name });
     await tell(
       wanted,
       'OperandPutBack',
       `DaemonSet ${name} was changed by hand and put back: change the GPUPolicy instead`,
     );
+    return undefined;
   }
 
   async function refuse(name: string, wanted: Wanted, because: string): Promise<void> {
@@ -94,6 +101,18 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     refused.set(name, { because, digest, policies: of, retryAt: now() + AGAIN_MS });
     log.error('operand refused by the API server', { daemonset: name, because });
     await tell(wanted, 'OperandRefused', `DaemonSet ${name} was refused by the API server: ${because}`);
+  }
+
+  /** A class of that name that somebody else made stays as it is: k3s, RKE2 and NVIDIA's GPU Operator bring one. */
+  async function bringRuntimeClass(): Promise<void> {
+    const { name, handler } = deps.runtimeClass;
+    if (name === '' || now() < classCheckAt) return;
+    const outcome = await apply.apply({ kind: 'create-runtime-class', name, handler });
+    if (outcome.kind === 'done') log.info('created the RuntimeClass', { runtimeclass: name });
+    if (outcome.kind === 'refused')
+      log.error('the API server refused the RuntimeClass', { runtimeclass: name, because: outcome.because });
+    classCheckAt = now() + CLASS_AGAIN_MS;
+    turns.addAfter({ kind: 'operands', name: '' }, CLASS_AGAIN_MS);
   }
 
   async function settle(): Promise<void> {
@@ -109,6 +128,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
         failure ??= error;
       }
     };
+    await alone(bringRuntimeClass);
     for (const [name, one] of wanted) {
       const present = daemonSets.get(`${operandNamespace}/${name}`);
       const asApplied = present !== undefined && present.generation === appliedGeneration.get(name);
@@ -116,14 +136,9 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       const refusal = refused.get(name);
       if (refusal?.digest === one.operand.digest && now() < refusal.retryAt) continue;
       await alone(async () => {
-        try {
-          await bring(name, one, present);
-          refused.delete(name);
-        } catch (error) {
-          const because = refusalIn(error);
-          if (because === undefined) throw error;
-          await refuse(name, one, because);
-        }
+        const because = await bring(name, one, present);
+        if (because === undefined) refused.delete(name);
+        else await refuse(name, one, because);
       });
     }
     for (const name of refused.keys()) if (!wanted.has(name)) refused.delete(name);
@@ -156,16 +171,4 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
           )
         : undefined,
   };
-}
-
-/** The API server's own sentence where it will not have the object; undefined where trying again may help. */
-function refusalIn(error: unknown): string | undefined {
-  const cause = error instanceof Error ? error.cause : undefined;
-  if (!(cause instanceof KubeError)) return undefined;
-  const sentence = cause.message.replace(/^[A-Z]+ \S+: /, '');
-  // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
-  const isRefused =
-    [400, 403, 422].includes(cause.status) ||
-    (cause.status === 500 && /^failed to (create typed patch|convert new) object/.test(sentence));
-  return isRefused ? sentence : undefined;
 }

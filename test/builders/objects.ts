@@ -4,7 +4,7 @@ import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { parsePolicy } from '../../core/parse-policy.ts';
 import type { RawPod } from '../../gate/gpu-request.ts';
 import { GPU_VALIDATED, MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
-import type { Action } from '../../reconciler/actions.ts';
+import type { Action, Condition } from '../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 
 export const NOW = Date.parse('2026-11-24T10:00:00Z');
@@ -107,7 +107,15 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   created: new Date(NOW).toISOString(),
   deleting: false,
   labels: {},
-  annotations: {},
+  wants: {
+    validation: false,
+    read: { ok: true, wishes: { optedOut: false } },
+    containers: parts.gpus === undefined ? [] : [{ index: 0, kind: 'main', amounts: parts.gpus, requires: [] }],
+  },
+  claims: false,
+  runtimeClass: '',
+  hostPaths: [],
+  daemon: false,
   validates: undefined,
   owned: true,
   controller: undefined,
@@ -140,16 +148,23 @@ export function afterWrite(node: NodeObject, action: Action): NodeObject | undef
   if (action.kind === 'patch-node') {
     const labels = merged(node.metadata.labels, action.labels);
     const annotations = merged(node.metadata.annotations, action.annotations);
-    return { ...node, metadata: { ...node.metadata, labels, annotations } };
+    const marked = { ...node, metadata: { ...node.metadata, labels, annotations } };
+    return action.status === undefined ? marked : withCondition(marked, action.status.type, action.status.condition);
   }
   if (action.kind === 'set-taints') return { ...node, spec: { ...node.spec, taints: action.taints } };
-  if (action.kind === 'set-node-condition') {
-    const others = (node.status?.conditions ?? []).filter(({ type }) => type !== action.type);
-    const conditions = action.condition === undefined ? others : [...others, action.condition];
-    return { ...node, status: { ...node.status, conditions } };
-  }
+  if (action.kind === 'set-node-condition') return withCondition(node, action.type, action.condition);
   return undefined;
+}
+
+function withCondition(node: NodeObject, type: string, condition: Condition | undefined): NodeObject {
+  const others = (node.status?.conditions ?? []).filter((one) => one.type !== type);
+  const conditions = condition === undefined ? others : [...others, condition];
+  return { ...node, status: { ...node.status, conditions } };
 }
 
 /** The controller of an operand's pod, by the name of its DaemonSet. */
 export const ownedBy = (name: string): PodObject['controller'] => ({ kind: 'DaemonSet', uid: `ds-${name}` });
+
+/** What the wrapper around a validation's program leaves in the termination message. */
+export const verdict = (passed: boolean, words = ''): string =>
+  `${JSON.stringify({ gpuGate: 1, verdict: passed ? 'pass' : 'fail', exit: passed ? 0 : 1, words })}\n`;

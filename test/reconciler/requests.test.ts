@@ -44,6 +44,7 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
   'delete-pod': { kind: 'delete-pod', ...pod, because: 'a new round begins' },
   'apply-daemonset': { kind: 'apply-daemonset', manifest: manifest('DaemonSet') },
   'delete-daemonset': { kind: 'delete-daemonset', namespace: 'gpu-gate-operands', name: 'x' },
+  'create-runtime-class': { kind: 'create-runtime-class', name: 'nvidia', handler: 'nvidia' },
   'policy-status': {
     kind: 'policy-status',
     ...policy,
@@ -65,6 +66,21 @@ const golden = (name: string, value: unknown): void => {
 it.each(Object.values(ACTIONS))('$kind is sent as its golden file says', (action) =>
   golden(action.kind, requestOf(action, around)),
 );
+
+it('marks and condition of a Node are one request', () =>
+  golden(
+    'patch-node-with-condition',
+    requestOf(
+      {
+        kind: 'patch-node',
+        ...node,
+        labels: { a: '1', b: null },
+        annotations: { c: null },
+        status: { type: GPU_VALIDATED, condition: { type: GPU_VALIDATED, ...condition } },
+      },
+      around,
+    ),
+  ));
 
 it('a DaemonSet with fields of others is written whole at the version at which they were seen', () =>
   golden(

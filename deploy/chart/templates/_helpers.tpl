@@ -238,7 +238,19 @@ spec: {policyName: {{ index . 1 }}, validationActions: [Deny]}
 {{- if and $secrets (not $validation.imagePullSecrets) }}{{ $_ := set $validation "imagePullSecrets" $secrets }}{{ end -}}
 {{- $_ := set $spec "validation" $validation -}}
 {{- end -}}
+{{- if .Values.devicePlugin.config -}}
+{{- $components := deepCopy (index $spec "components" | default dict) -}}
+{{- $plugin := deepCopy ($components.devicePlugin | default dict) -}}
+{{- if $plugin.config }}{{ fail "devicePlugin.config makes a ConfigMap, and policy.spec.components.devicePlugin.config names one of yours: write one of them" }}{{ end -}}
+{{- $_ := set $plugin "config" (include "gpu-gate.devicePluginConfig" .) -}}
+{{- $_ := set $components "devicePlugin" $plugin -}}
+{{- $_ := set $spec "components" $components -}}
+{{- end -}}
 {{- toYaml $spec -}}
+{{- end }}
+{{- /* The name of the device plugin's ConfigMap: another content is another object, and so a new revision of the plugin. */ -}}
+{{- define "gpu-gate.devicePluginConfig" -}}
+gpu-gate-device-plugin-{{ .Values.devicePlugin.config | toJson | sha256sum | trunc 8 }}
 {{- end }}
 {{- /* Options of the program, each once, so that a typing error in `env` is refused here and not by a pod that does not start. */ -}}
 {{- define "gpu-gate.variables" -}}
@@ -254,6 +266,9 @@ spec: {policyName: {{ index . 1 }}, validationActions: [Deny]}
 {{- if and (hasPrefix "GPU_GATE_" .name) (not (has .name $known)) -}}
 {{- fail (printf "env: %s is not an option of gpu-gate, and no pod would start with it; the options are in docs and in `node main.ts --help`" .name) -}}
 {{- end -}}
+{{- end -}}
+{{- if hasKey (dig "sharing" dict .Values.devicePlugin.config) "mps" -}}
+{{- fail "devicePlugin.config: sharing.mps needs NVIDIA's MPS daemon, which gpu-gate does not bring: use sharing.timeSlicing, or set devicePlugin to mode: external in policy.spec.components and install it yourself" -}}
 {{- end -}}
 {{- $ports := list .Values.webhook.port .Values.webhook.canaryPort .Values.extender.port .Values.metricsPort -}}
 {{- if ne (len $ports) (len (uniq $ports)) -}}

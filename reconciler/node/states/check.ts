@@ -7,7 +7,7 @@ import { attemptFor, isBackingOff } from '../clock.ts';
 import { digest, validationFinding } from '../findings.ts';
 import { isOfNode, type Observed } from '../observed.ts';
 import { validationPod } from '../../manifests/validation-pod.ts';
-import { NOT_READY } from './operand.ts';
+import { notReady, troubleOfPod, withTrouble } from './operand.ts';
 import type { Look, PodAction } from './state.ts';
 
 export type CheckName = 'driver-validation' | 'device-plugin-validation';
@@ -25,7 +25,7 @@ export function check(seen: Observed, { name, proves, resource, schedulerName }:
   const { input, walk, boot } = seen;
   const round = digest(name, input.node.metadata.uid, boot, proves);
   if (walk.passed[name] === round) return { finding: { kind: 'done' } };
-  if (walk.notReady !== undefined) return { finding: NOT_READY };
+  if (walk.notReady !== undefined) return { finding: notReady(input) };
   const manifest = validationPod({
     kind: name,
     policy: input.policy,
@@ -40,8 +40,13 @@ export function check(seen: Observed, { name, proves, resource, schedulerName }:
   const pod = found?.validates === input.node.metadata.uid ? found : undefined;
   const finding = validationFinding(pod, manifest.metadata.name);
   if (finding.kind === 'done') return { finding, passed: round };
-  if (pod !== undefined || isBackingOff(seen, name)) return { finding };
-  return { finding, pods: [...previousRounds(seen, name), { kind: 'create-pod', manifest }] };
+  if (pod !== undefined) return { finding: withTrouble(finding, troubleOfPod(input, pod)) };
+  if (isBackingOff(seen, name)) return { finding };
+  const refused = input.troubles?.get(manifest.metadata.name);
+  return {
+    finding: withTrouble(finding, refused),
+    pods: [...previousRounds(seen, name), { kind: 'create-pod', manifest }],
+  };
 }
 
 /** Pods of previous rounds are kept to be looked at until the next one begins. */

@@ -9,19 +9,34 @@ import type { PodObject } from '../../model.ts';
 import type { Ground, Look } from './state.ts';
 
 const REPLACING = 'Replacing';
-export const NOT_READY: Finding = {
+export const notReady = ({ isOverloaded }: Observed['input']): Finding => ({
   kind: 'waiting',
   reason: 'NodeNotReady',
-  message: 'waiting for the node to be Ready',
+  message:
+    isOverloaded === true
+      ? 'waiting for the kubelet to be heard again; many nodes are silent at once, which says nothing about their GPUs'
+      : 'waiting for the node to be Ready',
   untimed: true,
-};
+});
+
+/** With what a kubelet or a controller reported of the pod, or of the DaemonSet that does not create it. */
+export const withTrouble = (finding: Finding, trouble: string | undefined): Finding =>
+  finding.kind === 'waiting' && trouble !== undefined
+    ? { ...finding, message: `${finding.message}; ${trouble}` }
+    : finding;
+
+/** Reports of a pod are of the past once one of its containers has started. */
+export const troubleOfPod = ({ troubles }: Observed['input'], pod: PodObject): string | undefined =>
+  [...pod.initContainers, ...pod.containers].some(({ state }) => (state?.running ?? state?.terminated) !== undefined)
+    ? undefined
+    : troubles?.get(pod.uid);
 
 export function operand(seen: Observed, ground: Ground, name: Component): Look {
   const look = lookAt(seen, ground, name);
   const { finding } = look;
   // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held against them.
   if (finding.kind !== 'done' && seen.walk.notReady !== undefined && finding.reason !== REPLACING)
-    return { ...look, finding: NOT_READY };
+    return { ...look, finding: notReady(seen.input) };
   return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
 }
 
@@ -47,7 +62,10 @@ function deployment(seen: Observed, ground: Ground, name: Component, revision: s
   const { input, walk } = seen;
   if (ground.deploy[name] === revision) {
     const pod = operandPod(input, name, revision);
-    return { finding: operandFinding(pod, POD_COMPONENT[name], revision, freshness(seen, name)) };
+    const finding = operandFinding(pod, POD_COMPONENT[name], revision, freshness(seen, name));
+    const daemonSet = input.daemonSets.get(`${POD_COMPONENT[name]}-${revision}`) ?? '';
+    const trouble = pod === undefined ? input.troubles?.get(daemonSet) : troubleOfPod(input, pod);
+    return { finding: withTrouble(finding, trouble) };
   }
   const set: Look = {
     finding: waiting('PodMissing', `waiting for the ${POD_COMPONENT[name]} pod to be created`),

@@ -12,7 +12,7 @@ import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { startLoad } from '../../support/calls.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
-const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpu-gate';
+const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zz-gpu-gate';
 
 interface Rendered {
   kind: string;
@@ -142,7 +142,7 @@ describe('the chart', () => {
         named(objects, 'ClusterRole', name)?.rules?.filter(({ resources }) =>
           resources.includes('mutatingwebhookconfigurations'),
         ),
-      ).toMatchObject([{ resourceNames: ['gpu-gate'] }]);
+      ).toMatchObject([{ resourceNames: ['zz-gpu-gate'] }]);
     expect(named(objects, 'Role', 'gpu-gate-reconciler', 'default')?.rules).toEqual([
       { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], resourceNames: ['kubernetes'], verbs: ['get'] },
     ]);
@@ -156,7 +156,7 @@ describe('the chart', () => {
       privateKey: { algorithm: 'ECDSA', size: 256 },
     });
     expect(named(objects, 'Issuer', 'gpu-gate-ca')?.spec).toEqual({ ca: { secretName: 'gpu-gate-ca' } });
-    const configuration = named(objects, 'MutatingWebhookConfiguration', 'gpu-gate');
+    const configuration = named(objects, 'MutatingWebhookConfiguration', 'zz-gpu-gate');
     expect(configuration?.metadata.annotations).toEqual({
       'cert-manager.io/inject-ca-from': 'gpu-gate/gpu-gate-webhook',
     });
@@ -165,7 +165,7 @@ describe('the chart', () => {
     expect(text).not.toContain('mutatingwebhookconfigurations');
     expect(JSON.stringify(named(objects, 'ClusterRole', 'gpu-gate'))).not.toContain('mutatingwebhookconfigurations');
     expect(text).not.toContain('"secrets"');
-    expect(text).toContain('"--cert-source","cert-manager"');
+    expect(text).toContain('"--cert-source=cert-manager"');
   });
 
   it('with an issuer of your own: that one signs, and the chart makes none', async () => {
@@ -181,19 +181,21 @@ describe('the chart', () => {
     });
   });
 
-  it('with client certificates: scheduler and extender both know', async () => {
+  it('with client certificates by default: scheduler and extender both know', async () => {
     for (const source of ['self', 'cert-manager']) {
-      const objects = await render(`certs.source=${source}`, 'extender.requireClientCertificate=true');
+      const objects = await render(`certs.source=${source}`);
       expect(named(objects, 'ConfigMap', 'gpu-gate-scheduler')?.data?.['config.yaml']).toContain(
         'certFile: /etc/gpu-gate/client/tls.crt',
       );
       expect(JSON.stringify(named(objects, 'Deployment', 'gpu-gate'))).toContain(
-        '"--extender-clients","gpu-gate-scheduler"',
+        '"--extender-clients=gpu-gate-scheduler"',
       );
       expect(JSON.stringify(named(objects, 'Deployment', 'gpu-gate-scheduler'))).toContain(
         '"secretName":"gpu-gate-scheduler-client"',
       );
       expect(named(objects, 'Certificate', 'gpu-gate-scheduler-client') !== undefined).toBe(source === 'cert-manager');
+      const open = await render(`certs.source=${source}`, 'extender.requireClientCertificate=false');
+      expect(JSON.stringify(named(open, 'Deployment', 'gpu-gate'))).toContain('"--extender-clients="');
     }
   });
 

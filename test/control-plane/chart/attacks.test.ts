@@ -20,7 +20,7 @@ const SECRETS = '/api/v1/namespaces/gpu-gate/secrets';
 const POLICIES = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 
 let cp: ControlPlane;
-type Who = 'kubelet' | 'driver' | 'unbound driver' | 'reconciler';
+type Who = 'kubelet' | 'driver' | 'unbound driver' | 'reconciler' | 'tenant' | 'admin';
 let as: Readonly<Record<Who, Kube>>;
 
 const open = async (kubeconfig: string): Promise<Kube> => openKube({ kubeconfig, userAgent: 'attacker' });
@@ -77,14 +77,31 @@ beforeAll(async () => {
     controllerManager: false,
     users: [{ name: 'system:node:gpu-0', groups: ['system:nodes'] }],
   });
-  await installChart(cp, 'install', { deployments: { create: false }, rbac: { deleteRejectedPods: true } });
+  await installChart(cp, 'install', {
+    deployments: { create: false },
+    rbac: { deleteRejectedPods: true },
+    tenants: { refuseOptOut: true, refuseNodeName: true, refuseSchedulers: true, exemptNamespaces: ['exempt'] },
+    // Nobody answers there: pods are judged as the webhook's absence leaves them.
+    webhook: { url: 'https://127.0.0.1:1/mutate', canaryUrl: 'https://127.0.0.1:1/canary' },
+  });
   for (const name of ['gpu-0', 'gpu-1']) await create('/api/v1/nodes', node(name));
   const { metadata } = await create<{ metadata: { name: string; uid: string } }>(
     OPERANDS,
     pod('driver-on-gpu-0', { serviceAccountName: 'gpu-gate-driver' }),
   );
-  await create('/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'tenant' } });
-  await create('/api/v1/namespaces/tenant/serviceaccounts', { metadata: { name: 'default' } });
+  for (const name of ['tenant', 'exempt']) {
+    await create('/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+    await create(`/api/v1/namespaces/${name}/serviceaccounts`, { metadata: { name: 'default' } });
+  }
+  await create('/apis/rbac.authorization.k8s.io/v1/namespaces/tenant/roles', {
+    metadata: { name: 'author' },
+    rules: [{ apiGroups: [''], resources: ['pods'], verbs: ['create', 'get', 'update', 'patch', 'delete'] }],
+  });
+  await create('/apis/rbac.authorization.k8s.io/v1/namespaces/tenant/rolebindings', {
+    metadata: { name: 'author' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'author' },
+    subjects: [{ kind: 'ServiceAccount', name: 'default', namespace: 'tenant' }],
+  });
   await create('/api/v1/namespaces/tenant/pods', pod('theirs'));
   await create('/api/v1/namespaces/tenant/pods', {
     ...pod('rejected'),
@@ -111,6 +128,8 @@ beforeAll(async () => {
     ),
     'unbound driver': await open(await cp.serviceAccountKubeconfig('gpu-gate-operands', 'gpu-gate-driver')),
     reconciler: await open(await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-reconciler')),
+    tenant: await open(await cp.serviceAccountKubeconfig('tenant', 'default')),
+    admin: cp.admin,
   };
   // An API server learns of a policy by a watch.
   const first: readonly [Who, string, CallOptions][] = [
@@ -123,6 +142,77 @@ beforeAll(async () => {
     await until('the admission policies to be enforced', async () => (await refusal(who, 'PATCH', path, call)) !== '');
 });
 afterAll(async () => cp?.stop());
+
+describe('the author of a GPU pod, where the values refuse ways past the gate', () => {
+  const gpus = { limits: { 'nvidia.com/gpu': '1' } };
+  const body = (spec: object = {}, metadata: object = {}, resources: object = gpus): CallOptions => ({
+    body: {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'p', ...metadata },
+      spec: {
+        schedulerName: 'gpu-gate-scheduler',
+        containers: [{ name: 'c', image: 'example.com/c:1', resources }],
+        ...spec,
+      },
+    },
+  });
+  const pods = (namespace: string): string => `/api/v1/namespaces/${namespace}/pods`;
+  beforeAll(() =>
+    until(
+      'the policy for tenants to be enforced',
+      async () => (await refusal('tenant', 'POST', pods('tenant'), body({ nodeName: 'gpu-0' }))) !== '',
+    ),
+  );
+  it.each<[string, CallOptions, string]>([
+    ['opt out', body({}, { labels: { 'gpu-gate.dev/inject': 'false' } }), 'cannot opt out'],
+    ['name a node', body({ nodeName: 'gpu-0' }), 'cannot name their node'],
+    [
+      'use a scheduler that does not ask the extender',
+      body({ schedulerName: 'other' }),
+      'are placed by gpu-gate-scheduler',
+    ],
+    ['be created while the webhook is down', body({ schedulerName: 'default-scheduler' }), 'webhook was not reached'],
+    [
+      'pass as a static pod',
+      body({ nodeName: 'gpu-0' }, { annotations: { 'kubernetes.io/config.mirror': 'x' } }),
+      'cannot name their node',
+    ],
+    [
+      'hide the request in an init container',
+      body({ nodeName: 'gpu-0', initContainers: [{ name: 'i', image: 'example.com/i:1', resources: gpus }] }, {}, {}),
+      'cannot name their node',
+    ],
+  ])('cannot %s', async (_, call, message) => {
+    const said = await refusal('tenant', 'POST', pods('tenant'), call);
+    expect(said).toContain("ValidatingAdmissionPolicy 'gpu-gate-tenants'");
+    expect(said).toContain(message);
+  });
+  it.each<[string, string, CallOptions]>([
+    ['a GPU pod of the injected scheduler', 'tenant', body()],
+    ['a pod that asks for no GPU and names its node', 'tenant', body({ nodeName: 'gpu-0' }, {}, {})],
+    ['a pod that asks for zero GPUs', 'tenant', body({ nodeName: 'gpu-0' }, {}, { limits: { 'nvidia.com/gpu': '0' } })],
+    [
+      'anything in an exempt namespace',
+      'exempt',
+      body({ nodeName: 'gpu-0' }, { labels: { 'gpu-gate.dev/inject': 'false' } }),
+    ],
+  ])('may still create %s', async (_, namespace, call) =>
+    expect(await refusal(namespace === 'exempt' ? 'admin' : 'tenant', 'POST', pods(namespace), call)).toBe(''),
+  );
+  it('writes no Nodes, no status of pods and no GPUPolicies, by RBAC', async () => {
+    expect(await refusal('tenant', 'PATCH', '/api/v1/nodes/gpu-0', labels({ a: 'b' }))).toContain(
+      'cannot patch resource "nodes"',
+    );
+    expect(
+      await refusal('tenant', 'PATCH', `${pods('tenant')}/theirs/status`, condition('gpu-gate.dev/node-validated')),
+    ).toContain('cannot patch resource "pods/status"');
+    expect(
+      await refusal('tenant', 'PATCH', `${POLICIES}/default`, patch({ spec: { suspend: true } }, MERGE_PATCH)),
+    ).toContain('cannot patch resource "gpupolicies"');
+    expect(await refusal('tenant', 'POST', OPERANDS, body())).toContain('cannot create resource "pods"');
+  });
+});
 
 const NODE_KEYS = "ValidatingAdmissionPolicy 'gpu-gate-node-keys'";
 

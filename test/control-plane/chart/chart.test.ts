@@ -1,13 +1,13 @@
 // What the chart renders for given values, and what it refuses to render and why. `helm template` only: nothing runs.
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import { OPTIONS, variableOf } from '../../../app/options.ts';
 import { COMPONENTS } from '../../../core/components.ts';
 import { parsePolicy } from '../../../core/parse-policy.ts';
-import { ensureBinaries } from '../../../lab/cluster/binaries.ts';
+import { ensureBinaries, fromEnvironment } from '../../../lab/cluster/binaries.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 
@@ -31,13 +31,7 @@ interface Rendered {
 
 let helm: string;
 beforeAll(async () => {
-  const binaries = await ensureBinaries({
-    modules: ['helm'],
-    folder: process.env['GPU_GATE_TEST_BIN'],
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say: console.log,
-  });
+  const binaries = await ensureBinaries({ modules: ['tools'], ...fromEnvironment(), say: console.log });
   helm = binaries('helm');
 });
 
@@ -76,7 +70,7 @@ describe('what both Deployments of the program are told', () => {
       const { args = [] } = find(objects, 'Deployment', name)?.spec?.template?.spec.containers[0] ?? {};
       expect(args, name).toContain('--excluded-namespaces=kube-system,team');
     }
-    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'gpu-gate'))).toContain(
+    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'zz-gpu-gate'))).toContain(
       '"values":["kube-system","team","gpu-gate","gpu-gate-operands"]',
     );
   });
@@ -208,7 +202,14 @@ describe('the RuntimeClass', () => {
   const names = (values: object): readonly unknown[] => {
     const objects = render(values);
     const injection = find(objects, 'GPUPolicy', 'default')?.spec?.['injection'] as { runtimeClassName: string };
-    return [objects.find(({ kind }) => kind === 'RuntimeClass')?.metadata.name, injection.runtimeClassName];
+    expect(objects.some(({ kind }) => kind === 'RuntimeClass')).toBe(false);
+    const args = JSON.stringify(find(objects, 'Deployment', 'gpu-gate-reconciler'));
+    const mayCreate = JSON.stringify(find(objects, 'ClusterRole', 'gpu-gate-reconciler')?.rules).includes(
+      'runtimeclasses',
+    );
+    const [, name = ''] = /"--runtime-class","([^"]*)"/.exec(args) ?? [];
+    expect(mayCreate).toBe(name !== '');
+    return [name, injection.runtimeClassName];
   };
   it.each([
     ['by default', {}, ['nvidia', 'nvidia']],
@@ -218,7 +219,7 @@ describe('the RuntimeClass', () => {
     [
       'of somebody else',
       { runtimeClass: { create: false }, ...policy({ injection: { runtimeClassName: 'theirs' } }) },
-      [undefined, 'theirs'],
+      ['', 'theirs'],
     ],
   ])('%s: its name, and the name that is injected', (_, values, expected) => expect(names(values)).toEqual(expected));
 });
@@ -373,7 +374,7 @@ describe('images', () => {
     const { renderOperand } = await import('../../../reconciler/manifests/render.ts');
     const { validationPod } = await import('../../../reconciler/manifests/validation-pod.ts');
     const objects = render(values);
-    const policyOf = parsePolicy(find(objects, 'GPUPolicy', 'default') as never);
+    const policyOf = parsePolicy(find(objects, 'GPUPolicy', 'default'));
     if (policyOf === undefined) throw new Error('no policy');
     const operands = COMPONENTS.map(
       (component) => renderOperand(component, policyOf, { namespace: 'operands' }).daemonSet,
@@ -527,6 +528,28 @@ describe('the scheduler’s profile', () => {
     ).toEqual([{ name: 'PodTopologySpread', args: { defaultingType: 'List' } }]));
 });
 
+describe('the device plugin’s configuration', () => {
+  const sharing = (replicas: number): object => ({
+    devicePlugin: {
+      config: { version: 'v1', sharing: { timeSlicing: { resources: [{ name: 'nvidia.com/gpu', replicas }] } } },
+    },
+  });
+  const named = (values: object): string => {
+    const spec = find(render(values), 'GPUPolicy', 'default')?.spec as {
+      components?: { devicePlugin: { config: string } };
+    };
+    return spec.components?.devicePlugin.config ?? '';
+  };
+  it('is a ConfigMap beside the operands, which the policy names, another one for another content', () => {
+    const objects = render(sharing(4));
+    const configMap = find(objects, 'ConfigMap', named(sharing(4)));
+    expect(configMap?.metadata.namespace).toBe('gpu-gate-operands');
+    expect(parse(configMap?.data?.['config.yaml'] ?? '')).toMatchObject({ version: 'v1' });
+    expect(named(sharing(2))).not.toBe(named(sharing(4)));
+    expect(named({})).toBe('');
+  });
+});
+
 describe('what tenants may not do', () => {
   const guard = (values: object): readonly string[] | undefined =>
     (
@@ -566,6 +589,12 @@ describe('values that would fail later', () => {
     ],
     ['one port for two things', { webhook: { port: 8444 } }, 'must differ'],
     ['an issuer without a name', { certs: { certManager: { issuerRef: { kind: 'Issuer' } } } }, 'name'],
+    ['sharing by MPS', { devicePlugin: { config: { sharing: { mps: {} } } } }, 'use sharing.timeSlicing'],
+    [
+      'two configurations of the device plugin',
+      { devicePlugin: { config: { version: 'v1' } }, ...policy({ components: { devicePlugin: { config: 'own' } } }) },
+      'write one of them',
+    ],
     [
       'two scoring strategies',
       { scheduler: { binPacking: true, pluginConfig: [{ name: 'NodeResourcesFit' }] } },
@@ -577,4 +606,26 @@ describe('values that would fail later', () => {
       'is not the name of a scheduler',
     ],
   ])('are refused: %s', (_, values, advice) => expect(refusal(values)).toContain(advice));
+});
+
+describe('deploy/install.yaml, for kubectl alone', () => {
+  it('is what the chart renders', () => {
+    const file = join(ROOT, 'deploy/install.yaml');
+    // A scheduler may be one minor version older than its API server, and must not be newer.
+    const { status, stdout, stderr } = template({ scheduler: { version: 'v1.36.3' }, test: { create: false } }, [
+      '--include-crds',
+      '--kube-version',
+      'v1.36.3',
+    ]);
+    expect(status, stderr).toBe(0);
+    const text = [
+      '# kubectl apply --server-side -f install.yaml; rendered from deploy/chart by its test, never edited by hand.',
+      'apiVersion: v1',
+      'kind: Namespace',
+      'metadata: {name: gpu-gate}',
+      stdout,
+    ].join('\n');
+    if (process.env['GPU_GATE_TEST_UPDATE'] !== undefined) writeFileSync(file, text);
+    expect(readFileSync(file, 'utf8'), 'GPU_GATE_TEST_UPDATE=1 renders it').toBe(text);
+  });
 });

@@ -1,9 +1,13 @@
 // The chart on a real API server with no gpu-gate running: which GPUPolicies it refuses and with what advice, and that an
 // uninstall keeps what running work stands on.
+import { readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
 import { startControlPlane, type ControlPlane } from '../../../lab/cluster/control-plane.ts';
-import { installChart } from '../../../lab/cluster/gate.ts';
+import { installChart, until } from '../../../lab/cluster/gate.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..', '..');
 
 const VALUES = { deployments: { create: false } };
 let cp: ControlPlane;
@@ -12,7 +16,6 @@ beforeAll(async () => {
   cp = await startControlPlane({
     binaries: await binariesFromEnvironment(console.log),
     scheduler: false,
-    controllerManager: false,
   });
   await installChart(cp, 'install', VALUES);
 });
@@ -86,6 +89,51 @@ describe('a GPUPolicy', () => {
   ])('takes %s', async (_, spec) => expect(await create(spec)).toBe(''));
 });
 
+const files = (folder: string): readonly string[] =>
+  readdirSync(join(ROOT, 'deploy', folder))
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => join(ROOT, 'deploy', folder, file));
+
+describe('a preset for a platform', () => {
+  it.each(files('presets').map((file) => [basename(file), file]))('%s is taken by an API server', async (_, file) => {
+    const place = ['--namespace', 'gpu-gate', '--values', file, '--skip-tests'];
+    const rendered = await cp.helm(['template', 'gpu-gate', join(ROOT, 'deploy/chart'), ...place]);
+    expect(rendered.code, rendered.stderr).toBe(0);
+    const apply = ['apply', '--server-side', '--force-conflicts', '--dry-run=server', '-f', '-'];
+    const { code, stderr } = await cp.kubectl(apply, rendered.stdout);
+    expect(code, stderr).toBe(0);
+  });
+});
+
+describe('an example', () => {
+  it.each(files('examples').map((file) => [basename(file), file]))('%s is taken by an API server', async (_, file) => {
+    const { code, stderr } = await cp.kubectl(['apply', '--server-side', '--dry-run=server', '-f', file]);
+    expect(code, stderr).toBe(0);
+  });
+});
+
+describe('the admission policies', () => {
+  it('have no expression that the API server’s own type check doubts', { timeout: 60_000 }, async () => {
+    const names = [
+      'gpu-gate-node-keys',
+      'gpu-gate-reconciler-nodes',
+      'gpu-gate-reconciler-objects',
+      'gpu-gate-reconciler-pod-status',
+    ];
+    for (const name of names) {
+      const { status, metadata } = await until(`${name} to be checked`, async () => {
+        const policy = await cp.admin.request<{
+          metadata: { generation: number };
+          status?: { observedGeneration?: number; typeChecking?: { expressionWarnings?: { warning: string }[] } };
+        }>('GET', `/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/${name}`);
+        return policy.status?.observedGeneration === undefined ? undefined : policy;
+      });
+      expect(status?.observedGeneration).toBe(metadata.generation);
+      expect(status?.typeChecking?.expressionWarnings ?? [], name).toEqual([]);
+    }
+  });
+});
+
 describe('helm uninstall', () => {
   const have = async (...names: string[]): Promise<string[]> =>
     (await cp.kubectl(['get', '--ignore-not-found', '-o', 'name', ...names])).stdout.trim().split('\n').filter(Boolean);
@@ -95,7 +143,7 @@ describe('helm uninstall', () => {
     const uninstalled = await cp.helm(['uninstall', 'gpu-gate', '--namespace', 'gpu-gate']);
     expect(uninstalled.code, uninstalled.stderr).toBe(0);
     expect(await have(...kept)).toEqual(kept);
-    expect(await have('mutatingwebhookconfiguration/gpu-gate', 'clusterrole/gpu-gate-reconciler')).toEqual([]);
+    expect(await have('mutatingwebhookconfiguration/zz-gpu-gate', 'clusterrole/gpu-gate-reconciler')).toEqual([]);
     await installChart(cp, 'install', { ...VALUES, policy: { spec: { suspend: true } } });
     const { stdout } = await cp.kubectl(['get', 'gpupolicy', 'default', '-o', 'jsonpath={.spec.suspend}']);
     expect(stdout).toBe('true');

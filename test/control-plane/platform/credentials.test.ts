@@ -1,11 +1,11 @@
 // What a real API server makes of credentials that change while a process runs: its CA, client certificates, programs that hang.
-import { chmodSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../../certs/issue.ts';
-import type { KeyPair } from '../../../certs/read.ts';
+import type { KeyPair } from '../../../certs/cert.ts';
 import { openKube, type Kube, type KubeOptions } from '../../../platform/kube.ts';
 import { explainError } from '../../../platform/log.ts';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
@@ -192,6 +192,30 @@ it('a watch that is cut before anybody reads it fails its reader, and not the pr
   await sleep(300);
   await expect(lines[Symbol.asyncIterator]().next()).rejects.toThrow('aborted');
   await proxy.close();
+});
+
+it('a pod reads its own files, and a token that the kubelet renews is used from then on', async () => {
+  const folder = join(dir, 'pod');
+  mkdirSync(folder);
+  const tokenOf = async (name: string): Promise<string> => {
+    await cp.admin.request('POST', '/api/v1/namespaces/default/serviceaccounts', {
+      body: { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name } },
+    });
+    const { status } = await cp.admin.request<{ status: { token: string } }>(
+      'POST',
+      `/api/v1/namespaces/default/serviceaccounts/${name}/token`,
+      { body: { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 600 } } },
+    );
+    return status.token;
+  };
+  cpSync(cp.caFile, join(folder, 'ca.crt'));
+  writeFileSync(join(folder, 'namespace'), 'default');
+  writeFileSync(join(folder, 'token'), await tokenOf('one'));
+  const { hostname: host, port } = new URL(cp.server);
+  const kube = await openKube({ userAgent: 'test', lookEveryMs: 100, pod: { folder, host, port } });
+  expect([await whoAmI(kube), kube.namespace]).toEqual(['system:serviceaccount:default:one', 'default']);
+  writeFileSync(join(folder, 'token'), await tokenOf('two'));
+  await until('the renewed token', async () => (await whoAmI(kube)) === 'system:serviceaccount:default:two');
 });
 
 // The last one: the others' connections do not survive it.

@@ -85,6 +85,44 @@ describe('a reflector', () => {
     await until('the deletion', () => watch.get('default/t-cut') === undefined);
     expect(changes.filter((change) => change.startsWith('t-cut'))).toEqual(['t-cut:->1', 't-cut:1>2', 't-cut:2>-']);
   });
+  it('goes on where it was after each cut of a quiet stream, and lists nothing anew', async () => {
+    let lists = 0;
+    const opened: string[] = [];
+    const kube: Kube = {
+      ...proxied,
+      request: (...call) => {
+        lists += 1;
+        return proxied.request(...call);
+      },
+      async stream(path, query, signal) {
+        const stream = await proxied.stream(path, query, signal);
+        opened.push(String(query['resourceVersion']));
+        return stream;
+      },
+    };
+    const { watch, changes } = follow({ kube });
+    await watch.whenSynced();
+    await until('the watch', () => opened.length === 1);
+    for (let round = 1; round <= 4; round += 1) {
+      // A stream that has lived for a second is a good one, whether it brought anything or not.
+      await sleep(1200);
+      proxy.cut();
+      await until('the next watch', () => opened.length === 1 + round);
+    }
+    await put('t-quiet', '1');
+    await until('a change after the cuts', () => watch.get('default/t-quiet') === '1');
+    expect([lists, opened.length]).toEqual([1, 5]);
+    await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-quiet`);
+    await until('the deletion', () => watch.get('default/t-quiet') === undefined);
+    expect(changes.filter((change) => change.startsWith('t-quiet'))).toEqual(['t-quiet:->1', 't-quiet:1>-']);
+  });
+  it('reads an object whose text holds a line separator of Unicode', async () => {
+    const { watch } = follow();
+    await watch.whenSynced();
+    await put('t-line', 'a\u2028b');
+    await until('the text', () => watch.get('default/t-line') === 'a\u2028b');
+    await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-line`);
+  });
   it('lists anew after 410, without a moment of emptiness, and tells what is gone', { timeout: 90_000 }, async () => {
     await put('t-gone', '1');
     await put('t-stays', '1');
@@ -153,7 +191,7 @@ describe('a reflector', () => {
     await until('the other one', () => watch.get('default/t-odd-not') === '1');
     expect(watch.get('default/t-odd')).toBeUndefined();
     await put('t-odd', '2');
-    await until('the mended one', () => watch.get('default/t-odd') === '2');
+    await until('the corrected one', () => watch.get('default/t-odd') === '2');
     await put('t-odd', 'odd');
     await until('it to be left out again', () => watch.get('default/t-odd') === undefined);
   });

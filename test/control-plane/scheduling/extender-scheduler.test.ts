@@ -11,7 +11,14 @@ import { issueCa } from '../../../certs/issue.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { freePort } from '../../../lab/cluster/control-plane.ts';
-import { startGate, startSecondScheduler, until, type Gate, type SchedulerConfig } from '../../../lab/cluster/gate.ts';
+import {
+  schedulerClient,
+  startGate,
+  startSecondScheduler,
+  until,
+  type Gate,
+  type SchedulerConfig,
+} from '../../../lab/cluster/gate.ts';
 import { named } from '../../support/schedulers.ts';
 import { tcpProxy } from '../../support/tcp-proxy.ts';
 import { viewOf } from '../../builders/view.ts';
@@ -210,7 +217,7 @@ it(
     expect([there?.metadata.name, there?.spec.nodeName]).toEqual(['fine', 'gpu-0']);
     await until('the other to be told why', async () =>
       (await pods('cuda')).some((pod) =>
-        waitsBecause(pod).includes('1 driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks'),
+        waitsBecause(pod).includes("1 driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA"),
       ),
     );
     await clear('cuda');
@@ -446,7 +453,7 @@ describe('outages', () => {
     async () => {
       // Nobody touches policies here, so that nothing is heard of them but a bookmark a minute.
       const replica = await gate.startReplica(['--watch-limit', '3s']);
-      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
       const fresh = await ask(replica.extenderPort, agent, AN_ASK);
       expect([fresh.headers.connection, fresh.answer.NodeNames]).toEqual(['keep-alive', ['gpu-0']]);
       const stale = await until('the readiness to fail by a watch that the extender needs', async () => {
@@ -507,10 +514,10 @@ describe('outages', () => {
         'nodes to be all that is missing',
         async () => (await ready()) === 'the list of nodes is not loaded yet\n',
       );
-      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
       const early = await ask(extender, agent, AN_ASK);
       expect([early.headers.connection, early.answer.NodeNames]).toEqual(['close', []]);
-      expect(early.answer.Error).toBe('gpu-gate: the list of nodes is not loaded yet, the pod is tried again');
+      expect(early.answer.Error).toBe('gpu-gate: the list of nodes is not loaded yet; the pod is retried');
       await grant('half-nodes', '--clusterrole=gpu-gate');
       await until('the replica to be ready', async () => (await ready()) === 'ok\n', 40_000);
       expect((await ask(extender, agent, AN_ASK)).answer).toMatchObject({ NodeNames: ['gpu-0'], Error: '' });

@@ -18,6 +18,31 @@ describe('operands', () => {
   it.each(COMPONENTS)('%s is rendered as its golden file (GPU_GATE_TEST_UPDATE=1 rewrites it)', (component) =>
     golden(component, renderOperand(component, aPolicy(), context).daemonSet),
   );
+  it('toolkit installs where the policy says, on the host and in its container', () => {
+    const { daemonSet } = renderOperand(
+      'toolkit',
+      aPolicy({ components: { toolkit: { installDir: '/opt/nvidia' } } }),
+      context,
+    );
+    const text = JSON.stringify(daemonSet);
+    expect(text).toContain('{"name":"ROOT","value":"/opt/nvidia"}');
+    expect(text).toContain('{"name":"toolkit-install","mountPath":"/opt/nvidia"}');
+    expect(text).toContain('"hostPath":{"path":"/opt/nvidia"');
+    expect(text).not.toContain('/usr/local/nvidia');
+  });
+  it('device-plugin reads the ConfigMap that the policy names, and another name is another revision', () => {
+    const of = (config?: string) =>
+      renderOperand(
+        'device-plugin',
+        aPolicy({ components: { devicePlugin: config === undefined ? {} : { config } } }),
+        context,
+      );
+    const text = JSON.stringify(of('time-slicing').daemonSet);
+    expect(text).toContain('{"name":"CONFIG_FILE","value":"/config/config.yaml"}');
+    expect(text).toContain('{"name":"config","mountPath":"/config","readOnly":true}');
+    expect(text).toContain('{"name":"config","configMap":{"name":"time-slicing"}}');
+    expect(new Set([of().revision, of('a').revision, of('b').revision]).size).toBe(3);
+  });
   it('toolkit follows k3s’ paths and CRI-O', () => {
     golden(
       'toolkit-k3s',
@@ -135,15 +160,20 @@ describe('validation pods', () => {
     );
   });
   it.each(['driver-validation', 'device-plugin-validation'] as const)(
-    '%s has what users’ pods get: the preset’s volume and environment',
+    '%s has what users’ pods get: the volumes of the preset, the variables of the policy',
     (kind) => {
-      const policy = aPolicy({ injection: { driverVolumesPreset: 'GKE' } });
+      const env = [{ name: 'THEIRS', value: 'x' }];
+      const policy = aPolicy({ injection: { driverVolumesPreset: 'GKE', env } });
       expect(validationPod({ ...input, policy, kind })['spec']).toMatchObject({
-        volumes: [{ name: 'gpu-gate-driver', hostPath: { path: '/home/kubernetes/bin/nvidia' } }],
+        volumes: expect.arrayContaining([
+          { name: 'gpu-gate-driver', hostPath: { path: '/home/kubernetes/bin/nvidia', type: 'Directory' } },
+        ]),
         containers: [
           {
-            volumeMounts: [{ name: 'gpu-gate-driver', mountPath: '/usr/local/nvidia', readOnly: true }],
-            env: expect.arrayContaining([{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }]),
+            volumeMounts: expect.arrayContaining([
+              { name: 'gpu-gate-driver', mountPath: '/usr/local/nvidia', readOnly: true },
+            ]),
+            env: expect.arrayContaining(env),
           },
         ],
       });

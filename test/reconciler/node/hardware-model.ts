@@ -8,7 +8,7 @@ import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { afterWrite, aPolicy, keptPod, NOW, ownedBy } from '../../builders/objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../builders/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
 const NFD = 'feature.node.kubernetes.io/pci-10de.present';
@@ -242,7 +242,10 @@ export class HardwareModel {
       this.isReady('toolkit') &&
       this.isReady('driver') &&
       (kind === 'driver-validation' || this.isReady('device-plugin'));
-    const terminated = { exitCode: passes ? 0 : 1, message: passes ? 'Test PASSED\nDone' : 'no CUDA-capable device' };
+    const terminated = {
+      exitCode: passes ? 0 : 1,
+      message: verdict(passes, passes ? 'Test PASSED' : 'no CUDA-capable device'),
+    };
     this.pods.set(name, {
       ...pod,
       nodeName: 'n',
@@ -365,6 +368,7 @@ export class HardwareModel {
       case 'set-taints':
       case 'set-node-condition':
       case 'apply-daemonset':
+      case 'create-runtime-class':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

@@ -499,7 +499,7 @@ it('Events carry no time: equal ones are counted as one', () => {
   const said: string[] = [];
   for (let i = 0; i < 30; i += 1)
     for (const action of world.step()) if (action.kind === 'event') said.push(action.message);
-  expect(said.length).toBeGreaterThan(5);
+  expect(said.length).toBeGreaterThan(1);
   expect(said.filter((message) => /\d{4}-\d\d-\d\dT/.test(message))).toEqual([]);
 });
 

@@ -4,6 +4,9 @@ import { CLOSED, DEPLOY_PREFIX, MANAGED, PROOF, RETRY } from '../../../core/keys
 import { open, serving } from '../../../gate/node-proof.ts';
 import type { PodObject } from '../../../reconciler/model.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
+import type { Action } from '../../../reconciler/actions.ts';
+import type { Outcome } from '../../../reconciler/apply.ts';
+import { carryOut } from '../../../reconciler/node/writes.ts';
 import { keptPod } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
@@ -29,7 +32,6 @@ describe('the walk', () => {
       if (world.state !== 'validated' && i > 0 && world.state !== 'preflight') expect(world.tainted).toBe(true);
     }
     expect(states).toEqual([
-      'preflight',
       'toolkit',
       'driver',
       'driver-validation',
@@ -39,6 +41,34 @@ describe('the walk', () => {
     ]);
     expect(open(world.node)).toMatchObject({ yes: true, proof: { driver: '595.91.07', boot: 'boot-1' } });
     expect(world.tainted).toBe(false);
+  });
+  it('is written by at most 12 requests, and reported by its begin and its end', async () => {
+    const world = new World();
+    const sent: string[] = [];
+    const apply = async (action: Action): Promise<Outcome> => {
+      sent.push(action.kind === 'event' ? action.reason : action.kind);
+      return { kind: 'done' };
+    };
+    for (let i = 0; i < 30; i += 1) {
+      const { node } = world;
+      await carryOut(node, world.step(), { apply: { apply }, wrote: () => undefined });
+    }
+    expect(world.state).toBe('validated');
+    expect(sent.length).toBeLessThanOrEqual(12);
+    expect(sent.filter((what) => what.startsWith('GPU'))).toEqual(['GPUStage', 'GPUValidated']);
+  });
+  it('says what changes within a state once the state has lasted for some seconds', () => {
+    const world = new World();
+    world.broken['driver'] = { containers: [{ name: 'd', ready: false, restartCount: 0, state: {} }] };
+    while (world.state !== 'driver') world.step();
+    const first = world.condition?.message;
+    const began = world.now;
+    while (world.condition?.message === first) {
+      expect(world.now - began).toBeLessThan(20_000);
+      world.step();
+    }
+    expect(world.now - began).toBeGreaterThanOrEqual(5000);
+    expect(world.plan().wakeAt).toBeGreaterThan(world.now);
   });
   it('writes nothing more once it is done', () => {
     const world = new World().validated();

@@ -6,7 +6,7 @@ import { COMPONENT, DEPLOY_PREFIX, INJECTED, MANAGED, MANAGED_BY, PART_OF, REVIS
 import { COMPONENTS, POD_COMPONENT } from '../../../core/components.ts';
 import { trimPod, type PodObject } from '../../../reconciler/model.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { aPolicy } from '../../builders/objects.ts';
+import { aPolicy, verdict } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
 const SELECTOR = { namespace: 'gpu-operator', matchLabels: { app: 'nvidia-driver' } };
@@ -120,7 +120,7 @@ describe('pods of tenants', () => {
     world.settle(10);
     const [name = '', pod] = [...world.pods].find(([key]) => key.startsWith('driver-validation')) ?? [];
     if (pod === undefined) throw new Error('no validation pod');
-    const message = 'Test PASSED';
+    const message = verdict(true, 'Test PASSED');
     const ended = { name: 'c', ready: false, restartCount: 0, state: { terminated: { exitCode: 0, message } } };
     const passes = (validates: string): boolean => {
       const forged: PodObject = { ...pod, validates, phase: 'Succeeded', containers: [ended] };

@@ -23,7 +23,7 @@ import { isDeployed, specOf } from '../../../core/components.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
 import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { afterWrite, aPolicy, keptPod, NOW, ownedBy } from '../../builders/objects.ts';
+import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../builders/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
 const iso = (ms: number): string => new Date(ms).toISOString();
@@ -136,7 +136,7 @@ export class World {
         const { name } = action.manifest.metadata;
         const labels = action.manifest.metadata['labels'] as Record<string, string>;
         const passed = !this.validationsFail;
-        const message = passed ? 'Test PASSED\nDone' : 'no device';
+        const message = verdict(passed, passed ? 'Test PASSED\nDone' : 'no device');
         this.pods.set(
           name,
           keptPod({
@@ -167,6 +167,7 @@ export class World {
       case 'set-taints':
       case 'set-node-condition':
       case 'apply-daemonset':
+      case 'create-runtime-class':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

@@ -27,7 +27,8 @@ async function told(
   const apply = async (action: Action, at?: string): Promise<Outcome> => {
     const answer = answers[action.kind] ?? done;
     if (answer instanceof Error) throw answer;
-    if (answer.kind === 'done') through.push(/node|taints/.test(action.kind) ? `${action.kind}@${at}` : action.kind);
+    const what = action.kind === 'patch-node' && action.status !== undefined ? 'marks with condition' : action.kind;
+    if (answer.kind === 'done') through.push(/node|taints/.test(action.kind) ? `${what}@${at}` : what);
     return answer;
   };
   const end = await carryOut(aNode(), actions, { apply: { apply }, wrote: () => undefined }).catch(
@@ -38,40 +39,37 @@ async function told(
 
 it.each([
   [
-    'every write to the Node is guarded by a version: the planned one, then that of our previous write',
+    'marks and condition are one write, guarded by the planned version; the next one is guarded by that of our write',
     {},
-    ['patch-node@1', 'set-node-condition@7', 'set-taints@7', 'event'],
+    ['marks with condition@1', 'set-taints@7', 'event'],
     'done',
   ],
   [
     'the taints have changed meanwhile: what was written is told',
     { 'set-taints': stale },
-    ['patch-node@1', 'set-node-condition@7', 'event'],
-    'stale',
-  ],
-  [
-    'the condition was not written: the marks are told',
-    { 'set-node-condition': stale },
-    ['patch-node@1', 'event'],
+    ['marks with condition@1', 'event'],
     'stale',
   ],
   [
     'a write fails after the marks: they are told',
     { 'set-taints': new Error('no') },
-    ['patch-node@1', 'set-node-condition@7', 'event'],
+    ['marks with condition@1', 'event'],
     'no',
   ],
   ['the marks were not written: nothing is told', { 'patch-node': stale }, [], 'stale'],
   ['the marks fail: nothing is told', { 'patch-node': new Error('no') }, [], 'no'],
   [
     'others’ taints came between: not overwritten, the marks told',
-    { 'patch-node': { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] }, 'set-node-condition': stale },
-    ['patch-node@1', 'event'],
+    { 'patch-node': { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] } },
+    ['marks with condition@1', 'event'],
     'stale',
   ],
 ] as const)('%s', async (_, answers, through, end) =>
   expect(await told([marks, event, condition, taints], answers)).toEqual([through, end]),
 );
+
+it('marks that come last take the condition with them', async () =>
+  expect(await told([condition, taints, marks], {})).toEqual([['set-taints@1', 'marks with condition@7'], 'done']));
 
 it('a list without marks is told once all of it is written', async () => {
   expect(await told([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);

@@ -1,5 +1,5 @@
 // Each operand by itself: what the API server says to one must not keep the others, nor the garbage, waiting.
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { KubeError } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';
 import type { Action } from '../../../reconciler/actions.ts';
@@ -18,7 +18,11 @@ const old: DaemonSetView = {
   foreign: false,
 };
 
-function world(answer: (name: string, action: Action) => Outcome | Error, present: readonly DaemonSetView[] = [old]) {
+function world(
+  answer: (name: string, action: Action) => Outcome | Error,
+  present: readonly DaemonSetView[] = [old],
+  runtimeClass = { name: '', handler: '' },
+) {
   const done: string[] = [];
   const again: number[] = [];
   const policy = aPolicy();
@@ -28,6 +32,7 @@ function world(answer: (name: string, action: Action) => Outcome | Error, presen
     log: jsonLog('error', () => undefined),
     now: () => at,
     operandNamespace: OPERANDS,
+    runtimeClass,
     turns: {
       add: ({ kind }) => void done.push(kind === 'policies' ? 'changed' : kind),
       addAfter: (_, ms) => void again.push(ms),
@@ -37,6 +42,7 @@ function world(answer: (name: string, action: Action) => Outcome | Error, presen
         const name = action.kind === 'apply-daemonset' ? action.manifest.metadata.name.replace(/-\w+$/, '') : '';
         const outcome = answer(name, action);
         if (outcome instanceof Error) throw new Error('apply-daemonset', { cause: outcome });
+        if (outcome.kind === 'refused') return outcome;
         if (action.kind === 'apply-daemonset') done.push(`${action.wholeAt === undefined ? '' : 'whole '}${name}`);
         else done.push(action.kind === 'event' ? action.reason : action.kind);
         return outcome;
@@ -50,7 +56,7 @@ const OTHERS = ['container-toolkit', 'device-plugin', 'dcgm-exporter'];
 
 it('one that is refused stops no other and no garbage collection, is told, and tried again later', async () => {
   const { work, done, again, policy, later } = world((name) =>
-    name === 'driver' ? new KubeError(422, 'Invalid', 'PATCH /apis/x: it is invalid') : fine,
+    name === 'driver' ? { kind: 'refused', because: 'it is invalid' } : fine,
   );
   expect(work.refusals(policy)).toBeUndefined();
   await work.handlers.operands('');
@@ -72,22 +78,10 @@ it('one that is refused stops no other and no garbage collection, is told, and t
   expect(done).toContain('OperandRefused');
 });
 
-it.each([
-  [422, 'DaemonSet.apps "d" is invalid: spec.x: Invalid value', true],
-  [500, 'failed to create typed patch object (d): .spec.limitz: field not declared in schema', true],
-  [500, 'failed to convert new object (d) to proper version: quantities must match', true],
-  [500, 'etcdserver: request timed out', false],
-  [429, 'too many requests', false],
-])('%i %s: refused for good is %j', async (status, sentence, forGood) => {
-  const { work, policy } = world((name) =>
-    name === 'driver' ? new KubeError(status, '', `PATCH /apis/x: ${sentence}`) : fine,
-  );
-  await work.handlers.operands('').catch(() => undefined);
-  expect(work.refusals(policy)).toEqual(forGood ? [expect.stringContaining(`: ${sentence}`)] : []);
-});
-
 it('one that could not be sent stops no other either, and is tried again at once', async () => {
-  const { work, done, policy } = world((name) => (name === 'driver' ? new KubeError(503, '', 'busy') : fine));
+  const { work, done, policy } = world((name) =>
+    name === 'driver' ? new KubeError(503, '', 'PATCH /apis/x', 'busy') : fine,
+  );
   await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
   expect(done).toEqual([...OTHERS, 'delete-daemonset', 'changed']);
   expect(work.refusals(policy)).toEqual([]);
@@ -109,4 +103,40 @@ it('one with fields of others is written whole, and that is told; our own is not
     'dcgm-exporter',
     'changed',
   ]);
+});
+
+describe('the RuntimeClass', () => {
+  const NVIDIA = { name: 'nvidia', handler: 'nvidia' };
+  const worldWith = (outcome: Outcome | Error, runtimeClass = NVIDIA) =>
+    world((_, action) => (action.kind === 'create-runtime-class' ? outcome : fine), [], runtimeClass);
+  const times = (done: readonly string[]): number => done.filter((what) => what === 'create-runtime-class').length;
+
+  it.each<[string, Outcome, number]>([
+    ['is created', fine, 1],
+    ['of somebody else stays as it is', { kind: 'stale' }, 1],
+  ])('%s; it is looked for again every ten minutes, and no operand waits for it', async (_, outcome, expected) => {
+    const { work, done, again, later } = worldWith(outcome);
+    await work.handlers.operands('');
+    expect([times(done), done.includes('driver'), again]).toEqual([expected, true, [600_000]]);
+    await work.handlers.operands('');
+    expect(times(done)).toBe(1);
+    later(600_001);
+    await work.handlers.operands('');
+    expect(times(done)).toBe(2);
+  });
+  it('that is refused is reported, and operands come all the same', async () => {
+    const { work, done, again } = worldWith({ kind: 'refused', because: 'may not' });
+    await work.handlers.operands('');
+    expect([done.includes('driver'), again]).toEqual([true, [600_000]]);
+  });
+  it('that could not be sent is tried again at once, and operands come all the same', async () => {
+    const { work, done } = worldWith(new KubeError(503, '', 'POST /apis/x', 'busy'));
+    await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
+    expect(done).toContain('driver');
+  });
+  it('is not created where the operator says so', async () => {
+    const { work, done } = worldWith(fine, { name: '', handler: 'nvidia' });
+    await work.handlers.operands('');
+    expect(times(done)).toBe(0);
+  });
 });

@@ -1,0 +1,177 @@
+// The chart's life on a real API server, by the real helm and by kubectl: what a release, an upgrade, a rollback and an uninstall leave, and
+// that nobody undoes what gpu-gate itself writes into the chart's objects.
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseAllDocuments, stringify } from 'yaml';
+import { certStore } from '../../../certs/store.ts';
+import { WEBHOOK_CONFIGURATION } from '../../../core/keys.ts';
+import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
+import { startControlPlane, type CommandResult, type ControlPlane } from '../../../lab/cluster/control-plane.ts';
+import { installChart, until } from '../../../lab/cluster/gate.ts';
+import { openKube } from '../../../platform/kube.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..', '..');
+const CHART = join(ROOT, 'deploy/chart');
+const VALUES = { deployments: { create: false } };
+const PEM = '-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUQ1lSY2FsYWJsZQ==\n-----END CERTIFICATE-----\n';
+const CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`;
+
+let cp: ControlPlane;
+beforeAll(async () => {
+  cp = await startControlPlane({
+    binaries: await binariesFromEnvironment(console.log),
+    // Deletes what a namespace holds.
+    scheduler: false,
+  });
+});
+afterAll(async () => cp?.stop());
+
+const ok = ({ code, stdout, stderr }: CommandResult): string => {
+  expect(code, stderr).toBe(0);
+  return stdout;
+};
+const helm = async (...args: string[]): Promise<string> => ok(await cp.helm([...args, '--namespace', 'gpu-gate']));
+const kubectl = async (args: readonly string[], input?: string): Promise<string> => ok(await cp.kubectl(args, input));
+/** Every object of the cluster that belongs to this product, and its namespaces. */
+async function left(): Promise<readonly string[]> {
+  const kinds = (await kubectl(['api-resources', '--verbs=list', '-o', 'name'])).trim().split('\n');
+  const asked = kinds.filter((kind) => !kind.startsWith('events') && kind !== 'componentstatuses').join(',');
+  const { stdout } = await cp.kubectl(['get', asked, '-A', '--ignore-not-found', '-o', 'name']);
+  return stdout
+    .split('\n')
+    .filter((line) => /gpu-?gate|gpupolic|\/nvidia$/.test(line))
+    .toSorted();
+}
+
+const bundles = async (): Promise<readonly string[]> =>
+  (await cp.admin.request<{ webhooks: { clientConfig: { caBundle?: string } }[] }>('GET', CONFIGURATION)).webhooks.map(
+    ({ clientConfig }) => Buffer.from(clientConfig.caBundle ?? '', 'base64').toString(),
+  );
+
+/** What the reconciler does first, by its own code and under its own account. */
+async function writeBundles(): Promise<void> {
+  const kubeconfig = await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-reconciler');
+  const kube = await openKube({ kubeconfig, userAgent: 'gpu-gate/reconciler+certs' });
+  const pem =
+    (await kubectl(['get', 'configmap', '-n', 'kube-system', 'kube-root-ca.crt', '-o', 'jsonpath={.data.ca\\.crt}'])) ||
+    PEM;
+  await until('the bundle to be written', () => certStore(kube, 'gpu-gate', () => true).writeBundles(pem, pem));
+}
+async function remove(): Promise<void> {
+  await cp.helm(['uninstall', 'gpu-gate', '--namespace', 'gpu-gate']);
+  await cp.kubectl(['delete', 'gpupolicy', '--all']);
+  await cp.kubectl(['delete', 'crd', 'gpupolicies.gpu-gate.dev']);
+  await cp.kubectl(['delete', 'namespace', 'gpu-gate', 'gpu-gate-operands', '--ignore-not-found']);
+}
+
+describe('a release of helm', () => {
+  it('keeps the CA bundle that gpu-gate wrote through upgrade and rollback', { timeout: 120_000 }, async () => {
+    await installChart(cp, 'install', VALUES);
+    await writeBundles();
+    const written = await bundles();
+    expect(written.every((bundle) => bundle.includes('BEGIN CERTIFICATE'))).toBe(true);
+    await installChart(cp, 'upgrade', { ...VALUES, webhook: { timeoutSeconds: 7 } });
+    expect(await bundles()).toEqual(written);
+    await helm('rollback', 'gpu-gate', '1');
+    expect(await bundles()).toEqual(written);
+    const { webhooks } = await cp.admin.request<{ webhooks: { timeoutSeconds: number }[] }>('GET', CONFIGURATION);
+    expect(webhooks[0]?.timeoutSeconds).toBe(3);
+  });
+
+  it('renders the same before and after: GitOps sees no difference', { timeout: 60_000 }, async () => {
+    const manifest = await helm('get', 'manifest', 'gpu-gate');
+    const rendered = ok(
+      await cp.helm([
+        'template',
+        'gpu-gate',
+        CHART,
+        '--namespace',
+        'gpu-gate',
+        '--set',
+        'deployments.create=false',
+        '--skip-tests',
+      ]),
+    );
+    const objects = (text: string): readonly string[] =>
+      parseAllDocuments(text)
+        .map((document) => document.toJS() as { kind: string; metadata: { name: string; namespace?: string } } | null)
+        .filter((object) => object !== null)
+        .map((object) => JSON.stringify(object))
+        .toSorted();
+    expect(objects(manifest)).toEqual(objects(rendered));
+  });
+
+  it(
+    'is gone after an uninstall, but for what running work stands on, and by the notes’ commands wholly',
+    { timeout: 120_000 },
+    async () => {
+      await helm('uninstall', 'gpu-gate');
+      expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
+        'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
+        'gpupolicy.gpu-gate.dev/default',
+        'namespace/gpu-gate',
+        'namespace/gpu-gate-operands',
+      ]);
+      await remove();
+      expect(await left()).toEqual([]);
+    },
+  );
+
+  it('can be installed after a first try that failed', { timeout: 120_000 }, async () => {
+    // The API server refuses the policy, after other objects were made.
+    const bad = { ...VALUES, policy: { spec: { breaker: 'half' } } };
+    await expect(installChart(cp, 'install', bad)).rejects.toThrow('write a share in quotes');
+    const again = await cp.helm([
+      'upgrade',
+      '--install',
+      'gpu-gate',
+      CHART,
+      '--namespace',
+      'gpu-gate',
+      '--create-namespace',
+      '--set',
+      'deployments.create=false',
+    ]);
+    ok(again);
+    await remove();
+    expect(await left()).toEqual([]);
+  });
+});
+
+describe.each([
+  ['client', ['apply', '-f', '-']],
+  ['server', ['apply', '--server-side', '-f', '-']],
+])('kubectl apply, on the %s side', (_, apply) => {
+  const manifest = async (...values: string[]): Promise<string> =>
+    ok(
+      await cp.helm([
+        'template',
+        'gpu-gate',
+        CHART,
+        '--namespace',
+        'gpu-gate',
+        '--skip-tests',
+        '--set',
+        ['deployments.create=false', ...values].join(','),
+      ]),
+    );
+  it('makes all, changes what changed, and leaves the CA bundle alone', { timeout: 120_000 }, async () => {
+    const crds = readdirSync(join(CHART, 'crds')).map((file) => join(CHART, 'crds', file));
+    for (const file of crds) await kubectl(['apply', '--server-side', '-f', file]);
+    await kubectl(['wait', '--for=condition=Established', 'crd/gpupolicies.gpu-gate.dev']);
+    await kubectl(
+      ['apply', '-f', '-'],
+      stringify({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'gpu-gate' } }),
+    );
+    await kubectl(apply, await manifest());
+    await writeBundles();
+    const written = await bundles();
+    await kubectl(apply, await manifest('webhook.timeoutSeconds=7'));
+    expect(await bundles()).toEqual(written);
+    expect(await kubectl(apply, await manifest('webhook.timeoutSeconds=7'))).not.toMatch(/configured/);
+    await kubectl(['delete', '--ignore-not-found', '-f', '-'], await manifest());
+    await remove();
+    expect(await left()).toEqual([]);
+  });
+});
