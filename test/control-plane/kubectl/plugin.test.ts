@@ -35,7 +35,8 @@ const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promi
 
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
-  const npm = (...args: string[]) => runCommand('npm', [...args, '--loglevel', 'error'], process.env as Record<string, string>);
+  const npm = (...args: string[]) =>
+    runCommand('npm', [...args, '--loglevel', 'error'], process.env as Record<string, string>);
   const packed = await npm('pack', join(ROOT, 'kubectl'), '--pack-destination', home);
   expect(packed).toMatchObject({ code: 0, stderr: '' });
   const tarball = packed.stdout.trim().split('\n').at(-1) ?? '';
@@ -174,19 +175,20 @@ describe('kubectl gpu-gate', () => {
       try {
         const token = (await kubectl('create', 'token', 'reader', '-n', 'default')).trim();
         const config = join(home, 'reader');
-        const server = /server: (\S+)/.exec(readFileSync(cluster.kubeconfig, 'utf8'))?.[1] ?? '';
+        const admin = JSON.parse(readFileSync(cluster.kubeconfig, 'utf8')) as { clusters: { cluster: object }[] };
         writeFileSync(
           config,
           JSON.stringify({
             apiVersion: 'v1',
             kind: 'Config',
             'current-context': 'c',
-            clusters: [{ name: 'c', cluster: { server, 'insecure-skip-tls-verify': true } }],
+            clusters: [{ name: 'c', cluster: admin.clusters[0]?.cluster }],
             users: [{ name: 'u', user: { token } }],
             contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
           }),
         );
         const status = await plugin(['status'], config);
+        expect(status.stderr).toBe('');
         expect(status.stdout).toContain('not shown: nodes (you have no right to read them)');
         expect(status.stdout).toMatch(/^default +(yes|no)/m);
         const held = await plugin(['hold', 'gpu-0'], config);
