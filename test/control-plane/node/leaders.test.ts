@@ -1,5 +1,6 @@
-// Two reconcilers, and the leader dies or stands still in the middle of walks: judged from the API server's audit log, where each
-// process has a token of its own. GPU_GATE_TEST_ROUNDS sets the number of rounds.
+// Two reconcilers, and the leader dies or stands still in the middle of walks: judged from the API
+// server's audit log, where each process has a token of its own. GPU_GATE_TEST_ROUNDS sets the
+// number of rounds.
 import { randomInt } from 'node:crypto';
 import { readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +16,10 @@ import { viewOf } from '../../builders/view.ts';
 const ROOT = join(import.meta.dirname, '../../..');
 const ROUNDS = Number(process.env['GPU_GATE_TEST_ROUNDS'] ?? 5);
 const NODES_A_ROUND = 2;
-/** The simulated states alone take longer than this from the label to validated, ms: the leader dies within the walk. */
+/**
+ * The simulated states alone take longer than this from the label to validated, ms: the leader dies
+ * within the walk.
+ */
 const WALK_MS = 6000;
 
 let cluster: Cluster;
