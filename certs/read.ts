@@ -1,5 +1,6 @@
 // Reads and checks certificates, by node:crypto alone: what the request path needs of them, with no library that could make one.
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { certificatesIn } from '../core/pem.ts';
 import { canonicalName } from './names.ts';
 
 /** PEM texts. */
@@ -62,6 +63,4 @@ export function keyMatches(pair: { readonly cert: string; readonly key: string |
 
 /** The certificates of a bundle; what does not parse is left out. */
 export const readBundle = (bundle: string | undefined): readonly CertFacts[] =>
-  ((bundle ?? '').match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? []).flatMap(
-    (pem) => readCert(`${pem}\n`) ?? [],
-  );
+  certificatesIn(bundle ?? '').flatMap((pem) => readCert(`${pem}\n`) ?? []);

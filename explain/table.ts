@@ -82,7 +82,8 @@ function nextOf(members: readonly [Row, ...Row[]]): string {
 /** SINCE has the time, and the row the names. */
 const withoutParticulars = ({ node, next }: Row): string =>
   next
-    .split(new RegExp(`(?<![\\w.-])${node.replaceAll('.', '\\.')}(?![\\w.-])`))
-    .join('NODE')
-    .replace(/, since \d{4}-[\dT:.-]+Z/, '')
-    .replaceAll(/\d{4}-[\dT:.-]+Z/g, 'TIME');
+    .split(/([\w.-]+)/)
+    .map((word) => (word === node ? 'NODE' : word))
+    .join('')
+    .replace(/, since \d{4}-[\dT:.-]{1,30}Z/, '')
+    .replaceAll(/\d{4}-[\dT:.-]{1,30}Z/g, 'TIME');

@@ -171,7 +171,10 @@ function shutSince(node: NodeObject): number | undefined {
 
 /** Times would make each text a new one. */
 const untimed = (text: string): string =>
-  text.replace(/; tried again after .*$/, '').replace(/[,;]? ?\b(since|at|after|until) \d{4}-\d\d-\d\dT[\d:.]+Z/g, '');
+  (text.split('; tried again after ', 1)[0] ?? '').replace(
+    /[,;]? ?\b(since|at|after|until) \d{4}-\d\d-\d\dT[\d:.]+Z/g,
+    '',
+  );
 
 /** One sentence on the nodes of a policy that are on their way, failed or shut; undefined where none is. No times: it is compared by text. */
 export function nodesOnTheirWay(nodes: Iterable<NodeObject>, policy: string, unlisted = 0): string | undefined {
