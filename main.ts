@@ -37,8 +37,8 @@ async function explainCommand(args: readonly string[]): Promise<number> {
     err(`${parsed.because}\n`);
     return 2;
   }
-  const { explain } = await import('./explain/command.ts');
-  return explain(parsed.args, out, err);
+  const { explainPod } = await import('./app/explain.ts');
+  return explainPod(parsed.args, out, err);
 }
 
 async function imagesCommand(args: readonly string[]): Promise<number> {

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The program `kubectl-gpu_gate`, which kubectl finds as `kubectl gpu-gate`: arguments and terminal
 // → command → exit code.
-import { explain } from '../explain/command.ts';
+import { explainPod } from './explain.ts';
 import { parseCommand } from '../kubectl/args.ts';
 import { runCommand } from '../kubectl/command.ts';
 import { explainError } from '../platform/log.ts';
@@ -28,7 +28,7 @@ async function main(): Promise<number> {
     now: Date.now,
     signal: stop.signal,
     explain: (command, manifest) =>
-      explain(
+      explainPod(
         {
           ...command,
           output: command.output === 'json' ? 'json' : 'text',

@@ -1,5 +1,5 @@
-// The components of a GPU stack in one table: what each is called in pods, in a GPUPolicy and by the
-// GPU Operator.
+// The components of a GPU stack in one table: what each is called in pods, in a GPUPolicy and by
+// the GPU Operator.
 import type { ComponentSpec, GpuPolicy } from './gpu-policy.ts';
 
 interface Names {

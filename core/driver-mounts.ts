@@ -1,5 +1,6 @@
-// Which driver volumes and environment a policy gives to containers that ask for a GPU: what the webhook injects, and what the
-// validation pods get too, because they must prove what users will have. Paths come from the policy alone.
+// Which driver volumes and environment a policy gives to containers that ask for a GPU. Validation
+// pods get them too, because they must prove what users will have. Paths come from the policy
+// alone.
 import type { DriverVolume, EnvVar, GpuPolicy, GpuPolicySpec } from './gpu-policy.ts';
 
 export interface DriverMounts {
@@ -16,8 +17,8 @@ const DRIVER_FILES = ['libcuda.so.1', 'libnvidia-ml.so.1', 'libnvidia-ptxjitcomp
 const MULTIARCH = '/usr/lib/x86_64-linux-gnu';
 
 /**
- * The driver's own files, one by one: its folder is the distribution's too, and a libc of the node on LD_LIBRARY_PATH would be loaded into
- * programs that were built for another.
+ * The driver's own files, one by one: its folder is the distribution's too, and a libc of the node
+ * on LD_LIBRARY_PATH would be loaded into programs that were built for another.
  */
 const filesIn = (root: string): DriverMounts => ({
   volumes: DRIVER_FILES.map((file) => ({
@@ -58,8 +59,9 @@ const presetOf = ({ injection, hostPaths }: GpuPolicySpec): DriverMounts => {
 export const barePath = (path: string): string => path.replace(/(?<=.)\/$/, '');
 
 /**
- * The policy's own volumes and variables, then its preset's where the policy names none of that name or path: a pod may hold a
- * volume's name, a mount's path and a variable's name once only, and what we inject must never be why a pod is refused.
+ * The policy's own volumes and variables, then its preset's where the policy names none of that
+ * name or path: a pod may hold a volume's name, a mount's path and a variable's name once only, and
+ * what we inject must never be why a pod is refused.
  */
 export function driverMounts(policy: GpuPolicy): DriverMounts {
   const preset = presetOf(policy.spec);

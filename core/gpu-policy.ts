@@ -1,4 +1,5 @@
-// The GPUPolicy: its types, whether it enforces, which nodes it selects. core/parse-policy.ts reads it.
+// The GPUPolicy: its types, whether it enforces, which nodes it selects. core/parse-policy.ts reads
+// it.
 
 export type Mode = 'managed' | 'external';
 
@@ -21,11 +22,15 @@ export interface ComponentSpec {
   readonly podSelector?: Selector;
 }
 
-/** Pods of another installer. The namespace is part of it, because labels can be copied by anyone. */
+/**
+ * Pods of another installer. The namespace is part of it, because labels can be copied by anyone.
+ */
 export interface Selector {
   readonly namespace: string;
   readonly matchLabels: Readonly<Record<string, string>>;
-  /** Kind of the controller that owns the pods, such as `DaemonSet`; `undefined` if it may be any. */
+  /**
+   * Kind of the controller that owns the pods, such as `DaemonSet`; `undefined` if it may be any.
+   */
   readonly ownerKind?: string;
 }
 
@@ -38,7 +43,10 @@ export interface ToolkitSpec extends ComponentSpec {
 }
 
 export interface DevicePluginSpec extends ComponentSpec {
-  /** ConfigMap in the operands' namespace whose `config.yaml` the plugin reads, such as one for time-slicing. */
+  /**
+   * ConfigMap in the operands' namespace whose `config.yaml` the plugin reads, such as one for
+   * time-slicing.
+   */
   readonly config?: string;
 }
 export interface DriverSpec extends ComponentSpec {
@@ -113,9 +121,14 @@ export interface GpuPolicySpec {
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;
-  /** `"10%"`: share of the nodes above which silent kubelets say something about the control plane, and nothing about GPUs. */
+  /**
+   * `"10%"`: share of the nodes above which silent kubelets say something about the control plane,
+   * and nothing about GPUs.
+   */
   readonly silence: string;
-  /** So many GPU pods rejected by one kubelet for want of a GPU, within so many ms, close the node. */
+  /**
+   * So many GPU pods rejected by one kubelet for want of a GPU, within so many ms, close the node.
+   */
   readonly rejections: { readonly count: number; readonly within: number };
 }
 
@@ -168,7 +181,10 @@ export const isEnforcing = (policy: GpuPolicy): boolean => !policy.spec.suspend 
 const selects = (policy: GpuPolicy, labels: Readonly<Record<string, string>>): boolean =>
   Object.entries(policy.spec.nodeSelector).every(([key, value]) => labels[key] === value);
 
-/** Among all policies the oldest whose selector the node's labels meet (ties by name); undefined where none does. */
+/**
+ * Among all policies the oldest whose selector the node's labels meet (ties by name); `undefined`
+ * if none does.
+ */
 export function policyFor(
   labels: Readonly<Record<string, string>>,
   policies: readonly GpuPolicy[],
@@ -176,7 +192,10 @@ export function policyFor(
   return selecting(labels, policies)[0];
 }
 
-/** All policies that select a node, the one that has it first. One that is being deleted yields to the others. */
+/**
+ * All policies that select a node, the one that has it first. One that is being deleted yields to
+ * the others.
+ */
 export const selecting = (
   labels: Readonly<Record<string, string>>,
   policies: readonly GpuPolicy[],

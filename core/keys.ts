@@ -1,7 +1,10 @@
-// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes. Nobody else writes a
-// "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
+// Every label, annotation, taint, condition, resource and name that gpu-gate reads or writes. No
+// other file writes a "gpu-gate.dev/…" literal. The group is fixed; what is here is API.
 
-/** Node label, written by the operator: `true` opts the node in; removing it tears the node's stack down again. */
+/**
+ * Node label, written by the operator: `true` opts the node in; removing it tears the node's stack
+ * down again.
+ */
 export const MANAGED = 'gpu-gate.dev/managed';
 /** Node annotation, operator: any value keeps new GPU pods away, nothing else changes. */
 export const HOLD = 'gpu-gate.dev/hold';
@@ -9,7 +12,10 @@ export const HOLD = 'gpu-gate.dev/hold';
 export const RETRY = 'gpu-gate.dev/retry';
 /** Node label, reconciler: the walk's position, for `kubectl get nodes -L gpu-gate.dev/state`. */
 export const STATE = 'gpu-gate.dev/state';
-/** Node label prefix, reconciler: `<prefix><component>=<revision>` lets that revision's DaemonSet onto the node. */
+/**
+ * Node label prefix, reconciler: `<prefix><component>=<revision>` lets that revision's DaemonSet
+ * onto the node.
+ */
 export const DEPLOY_PREFIX = 'gpu-gate.dev/deploy.';
 /** Node annotation, reconciler: JSON, see gate/node-proof.ts. */
 export const PROOF = 'gpu-gate.dev/proof';
@@ -17,13 +23,25 @@ export const PROOF = 'gpu-gate.dev/proof';
 export const CLOSED = 'gpu-gate.dev/closed';
 /** Node annotation, reconciler: rewritten to make the scheduler try waiting pods again. */
 export const WAKE = 'gpu-gate.dev/wake';
-/** Node annotation, reconciler: JSON, the walk's memory between observations (see reconciler/memory.ts). */
+/**
+ * Node annotation, reconciler: JSON, the walk's memory between observations (see
+ * reconciler/walk.ts).
+ */
 export const WALK = 'gpu-gate.dev/walk';
-/** Node annotation, reconciler: name of the GPUPolicy that has the node, so that the request path need not match selectors. */
+/**
+ * Node annotation, reconciler: name of the GPUPolicy that has the node, so that the request path
+ * need not match selectors.
+ */
 export const NODE_POLICY = 'gpu-gate.dev/node-policy';
-/** Node condition, reconciler: reason = stage or failure, message = what is awaited, since when, what to do. */
+/**
+ * Node condition, reconciler: reason = stage or failure, message = what is awaited, since when,
+ * what to do.
+ */
 export const GPU_VALIDATED = 'GPUValidated';
-/** Node taint (NoSchedule) of the bring-up: the prefix makes cluster-autoscaler treat the node as still starting. */
+/**
+ * Node taint (NoSchedule) of the bring-up: the prefix makes cluster-autoscaler treat the node as
+ * still starting.
+ */
 export const STARTUP_TAINT = 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate';
 
 /** Pod label, webhook: `true` on every injected pod; what the reconciler watches. */
@@ -34,12 +52,15 @@ export const INJECTION = 'gpu-gate.dev/injection';
 export const INJECT = 'gpu-gate.dev/inject';
 /** Pod annotation, author: which GPUPolicy. */
 export const POLICY = 'gpu-gate.dev/policy';
-/** Pod annotation, author: the least driver version, such as `580` or `595.71.05`. */
+/** Pod annotation, author: the minimum driver version, such as `580` or `595.71.05`. */
 export const MIN_DRIVER = 'gpu-gate.dev/min-driver';
 /** Pod readiness gate and condition: True while the pod's node is serving. */
 export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';
 
-/** Kubernetes' annotation on the API's copy of a static pod: no scheduler and no webhook is asked about it. */
+/**
+ * Kubernetes' annotation on the API's copy of a static pod: no scheduler and no webhook is asked
+ * about it.
+ */
 export const MIRROR = 'kubernetes.io/config.mirror';
 
 /** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
@@ -63,8 +84,9 @@ export const PRODUCT = 'gpu-gate';
 export const FIELD_MANAGER = 'gpu-gate-reconciler';
 
 /**
- * Labels that NFD gives a node with an NVIDIA device: its PCI source joins the fields that it is configured with, the vendor first or
- * right after the class. A class other than display (03…) or accelerator (12…) is another kind of device of that vendor.
+ * Labels that NFD gives a node with an NVIDIA device: its PCI source joins the fields that it is
+ * configured with, the vendor first or right after the class. A class other than display (03…) or
+ * accelerator (12…) is another kind of device of that vendor.
  */
 export const NFD_PCI_LABEL =
   /^feature\.node\.kubernetes\.io\/pci-(?:(?:03|12)[\da-f]{2}_)?10de(?:_[\da-f]{4})*\.present$/;

@@ -1,5 +1,5 @@
-// A GPUPolicy as the API serves it → ours. The CRD (deploy/chart/crds) carries the same defaults for
-// people to see; these here serve objects that were stored before a field existed.
+// A GPUPolicy as the API serves it → ours. The CRD (deploy/chart/crds) carries the same defaults
+// for people to see; these here serve objects that were stored before a field existed.
 import type {
   ComponentSpec,
   DriverVolume,
@@ -20,7 +20,10 @@ const optional = <K extends string>(key: K, value: unknown): Partial<Record<K, s
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
-/** Milliseconds of a Go-style duration such as `1h30m`, `90s`, `500ms`, `0s`; `undefined` if it is not one. */
+/**
+ * Milliseconds of a Go-style duration such as `1h30m`, `90s`, `500ms`, `0s`; `undefined` if it is
+ * not one.
+ */
 export function parseDuration(value: string): number | undefined {
   if (value === '0') return 0;
   if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(value)) return undefined;

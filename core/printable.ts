@@ -13,8 +13,8 @@ const escaped = (characters: string): string =>
   ).join('');
 
 /**
- * One line of text: line ends become a space, every other invisible character its `\u001b`-like escape.
- * Longer text is cut to `max` characters.
+ * One line of text: line ends become a space, every other invisible character its `\u001b`-like
+ * escape. Longer text is cut to `max` characters.
  */
 export const printable = (text: string, max = 4096): string => {
   const line = text
@@ -26,7 +26,9 @@ export const printable = (text: string, max = 4096): string => {
   return `${line.slice(0, max - 1).replace(/[\uD800-\uDBFF]$/, '')}…`;
 };
 
-/** A value as indented JSON whose strings hold no invisible character; JSON reads the escapes back. */
+/**
+ * A value as indented JSON whose strings hold no invisible character; JSON reads the escapes back.
+ */
 export const printableJson = (value: unknown): string =>
   JSON.stringify(value, undefined, 2).replace(UNPRINTABLE, (character) =>
     // The line ends are the indentation's: those within strings are escaped already.

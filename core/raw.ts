@@ -1,4 +1,5 @@
-// Reads raw JSON: each reader returns its default where the value has another type, and never throws.
+// Reads raw JSON: each reader returns its default where the value has another type, and never
+// throws.
 
 export type Raw = Readonly<Record<string, unknown>>;
 

@@ -1,4 +1,5 @@
-// The vocabulary of the walk: its stages, and the values of the label `gpu-gate.dev/state`. Their order is the walk's.
+// The vocabulary of the walk: its stages, and the values of the label `gpu-gate.dev/state`. Their
+// order is the walk's.
 
 /** The ordered stages of a walk; each must be done before the next begins. */
 export const STAGES = [

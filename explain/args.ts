@@ -1,11 +1,11 @@
-// The command line of `explain`: what kubectl's users expect of it, kubeconfigs and namespace included.
+// The command line of `explain`, which takes kubeconfigs and namespaces as kubectl does.
 import { delimiter, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { RawPod } from '../gate/gpu-request.ts';
 
 export interface ExplainArgs {
   readonly pod: string;
-  /** Undefined: the context's. */
+  /** `undefined` means the context's. */
   readonly namespace: string | undefined;
   readonly kubeconfigs: readonly string[];
   readonly ownNamespace: string;
@@ -18,12 +18,12 @@ export interface ExplainArgs {
   readonly whyNot?: string | undefined;
 }
 
-export const EXPLAIN_USAGE = `  node main.ts explain POD [options]               every node and the verdict for that pod
+export const EXPLAIN_USAGE = `  node main.ts explain POD [options]               every node and its verdict for that pod
     -n, --namespace NAMESPACE                      default: that of the kubeconfig's context
     -o, --output text|json
     --kubeconfig PATH                              default: $KUBECONFIG, one path or several, else ~/.kube/config
-    --own-namespace, --operand-namespace NAME      gpu-gate's, where they are not gpu-gate and gpu-gate-operands
-    --excluded-namespaces LIST                     as given to gpu-gate (kube-system)
+    --own-namespace, --operand-namespace NAME      gpu-gate's, if they are not gpu-gate and gpu-gate-operands
+    --excluded-namespaces LIST                     as given to gpu-gate; default: kube-system
 `;
 
 /** All in `$KUBECONFIG` as kubectl takes it, or the file at home. */

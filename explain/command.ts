@@ -1,4 +1,5 @@
-// `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints what the gate thinks of them.
+// `explain POD`: reads pod, nodes and policies with the caller's own kubeconfig and prints the
+// gate's verdicts.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
@@ -9,16 +10,32 @@ import { explanationText } from './table.ts';
 import { explainPod } from './explanation.ts';
 import { isNotFound, openKube, type Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
-// oxlint-disable-next-line no-restricted-imports -- explain answers as the webhook decides
-import { decide, type Admission, type RuntimeClassFacts } from '../webhook/inject.ts';
 import type { ExplainArgs } from './args.ts';
 
+/** The objects that the webhook decides by. */
+export interface WebhookFacts {
+  readonly policies: ReadonlyMap<string, GpuPolicy>;
+  readonly runtimeClasses: ReadonlyMap<string, { readonly nodeSelector: Readonly<Record<string, string>> }>;
+  readonly namespaceLabels: Readonly<Record<string, string>>;
+  readonly namespace: string;
+  readonly excludedNamespaces: ReadonlySet<string>;
+}
+
+/** What the webhook decides, as far as it is explained. */
+export type WebhookDecision =
+  | { readonly kind: 'leave'; readonly reason: string }
+  | { readonly kind: 'refuse'; readonly because: string }
+  | { readonly kind: 'inject'; readonly injected: readonly string[]; readonly policy: string };
+
+export interface ExplainDeps {
+  readonly print: (text: string) => void;
+  readonly complain: (text: string) => void;
+  /** The webhook's own rules. */
+  readonly decide: (pod: RawPod, facts: WebhookFacts) => WebhookDecision;
+}
+
 /** Prints the explanation, or to `complain` why there is none; returns the exit code. */
-export async function explain(
-  args: ExplainArgs,
-  print: (text: string) => void,
-  complain: (text: string) => void,
-): Promise<number> {
+export async function explain(args: ExplainArgs, { print, complain, decide }: ExplainDeps): Promise<number> {
   try {
     const kube = await openKube({ kubeconfig: args.kubeconfigs, userAgent: 'gpu-gate-explain' });
     const namespace = args.manifest?.metadata?.namespace ?? args.namespace ?? kube.namespace;
@@ -38,7 +55,7 @@ export async function explain(
         args.whyNot === undefined ? nodes.items : nodes.items.filter(({ metadata }) => metadata.name === args.whyNot),
       policies: byName,
       operandNamespace: args.operandNamespace,
-      webhookWould: await webhookWould(kube, { ...args, namespace }, pod, byName),
+      webhookWould: await webhookWould(kube, decide, { ...args, namespace }, pod, byName),
     });
     print(args.output === 'json' ? `${printableJson(explanation)}\n` : explanationText(explanation));
     return 0;
@@ -52,9 +69,13 @@ export async function explain(
   }
 }
 
-/** What the webhook would do with a pod like this one, from the objects that it watches; the scheduler's own mark on the pod is left out. */
+/**
+ * What the webhook would do with a pod like this one. Leaves out the node that the scheduler chose
+ * since.
+ */
 async function webhookWould(
   kube: Kube,
+  decide: ExplainDeps['decide'],
   args: ExplainArgs & { readonly namespace: string },
   pod: RawPod,
   policies: ReadonlyMap<string, GpuPolicy>,
@@ -76,10 +97,7 @@ async function webhookWould(
         {
           policies,
           runtimeClasses: new Map(
-            classes.items.map((item): [string, RuntimeClassFacts] => [
-              item.metadata.name,
-              { nodeSelector: item.scheduling?.nodeSelector ?? {} },
-            ]),
+            classes.items.map((item) => [item.metadata.name, { nodeSelector: item.scheduling?.nodeSelector ?? {} }]),
           ),
           namespaceLabels: namespace.metadata.labels ?? {},
           namespace: args.namespace,
@@ -88,11 +106,11 @@ async function webhookWould(
       ),
     );
   } catch (error) {
-    return `what it would do cannot be told: ${explainError(error)}`;
+    return `what it would do is not known: ${explainError(error)}`;
   }
 }
 
-const sentenceOf = (admission: Admission): string => {
+const sentenceOf = (admission: WebhookDecision): string => {
   switch (admission.kind) {
     case 'leave':
       return `it would be left as it is (${admission.reason})`;

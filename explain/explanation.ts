@@ -1,21 +1,27 @@
-// Why does this pod wait, or where did it go: every node and the verdict for one pod, by the same functions that the
-// scheduler's calls use. Pure: objects in, rows out; explain-text.ts makes a table of them.
+// Why does this pod wait, or where did it go: every node and its verdict for one pod, by the
+// function that answers the scheduler. table.ts makes a table of it.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
-import type { RawPod } from '../gate/gpu-request.ts';
+import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { INJECTION } from '../core/keys.ts';
-import { isOurs, stateOf, type NodeView } from '../gate/node-proof.ts';
-import { nextFor, sinceOf } from './hints.ts';
-import { askOf, nodeFacts, refusal } from '../gate/verdict.ts';
+import { isOurs, sinceOf, stateOf, type NodeView } from '../gate/node-proof.ts';
+import type { ReasonKind } from '../gate/reasons.ts';
+import { askOf, nodeFacts, verdict, type Ungated } from '../gate/verdict.ts';
+import { adviceFor } from './hints.ts';
 
 export interface Row {
   readonly node: string;
   readonly state: string;
   readonly verdict: 'open' | 'refused';
+  /** What users read; empty on an open node. */
   readonly reason: string;
-  /** Since when the verdict is what it is, RFC 3339; empty where nothing tells. */
+  /** The reason as a word for programs; empty on an open node. */
+  readonly kind: ReasonKind | '';
+  /** Since when the verdict is what it is, RFC 3339; empty if the node does not say. */
   readonly since: string;
   readonly next: string;
+  /** `next` without the node's name and without times. */
+  readonly alike: string;
 }
 
 export interface Explanation {
@@ -33,64 +39,67 @@ export interface ExplainInput {
   readonly nodes: readonly NodeView[];
   readonly policies: ReadonlyMap<string, GpuPolicy>;
   readonly operandNamespace: string;
-  /** What the webhook would do with this pod, were it created now: one sentence. */
+  /** What the webhook would do with this pod if it were created now, one sentence. */
   readonly webhookWould: string;
 }
 
 const SUMMARY = {
-  'validation-pod': 'a validation pod of gpu-gate: every node passes',
-  'no-gpu': 'asks for no GPU of its policy: gpu-gate has no say',
-  'no-policy': 'no GPUPolicy for it: every node passes',
-  suspended: 'its GPUPolicy is suspended: every node passes',
-  auditing: 'its GPUPolicy does not enforce yet: every node passes, the verdicts below are what would be',
-} as const;
+  'validation-pod': 'a validation pod of gpu-gate may go to every node',
+  'no-gpu': 'requests no GPU of its policy, so gpu-gate does not judge it',
+  'no-policy': 'no GPUPolicy applies to it, so it may go to every node',
+  suspended: 'its GPUPolicy is suspended, so it may go to every node',
+  auditing:
+    'its GPUPolicy does not enforce yet, so it may go to every node; the verdicts below are those of an enforcing policy',
+} as const satisfies Record<Ungated, string>;
 
 /** The whole explanation. */
 export function explainPod(input: ExplainInput): Explanation {
   const { pod, nodes, policies } = input;
   const name = `${pod.metadata?.namespace ?? ''}/${pod.metadata?.name ?? ''}`;
-  const ask = askOf(pod, policies, input.operandNamespace);
-  // An auditing policy is asked as if it enforced, so that one sees what is to come.
-  const gate = ask.kind === 'gate' ? ask : ask.kind === 'pass' ? ask.would : undefined;
+  const ask = askOf(wantsOf(pod, input.operandNamespace), policies);
+  // An auditing policy is judged as if it enforced, which shows what is to come.
+  const judge = ask.kind === 'pass' && ask.would !== undefined ? ask.would : ask;
   const rows = nodes.map((node): Row => {
     const about = { node: node.metadata.name, state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-') };
-    if (ask.kind === 'refuse')
-      return { ...about, verdict: 'refused', reason: ask.because, since: '', next: ask.detail };
-    if (gate === undefined) return { ...about, verdict: 'open', reason: '', since: '', next: '' };
-    const because = refusal(gate, nodeFacts(node));
+    const because = verdict(judge, nodeFacts(node));
+    if (because === undefined) {
+      const since = judge.kind === 'gate' ? sinceOf(node, undefined) : '';
+      return { ...about, verdict: 'open', reason: '', kind: '', since, next: '', alike: '' };
+    }
     return {
       ...about,
-      verdict: because === undefined ? 'open' : 'refused',
-      reason: because ?? '',
+      verdict: 'refused',
+      reason: because.sentence,
+      kind: because.kind,
       since: sinceOf(node, because),
-      next: because === undefined ? '' : nextFor(node, because),
+      ...(judge.kind === 'refuse' ? { next: judge.detail, alike: judge.detail } : adviceFor(node, because)),
     };
   });
   const open = rows.filter((row) => row.verdict === 'open').length;
   const summary =
     ask.kind === 'refuse'
-      ? `${ask.because}: no node takes it; ${ask.detail}`
+      ? `${ask.because.sentence}, so that no node takes it; ${ask.detail}`
       : ask.kind === 'pass'
         ? SUMMARY[ask.because]
         : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
   const notes = [
-    ...(ask.kind === 'refuse' || gate !== undefined ? schedulerNote(pod, policies) : []),
-    ...(gate?.cudaUnread ?? []).map(
-      (part) =>
-        `NVIDIA_REQUIRE_CUDA: ${JSON.stringify(part)} cannot be read and is not judged; write one such as "cuda>=12.4"`,
-    ),
+    ...(judge.kind === 'pass' ? [] : schedulerNote(pod, policies)),
+    ...(judge.kind === 'gate' ? judge.unjudged : []).map(({ name, because }) => `${name}: ${because}`),
   ];
   return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), notes, rows };
 }
 
-/** Verdicts hold only where the pod's scheduler asks for them, which no object in the API tells but for the chart's own scheduler. */
+/**
+ * Verdicts hold only if the pod's scheduler asks for them. Objects in the API show that of the
+ * chart's own scheduler alone.
+ */
 function schedulerNote(pod: RawPod, policies: ReadonlyMap<string, GpuPolicy>): string[] {
   const scheduler = pod.spec?.schedulerName ?? 'default-scheduler';
   const asking = [...policies.values()].some(({ spec }) => spec.injection.schedulerName === scheduler);
   return asking
     ? []
     : [
-        `its scheduler, ${scheduler}, asks gpu-gate only if the extender is in its own configuration: if it is not, a verdict keeps this pod off no node, the startup taint alone does`,
+        `its scheduler, ${scheduler}, asks gpu-gate only if the extender is in its own configuration; otherwise only the startup taint keeps this pod off a node`,
       ];
 }
 
@@ -106,6 +115,6 @@ function webhookDid(pod: RawPod, would: string): string {
     const skipped = (record.skipped ?? []).map(({ what, because }) => `${what} (${because})`);
     return `the webhook injected ${(record.injected ?? []).join(', ') || 'nothing'} by policy ${record.policy ?? '?'}${skipped.length === 0 ? '' : `; left out: ${skipped.join(', ')}`}`;
   } catch {
-    return 'the annotation gpu-gate.dev/injection was changed by somebody and cannot be read';
+    return 'the annotation gpu-gate.dev/injection was edited and cannot be read';
   }
 }

@@ -1,11 +1,11 @@
-// An explanation as a table for people: a screenful at 500 nodes. Pure.
+// An explanation as a table for people; a screenful at 500 nodes.
 import { printable } from '../core/printable.ts';
 import type { Explanation, Row } from './explanation.ts';
 import { commandFor } from './hints.ts';
 
 /** Above this many nodes, those with the same verdict share a line. */
 const GROUP_ABOVE = 20;
-/** So many names fit into a command that is read before it is run. */
+/** More names than this do not fit into a command that a person reads before running it. */
 const NAMES_IN_COMMAND = 3;
 
 /** The explanation as a table. */
@@ -58,32 +58,28 @@ function group({ pod, rows }: Explanation): Row[] {
       ...first,
       node: `${members.length} nodes, such as ${first.node}`,
       since: members.flatMap(({ since }) => (since === '' ? [] : [since])).toSorted()[0] ?? '',
-      next: commandFor(first.reason)?.(namesIn(pod, members)) ?? nextOf(members),
+      next: commandFor(first.kind)?.(namesIn(pod, members)) ?? nextOf(members),
     };
   });
 }
 
-/** The group's names as a shell takes them: the few themselves, many from this very command. */
+/**
+ * Shell arguments for the group's nodes: literal names when there are few, otherwise a `$(… explain
+ * … | jq …)` substitution.
+ */
 function namesIn(pod: string, members: readonly [Row, ...Row[]]): string {
   if (members.length <= NAMES_IN_COMMAND) return members.map(({ node }) => node).join(' ');
-  const [{ reason, state }] = members;
+  const [{ kind, state }] = members;
   const [namespace = '', name = ''] = pod.split('/');
-  const select = `.rows[] | select(.reason == "${reason}" and .state == "${state}").node`;
+  const select = `.rows[] | select(.kind == "${kind}" and .state == "${state}").node`;
   return `$(node main.ts explain ${name} -n ${namespace} -o json | jq -r '${select}')`;
 }
 
-/** One text where all say the same but for names and times; else that they differ, and one of them. */
+/**
+ * One text if all members say the same but for names and times; otherwise that they differ, and one
+ * of them.
+ */
 function nextOf(members: readonly [Row, ...Row[]]): string {
-  const texts = new Set(members.map(withoutParticulars));
-  const [text = ''] = texts;
-  return texts.size === 1 ? text : `${texts.size} different messages, such as: ${members[0].next}`;
+  const texts = new Set(members.map(({ alike }) => alike));
+  return texts.size === 1 ? members[0].alike : `${texts.size} different messages, such as: ${members[0].next}`;
 }
-
-/** SINCE has the time, and the row the names. */
-const withoutParticulars = ({ node, next }: Row): string =>
-  next
-    .split(/([\w.-]+)/)
-    .map((word) => (word === node ? 'NODE' : word))
-    .join('')
-    .replace(/, since \d{4}-[\dT:.-]{1,30}Z/, '')
-    .replaceAll(/\d{4}-[\dT:.-]{1,30}Z/g, 'TIME');

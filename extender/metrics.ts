@@ -35,7 +35,7 @@ export function extenderMetrics(registry: Registry, nodes: () => Iterable<NodeFa
     }),
     wouldRefuse: new Counter({
       name: 'gpu_gate_would_refuse_total',
-      help: 'Nodes that would have been refused, were the policy to enforce.',
+      help: 'Nodes that would have been refused if the policy enforced.',
       registers,
     }),
     duration: new Histogram({
@@ -59,13 +59,4 @@ export function extenderMetrics(registry: Registry, nodes: () => Iterable<NodeFa
       registers,
     }),
   };
-}
-
-const STAGE_WORDS: ReadonlySet<string> = new Set([...STATES, 'walk not started']);
-
-/** Reasons for a metric's label, so that it has few values: what carries an operator's or a node's own words is folded. */
-export function reasonLabel(reason: string): string {
-  const match = /^(GPU node closed|GPU stack failed|GPU stack not validated): (.*)$/.exec(reason);
-  if (match?.[1] === undefined) return reason;
-  return match[1] !== 'GPU node closed' && STAGE_WORDS.has(match[2] ?? '') ? reason : match[1];
 }

@@ -1,4 +1,4 @@
-// POST /filter, /prioritize, /preempt: bytes → decode → verdicts → bytes. From memory only.
+// POST /filter, /prioritize and /preempt, answered from memory.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { readBody, reply, replyText } from '../platform/body.ts';
 import { nestsDeeper } from '../platform/json-depth.ts';
@@ -6,11 +6,11 @@ import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
 import { NameAnswers } from './by-name/answer.ts';
-import { filter, preempt, prioritize, type View } from './verbs.ts';
-import { reasonLabel, type ExtenderMetrics } from './metrics.ts';
+import { askIn, filter, preempt, prioritize, type View } from './verbs.ts';
+import type { ExtenderMetrics } from './metrics.ts';
 import { NameScanner } from './by-name/scan.ts';
 import type { NodeTable } from './by-name/table.ts';
-import { askOf, type Ask } from '../gate/verdict.ts';
+import type { Ask } from '../gate/verdict.ts';
 import {
   decodeArgs,
   decodePreemption,
@@ -22,8 +22,9 @@ import {
 } from './wire.ts';
 
 /**
- * Names of 15,000 nodes are 1 MB. Whole nodes (`nodeCacheCapable: false`) are some 20 kB each: 800 of them fit; what reading them and
- * sending them back takes (350 MB seen) fits into the 512 MB that the chart gives a replica. Larger clusters send names, as the chart's configurations do.
+ * Names of 15,000 nodes are 1 MB. Whole nodes (`nodeCacheCapable: false`) are some 20 kB each, so
+ * that 800 of them fit. Reading and returning them took 350 MB of the 512 MB that the chart gives a
+ * replica. Larger clusters send names, as the chart's configurations do.
  */
 export const MAX_BODY = 16 * 1024 * 1024;
 
@@ -31,7 +32,7 @@ export const MAX_BODY = 16 * 1024 * 1024;
 const DEEPEST = 1000;
 
 export interface ExtenderDeps {
-  /** What is known; or, where nothing should be said from it, one sentence why. */
+  /** What is known, or one sentence on why no verdict may be given from it. */
   readonly view: () => View | { readonly because: string };
   /** The nodes of the view. */
   readonly nodes: NodeTable;
@@ -44,13 +45,18 @@ type Verb = 'filter' | 'prioritize' | 'preempt';
 interface Answer {
   readonly body: string | Buffer;
   readonly result: 'ok' | 'error' | 'malformed';
-  /** Another replica may know better: the scheduler keeps one connection, and asks elsewhere only over a new one. */
+  /**
+   * Closes the connection: the scheduler keeps it otherwise and would never ask another replica.
+   */
   readonly giveUp?: true;
-  /** What is counted once the scheduler has its answer. */
+  /** Counts, after the answer is sent. */
   readonly count?: () => void;
 }
 
-/** What the scheduler makes of an answer in error: an Error it shows, no scores, no node worth an eviction. */
+/**
+ * An answer in error as the scheduler understands it: an Error that it shows, no scores, no node
+ * worth an eviction.
+ */
 const inError = (verb: Verb, sentence: string, result: Answer['result']): Answer => ({
   body: verb === 'filter' ? encodeError(sentence) : verb === 'prioritize' ? '[]' : encodePreemption(new Map()),
   result,
@@ -65,7 +71,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
   const filterAnswer = (body: Buffer, view: View): Answer => {
     const call = scanner.scan(body);
     if (call !== undefined) {
-      const ask = askOf(call.pod, view.policies, view.operandNamespace);
+      const ask = askIn(view, call.pod);
       const answer = answers.filter(call, ask);
       if (answer !== undefined) {
         const { passed, refused, wouldRefuse, bytes } = answer;
@@ -74,15 +80,15 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
     }
     return plainly('filter', body, (args) => {
       const { ask, result } = filter(args, view);
-      const reasons = new Map<string, number>();
-      for (const reason of result.refused.values()) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
-      count(args.names.length, ask, result.passed.length, reasons, result.wouldRefuse);
+      const labels = new Map<string, number>();
+      for (const { label } of result.refused.values()) labels.set(label, (labels.get(label) ?? 0) + 1);
+      count(args.names.length, ask, result.passed.length, labels, result.wouldRefuse);
       return encodeFilter(result, args.nodes);
     });
   };
   const prioritizeAnswer = (body: Buffer, view: View): Answer => {
     const call = scanner.scan(body);
-    const ask = call && askOf(call.pod, view.policies, view.operandNamespace);
+    const ask = call && askIn(view, call.pod);
     const list = call && ask && answers.prioritize(call, ask, deps.now());
     return list === undefined
       ? plainly('prioritize', body, (args) => JSON.stringify(prioritize(args, view, deps.now())))
@@ -107,8 +113,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
   ): void => {
     metrics.nodes.observe(nodes);
     if (passed > 0) metrics.verdicts.inc({ verdict: 'pass', reason: ask.kind === 'pass' ? ask.because : '' }, passed);
-    for (const [reason, times] of refused)
-      metrics.verdicts.inc({ verdict: 'refuse', reason: reasonLabel(reason) }, times);
+    for (const [reason, times] of refused) metrics.verdicts.inc({ verdict: 'refuse', reason }, times);
     if (wouldRefuse > 0) metrics.wouldRefuse.inc(wouldRefuse);
   };
 
@@ -118,7 +123,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
       return 'because' in view ? { ...inError(verb, view.because, 'error'), giveUp: true } : answer(body, view);
     } catch (error) {
       deps.log.error('a call of the scheduler was not answered', { verb, error: errorPlace(error) });
-      return inError(verb, "gpu-gate's extender failed, its log says why; the pod is tried again", 'error');
+      return inError(verb, "gpu-gate's extender failed and logged why; the pod is retried", 'error');
     }
   };
   const send = (response: ServerResponse, { body, giveUp }: Answer): void => {
@@ -156,11 +161,11 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
   );
 }
 
-const TOO_LARGE = `the call is larger than ${MAX_BODY} bytes: set nodeCacheCapable: true for this extender, so that the scheduler sends names in place of whole nodes`;
+const TOO_LARGE = `the call is larger than ${MAX_BODY} bytes; set nodeCacheCapable: true for this extender, so that the scheduler sends names instead of whole nodes`;
 
 /**
- * Goes on once a body that nobody reads has come to its end: a scheduler that is still sending when its connection closes would show a
- * broken pipe in place of the reason. One that does not say its length is not waited for.
+ * Waits until the client has finished sending the oversized body. Closing earlier would surface as
+ * a broken pipe instead of our error. A body without a length is not waited for.
  */
 function afterRest(request: IncomingMessage, done: () => void): void {
   if (request.headers['content-length'] === undefined) return done();

@@ -1,7 +1,9 @@
-// The three verbs as functions of what is known: no I/O, no allocation beyond the answer. Pure. What a call by names needs most
-// of the time is answered faster by answer.ts, to the same effect.
+// The definition of the three verbs: what is known → the answer. by-name/answer.ts gives the same
+// answers to most calls by names, from bytes.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { askOf, nodeFacts, refusal, type Ask, type NodeFacts } from '../gate/verdict.ts';
+import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import type { Reason } from '../gate/reasons.ts';
+import { askOf, nodeFacts, verdict, wouldRefuse, type Ask, type NodeFacts } from '../gate/verdict.ts';
 import type { ExtenderArgs, FilterResult, PreemptionArgs } from './wire.ts';
 
 /** What a replica knows, from its watches. */
@@ -11,6 +13,10 @@ export interface View {
   readonly operandNamespace: string;
 }
 
+/** What the pod of a call asks. */
+export const askIn = (view: Omit<View, 'nodes'>, pod: RawPod): Ask =>
+  askOf(wantsOf(pod, view.operandNamespace), view.policies);
+
 const factsOf = (args: ExtenderArgs, view: View, name: string): NodeFacts | undefined => {
   const sent = args.nodes?.get(name);
   return sent === undefined ? view.nodes.get(name) : nodeFacts(sent);
@@ -18,20 +24,18 @@ const factsOf = (args: ExtenderArgs, view: View, name: string): NodeFacts | unde
 
 /** Every node given comes back exactly once: passed, or refused with a reason. */
 export function filter(args: ExtenderArgs, view: View): { readonly ask: Ask; readonly result: FilterResult } {
-  const ask = askOf(args.pod, view.policies, view.operandNamespace);
-  const names = unique(args.names);
+  const ask = askIn(view, args.pod);
   const passed: string[] = [];
-  const refused = new Map<string, string>();
-  let wouldRefuse = 0;
-  for (const name of names) {
-    const because =
-      ask.kind === 'gate' ? refusal(ask, factsOf(args, view, name)) : ask.kind === 'refuse' ? ask.because : undefined;
+  const refused = new Map<string, Reason>();
+  let would = 0;
+  for (const name of unique(args.names)) {
+    const facts = factsOf(args, view, name);
+    const because = verdict(ask, facts);
     if (because === undefined) passed.push(name);
     else refused.set(name, because);
-    if (ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, factsOf(args, view, name)) !== undefined)
-      wouldRefuse += 1;
+    if (wouldRefuse(ask, facts)) would += 1;
   }
-  return { ask, result: { passed, refused, wouldRefuse } };
+  return { ask, result: { passed, refused, wouldRefuse: would } };
 }
 
 const unique = (names: readonly string[]): readonly string[] => {
@@ -39,10 +43,10 @@ const unique = (names: readonly string[]): readonly string[] => {
   return set.size === names.length ? names : [...set];
 };
 
-/** The score of every node for a pod that is not gated: GPU nodes are no better for it than others. */
+/** The score of every node for a pod that is not gated: it gains nothing from a GPU node. */
 export const NO_SCORE = 0;
 
-/** 0..10 by how long nothing of the node's stack has changed: what has held for a day is steadier than what was proven a minute ago. */
+/** 0 to 10 by how long nothing of the node's stack has changed; a day or more is 10. */
 export function scoreOf(node: NodeFacts | undefined, now: number): number {
   if (node === undefined || node.steadySince === 0) return 0;
   const hours = Math.max(0, now - node.steadySince) / 3_600_000;
@@ -51,17 +55,17 @@ export function scoreOf(node: NodeFacts | undefined, now: number): number {
 
 /** HostPriorityList, each node once. */
 export function prioritize(args: ExtenderArgs, view: View, now: number): { Host: string; Score: number }[] {
-  const gated = askOf(args.pod, view.policies, view.operandNamespace).kind === 'gate';
+  const gated = askIn(view, args.pod).kind === 'gate';
   return unique(args.names).map((Host) => ({
     Host,
     Score: gated ? scoreOf(factsOf(args, view, Host), now) : NO_SCORE,
   }));
 }
 
-/** Victims stay only on nodes that would then take the pod: elsewhere they would die for nothing. */
+/**
+ * Victims stay only on nodes that would then take the pod: elsewhere they would die for nothing.
+ */
 export function preempt(args: PreemptionArgs, view: View): PreemptionArgs['victims'] {
-  const ask = askOf(args.pod, view.policies, view.operandNamespace);
-  if (ask.kind === 'pass') return args.victims;
-  if (ask.kind === 'refuse') return new Map();
-  return new Map([...args.victims].filter(([name]) => refusal(ask, view.nodes.get(name)) === undefined));
+  const ask = askIn(view, args.pod);
+  return new Map([...args.victims].filter(([name]) => verdict(ask, view.nodes.get(name)) === undefined));
 }

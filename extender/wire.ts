@@ -1,6 +1,7 @@
-// The scheduler's extender protocol: requests are PascalCase with nulls, answers likewise (facts: extender-and-webhook.md). Pure.
+// The scheduler's extender protocol, which writes PascalCase keys and null for what is absent.
 import { isObject } from '../core/raw.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
+import type { Reason } from '../gate/reasons.ts';
 import type { NodeView } from '../gate/node-proof.ts';
 
 export interface ExtenderArgs {
@@ -22,13 +23,13 @@ export type Decoded<T> = { readonly ok: true; readonly args: T } | { readonly ok
 /** ExtenderArgs of /filter and /prioritize. */
 export function decodeArgs(body: unknown): Decoded<ExtenderArgs> {
   if (!isObject(body))
-    return { ok: false, because: 'the body is no ExtenderArgs object: only a kube-scheduler should call this' };
+    return { ok: false, because: 'the body is not an ExtenderArgs object: only a kube-scheduler should call this' };
   const pod = body['Pod'];
   if (!isObject(pod)) return { ok: false, because: 'ExtenderArgs has no Pod' };
   const names = body['NodeNames'];
   if (Array.isArray(names)) {
     if (!names.every((name) => typeof name === 'string'))
-      return { ok: false, because: 'ExtenderArgs.NodeNames holds something that is no string' };
+      return { ok: false, because: 'ExtenderArgs.NodeNames holds something that is not a string' };
     return { ok: true, args: { pod: pod, names: names, nodes: undefined } };
   }
   const list = isObject(body['Nodes']) ? body['Nodes']['items'] : undefined;
@@ -45,7 +46,7 @@ export function decodeArgs(body: unknown): Decoded<ExtenderArgs> {
 /** ExtenderPreemptionArgs; victims come as whole pods or as UIDs. */
 export function decodePreemption(body: unknown): Decoded<PreemptionArgs> {
   if (!isObject(body) || !isObject(body['Pod']))
-    return { ok: false, because: 'the body is no ExtenderPreemptionArgs with a Pod' };
+    return { ok: false, because: 'the body is not an ExtenderPreemptionArgs with a Pod' };
   const meta = body['NodeNameToMetaVictims'];
   const whole = body['NodeNameToVictims'];
   const source = isObject(meta) ? meta : isObject(whole) ? whole : {};
@@ -68,8 +69,8 @@ export function decodePreemption(body: unknown): Decoded<PreemptionArgs> {
 export interface FilterResult {
   readonly passed: readonly string[];
   /** Reason by node; no pre-emption can help there. */
-  readonly refused: ReadonlyMap<string, string>;
-  /** How many would have been refused, were the policy to enforce. */
+  readonly refused: ReadonlyMap<string, Reason>;
+  /** How many nodes would have been refused if the policy enforced. */
   readonly wouldRefuse: number;
 }
 
@@ -82,12 +83,14 @@ export function encodeFilter(
     Nodes: nodes === undefined ? null : { metadata: {}, items: result.passed.map((name) => nodes.get(name)) },
     NodeNames: nodes === undefined ? result.passed : null,
     FailedNodes: {},
-    FailedAndUnresolvableNodes: Object.fromEntries(result.refused),
+    FailedAndUnresolvableNodes: Object.fromEntries([...result.refused].map(([name, { sentence }]) => [name, sentence])),
     Error: '',
   });
 }
 
-/** A readable error must come with status 200: the scheduler throws the body of any other away. */
+/**
+ * An error must come with status 200, because the scheduler discards the body of any other answer.
+ */
 export const encodeError = (sentence: string): string =>
   JSON.stringify({
     Nodes: null,

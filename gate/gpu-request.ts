@@ -1,5 +1,10 @@
-// What a raw pod asks for: GPUs by container, its policy, its driver. Parsed once, at the border; malformed input is a value.
-import { INJECT, MIN_DRIVER, POLICY } from '../core/keys.ts';
+// What a pod asks for: GPUs by container, its policy, its driver, its CUDA. Read once, at the
+// border; malformed input is a value.
+import { COMPONENT, MIN_DRIVER, PART_OF, POLICY, PRODUCT } from '../core/keys.ts';
+import { amountOf } from '../core/quantity.ts';
+import { list, object, type Raw } from '../core/raw.ts';
+import { optsOut } from './namespaces.ts';
+import { requireVariables, type RequireVariable } from './require-cuda.ts';
 import { isVersion } from './versions.ts';
 
 /** Raw JSON of a container, as far as the gate looks at it. */
@@ -19,7 +24,10 @@ export interface RawContainer {
   readonly envFrom?: readonly object[];
 }
 
-/** Raw JSON of a pod, as it came in; fields that are not named here are kept by never re-serialising it. */
+/**
+ * Raw JSON of a pod, as it came in; fields that are not named here are kept, because it is never
+ * re-serialised.
+ */
 export interface RawPod {
   readonly metadata?: {
     readonly name?: string;
@@ -44,23 +52,54 @@ export interface RawPod {
   readonly status?: { readonly phase?: string };
 }
 
-/** Is this a GPU resource of the policy? `resources` holds exact names, and `nvidia.com/mig-*` for every MIG profile. */
+/** Every GPU resource that a GPUPolicy may name stands below this prefix. */
+const GPU_PREFIX = 'nvidia.com/';
+
+/**
+ * Is this a GPU resource of the policy? `resources` holds exact names, and `nvidia.com/mig-*` for
+ * every MIG profile.
+ */
 export const isGpuResource = (name: string, resources: readonly string[]): boolean =>
   resources.some((wanted) => (wanted.endsWith('*') ? name.startsWith(wanted.slice(0, -1)) : name === wanted));
 
-/** Kubernetes quantities of extended resources are whole numbers, possibly written `2`, `"2"`, `2k`, `1e1`; above zero is all that matters. */
-export const isPositiveQuantity = (value: unknown): boolean => {
-  const match = /^\+?(\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+|[numkMGTPE]i?)?$/.exec(String(value).trim());
-  return match?.[1] !== undefined && Number(match[1]) > 0;
-};
+/** A container that asks for a resource which may be a GPU's. */
+export interface GpuContainer {
+  /** Index into the pod's own list. */
+  readonly index: number;
+  /** Sidecars are init containers that go on running. */
+  readonly kind: 'main' | 'init' | 'sidecar';
+  /** Amounts above zero by resource. */
+  readonly amounts: Readonly<Record<string, number>>;
+  readonly requires: readonly RequireVariable[];
+}
 
-const asksGpu = (container: RawContainer, resources: readonly string[]): boolean =>
-  [container.resources?.limits, container.resources?.requests].some(
-    (list) =>
-      typeof list === 'object' &&
-      list !== null &&
-      Object.keys(list).some((name) => isGpuResource(name, resources) && isPositiveQuantity(list[name])),
-  );
+/** Amounts of a container; a resource that has no limit counts by its request. */
+function amountsOf(container: Raw): Readonly<Record<string, number>> {
+  const { limits, requests } = object(container['resources']);
+  const amounts: Record<string, number> = {};
+  for (const [name, value] of Object.entries({ ...object(requests), ...object(limits) })) {
+    const amount = name.startsWith(GPU_PREFIX) ? amountOf(value) : 0;
+    if (amount > 0) amounts[name] = amount;
+  }
+  return amounts;
+}
+
+const gpuContainers = (containers: unknown, init: boolean): readonly GpuContainer[] =>
+  list<unknown>(containers).flatMap((value, index): GpuContainer[] => {
+    const container = object(value);
+    const amounts = amountsOf(container);
+    if (Object.keys(amounts).length === 0) return [];
+    const kind = !init ? 'main' : container['restartPolicy'] === 'Always' ? 'sidecar' : 'init';
+    return [{ index, kind, amounts, requires: requireVariables(container['env']) }];
+  });
+
+const containersOf = (spec: RawPod['spec']): readonly GpuContainer[] => [
+  ...gpuContainers(spec?.containers, false),
+  ...gpuContainers(spec?.initContainers, true),
+];
+
+const asksFor = (container: GpuContainer, resources: readonly string[]): boolean =>
+  Object.keys(container.amounts).some((name) => isGpuResource(name, resources));
 
 /** Which containers ask for a GPU, as indices into the raw lists. */
 export interface GpuRequest {
@@ -68,18 +107,62 @@ export interface GpuRequest {
   readonly initContainers: readonly number[];
 }
 
-const indices = (list: readonly RawContainer[] | undefined, resources: readonly string[]): number[] =>
-  Array.isArray(list)
-    ? list.flatMap((c: RawContainer, i) => (c !== null && typeof c === 'object' && asksGpu(c, resources) ? [i] : []))
-    : [];
-
-/** The GPU request of a pod, or undefined where it asks for none. */
+/** The GPU request of a pod; `undefined` if it asks for none. */
 export function gpuRequest(pod: RawPod, resources: readonly string[]): GpuRequest | undefined {
-  const request = {
-    containers: indices(pod.spec?.containers, resources),
-    initContainers: indices(pod.spec?.initContainers, resources),
+  const asking = containersOf(pod.spec).filter((container) => asksFor(container, resources));
+  if (asking.length === 0) return undefined;
+  const indices = (main: boolean): number[] =>
+    asking.filter(({ kind }) => (kind === 'main') === main).map(({ index }) => index);
+  return { containers: indices(true), initContainers: indices(false) };
+}
+
+/**
+ * All that the gate needs to know of a pod, read once; a verdict needs nothing else, whatever
+ * becomes of the policies.
+ */
+export interface PodWants {
+  /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
+  readonly validation: boolean;
+  readonly read: ReadWishes;
+  readonly containers: readonly GpuContainer[];
+}
+
+export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
+  const { labels, namespace } = pod.metadata ?? {};
+  const component = labels?.[COMPONENT];
+  return {
+    validation:
+      namespace === operandNamespace &&
+      labels?.[PART_OF] === PRODUCT &&
+      (component === 'driver-validation' || component === 'device-plugin-validation'),
+    read: wishesOf(pod),
+    containers: containersOf(pod.spec),
   };
-  return request.containers.length + request.initContainers.length === 0 ? undefined : request;
+}
+
+/** The containers of the pod that ask for a GPU of these resources. */
+export const asking = (wants: PodWants, resources: readonly string[]): readonly GpuContainer[] =>
+  wants.containers.filter((container) => asksFor(container, resources));
+
+/**
+ * GPUs that the pod occupies on its node, by resource, as the scheduler adds them up: main
+ * containers and sidecars run together, an init container beside the sidecars that were started
+ * before it.
+ */
+export function occupied({ containers }: Pick<PodWants, 'containers'>): Readonly<Record<string, number>> {
+  const together: Record<string, number> = {};
+  const largest: Record<string, number> = {};
+  const main = containers.filter(({ kind }) => kind === 'main');
+  for (const { kind, amounts } of [...containers.filter((one) => one.kind !== 'main'), ...main]) {
+    for (const [name, amount] of Object.entries(amounts)) {
+      const beside = together[name] ?? 0;
+      if (kind === 'init') largest[name] = Math.max(largest[name] ?? 0, beside + amount);
+      else together[name] = beside + amount;
+    }
+  }
+  return Object.fromEntries(
+    Object.keys({ ...together, ...largest }).map((name) => [name, Math.max(together[name] ?? 0, largest[name] ?? 0)]),
+  );
 }
 
 /** The pod's own wishes, from its annotations and labels. */
@@ -100,7 +183,10 @@ export type ReadWishes =
       readonly because: string;
       /** Which annotation it is. */
       readonly annotation: typeof POLICY | typeof MIN_DRIVER;
-      /** What could be read all the same: which policy judges the pod does not hang on its other annotation. */
+      /**
+       * The annotations that did parse. A malformed min-driver must not change which policy
+       * applies.
+       */
       readonly wishes: Wishes;
     };
 
@@ -114,13 +200,13 @@ export function wishesOf(pod: RawPod): ReadWishes {
   const wishes: Wishes = {
     ...(policy === undefined || !policyOk ? {} : { policy }),
     ...(minDriver === undefined || !minDriverOk ? {} : { minDriver }),
-    optedOut: pod.metadata?.labels?.[INJECT] === 'false',
+    optedOut: optsOut(pod.metadata?.labels),
   };
   if (!policyOk) {
     return {
       ok: false,
       annotation: POLICY,
-      because: `annotation ${POLICY}: ${quoted(policy)} is no name of a GPUPolicy; write one that 'kubectl get gpupolicies' lists`,
+      because: `annotation ${POLICY}: ${quoted(policy)} is not the name of a GPUPolicy; write one that 'kubectl get gpupolicies' lists`,
       wishes,
     };
   }
@@ -128,7 +214,7 @@ export function wishesOf(pod: RawPod): ReadWishes {
     return {
       ok: false,
       annotation: MIN_DRIVER,
-      because: `annotation ${MIN_DRIVER}: ${quoted(minDriver)} is no driver version; write one such as "580" or "595.71.05"`,
+      because: `annotation ${MIN_DRIVER}: ${quoted(minDriver)} is not a driver version; write one such as "580" or "595.71.05"`,
       wishes,
     };
   }

@@ -1,8 +1,10 @@
-// Is a node's GPU stack proven, and may new GPU pods come? The one place that decides it: extender, readiness
-// condition, `explain` and metrics all ask here, about the Node object alone, so that no two can disagree.
-import { isObject } from '../core/raw.ts';
+// Is a node's GPU stack proven, and may new GPU pods come? Decided from the Node object alone, here
+// and nowhere else; verdict.ts adds what the pod asks.
 import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../core/keys.ts';
-import { isState, type State } from '../core/stages.ts';
+import { isObject, object } from '../core/raw.ts';
+import { readSaid, type Said } from '../core/said.ts';
+import { isState, STAGES, type Stage, type State } from '../core/stages.ts';
+import { nodeClosed, notValidated, REASONS, stackFailed, type Reason } from './reasons.ts';
 
 /** What of a Node the gate looks at; Kubernetes' own JSON shape, so that raw objects fit. */
 export interface NodeView {
@@ -34,7 +36,9 @@ export interface ComponentEvidence {
   readonly started: string;
 }
 
-/** The annotation `gpu-gate.dev/proof`: which stack was proven, on which boot of which node object. */
+/**
+ * The annotation `gpu-gate.dev/proof`: which stack was proven, on which boot of which node object.
+ */
 export interface Proof {
   readonly node: string;
   readonly boot: string;
@@ -55,8 +59,8 @@ const isProof = (value: unknown): value is Omit<Proof, 'components'> & Partial<P
     (isObject(value['components']) && Object.values(value['components']).every(isEvidence)));
 
 /**
- * Parses the proof annotation; undefined where there is none or it is not one in every part (which proves nothing): whoever can write Nodes
- * can write anything here, and the request path must not fall over it.
+ * Parses the proof annotation; `undefined` if there is none, or if any part of it is malformed.
+ * Every writer of Nodes can write anything here, and the request path must survive it.
  */
 export function parseProof(text: string | undefined): Proof | undefined {
   if (text === undefined || text === '') return undefined;
@@ -68,7 +72,7 @@ export function parseProof(text: string | undefined): Proof | undefined {
   }
 }
 
-/** When the newest of their proofs was written, ms since the epoch; 0: none has one. */
+/** When the newest of their proofs was written, ms since the epoch; 0 if none has one. */
 export const newestProof = (nodes: Iterable<NodeView>): number =>
   Math.max(0, ...[...nodes].map((node) => Date.parse(parseProof(annotation(node, PROOF))?.at ?? '') || 0));
 
@@ -91,55 +95,27 @@ export const stateOf = (node: NodeView): State | undefined => {
 /** The GPUPolicy that has this node, as the reconciler wrote it. */
 export const policyOf = (node: NodeView): string | undefined => annotation(node, NODE_POLICY);
 
-/** A yes, or the first reason against it: short, the same text for every node in that situation (reasons are counted by text). */
-export type Answer = { readonly yes: true; readonly proof: Proof } | { readonly yes: false; readonly because: string };
+/** A yes, or the first reason against it. */
+export type Answer = { readonly yes: true; readonly proof: Proof } | { readonly yes: false; readonly because: Reason };
 
-const no = (because: string): Answer => ({ yes: false, because });
+const no = (because: Reason): Answer => ({ yes: false, because });
 
-const walking = (node: NodeView): string => {
+const walking = (node: NodeView): Reason => {
   const state = stateOf(node);
-  const reason = condition(node, GPU_VALIDATED)?.reason ?? '';
-  if (state === 'failed') return `GPU stack failed: ${stageOfReason(reason)}`;
-  return `GPU stack not validated: ${state === undefined || state === 'validated' ? 'walk not started' : state}`;
+  return state === 'failed' ? stackFailed(walkOf(node)?.failed) : notValidated(state);
 };
 
-/** Failure reasons are written as `<Stage>Failed…` in CamelCase by the reconciler; the stage is what users know. */
-export const stageOfReason = (reason: string): string => {
-  const match = /^([A-Z][A-Za-z]*?)Failed/.exec(reason);
-  return match?.[1] === undefined
-    ? 'see node condition GPUValidated'
-    : match[1].replace(/(?<!^)([A-Z])/g, '-$1').toLowerCase();
-};
-
-/** Reasons that several ask for by name: the same text for every node in that situation. */
-export const NODE_NOT_READY = 'node not Ready';
-export const NODE_REBOOTED = 'node rebooted since validation';
-export const NODE_REPLACED = 'GPU proof is of another node object';
-export const NODE_HELD = 'GPU node held by an operator';
-export const NODE_CORDONED = 'node cordoned';
-
-/** Are pods that already run there fine? Source: design section 3. */
+/** Are pods that already run there fine? */
 export function serving(node: NodeView): Answer {
-  if (!isOurs(node)) return no('node not opted in');
+  if (!isOurs(node)) return no(REASONS.notOptedIn);
   const proof = parseProof(annotation(node, PROOF));
   if (proof === undefined) return no(walking(node));
   const boot = node.status?.nodeInfo?.bootID ?? '';
-  if (proof.node !== node.metadata.uid) return no(NODE_REPLACED);
-  if (boot === '' || proof.boot !== boot) return no(NODE_REBOOTED);
+  if (proof.node !== node.metadata.uid) return no(REASONS.replaced);
+  if (boot === '' || proof.boot !== boot) return no(REASONS.rebooted);
   if (condition(node, GPU_VALIDATED)?.status !== 'True') return no(walking(node));
-  if (condition(node, 'Ready')?.status !== 'True') return no(NODE_NOT_READY);
+  if (condition(node, 'Ready')?.status !== 'True') return no(REASONS.notReady);
   return { yes: true, proof };
-}
-
-/** Since when the walk has been at the stage where it is, RFC 3339, as the reconciler remembers it; undefined where none goes on. */
-export function walkingSince(node: NodeView): string | undefined {
-  try {
-    const walk: unknown = JSON.parse(annotation(node, WALK) ?? '');
-    const goesOn = isObject(walk) && walk['node'] === node.metadata.uid && walk['stage'] !== 'done';
-    return goesOn && typeof walk['since'] === 'string' ? walk['since'] : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** May new GPU pods come? */
@@ -147,8 +123,65 @@ export function open(node: NodeView): Answer {
   const answer = serving(node);
   if (!answer.yes) return answer;
   const closed = annotation(node, CLOSED);
-  if (closed !== undefined) return no(`GPU node closed: ${closed}`);
-  if (annotation(node, HOLD) !== undefined) return no(NODE_HELD);
-  if (node.spec?.unschedulable === true) return no(NODE_CORDONED);
+  if (closed !== undefined) return no(nodeClosed(closed));
+  if (annotation(node, HOLD) !== undefined) return no(REASONS.held);
+  if (node.spec?.unschedulable === true) return no(REASONS.cordoned);
   return answer;
+}
+
+/** What the gate reads of the walk's memory, the annotation `gpu-gate.dev/walk`. */
+export interface WalkView {
+  readonly stage: Stage | 'done';
+  /** RFC 3339, since when the walk is at that stage. */
+  readonly since: string | undefined;
+  /** The stage that failed; `undefined` if none has. */
+  readonly failed: Stage | undefined;
+  /**
+   * What the node's condition says, its times apart; `undefined` if the reconciler did not write
+   * it.
+   */
+  readonly said: Said | undefined;
+}
+
+/** The walk of this Node object; `undefined` if it has none, or the annotation cannot be read. */
+export function walkOf(node: NodeView): WalkView | undefined {
+  try {
+    const walk: unknown = JSON.parse(annotation(node, WALK) ?? '');
+    if (!isObject(walk) || walk['node'] !== node.metadata.uid) return undefined;
+    const stage = walk['stage'] === 'done' ? 'done' : stageIn(walk['stage']);
+    if (stage === undefined) return undefined;
+    return {
+      stage,
+      since: typeof walk['since'] === 'string' ? walk['since'] : undefined,
+      failed: stageIn(object(walk['failed'])['stage']),
+      said: readSaid(walk['said']),
+    };
+  } catch {
+    return undefined;
+  }
+}
+
+const stageIn = (value: unknown): Stage | undefined => STAGES.find((stage) => stage === value);
+
+/** Since when the walk has been at its stage, RFC 3339; `undefined` if none is under way. */
+export function walkingSince(node: NodeView): string | undefined {
+  const walk = walkOf(node);
+  return walk?.stage === 'done' ? undefined : walk?.since;
+}
+
+/**
+ * Since when the node has been refused for this reason, or open (`undefined`), RFC 3339; empty if
+ * it does not say.
+ */
+export function sinceOf(node: NodeView, reason: Reason | undefined): string {
+  switch (reason?.since ?? 'proof') {
+    case 'proof':
+      return parseProof(annotation(node, PROOF))?.at ?? '';
+    case 'ready':
+      return condition(node, 'Ready')?.lastTransitionTime ?? '';
+    case 'walk':
+      return walkingSince(node) ?? '';
+    case 'none':
+      return '';
+  }
 }

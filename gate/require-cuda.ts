@@ -1,5 +1,7 @@
-// NVIDIA_REQUIRE_CUDA of a pod's containers, read and judged as the container toolkit documents it: a space is OR, a comma AND. Pure.
-import type { GpuRequest, RawPod } from './gpu-request.ts';
+// NVIDIA_REQUIRE_CUDA and its like, read and judged as the container toolkit documents them: a
+// space is OR, a comma AND, and all variables of that prefix must hold. Authors write the text and
+// the gate compares it with nodes, so its size is bounded here.
+import { isObject } from '../core/raw.ts';
 import { compareVersions } from './versions.ts';
 
 interface Limit {
@@ -8,13 +10,64 @@ interface Limit {
   readonly version: string;
 }
 
-/** What one container requires: one of the alternatives must hold, in it all limits. Empty: nothing that can be judged. */
+/** What one variable requires: one of the alternatives must hold, in it all limits. Never empty. */
 export type CudaRequirement = readonly (readonly Limit[])[];
 
-/** Versions that a node brings, where they are known. */
+/** Versions that a node brings, `undefined` where they are not known. */
 export interface Versions {
   readonly driver: string | undefined;
   readonly cuda: string | undefined;
+}
+
+/**
+ * One variable of a container, as it was written; `text` is `undefined` if it is too long to be
+ * judged.
+ */
+export interface RequireVariable {
+  readonly name: string;
+  readonly text: string | undefined;
+}
+
+/** A part of a variable that is not judged, and why. */
+export interface Unjudged {
+  readonly name: string;
+  /** Quotes the author's text. */
+  readonly because: string;
+}
+
+/** NVIDIA's images come with some 2,500 characters and 60 alternatives. */
+export const MAX_TEXT = 16 * 1024;
+export const MAX_ALTERNATIVES = 256;
+/** Characters of all different texts of one pod. */
+export const MAX_TEXTS = 64 * 1024;
+/** So many parts that are not judged are named. */
+const MAX_UNJUDGED = 20;
+
+const PREFIX = 'NVIDIA_REQUIRE_';
+/** The toolkit reads it for Jetson boards alone. */
+const JETPACK = 'NVIDIA_REQUIRE_JETPACK';
+const DISABLE = 'NVIDIA_DISABLE_REQUIRE';
+
+/**
+ * The variables of one container that the toolkit would judge. An image may carry more of them,
+ * which cannot be seen before it runs.
+ */
+export function requireVariables(env: unknown): readonly RequireVariable[] {
+  if (!Array.isArray(env)) return [];
+  const values = new Map<string, string>();
+  for (const variable of env) {
+    if (!isObject(variable)) continue;
+    const { name, value } = variable;
+    if (typeof name !== 'string' || (name !== DISABLE && !name.startsWith(PREFIX))) continue;
+    // The last of several wins, also where its value is not in the pod.
+    values.set(name, typeof value === 'string' ? value : '');
+  }
+  if (/^(true|t|1)$/i.test(values.get(DISABLE)?.slice(0, 8) ?? '')) return [];
+  return [...values].flatMap(([name, value]) =>
+    name === DISABLE || name.startsWith(JETPACK) || value.trim() === ''
+      ? []
+      : [{ name, text: value.length > MAX_TEXT ? undefined : value }],
+  );
 }
 
 /** `unread`: alternatives that are not judged, because something in them cannot be read. */
@@ -26,7 +79,8 @@ export function parseRequireCuda(text: string): { readonly requirement: CudaRequ
     .flatMap((alternative) => {
       const limits = alternative.split(',').map(limitOf);
       if (!limits.includes('unreadable')) return [limits.filter((limit) => typeof limit === 'object')];
-      // Left in without the part that says nothing to us it would hold always, and the others would count for nothing.
+      // Drop the whole alternative. Keeping it without the unreadable limit would make it hold
+      // always and mask the other alternatives.
       unread.push(alternative);
       return [];
     });
@@ -42,44 +96,52 @@ const limitOf = (text: string): Limit | 'not ours' | 'unreadable' => {
     : { what: match[1] as 'cuda' | 'driver', operator: match[2] ?? '', version: match[3] ?? '' };
 };
 
-/** What the GPU containers require by their own environment. What an image carries inside nobody can see before it runs. */
-export function cudaOf(
-  pod: RawPod,
-  request: GpuRequest,
-): { readonly requirements: readonly CudaRequirement[]; readonly unread: readonly string[] } {
-  const containers = [
-    ...request.containers.map((i) => pod.spec?.containers?.[i]),
-    ...request.initContainers.map((i) => pod.spec?.initContainers?.[i]),
-  ];
-  const read = containers.flatMap((container) => {
-    const value = (name: string): string =>
-      (Array.isArray(container?.env) ? container.env : []).findLast((variable) => variable?.name === name)?.value ?? '';
-    if (/^(true|t|1)$/i.test(value('NVIDIA_DISABLE_REQUIRE'))) return [];
-    return [parseRequireCuda(value('NVIDIA_REQUIRE_CUDA'))];
-  });
-  return {
-    requirements: read.flatMap(({ requirement }) => (requirement.length === 0 ? [] : [requirement])),
-    unread: read.flatMap(({ unread }) => unread),
+/** What a pod's variables require together, each text once, within the bounds. */
+export function requirementsOf(variables: Iterable<RequireVariable>): {
+  readonly requirements: readonly CudaRequirement[];
+  readonly unjudged: readonly Unjudged[];
+} {
+  const seen = new Set<string>();
+  const requirements: CudaRequirement[] = [];
+  const unjudged: Unjudged[] = [];
+  let characters = 0;
+  const leave = (name: string, because: string): void => {
+    if (unjudged.length < MAX_UNJUDGED) unjudged.push({ name, because });
   };
+  for (const { name, text } of variables) {
+    if (text === undefined) {
+      leave(name, `is longer than ${MAX_TEXT} characters and is not judged`);
+      continue;
+    }
+    if (seen.has(text)) continue;
+    if (characters + text.length > MAX_TEXTS) {
+      leave(name, `is not judged: the pod's variables of that kind have more than ${MAX_TEXTS} characters`);
+      continue;
+    }
+    characters += text.length;
+    seen.add(text);
+    const { requirement, unread } = parseRequireCuda(text);
+    if (requirement.length + unread.length > MAX_ALTERNATIVES) {
+      leave(name, `has more than ${MAX_ALTERNATIVES} alternatives and is not judged`);
+      continue;
+    }
+    for (const part of unread)
+      leave(name, `${JSON.stringify(cut(part))} cannot be read and is not judged; write one such as "cuda>=12.4"`);
+    if (requirement.length > 0) requirements.push(requirement);
+  }
+  return { requirements, unjudged };
 }
 
-/** Does the node meet every container's requirement? Loops and no closures, which every node of a call would allocate anew. */
+const cut = (text: string): string => (text.length > 80 ? `${text.slice(0, 80)}…` : text);
+
+/** Does the node meet every requirement? */
 export function meets(requirements: readonly CudaRequirement[], node: Versions): boolean {
-  for (const alternatives of requirements) if (!someHolds(alternatives, node)) return false;
-  return true;
+  return requirements.every((alternatives) =>
+    alternatives.some((limits) => limits.every((limit) => holds(limit, node))),
+  );
 }
 
-function someHolds(alternatives: CudaRequirement, node: Versions): boolean {
-  for (const limits of alternatives) if (allHold(limits, node)) return true;
-  return false;
-}
-
-function allHold(limits: CudaRequirement[number], node: Versions): boolean {
-  for (const limit of limits) if (!holds(limit, node)) return false;
-  return true;
-}
-
-/** A version that is not known cannot be held against the pod: the toolkit checks it again at start. */
+/** An unknown version cannot be held against the pod: the toolkit checks it again at start. */
 function holds({ what, operator, version }: Limit, node: Versions): boolean {
   const present = node[what];
   if (present === undefined) return true;

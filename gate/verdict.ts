@@ -1,32 +1,46 @@
-// One pod and one node → may it go there, or the reason why not. Pure. Reasons are few and carry no names or times: the
-// scheduler counts them by their text. What depends on the node alone is worked out when the node changes, not per call.
+// May this pod go to this node, or the reason why not: the one function that decides it. The
+// extender, `explain`, the reports of pods past the gate and wake-ups all ask here. What depends on
+// the node alone is worked out when the node changes, not per call.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
-import { gpuRequest, wishesOf, type RawPod } from './gpu-request.ts';
-import { COMPONENT, DEFAULT_POLICY, MIN_DRIVER, PART_OF, POLICY, PRODUCT } from '../core/keys.ts';
+import { DEFAULT_POLICY, POLICY } from '../core/keys.ts';
+import { asking, type PodWants } from './gpu-request.ts';
 import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from './node-proof.ts';
+import { REASONS, type Reason } from './reasons.ts';
+import {
+  meets,
+  requirementsOf,
+  type CudaRequirement,
+  type RequireVariable,
+  type Unjudged,
+  type Versions,
+} from './require-cuda.ts';
 import { compareVersions, cudaOfDriver, isVersion } from './versions.ts';
-import { cudaOf, meets, type CudaRequirement, type Versions } from './require-cuda.ts';
 
 /** What a verdict needs of a node. */
 export interface NodeFacts extends Versions {
   readonly ours: boolean;
   readonly policy: string | undefined;
-  /** Why no new GPU pods may come; undefined: open. */
-  readonly closed: string | undefined;
-  /** Since when nothing of the stack has changed, ms since the epoch; 0 where it is not proven. */
+  /** Why no new GPU pods may come; `undefined` if the node is open. */
+  readonly closed: Reason | undefined;
+  /** Driver and CUDA as one key: nodes that have it in common get one judgement per call. */
+  readonly stack: string;
+  /** Since when nothing of the stack has changed, ms since the epoch; 0 if it is not proven. */
   readonly steadySince: number;
-  /** State label; `preflight` before the first, `unmanaged` on a node that is not ours. */
+  /** State label; `preflight` before the first, `unmanaged` on an unmanaged node. */
   readonly state: string;
 }
 
 export function nodeFacts(node: NodeView): NodeFacts {
   const answer = open(node);
+  const { driver, cuda } = answer.yes ? versionsOf(answer.proof) : UNKNOWN_VERSIONS;
   return {
     ours: isOurs(node),
     policy: policyOf(node),
     closed: answer.yes ? undefined : answer.because,
-    ...(answer.yes ? versionsOf(answer.proof) : UNKNOWN_VERSIONS),
+    driver,
+    cuda,
+    stack: `${driver ?? ''} ${cuda ?? ''}`,
     // A component that restarted after the proof was written has been steady since then only.
     steadySince: answer.yes
       ? Math.max(
@@ -41,7 +55,10 @@ export function nodeFacts(node: NodeView): NodeFacts {
 
 const UNKNOWN_VERSIONS: Versions = { driver: undefined, cuda: undefined };
 
-/** What cannot be compared is not known. Only where feature discovery runs does the proof name the CUDA; elsewhere it is the driver's own. */
+/**
+ * A version that cannot be compared is not known. The proof names the CUDA only where feature
+ * discovery runs; elsewhere it is the driver's own.
+ */
 function versionsOf({ driver, cuda }: Proof): Versions {
   const known = driver !== undefined && isVersion(driver) ? driver : undefined;
   return {
@@ -50,63 +67,53 @@ function versionsOf({ driver, cuda }: Proof): Versions {
   };
 }
 
-/** Reasons that are not of the node alone. */
-export const REASONS = {
-  unknown: 'GPU state not known yet',
-  unmanaged: 'node not opted in to gpu-gate',
-  otherPolicy: 'other GPU policy',
-  driverOld: 'GPU driver older than the pod asks',
-  driverUnknown: 'GPU driver version not known',
-  cuda: 'driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks',
-  noSuchPolicy: 'the GPUPolicy that the pod names does not exist',
-  badPolicy: `the pod's annotation ${POLICY} is malformed`,
-  badMinDriver: `the pod's annotation ${MIN_DRIVER} is malformed`,
-} as const;
-
 /** A pod that a policy gates. */
 export interface Gate {
   readonly kind: 'gate';
   readonly policy: GpuPolicy;
   readonly minDriver: string | undefined;
-  /** One per container that requires something; all must hold. */
-  readonly cuda: readonly CudaRequirement[];
-  /** Parts of NVIDIA_REQUIRE_CUDA that cannot be read, and so are not judged. */
-  readonly cudaUnread: readonly string[];
+  /** All must hold. */
+  readonly requirements: readonly CudaRequirement[];
+  /** Parts of NVIDIA_REQUIRE_CUDA and its like that are not judged. */
+  readonly unjudged: readonly Unjudged[];
+  /**
+   * Judgements so far by `NodeFacts.stack`. An author's text is compared once per driver and CUDA
+   * in a call and not once per node, because its size is the author's to choose.
+   */
+  readonly judged: Map<string, Reason | 'meets'>;
 }
+
+/** Why a pod is not gated. */
+export type Ungated = 'validation-pod' | 'no-gpu' | 'no-policy' | 'suspended' | 'auditing';
 
 /** What a pod asks of nodes. */
 export type Ask =
   | {
       readonly kind: 'pass';
-      readonly because: 'validation-pod' | 'no-gpu' | 'no-policy' | 'suspended' | 'auditing';
-      /** What it would ask, were its policy to enforce. */
+      readonly because: Ungated;
+      /** What it would ask if its policy enforced. */
       readonly would?: Gate;
     }
   | Gate
-  /** `because` is one of few texts; `detail` is for people, and may quote the pod. */
-  | { readonly kind: 'refuse'; readonly because: string; readonly detail: string };
+  /** No node may take it. `detail` is for people, and may quote the pod. */
+  | { readonly kind: 'refuse'; readonly because: Reason; readonly detail: string };
+
+export interface Policies {
+  get(name: string): GpuPolicy | undefined;
+}
+
+/** Name of the policy that judges the pod. */
+export const policyNameOf = ({ read }: PodWants): string => read.wishes.policy ?? DEFAULT_POLICY;
 
 /** What this pod asks, once per call. */
-export function askOf(
-  pod: RawPod,
-  policies: { get(name: string): GpuPolicy | undefined },
-  operandNamespace: string,
-): Ask {
-  const { labels, namespace } = pod.metadata ?? {};
-  const component = labels?.[COMPONENT];
-  if (
-    namespace === operandNamespace &&
-    labels?.[PART_OF] === PRODUCT &&
-    (component === 'driver-validation' || component === 'device-plugin-validation')
-  ) {
-    return { kind: 'pass', because: 'validation-pod' };
-  }
-  const read = wishesOf(pod);
-  const policy = policies.get(read.wishes.policy ?? DEFAULT_POLICY);
-  // Without a policy there is no list of resources; the widest one says whether this is any of our business.
-  const resources = policy?.spec.resources ?? ['nvidia.com/*'];
-  const request = gpuRequest(pod, resources);
-  if (request === undefined) return { kind: 'pass', because: 'no-gpu' };
+export function askOf(wants: PodWants, policies: Policies): Ask {
+  if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
+  const { read } = wants;
+  const policy = policies.get(policyNameOf(wants));
+  // Without a policy there is no list of resources; the widest one shows whether the pod asks for a
+  // GPU at all.
+  const containers = asking(wants, policy?.spec.resources ?? ['nvidia.com/*']);
+  if (containers.length === 0) return { kind: 'pass', because: 'no-gpu' };
   if (!read.ok && read.annotation === POLICY)
     return { kind: 'refuse', because: REASONS.badPolicy, detail: read.because };
   if (policy === undefined)
@@ -117,24 +124,62 @@ export function askOf(
           because: REASONS.noSuchPolicy,
           detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
         };
-  const { requirements, unread } = cudaOf(pod, request);
-  const { minDriver } = read.wishes;
-  const gate: Gate = { kind: 'gate', policy, minDriver, cuda: requirements, cudaUnread: unread };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
+  const gate: Gate = {
+    kind: 'gate',
+    policy,
+    minDriver: read.wishes.minDriver,
+    ...requirementsOf(variablesOf(containers)),
+    judged: new Map(),
+  };
   if (!isEnforcing(policy)) return { kind: 'pass', because: 'auditing', would: gate };
   return read.ok ? gate : { kind: 'refuse', because: REASONS.badMinDriver, detail: read.because };
 }
 
-/** Why the pod may not go to the node; undefined: it may. */
-export function refusal(ask: Gate, node: NodeFacts | undefined): string | undefined {
+function* variablesOf(containers: ReturnType<typeof asking>): Generator<RequireVariable> {
+  for (const { requires } of containers) yield* requires;
+}
+
+/** Why the pod may not go to the node; `undefined` if it may. */
+export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefined {
+  switch (ask.kind) {
+    case 'pass':
+      return undefined;
+    case 'refuse':
+      return ask.because;
+    case 'gate':
+      return refusal(ask, node);
+  }
+}
+
+/** Would the node be refused if the pod's policy enforced? */
+export const wouldRefuse = (ask: Ask, node: NodeFacts | undefined): boolean =>
+  ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, node) !== undefined;
+
+/** Runs for every node of a call, so it allocates nothing. */
+function refusal(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
   if (node === undefined) return REASONS.unknown;
-  if (!node.ours && ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.unmanaged;
-  if (node.ours && node.policy !== undefined && node.policy !== ask.policy.name) return REASONS.otherPolicy;
-  if (node.ours && node.closed !== undefined) return node.closed;
+  if (!node.ours) {
+    if (ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.notOptedIn;
+  } else if (node.policy !== undefined && node.policy !== ask.policy.name) return REASONS.otherPolicy;
+  else if (node.closed !== undefined) return node.closed;
+  if (ask.minDriver === undefined && ask.requirements.length === 0) return undefined;
+  let known = ask.judged.get(node.stack);
+  if (known === undefined) {
+    known = judged(ask, node);
+    ask.judged.set(node.stack, known);
+  }
+  return known === 'meets' ? undefined : known;
+}
+
+/**
+ * Holds for unmanaged nodes too. Their driver is unknown, and a pod that requires a minimum must
+ * not be scheduled on a guess.
+ */
+function judged(ask: Gate, node: Versions): Reason | 'meets' {
   if (ask.minDriver !== undefined) {
-    // Also on a node that is not ours, where nothing is proven: who asks for a least version does not ask for luck.
     if (node.driver === undefined) return REASONS.driverUnknown;
     if (compareVersions(node.driver, ask.minDriver) < 0) return REASONS.driverOld;
   }
-  return meets(ask.cuda, node) ? undefined : REASONS.cuda;
+  return meets(ask.requirements, node) ? 'meets' : REASONS.cuda;
 }

@@ -1,11 +1,11 @@
-// Versions of drivers and of CUDA: comparing them, and which CUDA a driver brings. Pure.
+// Versions of drivers and of CUDA: comparing them, and which CUDA a driver brings.
 
 /** What can be compared: numbers and dots, such as `595.71.05`. */
 export const isVersion = (text: string): boolean => /^\d{1,5}(\.\d{1,5}){0,3}$/.test(text);
 
 /**
- * Compares two versions number by number; negative where a is older than b, a number that is missing counts as 0. Read digit by digit:
- * it is done for every node of a call, and lists of numbers would be made for each.
+ * Compares two versions number by number; negative if a is older than b. A missing number counts as
+ * 0. Reads digit by digit, because lists of numbers would be allocated for every node of a call.
  */
 export function compareVersions(a: string, b: string): number {
   let [i, j] = [0, 0];
@@ -25,8 +25,9 @@ const DOT = 0x2e;
 const ZERO = 0x30;
 
 /**
- * The newest CUDA that a branch of drivers supports by itself, oldest first: what `nvidia-smi` shows with it, and what the toolkit holds
- * NVIDIA_REQUIRE_CUDA against. From NVIDIA's "CUDA Toolkit and Corresponding Driver Versions"; a new branch is a new line here.
+ * The newest CUDA that a branch of drivers supports by itself, oldest first. `nvidia-smi` shows it,
+ * and the toolkit compares NVIDIA_REQUIRE_CUDA with it. From NVIDIA's "CUDA Toolkit and
+ * Corresponding Driver Versions"; a new branch is a new line here.
  */
 const CUDA_OF_BRANCH: readonly (readonly [branch: number, cuda: string])[] = [
   [384, '9.0'],
@@ -59,7 +60,10 @@ const CUDA_OF_BRANCH: readonly (readonly [branch: number, cuda: string])[] = [
   [595, '13.2'],
 ];
 
-/** The CUDA of a driver: that of the newest branch not above it, so that a branch of tomorrow has at least today's newest. undefined: older than all. */
+/**
+ * The CUDA version a driver supports: that of the newest known branch ≤ the driver's. Unknown
+ * future branches fall back to the newest we know. `undefined` if the driver predates the table.
+ */
 export function cudaOfDriver(driver: string): string | undefined {
   const branch = Number(driver.split('.')[0]);
   return CUDA_OF_BRANCH.findLast(([from]) => from <= branch)?.[1];

@@ -2,6 +2,7 @@
 // prints. Decides by the same functions as the extender; reads nothing and knows no terminal.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, RETRY } from '../core/keys.ts';
+import { amountOf } from '../core/quantity.ts';
 import { isObject, list, object, text } from '../core/raw.ts';
 import { STATES, type State } from '../core/stages.ts';
 import {
@@ -14,7 +15,7 @@ import {
   walkingSince,
   type NodeView,
 } from '../gate/node-proof.ts';
-import { isGpuResource } from '../gate/gpu-request.ts';
+import { isGpuResource, occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { PROOF } from '../core/keys.ts';
 
 /** A Node as the API gives it, as far as this tool looks at it. */
@@ -147,23 +148,8 @@ export interface FleetInput {
 
 const condition = (node: RawNode, type: string) => node.status?.conditions?.find((c) => c.type === type);
 
-const amount = (value: unknown): number => {
-  const count = Number(value);
-  return Number.isFinite(count) ? count : 0;
-};
-
 /** Extended resources below `nvidia.com/` that a pod holds, by name. */
-export function gpusOfPod(pod: RawPodView): Readonly<Record<string, number>> {
-  const sums: Record<string, number> = {};
-  const limits = (container: unknown) => Object.entries(object(object(object(container)['resources'])['limits']));
-  for (const container of list(pod.spec?.containers))
-    for (const [name, value] of limits(container))
-      if (name.startsWith('nvidia.com/')) sums[name] = (sums[name] ?? 0) + amount(value);
-  for (const container of list(pod.spec?.initContainers))
-    for (const [name, value] of limits(container))
-      if (name.startsWith('nvidia.com/')) sums[name] = Math.max(sums[name] ?? 0, amount(value));
-  return sums;
-}
+export const gpusOfPod = (pod: RawPodView): Readonly<Record<string, number>> => occupied(wantsOf(pod as RawPod, ''));
 
 const hasEnded = (pod: RawPodView): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
@@ -202,14 +188,14 @@ export function nodeReport(
   const validated = condition(node, GPU_VALIDATED);
   const proof = parseProof(node.metadata.annotations?.[PROOF]);
   const gpus = Object.entries(node.status?.allocatable ?? {})
-    .filter(([name, offered]) => isGpuResource(name, resources) && amount(offered) > 0)
-    .map(([resource, offered]) => ({ resource, offered: amount(offered), used: used[resource] ?? 0 }));
+    .filter(([name, offered]) => isGpuResource(name, resources) && amountOf(offered) > 0)
+    .map(([resource, offered]) => ({ resource, offered: amountOf(offered), used: used[resource] ?? 0 }));
   return {
     name: node.metadata.name,
     policy: policyOf(node) ?? '',
     state: stateOf(node) ?? (ours ? 'preflight' : 'unmanaged'),
     open: answer.yes,
-    reason: answer.yes ? '' : answer.because,
+    reason: answer.yes ? '' : answer.because.sentence,
     message: ours ? (validated?.message ?? '') : '',
     since: (ours ? (walkingSince(node) ?? validated?.lastTransitionTime) : undefined) ?? '',
     ...(proof === undefined ? {} : { proof: { at: proof.at, driver: proof.driver ?? '', cuda: proof.cuda ?? '' } }),
@@ -261,8 +247,8 @@ function deploymentReport(raw: unknown): Fleet['deployments'] {
     {
       name: text(object(raw['metadata'])['name'], ''),
       image: text(object(container)['image'], ''),
-      ready: amount(object(raw['status'])['readyReplicas']),
-      wanted: amount(spec['replicas']),
+      ready: amountOf(object(raw['status'])['readyReplicas']),
+      wanted: amountOf(spec['replicas']),
     },
   ];
 }

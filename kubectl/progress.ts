@@ -23,14 +23,14 @@ export function progressOf(name: string, node: NodeView | undefined): Progress {
     };
   const answer = open(node);
   if (answer.yes) return { node: name, outcome: 'validated', line: `validated at ${answer.proof.at}` };
-  const message = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED)?.message ?? answer.because;
+  const message = node.status?.conditions?.find((c) => c.type === GPU_VALIDATED)?.message ?? answer.because.sentence;
   const state = stateOf(node) ?? 'preflight';
   if (state === 'failed') return { node: name, outcome: 'failed', line: `failed, ${message}` };
   const since = walkingSince(node);
   return {
     node: name,
     outcome: 'waiting',
-    line: `${state}${since === undefined ? '' : ` since ${since}`}${state === 'validated' ? ` (${answer.because})` : ''}`,
+    line: `${state}${since === undefined ? '' : ` since ${since}`}${state === 'validated' ? ` (${answer.because.sentence})` : ''}`,
   };
 }
 

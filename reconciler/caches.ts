@@ -3,7 +3,9 @@
 import { COMPONENTS, specOf } from '../core/components.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
-import { INJECT, POLICIES_PATH, PROOF } from '../core/keys.ts';
+import { POLICIES_PATH, PROOF } from '../core/keys.ts';
+import { optsOut } from '../gate/namespaces.ts';
+import { driverPathsOf } from '../gate/users.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
@@ -82,7 +84,9 @@ export function watches(deps: {
   const troubles = new Map<string, Trouble>();
   /** UID → name. */
   const names = new Map<string, string>();
-  let selectors = '[]';
+  let kept = '[[],[]]';
+  /** Pods that mount one of these use GPUs. */
+  const driverPaths = (): readonly string[] => [...policies.values()].flatMap(driverPathsOf);
 
   const nodeChanged = (name: string, before: NodeObject | undefined, after: NodeObject | undefined): void => {
     if (before !== undefined && after !== undefined && isSameNode(before, after))
@@ -107,12 +111,13 @@ export function watches(deps: {
     trim: (raw) => parsePolicy(raw),
     onChange: (_, before, after) => {
       if (!sameRules(before, after)) marks.select([...policies.values()], nodes.values());
-      const wanted = JSON.stringify(
-        [...policies.values()].flatMap((policy) => COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null)),
+      const selectors = [...policies.values()].flatMap((policy) =>
+        COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null),
       );
-      // Pods that did not matter may be evidence now.
-      if (wanted !== selectors && pods.synced) pods.relist();
-      selectors = wanted;
+      const wanted = JSON.stringify([selectors, driverPaths()]);
+      // Pods that did not matter may be evidence now, or use a driver that stands elsewhere.
+      if (wanted !== kept && pods.synced) pods.relist();
+      kept = wanted;
       deps.listener().policy(before, after);
     },
   });
@@ -121,7 +126,7 @@ export function watches(deps: {
     log,
     path: '/api/v1/namespaces',
     trim: (raw: { metadata: { labels?: Record<string, string> } }) => ({
-      optedOut: raw.metadata.labels?.[INJECT] === 'false',
+      optedOut: optsOut(raw.metadata.labels),
     }),
     onChange: (name, before) => {
       if (before === undefined && pods.synced) deps.listener().namespace(name);
@@ -141,7 +146,7 @@ export function watches(deps: {
     kube,
     log,
     path: '/api/v1/pods',
-    trim: (raw) => trimPod(raw, operandNamespace, isEvidence),
+    trim: (raw) => trimPod(raw, operandNamespace, isEvidence, driverPaths()),
     onChange: (_, before, after) => {
       index.update(before, after);
       deps.listener().pod(before, after);

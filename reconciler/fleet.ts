@@ -3,6 +3,7 @@
 import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
 import { PROOF, WALK } from '../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../core/components.ts';
+import { amountOf } from '../core/quantity.ts';
 import { isGpuResource } from '../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
 import { deployedOn, type NodeObject } from './model.ts';
@@ -43,7 +44,7 @@ export const isSilent = (node: NodeObject): boolean =>
 
 const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
   Object.entries(node.status?.allocatable ?? {}).some(
-    ([name, amount]) => isGpuResource(name, policy.spec.resources) && Number(amount) > 0,
+    ([name, amount]) => isGpuResource(name, policy.spec.resources) && amountOf(amount) > 0,
   );
 
 /** Once is enough: a node whose proof was withdrawn since is not a new GPU node. */

@@ -11,14 +11,15 @@ import {
   MIRROR,
   NODE_VALIDATED,
   PART_OF,
-  POLICY,
   PRODUCT,
   RENDERED,
   REVISION,
   VALIDATES,
 } from '../core/keys.ts';
+import { occupied, wantsOf, type PodWants } from '../gate/gpu-request.ts';
 import { COMPONENTS, type Component } from '../core/components.ts';
 import type { NodeView } from '../gate/node-proof.ts';
+import { gpuHostPaths, type GpuUse } from '../gate/users.ts';
 
 export interface Taint {
   readonly key: string;
@@ -67,14 +68,15 @@ export interface PodCondition {
   readonly lastTransitionTime?: string;
 }
 
-export interface PodObject {
+export interface PodObject extends GpuUse {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
   readonly created: string;
   readonly deleting: boolean;
   readonly labels: Readonly<Record<string, string>>;
-  readonly annotations: Readonly<Record<string, string>>;
+  /** What it asks of the gate. */
+  readonly wants: PodWants;
   /** UID of the Node that owns it: the one that a validation pod proves. */
   readonly validates: string | undefined;
   /** Owned by a controller, such as a ReplicaSet or Job. */
@@ -85,8 +87,6 @@ export interface PodObject {
   /** Made with `spec.nodeName`, as mirror pods are: neither scheduler nor webhook had a say. */
   readonly placed: boolean;
   readonly schedulerName: string;
-  /** Extended resources below nvidia.com that it asks for, summed over containers. */
-  readonly gpus: Readonly<Record<string, number>>;
   /** Carries our readiness gate. */
   readonly gated: boolean;
   readonly phase: string;
@@ -103,33 +103,15 @@ export const keyOf = (pod: { readonly namespace: string; readonly name: string }
 
 const GPU_PREFIX = 'nvidia.com/';
 
-interface RawContainer {
-  readonly resources?: { readonly limits?: Record<string, string>; readonly requests?: Record<string, string> };
-}
-
-/** Sums what containers ask for together; init containers run before them, so the larger of both counts. */
-function gpusOf(containers: readonly RawContainer[], initContainers: readonly RawContainer[]): Record<string, number> {
-  const sums: Record<string, number> = {};
-  for (const container of containers) {
-    for (const [name, amount] of Object.entries(container.resources?.limits ?? {})) {
-      if (name.startsWith(GPU_PREFIX)) sums[name] = (sums[name] ?? 0) + (Number(amount) || 0);
-    }
-  }
-  for (const container of initContainers) {
-    for (const [name, amount] of Object.entries(container.resources?.limits ?? {})) {
-      if (name.startsWith(GPU_PREFIX)) sums[name] = Math.max(sums[name] ?? 0, Number(amount) || 0);
-    }
-  }
-  return Object.fromEntries(Object.entries(sums).filter(([, amount]) => amount > 0));
-}
-
 const pick = (from: Readonly<Record<string, string>> | undefined, keys: readonly string[]): Record<string, string> =>
   Object.fromEntries(keys.flatMap((key) => (from?.[key] === undefined ? [] : [[key, from[key]]])));
 
+const NO_PATHS: readonly string[] = [];
 const USER_LABELS = [INJECTED, INJECT];
 const OPERAND_LABELS = [...USER_LABELS, PART_OF, COMPONENT, REVISION, VALIDATES];
 const KEPT_CONDITIONS = new Set(['Ready', 'PodScheduled', 'ContainersReady', NODE_VALIDATED]);
 
+export const hasEnded = (pod: Pick<PodObject, 'phase'>): boolean => pod.phase === 'Succeeded' || pod.phase === 'Failed';
 export interface ManagedFields {
   readonly manager?: string;
   readonly subresource?: string;
@@ -219,39 +201,55 @@ export const deployedOn = (node: NodeObject): Partial<Record<Component, string>>
 
 /* oxlint-disable typescript/no-explicit-any, typescript/no-unsafe-assignment, typescript/no-unsafe-member-access, typescript/no-unsafe-argument, typescript/no-unsafe-call, typescript/no-unsafe-return -- raw JSON of the API server, narrowed here once */
 
+/** Is there anything by which the pod may use GPUs, whatever a policy says? */
+const mayUse = ({ gpus, claims, runtimeClass, hostPaths }: GpuUse): boolean =>
+  Object.keys(gpus).length > 0 || claims || runtimeClass !== '' || hostPaths.length > 0;
+
 /** A scheduler binds by a subresource, which owns no field: who owns `spec.nodeName` wrote it when the pod was made. */
 const isPlaced = (raw: any): boolean =>
   raw.metadata.annotations?.[MIRROR] !== undefined ||
   (raw.metadata.managedFields ?? []).some((entry: any) => entry.fieldsV1?.['f:spec']?.['f:nodeName'] !== undefined);
 
-/** Raw Pod → what we keep; undefined for the pods that are none of our business: no GPU, not injected, not an operand, no evidence. */
+/**
+ * Raw Pod → what we keep; `undefined` for a pod that neither uses GPUs in any way nor is injected, an
+ * operand or evidence. `driverPaths` are those of all policies.
+ */
 export function trimPod(
   raw: any,
   operandNamespace: string,
   evidence: (namespace: string, labels: Readonly<Record<string, string>>) => boolean,
+  driverPaths: Iterable<string> = NO_PATHS,
 ): PodObject | undefined {
   const labels: Record<string, string> = raw.metadata.labels ?? {};
-  const gpus = gpusOf(raw.spec.containers ?? [], raw.spec.initContainers ?? []);
+  const wants = wantsOf(raw, operandNamespace);
+  const owners: readonly any[] = raw.metadata.ownerReferences ?? [];
+  const use: GpuUse = {
+    gpus: occupied(wants),
+    claims: (raw.spec.resourceClaims ?? []).length > 0,
+    runtimeClass: raw.spec.runtimeClassName ?? '',
+    hostPaths: gpuHostPaths(raw.spec, driverPaths),
+    daemon: owners.some((one) => one.controller === true && one.kind === 'DaemonSet'),
+  };
   const operand = raw.metadata.namespace === operandNamespace && labels[PART_OF] === PRODUCT;
-  const owner = (raw.metadata.ownerReferences ?? []).find((one: any) => one.controller === true);
+  const owner = owners.find((one) => one.controller === true);
   const controller = owner === undefined ? undefined : { kind: owner.kind, uid: owner.uid };
   const isEvidence = evidence(raw.metadata.namespace, labels);
-  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && Object.keys(gpus).length === 0) return undefined;
+  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && !mayUse(use)) return undefined;
   return {
     namespace: raw.metadata.namespace,
     name: raw.metadata.name,
     uid: raw.metadata.uid,
     created: raw.metadata.creationTimestamp,
     deleting: raw.metadata.deletionTimestamp !== undefined,
+    wants,
     labels: isEvidence ? labels : pick(labels, operand ? OPERAND_LABELS : USER_LABELS),
-    annotations: pick(raw.metadata.annotations, [POLICY]),
-    validates: (raw.metadata.ownerReferences ?? []).find((owner: any) => owner.kind === 'Node')?.uid,
+    validates: owners.find((one) => one.kind === 'Node')?.uid,
     owned: controller !== undefined,
     controller,
     nodeName: raw.spec.nodeName,
     placed: isPlaced(raw),
     schedulerName: raw.spec.schedulerName ?? 'default-scheduler',
-    gpus,
+    ...use,
     gated: (raw.spec.readinessGates ?? []).some((gate: any) => gate.conditionType === NODE_VALIDATED),
     phase: raw.status?.phase ?? 'Pending',
     reason: raw.status?.reason ?? '',

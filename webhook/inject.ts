@@ -1,6 +1,7 @@
 // Raw pod + facts → what to do with it. Pure, an ordered list of rules; every addition is a small value, so that a
 // MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
 import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
+import { namespaceRule, optsOut } from '../gate/namespaces.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import {
@@ -67,7 +68,8 @@ const MAX_ANNOTATIONS = 256 * 1024;
 
 /** What to do with a pod that is about to be created. */
 export function decide(pod: RawPod, facts: Facts): Admission {
-  if (facts.excludedNamespaces.has(facts.namespace)) return leave('excluded-namespace');
+  const rule = namespaceRule(facts.namespace, optsOut(facts.namespaceLabels), facts.excludedNamespaces);
+  if (rule === 'excluded') return leave('excluded-namespace');
   const read = wishesOf(pod);
   const { wishes } = read;
   const named = wishes.policy ?? DEFAULT_POLICY;
@@ -77,7 +79,7 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   if (request === undefined) return leave('no-gpu');
   if (pod.metadata?.annotations?.[MIRROR] !== undefined)
     return leave('mirror-pod', 'gpu-gate: a static pod passes every gate; its node may not be validated');
-  if (wishes.optedOut || facts.namespaceLabels?.[INJECT] === 'false') return leave('opted-out');
+  if (wishes.optedOut || rule === 'opted-out') return leave('opted-out');
   if (!read.ok && read.annotation === POLICY) return refuse('malformed-annotation', read.because);
   if (policy === undefined) {
     return wishes.policy === undefined

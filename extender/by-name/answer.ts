@@ -1,16 +1,17 @@
-// The answer to a call by names, written as bytes: names are copied as they came, in runs where neighbours share a verdict. The
-// same verdicts as filter.ts gives, which stays the plain way for every call that names.ts leaves alone. Pure.
+// The answer to a call by names, written as bytes: names are copied as they came, in runs of
+// neighbours that share a verdict. Gives the verdicts of verbs.ts, which answers what this
+// declines.
 import { NO_SCORE, scoreOf } from '../verbs.ts';
 import type { NamedCall } from './scan.ts';
 import type { NodeTable } from './table.ts';
-import { refusal, type Ask, type NodeFacts } from '../../gate/verdict.ts';
+import { verdict, wouldRefuse, type Ask, type NodeFacts } from '../../gate/verdict.ts';
 
 export interface FilterAnswer {
   readonly bytes: Buffer;
   readonly passed: number;
-  /** How many by reason. */
+  /** How many by the reason's metric label. */
   readonly refused: ReadonlyMap<string, number>;
-  /** How many would have been refused, were the policy to enforce. */
+  /** How many nodes would have been refused if the policy enforced. */
   readonly wouldRefuse: number;
 }
 
@@ -27,7 +28,7 @@ class Bytes {
       this.#bytes = larger;
     }
     const bytes = this.#bytes;
-    // Below some dozen bytes a call of copy costs more than a loop.
+    // For a few dozen bytes a loop costs less than a call of copy.
     if (end - start > 48) from.copy(bytes, this.length, start, end);
     else for (let i = start, to = this.length; i < end; i += 1, to += 1) bytes[to] = from[i] ?? 0;
     this.length = need;
@@ -37,7 +38,7 @@ class Bytes {
     this.copy(bytes, 0, bytes.length);
   }
 
-  /** Takes the comma after the last element away. */
+  /** The bytes without the comma after the last element. */
   get list(): Buffer {
     return this.#bytes.subarray(0, Math.max(0, this.length - 1));
   }
@@ -48,7 +49,16 @@ const HEAD = Buffer.from('{"Nodes":null,"NodeNames":[');
 const MIDDLE = Buffer.from('],"FailedNodes":{},"FailedAndUnresolvableNodes":{');
 const TAIL = Buffer.from('},"Error":""}');
 
-/** Answers calls by names, one after the other, each under a number of its own so that a name given twice shows. */
+const byLabel = (reasons: Iterable<{ readonly count: number; readonly label: string }>): Map<string, number> => {
+  const counts = new Map<string, number>();
+  for (const { count, label } of reasons) counts.set(label, (counts.get(label) ?? 0) + count);
+  return counts;
+};
+
+/**
+ * Answers calls by names one after the other. Each has a number of its own, by which a name given
+ * twice is seen.
+ */
 export class NameAnswers {
   readonly #table: NodeTable;
   #calls = 0;
@@ -59,26 +69,23 @@ export class NameAnswers {
     this.#table = table;
   }
 
-  /** ExtenderFilterResult; undefined where a name is given twice, which the plain way sorts out. */
+  /** ExtenderFilterResult; `undefined` if a name is given twice, which verbs.ts sorts out. */
   filter(call: NamedCall, ask: Ask): FilterAnswer | undefined {
     const { body, bounds, count } = call;
     const [passed, refused] = this.#empty();
-    const reasons = new Map<string, { count: number; readonly text: Buffer }>();
-    const gate = ask.kind === 'gate' ? ask : undefined;
-    const would = ask.kind === 'pass' ? ask.would : undefined;
-    const always = ask.kind === 'refuse' ? ask.because : undefined;
+    const reasons = new Map<string, { count: number; readonly label: string; readonly text: Buffer }>();
     let passes = 0;
-    let wouldRefuse = 0;
+    let would = 0;
     let runFrom = -1;
     let runTo = -1;
     const done = this.#each(call, (facts, i) => {
-      const because = gate === undefined ? always : refusal(gate, facts);
-      if (would !== undefined && refusal(would, facts) !== undefined) wouldRefuse += 1;
+      const because = verdict(ask, facts);
+      if (wouldRefuse(ask, facts)) would += 1;
       const from = (bounds[2 * i] ?? 0) - 1;
       const to = (bounds[2 * i + 1] ?? 0) + 1;
       if (because === undefined) {
         passes += 1;
-        // Names stand one comma apart: names.ts lets nothing else through.
+        // Names stand one comma apart: scan.ts lets nothing else through.
         if (runTo < 0) runFrom = from;
         runTo = to;
         return;
@@ -88,10 +95,10 @@ export class NameAnswers {
         passed.append(COMMA);
         runTo = -1;
       }
-      let reason = reasons.get(because);
+      let reason = reasons.get(because.sentence);
       if (reason === undefined) {
-        reason = { count: 0, text: Buffer.from(`:${JSON.stringify(because)},`) };
-        reasons.set(because, reason);
+        reason = { count: 0, label: because.label, text: Buffer.from(`:${JSON.stringify(because.sentence)},`) };
+        reasons.set(because.sentence, reason);
       }
       reason.count += 1;
       refused.copy(body, from, to);
@@ -105,12 +112,12 @@ export class NameAnswers {
     return {
       bytes: Buffer.concat([HEAD, passed.list, MIDDLE, refused.list, TAIL]),
       passed: passes,
-      refused: new Map([...reasons].map(([because, reason]) => [because, reason.count])),
-      wouldRefuse,
+      refused: byLabel(reasons.values()),
+      wouldRefuse: would,
     };
   }
 
-  /** HostPriorityList; undefined as for `filter`. `now` in ms since the epoch. */
+  /** HostPriorityList; `undefined` as for `filter`. `now` in ms since the epoch. */
   prioritize(call: NamedCall, ask: Ask, now: number): Buffer | undefined {
     const { body, bounds } = call;
     const [list] = this.#empty();
@@ -128,7 +135,7 @@ export class NameAnswers {
     return [this.#passed, this.#refused];
   }
 
-  /** Every name with its facts, in the order given; false where one is given twice. */
+  /** Visits every name with its facts, in the order given; false if one is given twice. */
   #each(call: NamedCall, visit: (facts: NodeFacts | undefined, i: number) => void): boolean {
     const { body, bounds, count } = call;
     this.#calls = (this.#calls % 0x3fffffff) + 1;

@@ -1,6 +1,6 @@
-// The body of a call by names without parsing the names: everything before the list is parsed as JSON, the list is walked as
-// bytes. Whatever is not just as a scheduler writes it (escapes, bytes beyond ASCII, a list that is not the last member, a name
-// given twice) is left to the plain way in wire.ts, so that this file need not know all of JSON. Pure.
+// Reads a call by names without parsing the names: everything before the list is parsed as JSON,
+// the list is walked as bytes. Declines whatever a scheduler would not write (escapes, bytes beyond
+// ASCII, a list that is not the last member), so that this file need not know all of JSON.
 import type { RawPod } from '../../gate/gpu-request.ts';
 
 const KEY = Buffer.from('"NodeNames":');
@@ -14,7 +14,10 @@ const END = 0x7d;
 
 const isSpace = (byte: number | undefined): boolean => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
 
-/** A call by names, its names still bytes: name `i` is `body[bounds[2i], bounds[2i + 1])`, quotes not included. */
+/**
+ * A call by names, its names still bytes: name `i` is `body[bounds[2i], bounds[2i + 1])`, quotes
+ * not included.
+ */
 export interface NamedCall {
   readonly pod: RawPod;
   readonly body: Buffer;
@@ -27,7 +30,7 @@ export class NameScanner {
   /** One buffer for all calls: a call is answered before the next is looked at. */
   #bounds = new Int32Array(2048);
 
-  /** The call, or undefined where the plain way has to say. Its `bounds` are good until the next scan. */
+  /** The call, or `undefined` if it is declined. Its `bounds` are good until the next scan. */
   scan(body: Buffer): NamedCall | undefined {
     const key = body.lastIndexOf(KEY);
     if (key < 0 || !isMember(body, key)) return undefined;
@@ -35,7 +38,8 @@ export class NameScanner {
     if (count < 0) return undefined;
     let head: unknown;
     try {
-      // With the list cut out the rest is an object only if the list was a member of the outermost one.
+      // With the list cut out the rest is an object only if the list was a member of the outermost
+      // one.
       head = JSON.parse(`${body.toString('utf8', 0, key)}"NodeNames":[]}`);
     } catch {
       return undefined;
@@ -45,7 +49,10 @@ export class NameScanner {
     return { pod, body, bounds: this.#bounds, count };
   }
 
-  /** Fills the bounds from the list at `from`, which the object's end must follow. Returns how many names, or -1. */
+  /**
+   * Fills the bounds from the list at `from`, which the object's end must follow. Returns how many
+   * names, or -1.
+   */
   #list(body: Buffer, from: number): number {
     if (body[from] !== OPEN) return -1;
     let bounds = this.#bounds;
@@ -79,7 +86,10 @@ export class NameScanner {
   }
 }
 
-/** A quote that begins a member stands after a brace or a comma; one within a string after a backslash. */
+/**
+ * A quote that begins a member stands after a brace or a comma; one within a string after a
+ * backslash.
+ */
 function isMember(body: Buffer, at: number): boolean {
   let before = at - 1;
   while (before >= 0 && isSpace(body[before])) before -= 1;

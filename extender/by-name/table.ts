@@ -1,6 +1,6 @@
-// What is known of every node, found by the bytes of its name as they stand in a request: the list of names is the work of a
-// call, and turning 15,000 of them into strings only to look them up would be most of it. Flat arrays of numbers, because
-// following 15,000 pointers to objects that lie scattered costs more than the comparison. Pure: a data structure.
+// What is known of every node, found by the bytes of its name as they stand in a request: making
+// strings of 15,000 names only to look them up would be most of a call's work. Flat arrays of
+// numbers, because following 15,000 pointers costs more than comparing the names.
 import type { NodeFacts } from '../../gate/verdict.ts';
 
 /** FNV-1a over bytes, cut to 30 bits: a small integer in V8. */
@@ -15,7 +15,10 @@ const same = (pool: Uint8Array, at: number, bytes: Uint8Array, from: number, to:
   return true;
 };
 
-/** Numbers of one slot, side by side: index of the node plus one (0: empty), hash, where its name begins in the pool, its length, the last call that asked. */
+/**
+ * Numbers of one slot, side by side: index of the node plus one (0 is empty), hash, where its name
+ * begins in the pool, its length, the last call that asked.
+ */
 const WIDTH = 5;
 const INDEX = 0;
 const HASH = 1;
@@ -23,7 +26,9 @@ const AT = 2;
 const LENGTH = 3;
 const ASKED = 4;
 
-/** A map from node names to facts with one more way to look up. Open addressing, at most half full. */
+/**
+ * A map from node names to facts with one more way to look up. Open addressing, at most half full.
+ */
 export class NodeTable {
   #names: string[] = [];
   #facts: (NodeFacts | undefined)[] = [];
@@ -39,15 +44,16 @@ export class NodeTable {
     return index === undefined ? undefined : this.#facts[index];
   }
 
-  /** undefined: the node is gone. */
+  /** `undefined` facts mean that the node is gone. */
   set(name: string, facts: NodeFacts | undefined): void {
     const index = this.#indices.get(name);
     const before = index === undefined ? undefined : this.#facts[index];
     if (index !== undefined) this.#facts[index] = facts;
     else if (facts !== undefined) this.#add(name, facts);
     this.#present += Number(facts !== undefined) - Number(before !== undefined);
-    // A cluster that scales up and down must not fill the memory with names of nodes that were. Only once half of them are gone: a
-    // list read anew may take thousands away one by one, and each copy of the table must be paid for by as many removals.
+    // A cluster that scales up and down must not fill the memory with names of former nodes.
+    // Rebuild only when half of them are gone: a relist may remove thousands one by one, and
+    // copying the table for each would be quadratic.
     if (this.#names.length > 64 && this.#present < this.#names.length / 2) this.#rebuild();
   }
 
@@ -55,7 +61,10 @@ export class NodeTable {
     for (const facts of this.#facts) if (facts !== undefined) yield facts;
   }
 
-  /** Facts of the node whose name is `bytes[from, to)`; `'twice'` where this call, a number above 0, has asked for it before. */
+  /**
+   * Facts of the node whose name is `bytes[from, to)`; `'twice'` if this call, a number above 0,
+   * has asked for it already.
+   */
   find(bytes: Uint8Array, from: number, to: number, call: number): NodeFacts | 'twice' | undefined {
     const hash = hashOf(bytes, from, to);
     const slots = this.#slots;

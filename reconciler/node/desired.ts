@@ -1,5 +1,6 @@
 // What the Node should say, by what was observed, reached and judged.
 import { RETRY } from '../../core/keys.ts';
+import { amountOf } from '../../core/quantity.ts';
 import type { Said } from '../../core/said.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Keep } from '../limits/breaker.ts';
@@ -95,7 +96,7 @@ function ended(walk: Walk, boot: string, now: number): Walk {
 /** Some of several GPUs lost: open, and reported. */
 const lostText = ({ node, policy }: WithPolicy): string => {
   const lost = Object.entries(lostGpus(node, policy.spec.resources)).map(([name, amount]) => {
-    const all = Number(node.status?.capacity?.[name] ?? 0);
+    const all = amountOf(node.status?.capacity?.[name]);
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;

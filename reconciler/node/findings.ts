@@ -1,5 +1,6 @@
 // What a node's pods and labels show about one state: done, waiting for what, or failed and why.
 import { digestOf } from '../../core/digest.ts';
+import { amountOf } from '../../core/quantity.ts';
 import type { Selector } from '../../core/gpu-policy.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { NFD_PCI_LABEL } from '../../core/keys.ts';
@@ -271,7 +272,7 @@ const advised = (what: string): string => {
 export const lostGpus = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
   Object.fromEntries(
     Object.entries(node.status?.capacity ?? {}).flatMap(([name, all]) => {
-      const lost = Number(all) - Number(node.status?.allocatable?.[name] ?? 0);
+      const lost = amountOf(all) - amountOf(node.status?.allocatable?.[name]);
       return isGpuResource(name, resources) && lost > 0 ? [[name, lost]] : [];
     }),
   );
@@ -280,7 +281,7 @@ export const lostGpus = (node: NodeObject, resources: readonly string[]): Readon
 export const allocatable = (node: NodeObject, resources: readonly string[]): Readonly<Record<string, number>> =>
   Object.fromEntries(
     Object.entries(node.status?.allocatable ?? {}).flatMap(([name, amount]) =>
-      isGpuResource(name, resources) && Number(amount) > 0 ? [[name, Number(amount)]] : [],
+      isGpuResource(name, resources) && amountOf(amount) > 0 ? [[name, amountOf(amount)]] : [],
     ),
   );
 

@@ -16,7 +16,7 @@ import type { Proof } from '../../gate/node-proof.ts';
 import { COMPONENTS, type Component } from '../../core/components.ts';
 import { withTimes, type Said } from '../../core/said.ts';
 import type { Action, Condition } from '../actions.ts';
-import type { Walk } from '../walk.ts';
+import { parseWalk, type Walk } from '../walk.ts';
 import type { NodeObject, Taint } from '../model.ts';
 
 /** The marks that a Node of ours should carry. */
@@ -56,7 +56,7 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
     [PROOF]: desired.proof === undefined ? undefined : JSON.stringify(desired.proof),
     [CLOSED]: desired.closed,
     // The order of fields says nothing, and another order would be a write.
-    [WALK]: desired.walk === undefined ? undefined : JSON.stringify(canonical(desired.walk)),
+    [WALK]: desired.walk === undefined ? undefined : memoryOf(desired.walk, desired.condition?.said),
     [NODE_POLICY]: desired.policy,
     ...(desired.state === undefined ? { [WAKE]: undefined } : {}),
   });
@@ -76,6 +76,17 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
   if (!isSame) actions.push({ kind: 'set-node-condition', node: name, uid, type: GPU_VALIDATED, condition });
   if (!desired.taint && tainted) actions.push(setTaints(node, withoutOurs(node)));
   return actions;
+}
+
+/** The walk, and what the condition says with its times apart, so that nobody parses that message. */
+const memoryOf = (walk: Walk, said: Said | undefined): string => JSON.stringify(canonical({ ...walk, said }));
+
+/** Does the write leave the walk as it is, and change only what is said of it? */
+export function changesOnlySaid(node: NodeObject, mark: Action, walk: Walk | undefined): boolean {
+  if (mark.kind !== 'patch-node' || walk === undefined || Object.keys(mark.labels).length > 0) return false;
+  if (Object.keys(mark.annotations).some((key) => key !== WALK)) return false;
+  const present = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
+  return present !== undefined && memoryOf(present, undefined) === memoryOf(walk, undefined);
 }
 
 const conditionOf = ({ condition }: Desired): Condition | undefined =>

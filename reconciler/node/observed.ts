@@ -1,4 +1,6 @@
 // What is known of a node now: the objects that the caches hold, and what the node itself remembers.
+import { usesGpus } from '../../gate/users.ts';
+import { hasEnded } from '../model.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
@@ -62,16 +64,13 @@ export const iso = (now: number): string => new Date(now).toISOString();
 export const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
   pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
 
-/** Is this a pod of users' that holds GPUs on the node now? */
-const usesGpu = (pod: PodObject, operandNamespace: string): boolean =>
-  pod.namespace !== operandNamespace &&
-  Object.keys(pod.gpus).length > 0 &&
-  pod.phase !== 'Succeeded' &&
-  pod.phase !== 'Failed';
-
-/** Users' pods that hold GPUs on the node now. */
-export const gpuUsers = (input: Pick<NodeInput, 'pods' | 'operandNamespace'>): readonly PodObject[] =>
-  input.pods.filter((pod) => usesGpu(pod, input.operandNamespace));
+/** Users' pods that use GPUs of the node now; gate/users.ts says what using them is. */
+export const gpuUsers = ({
+  pods,
+  operandNamespace,
+  policy,
+}: Pick<NodeInput, 'pods' | 'operandNamespace' | 'policy'>): readonly PodObject[] =>
+  pods.filter((pod) => pod.namespace !== operandNamespace && !hasEnded(pod) && usesGpus(pod, policy));
 
 /** The proof that stands on the Node, if it is of this Node object, whatever its boot. */
 const proofOn = (node: NodeObject): Proof | undefined => {

@@ -11,7 +11,7 @@ import { desiredMarks } from './desired.ts';
 import { eventsOf } from './events.ts';
 import { judge } from './judge.ts';
 import type { NodeObject } from '../model.ts';
-import { differences, setTaints, withoutOurs, type Desired } from './marks.ts';
+import { changesOnlySaid, differences, setTaints, withoutOurs, type Desired } from './marks.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
 import { observe, type NodeInput, type Observed, type WithPolicy } from './observed.ts';
 import { planRemoval, planUnselected } from './removal.ts';
@@ -88,8 +88,8 @@ const SETTLE_MS = 5000;
 function settlesAt(node: NodeObject, { condition, walk }: Desired, marks: readonly Action[]): number | undefined {
   const present = node.status?.conditions?.find(({ type }) => type === GPU_VALIDATED);
   const isOnlySentence =
-    marks.length === 1 &&
-    marks[0]?.kind === 'set-node-condition' &&
+    marks.length > 0 &&
+    marks.every((mark) => mark.kind === 'set-node-condition' || changesOnlySaid(node, mark, walk)) &&
     condition?.status === 'False' &&
     present?.status === 'False' &&
     present.reason === condition.reason;

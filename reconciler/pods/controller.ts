@@ -1,23 +1,17 @@
 // Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected, missed, or bound past the gate. Each
 // is counted once, whoever leads: the Event is the memory, and the replica that makes it counts.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { namespaceRule } from '../../gate/namespaces.ts';
+import type { Reason } from '../../gate/reasons.ts';
+import { policyNameOf } from '../../gate/verdict.ts';
 import type { ObjectRef } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { keyOf, type NodeObject, type PodObject } from '../model.ts';
-import {
-  boundAt,
-  boundPastGate,
-  boundUnseen,
-  changedAt,
-  gateOf,
-  isMissed,
-  isRejected,
-  policyNameOf,
-  saysAlready,
-} from './reports.ts';
+import { gateOf, saysAlready } from './readiness.ts';
+import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed, isRejected } from './reports.ts';
 
 /** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
 const TOLD_MS = 45 * 60_000;
@@ -55,7 +49,7 @@ export function podController(deps: PodControllerDeps): PodController {
   /** UIDs of running pods whose readiness gate is not True. */
   const pending = new Set<string>();
   /** UID → why it should not be where it is: bound before we led. */
-  const unseen = new Map<string, string>();
+  const unseen = new Map<string, Reason>();
   /** When we took over, ms since the epoch. */
   let since = 0;
 
@@ -67,7 +61,7 @@ export function podController(deps: PodControllerDeps): PodController {
   };
   const isNews = (at: number): boolean => at >= since - TOLD_MS;
   const left = (namespace: string): boolean =>
-    excludedNamespaces.has(namespace) || namespaces.get(namespace)?.optedOut === true;
+    namespaceRule(namespace, namespaces.get(namespace)?.optedOut === true, excludedNamespaces) !== 'inject';
 
   /** Tells it in the pod's life once; true where nobody had. */
   async function tellOnce(pod: PodObject, reason: string, message: string): Promise<boolean> {
@@ -86,7 +80,7 @@ export function podController(deps: PodControllerDeps): PodController {
     const pod = pods.get(key);
     if (pod === undefined) return;
     const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
-    const policy = policies.get(policyNameOf(pod));
+    const policy = policies.get(policyNameOf(pod.wants));
     const gate = gateOf(pod, node, policy);
     setPending(pod.uid, pod.phase === 'Running' && gate?.status === 'False');
     if (gate !== undefined && !saysAlready(pod, gate)) {
@@ -149,12 +143,12 @@ export function podController(deps: PodControllerDeps): PodController {
     const pod = pods.get(key);
     const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
     if (pod === undefined || node === undefined) return;
-    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies.get(policyNameOf(pod)));
+    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies);
     if (because === undefined) return;
     const first = await tellOnce(
       pod,
       'GPUPodPastGate',
-      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName} though it takes no GPU pods: ${because}`,
+      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName}, although the gate refuses this node: ${because.sentence}`,
     );
     if (first) metrics.pastGate.inc();
     unseen.delete(pod.uid);
@@ -168,7 +162,7 @@ export function podController(deps: PodControllerDeps): PodController {
     for (const pod of pods.values()) {
       const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
       if (node === undefined || pod.namespace === operandNamespace || !isNews(boundAt(pod))) continue;
-      const because = boundUnseen(pod, node, policies.get(policyNameOf(pod)));
+      const because = boundUnseen(pod, node, policies);
       if (because === undefined) continue;
       unseen.set(pod.uid, because);
       keys.push(keyOf(pod));

@@ -1,14 +1,16 @@
 // Pods that wait for a node: reports what they wait for, and has the scheduler try them again where one could fit. Keeps the pods
 // that wait by what they ask, so that no turn looks at every pod for every node.
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
-import { POLICY, WAKE } from '../../core/keys.ts';
+import { WAKE } from '../../core/keys.ts';
 import { isOurs, open } from '../../gate/node-proof.ts';
+import { policyNameOf } from '../../gate/verdict.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { keyOf, type NodeObject, type PodObject } from '../model.ts';
-import { couldFit, isUnschedulable, nodesOnTheirWay, nodesToWake, policyNameOf } from './reports.ts';
+import { nodesOnTheirWay } from './reports.ts';
+import { couldFit, isUnschedulable, kindOf, nodesToWake } from './waiting.ts';
 
 /** A pod hears of another reason after so long at first, then after twice as long each time, ms. */
 const PATIENCE_MS = 30_000;
@@ -50,8 +52,7 @@ export function waking(deps: WakingDeps): Waking {
 
   const waits = (pod: PodObject | undefined): pod is PodObject =>
     pod !== undefined && pod.namespace !== operandNamespace && isUnschedulable(pod);
-  const kindOf = (pod: PodObject): string => JSON.stringify([policyNameOf(pod), pod.annotations[POLICY], pod.gpus]);
-  const policyOfPod = (pod: PodObject): GpuPolicy | undefined => policies.get(policyNameOf(pod));
+  const policyOfPod = (pod: PodObject): GpuPolicy | undefined => policies.get(policyNameOf(pod.wants));
   /** One pod for each kind: what fits one fits the others. */
   const examples = (): readonly PodObject[] => [...groups.values()].flatMap((group) => [...group.values()].slice(0, 1));
 
@@ -69,13 +70,13 @@ export function waking(deps: WakingDeps): Waking {
   async function wakeNode(name: string): Promise<void> {
     const node = nodes.get(name);
     if (node === undefined || !open(node).yes) return;
-    if (examples().some((pod) => couldFit(pod, node, [...podsOn(name)], policyOfPod(pod)))) await wake(node);
+    if (examples().some((pod) => couldFit(pod, node, [...podsOn(name)], policies))) await wake(node);
   }
 
   async function wakeAny(): Promise<void> {
     const waiting = examples();
     if (waiting.length === 0) return;
-    for (const node of nodesToWake(waiting, [...nodes.values()], (name) => [...podsOn(name)], policyOfPod))
+    for (const node of nodesToWake(waiting, [...nodes.values()], (name) => [...podsOn(name)], policies))
       await wake(node);
   }
 

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, PROOF, STATE, WALK } from '../../core/keys.ts';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { withTimes } from '../../core/said.ts';
 import type { NodeView } from '../../gate/node-proof.ts';
 import { explanationText } from '../../explain/table.ts';
 import { explainPod, type ExplainInput } from '../../explain/explanation.ts';
@@ -33,12 +35,16 @@ const withConditions = (node: NodeView, ready: object, validated: object): NodeV
     ],
   },
 });
-const walking = (name: string, message: string, since = SINCE): NodeView =>
-  withConditions(
-    aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '', [WALK]: walk(name, since) } }),
+/** The walk remembers what the condition says, its times apart. */
+const walking = (name: string, text: string, since = SINCE): NodeView => {
+  const said = { text, at: since, retryAt: '2026-11-24T11:00:00.000Z', command: `kubectl annotate node ${name} x=1` };
+  const memory = JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage: 'driver', since, said });
+  return withConditions(
+    aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '', [WALK]: memory } }),
     {},
-    { status: 'False', reason: 'Driver', message },
+    { status: 'False', reason: 'Driver', message: withTimes(said) },
   );
+};
 
 describe('explain: a node', () => {
   it.each([
@@ -60,10 +66,10 @@ describe('explain: a node', () => {
     ],
     [
       'walking: since the stage began, and what is awaited',
-      walking('node-a', `driver: waiting for its pod, since ${SINCE}`),
+      walking('node-a', 'driver: waiting for its pod'),
       'GPU stack not validated: driver',
       SINCE,
-      `driver: waiting for its pod, since ${SINCE}`,
+      `driver: waiting for its pod, since ${SINCE}; retried after 2026-11-24T11:00:00.000Z, or now: kubectl annotate node node-a x=1`,
     ],
     [
       'closed: since the stage that was lost, though the condition is True for longer',
@@ -92,14 +98,28 @@ describe('explain: a node', () => {
       withConditions(aNode({ boot: 'boot-2' }), {}, { message: 'driver and device plugin validated' }),
       'node rebooted since validation',
       '',
-      'it is validated anew by itself; if this stays, look whether gpu-gate-reconciler runs',
+      'revalidation is automatic; if this persists, check that gpu-gate-reconciler is running',
     ],
     [
       'opted in, and nobody has begun',
       { metadata: { name: 'new', uid: 'u', labels: { 'gpu-gate.dev/managed': 'true' } } },
       'GPU stack not validated: walk not started',
       '',
-      'the walk begins by itself; if this stays, look whether gpu-gate-reconciler runs',
+      'the walk begins by itself; if this persists, check that gpu-gate-reconciler is running',
+    ],
+    [
+      'of another policy: how the pod could name it',
+      aNode({ annotations: { 'gpu-gate.dev/node-policy': 'pool' } }),
+      'other GPU policy',
+      '',
+      "annotate the pod's template gpu-gate.dev/policy: pool, if it may run there",
+    ],
+    [
+      'not Ready, and its kubelet says nothing',
+      aNode({ ready: false }),
+      'node not Ready',
+      '',
+      'see kubectl describe node node-a',
     ],
     [
       'held',
@@ -124,18 +144,18 @@ describe('explain: a node', () => {
 
   it('too old for the pod: what it has', () =>
     expect(explained([aNode()], { pod: gpuPod({ 'gpu-gate.dev/min-driver': '600' }) }).rows[0]).toMatchObject({
-      reason: 'GPU driver older than the pod asks',
+      reason: 'GPU driver older than the pod requires',
       next: 'the node has driver 595.91.07, CUDA 13.1',
     }));
 });
 
 describe('explain: a pod', () => {
   it.each([
-    ['that names no policy there is', { 'gpu-gate.dev/policy': 'nope' }, 'there is no GPUPolicy nope'],
+    ['that names an unknown policy', { 'gpu-gate.dev/policy': 'nope' }, 'there is no GPUPolicy nope'],
     [
       'with a malformed annotation: the text that is in no reason',
       { 'gpu-gate.dev/min-driver': 'new' },
-      '"new" is no driver version',
+      '"new" is not a driver version',
     ],
   ])('%s', (_, annotations, detail) => {
     const { summary, rows } = explained([aNode()], { pod: gpuPod(annotations) });
@@ -165,6 +185,42 @@ describe('explain: a pod', () => {
   });
 });
 
+describe('explain: what the webhook did', () => {
+  const recorded = (record: string): string =>
+    explained([], { pod: gpuPod({ 'gpu-gate.dev/injection': record }) }).webhook;
+  it.each([
+    [
+      { policy: 'default', injected: ['runtimeClassName', 'env'], skipped: [] },
+      'the webhook injected runtimeClassName, env by policy default',
+    ],
+    [
+      { policy: 'default', skipped: [{ what: 'driverVolumes', because: 'Pod Security baseline' }] },
+      'the webhook injected nothing by policy default; left out: driverVolumes (Pod Security baseline)',
+    ],
+    [{}, 'the webhook injected nothing by policy ?'],
+    [{ injected: 'x' }, 'the annotation gpu-gate.dev/injection was edited and cannot be read'],
+    [null, 'the annotation gpu-gate.dev/injection was edited and cannot be read'],
+  ])('by the record %j', (record, text) => expect(recorded(JSON.stringify(record))).toBe(text));
+  it('by a record that is not JSON', () => expect(recorded('{')).toContain('was edited'));
+});
+
+describe('explain: a policy that does not enforce', () => {
+  it('is explained as if it enforced', () => {
+    const auditing = aPolicy({ injection: { schedulerName: 'gpu-gate-scheduler' } }, { status: {} });
+    const { summary, rows } = explained([unmanaged()], { policies: new Map([['default', auditing]]) });
+    expect(summary).toContain('does not enforce yet');
+    expect(rows[0]).toMatchObject({ verdict: 'refused', kind: 'not-opted-in' });
+  });
+  it.each([
+    ['none', new Map<string, GpuPolicy>(), 'no GPUPolicy applies'],
+    ['a suspended one', new Map([['default', aPolicy({ suspend: true })]]), 'suspended'],
+  ])('%s', (_, policies, text) => {
+    const { summary, rows } = explained([unmanaged()], { policies });
+    expect(summary).toContain(text);
+    expect(rows[0]?.verdict).toBe('open');
+  });
+});
+
 describe('explain: as text', () => {
   it('shows every node, its verdict, since when and what next', () => {
     const text = explanationText(
@@ -182,7 +238,7 @@ describe('explain: as text', () => {
     expect(lines.length).toBeLessThan(12);
     // The command is for all 250, not for the one that is named.
     expect(lines.find((line) => line.includes('not opted in'))).toMatch(
-      /250 nodes, such as n1 .* kubectl label node \$\(node main\.ts explain pod -n team -o json \| jq -r '\.rows\[\] \| select\(\.reason == "node not opted in to gpu-gate" and \.state == "-"\)\.node'\) gpu-gate\.dev\/managed=true$/,
+      /250 nodes, such as n1 .* kubectl label node \$\(node main\.ts explain pod -n team -o json \| jq -r '\.rows\[\] \| select\(\.kind == "not-opted-in" and \.state == "-"\)\.node'\) gpu-gate\.dev\/managed=true$/,
     );
   });
   it('groups: the earliest time that is known, one message where all say the same, else that they differ', () => {
@@ -191,17 +247,15 @@ describe('explain: as text', () => {
         .split('\n')
         .find((line) => line.includes('GPU stack')) ?? '';
     const early = '2026-11-24T07:00:00.000Z';
-    const retry = (name: string, since: string) =>
-      `driver: crashed, since ${since}; or now: kubectl annotate node ${name} x=1`;
     const same = lineOf(
-      walking('a', retry('a', SINCE), SINCE),
-      walking('b', retry('b', early), early),
+      walking('a', 'driver: crashed', SINCE),
+      walking('b', 'driver: crashed', early),
       aNode({ name: 'c', labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' } }),
     );
     expect(same).toContain(early);
     expect(same).toMatch(/2 different messages, such as: driver: crashed/);
-    expect(lineOf(walking('a', retry('a', SINCE)), walking('b', retry('b', early)))).toMatch(
-      /driver: crashed; or now: kubectl annotate node NODE x=1$/,
+    expect(lineOf(walking('a', 'driver: crashed', SINCE), walking('b', 'driver: crashed', early))).toMatch(
+      /  driver: crashed$/,
     );
     const held = explanationText(
       explained([

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { NameAnswers } from '../../extender/by-name/answer.ts';
 import { NameScanner } from '../../extender/by-name/scan.ts';
 import { NodeTable } from '../../extender/by-name/table.ts';
+import { wantsOf } from '../../gate/gpu-request.ts';
 import { askOf, nodeFacts } from '../../gate/verdict.ts';
 import { aNode, aPod, aPolicy, NOW } from '../builders/objects.ts';
 
@@ -26,7 +27,7 @@ const bodyOf = (pod: object): Buffer =>
 const pass = (body: Buffer): void => {
   const call = scanner.scan(body);
   if (call === undefined) throw new Error('the fast way does not take this call');
-  const ask = askOf(call.pod, policies, 'operands');
+  const ask = askOf(wantsOf(call.pod, 'operands'), policies);
   if (
     ask.kind !== 'gate' ||
     answers.filter(call, ask)?.refused.size !== 1 ||
@@ -51,7 +52,7 @@ const perNode = (body: Buffer): number => {
 describe('a call over many nodes takes less than 16 bytes of heap for each', () => {
   it.each<[string, object]>([
     ['a plain pod', aPod({ gpus: '1' })],
-    ['a pod with a least driver', aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': '450.80' } })],
+    ['a pod with a minimum driver', aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': '450.80' } })],
     [
       'a pod that requires a CUDA',
       aPod({ gpus: '1', container: { env: [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=11.0,driver>=450.80.02' }] } }),

@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { CLOSED, STATE } from '../../core/keys.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { View } from '../../extender/verbs.ts';
-import { extenderMetrics, reasonLabel } from '../../extender/metrics.ts';
+import { extenderMetrics } from '../../extender/metrics.ts';
 import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderApp, MAX_BODY } from '../../extender/routes.ts';
 import { nodeFacts } from '../../gate/verdict.ts';
@@ -159,15 +159,6 @@ describe('what is counted', () => {
       '{state="failed",open="false"}': 0,
     });
   });
-
-  it.each([
-    ['GPU node closed: ticket 4711', 'GPU node closed'],
-    ['GPU stack failed: driver', 'GPU stack failed: driver'],
-    ['GPU stack failed: whatever the condition says', 'GPU stack failed'],
-    ['GPU stack not validated: walk not started', 'GPU stack not validated: walk not started'],
-    ['GPU stack not validated: mystery', 'GPU stack not validated'],
-    ['node cordoned', 'node cordoned'],
-  ])('a reason as a label: %s', (reason, label) => expect(reasonLabel(reason)).toBe(label));
 });
 
 describe('a replica that should not be asked', () => {
@@ -216,7 +207,7 @@ describe('a call over the limit', () => {
     return text;
   }
   const ANSWER =
-    /^HTTP\/1.1 200 OK\r\n(.*\r\n)?connection: close\r\n.*"NodeNames":\[\].*"Error":"gpu-gate: the call is larger than \d+ bytes: set nodeCacheCapable: true/is;
+    /^HTTP\/1.1 200 OK\r\n(.*\r\n)?connection: close\r\n.*"NodeNames":\[\].*"Error":"gpu-gate: the call is larger than \d+ bytes; set nodeCacheCapable: true/is;
 
   it('is read to its end and answered with an Error that says what to set', async () => {
     const { port, figures } = await extender();

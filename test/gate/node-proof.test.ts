@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, PROOF, STATE } from '../../core/keys.ts';
-import { isOurs, open, parseProof, serving, stageOfReason } from '../../gate/node-proof.ts';
+import { CLOSED, HOLD, MANAGED, PROOF, STATE, WALK } from '../../core/keys.ts';
+import { isOurs, open, parseProof, serving, walkOf, sinceOf } from '../../gate/node-proof.ts';
+import { nodeClosed, REASONS } from '../../gate/reasons.ts';
 import { aNode } from '../builders/objects.ts';
 
-const because = (answer: ReturnType<typeof open>): string => (answer.yes ? 'yes' : answer.because);
+const because = (answer: ReturnType<typeof open>): string => (answer.yes ? 'yes' : answer.because.sentence);
 
 describe('a node with a proof', () => {
   it.each([
@@ -62,15 +63,53 @@ describe('a node with a proof', () => {
     expect(isOurs(optedOut)).toBe(true);
     const gone = { ...optedOut, metadata: { ...optedOut.metadata, labels: {} } };
     expect(isOurs(gone)).toBe(false);
-    expect(because(serving(gone))).toBe('node not opted in');
+    expect(because(serving(gone))).toBe('node not opted in to gpu-gate');
   });
 
-  it('names the stage of a failure from the condition’s reason', () => {
-    expect(stageOfReason('DevicePluginValidationFailedVectorAdd')).toBe('device-plugin-validation');
-    expect(stageOfReason('whatever')).toBe('see node condition GPUValidated');
-    expect(
-      because(open(aNode({ labels: { [STATE]: 'failed' }, validated: false, annotations: { [PROOF]: '' } }))),
-    ).toContain('GPU stack failed');
+  const failed = (walk?: object): string =>
+    because(
+      open(
+        aNode({
+          labels: { [STATE]: 'failed' },
+          validated: false,
+          annotations: { [PROOF]: '', ...(walk === undefined ? {} : { [WALK]: JSON.stringify(walk) }) },
+        }),
+      ),
+    );
+  const WALKING = { node: 'uid-node-a', boot: 'boot-1', stage: 'driver', since: '2026-11-24T08:00:00Z' };
+  it.each([
+    [{ ...WALKING, failed: { stage: 'device-plugin-validation' } }, 'device-plugin-validation'],
+    [{ ...WALKING, failed: { stage: 'nonsense' } }, 'see node condition GPUValidated'],
+    [{ ...WALKING, failed: null }, 'see node condition GPUValidated'],
+    [{ ...WALKING, node: 'another', failed: { stage: 'driver' } }, 'see node condition GPUValidated'],
+    [undefined, 'see node condition GPUValidated'],
+  ])('names the stage that failed as the walk %j has it', (walk, stage) =>
+    expect(failed(walk)).toBe(`GPU stack failed: ${stage}`),
+  );
+  it.each([
+    ['', undefined],
+    ['{', undefined],
+    ['null', undefined],
+    ['[]', undefined],
+    [JSON.stringify({ ...WALKING, stage: 'x' }), undefined],
+    [
+      JSON.stringify({ ...WALKING, stage: 'done', since: 7, said: { at: 'x' } }),
+      { stage: 'done', since: undefined, failed: undefined, said: undefined },
+    ],
+    [
+      JSON.stringify({ ...WALKING, said: { text: 't', at: 'a', retryAt: 7, command: 'c' } }),
+      { stage: 'driver', since: WALKING.since, failed: undefined, said: { text: 't', at: 'a', command: 'c' } },
+    ],
+  ])('reads the walk %j as %j', (text, expected) =>
+    expect(walkOf(aNode({ annotations: { [WALK]: text } }))).toEqual(expected),
+  );
+  it('says since when only where the node does', () => {
+    const walking = aNode({ annotations: { [WALK]: JSON.stringify(WALKING) } });
+    expect(sinceOf(walking, undefined)).toBe('2026-11-24T09:00:00Z');
+    expect(sinceOf(walking, nodeClosed('x'))).toBe(WALKING.since);
+    expect(sinceOf(aNode(), nodeClosed('x'))).toBe('');
+    expect(sinceOf(walking, REASONS.held)).toBe('');
+    expect(sinceOf(aNode({ annotations: { [PROOF]: '' } }), REASONS.driverOld)).toBe('');
   });
 
   it.each([

@@ -12,7 +12,7 @@ const text = validated.node.metadata.annotations?.[WALK] ?? '';
 const walk = JSON.parse(text) as Record<string, unknown>;
 
 describe('the walk’s annotation', () => {
-  it('is read as it was written', () => expect(parseWalk(text, 'node-uid')).toEqual(walk));
+  it('is read as it was written', () => expect(parseWalk(text, 'node-uid')).toEqual({ ...walk, said: undefined }));
   it.each([
     ['{'],
     ['null'],

@@ -270,7 +270,7 @@ describe('reports', () => {
     await make('unmanaged', 'default', { nodeName: name });
     await until('the report', async () =>
       (await events('GPUPodPastGate', 'unmanaged')).includes(
-        `bound to ${name} by spec.nodeName though it takes no GPU pods: the node is not opted in`,
+        `bound to ${name} by spec.nodeName, although the gate refuses this node: node not opted in to gpu-gate`,
       ),
     );
     expect(await figure('gpu_gate_pods_past_gate_total')).toBe(before + 1);

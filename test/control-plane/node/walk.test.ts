@@ -83,7 +83,7 @@ describe('first walks', () => {
     async () => {
       const failed = await conditionOn('gpu-3');
       expect(failed?.reason).toBe('DriverFailedCrashLoop');
-      const retryAt = /tried again after (\S+),/.exec(failed?.message ?? '')?.[1] ?? '';
+      const retryAt = /retried after (\S+),/.exec(failed?.message ?? '')?.[1] ?? '';
       // 5 min less the jitter's fifth.
       expect(Date.parse(retryAt) - Date.now()).toBeGreaterThan(120_000);
       expect(failed?.message).toContain('kubectl annotate node gpu-3 --overwrite gpu-gate.dev/retry=');

@@ -217,7 +217,7 @@ it(
     expect([there?.metadata.name, there?.spec.nodeName]).toEqual(['fine', 'gpu-0']);
     await until('the other to be told why', async () =>
       (await pods('cuda')).some((pod) =>
-        waitsBecause(pod).includes('1 driver or its CUDA is not what NVIDIA_REQUIRE_CUDA of the pod asks'),
+        waitsBecause(pod).includes("1 driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA"),
       ),
     );
     await clear('cuda');

@@ -2,10 +2,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NameAnswers } from '../../../extender/by-name/answer.ts';
-import { filter, prioritize } from '../../../extender/verbs.ts';
+import { askIn, filter, prioritize } from '../../../extender/verbs.ts';
 import { NameScanner } from '../../../extender/by-name/scan.ts';
 import { NodeTable } from '../../../extender/by-name/table.ts';
-import { askOf, nodeFacts, type NodeFacts } from '../../../gate/verdict.ts';
+import { nodeFacts, type NodeFacts } from '../../../gate/verdict.ts';
 import { decodeArgs, encodeFilter } from '../../../extender/wire.ts';
 import { aNode, aPod, aPolicy, NOW } from '../../builders/objects.ts';
 
@@ -28,7 +28,7 @@ const plain = (body: Buffer) => {
 const fast = (body: Buffer) => {
   const call = scanner.scan(body);
   if (call === undefined) return undefined;
-  const ask = askOf(call.pod, view.policies, view.operandNamespace);
+  const ask = askIn(view, call.pod);
   const answer = answers.filter(call, ask);
   const scores = answers.prioritize(call, ask, NOW);
   return answer === undefined || scores === undefined

@@ -105,7 +105,7 @@ it('a pod bound past the gate is counted by one leader, with the reason of the m
     expect(await figure('pods_past_gate_total')).toBe(count);
   }
   expect(world.told.get('GPUPodPastGate')).toMatchObject({
-    message: 'bound to n by spec.nodeName though it takes no GPU pods: GPU node held by an operator',
+    message: 'bound to n by spec.nodeName, although the gate refuses this node: GPU node held by an operator',
   });
 });
 

@@ -1,52 +1,22 @@
 import { describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE } from '../../../core/keys.ts';
-import { trimPod, type NodeObject, type PodObject } from '../../../reconciler/model.ts';
-import {
-  boundPastGate,
-  boundUnseen,
-  couldFit,
-  gateOf,
-  isMissed,
-  isRejected,
-  nodesOnTheirWay,
-  policyNameOf,
-  nodesToWake,
-  saysAlready,
-} from '../../../reconciler/pods/reports.ts';
-import { aNode, aPolicy } from '../../builders/objects.ts';
+import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../../core/keys.ts';
+import { policyNameOf } from '../../../gate/verdict.ts';
+import { newWalk } from '../../../reconciler/walk.ts';
+import { trimPod, type PodObject } from '../../../reconciler/model.ts';
+import { boundPastGate, boundUnseen, isMissed, isRejected, nodesOnTheirWay } from '../../../reconciler/pods/reports.ts';
+import { aGpuPod } from '../../builders/gpu-pod.ts';
+import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
-const aGpuPod = (more: object = {}, spec: object = {}, status: object = {}): PodObject => {
-  const pod = trimPod(
-    {
-      metadata: {
-        name: 'p',
-        namespace: 'team',
-        uid: 'u',
-        creationTimestamp: '2026-11-24T09:00:00Z',
-        labels: { 'gpu-gate.dev/injected': 'true' },
-        ownerReferences: [{ kind: 'ReplicaSet', controller: true }],
-        ...more,
-      },
-      spec: {
-        nodeName: 'node-a',
-        readinessGates: [{ conditionType: 'gpu-gate.dev/node-validated' }],
-        containers: [{ resources: { limits: { 'nvidia.com/gpu': '2', cpu: '1' } } }],
-        ...spec,
-      },
-      status: { phase: 'Running', ...status },
-    },
-    'gpu-gate-operands',
-    () => false,
-  );
-  if (pod === undefined) throw new Error('trimmed away');
-  return pod;
-};
+const one = (policy: GpuPolicy | undefined) => new Map(policy === undefined ? [] : [[policy.name, policy]]);
 
 describe('a pod’s policy', () => {
   it('is the one that its author names, else the default one, whatever a record says that anybody can write', () => {
     const annotations = { 'gpu-gate.dev/injection': '{"policy":"nope"}' };
-    expect(policyNameOf(aGpuPod({ annotations }))).toBe('default');
-    expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }))).toBe('pool');
+    expect(policyNameOf(aGpuPod({ annotations }).wants)).toBe('default');
+    expect(policyNameOf(aGpuPod({ annotations: { ...annotations, 'gpu-gate.dev/policy': 'pool' } }).wants)).toBe(
+      'pool',
+    );
   });
 });
 
@@ -54,78 +24,10 @@ describe('a pod’s policy', () => {
 const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
 const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
 
-const saying = (node: NodeObject, message: string): NodeObject => ({
-  ...node,
-  status: {
-    ...node.status,
-    conditions: [
-      { type: 'Ready', status: 'True' },
-      { type: 'GPUValidated', status: 'False', message },
-    ],
-  },
-});
-
-describe('a pod’s readiness gate', () => {
-  it.each([
-    ['is True on a serving node', aGpuPod(), aNode(), aPolicy(), 'True', 'NodeValidated'],
-    [
-      'stays True on a node that is only closed',
-      aGpuPod(),
-      aNode({ annotations: { [CLOSED]: 'roll-out' } }),
-      aPolicy(),
-      'True',
-      'NodeValidated',
-    ],
-    ['is False after a reboot', aGpuPod(), aNode({ boot: 'boot-2' }), aPolicy(), 'False', 'NodeNotValidated'],
-    [
-      'is True while the policy is suspended',
-      aGpuPod(),
-      aNode({ boot: 'boot-2' }),
-      aPolicy({ suspend: true }),
-      'True',
-      'PolicySuspended',
-    ],
-    [
-      'is True when the policy is gone, and with it the node',
-      aGpuPod(),
-      aNode({ labels: { [MANAGED]: 'false', [STATE]: undefined as never } }),
-      undefined,
-      'True',
-      'PolicyAbsent',
-    ],
-    [
-      'is the node’s to say, whatever policy the author names afterwards',
-      aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'nope' } }),
-      aNode({ boot: 'boot-2' }),
-      undefined,
-      'False',
-      'NodeNotValidated',
-    ],
-    [
-      'is True on an unmanaged node that the policy allows',
-      aGpuPod(),
-      aNode({ labels: { [MANAGED]: 'false', [STATE]: undefined as never } }),
-      aPolicy({ unmanagedNodes: 'Allow' }),
-      'True',
-      'NodeNotManaged',
-    ],
-  ])('%s', (_, pod, node, policy, status, reason) =>
-    expect(gateOf(pod, node, policy)).toMatchObject({ status, reason }),
-  );
-  it('says nothing of a pod that has ended, is not bound, or has no gate', () => {
-    expect(gateOf(aGpuPod({}, {}, { phase: 'Succeeded' }), aNode(), aPolicy())).toBeUndefined();
-    expect(gateOf(aGpuPod({}, { nodeName: undefined }), aNode(), aPolicy())).toBeUndefined();
-    expect(gateOf(aGpuPod({}, { readinessGates: [] }), aNode(), aPolicy())).toBeUndefined();
-  });
-  it('is written only when it changes', () => {
-    const wanted = gateOf(aGpuPod(), aNode(), aPolicy());
-    if (wanted === undefined) throw new Error('no gate');
-    expect(saysAlready(aGpuPod(), wanted)).toBe(false);
-    expect(saysAlready(aGpuPod({}, {}, { phase: 'Running', conditions: [wanted] }), wanted)).toBe(true);
-  });
-});
-
 describe('other pods', () => {
+  const theirs = aNode({ name: 'theirs', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
+  const rebooted = aNode({ name: 'rebooted', boot: 'x' });
+
   it('rejected after a reboot are told from those that failed by themselves', () => {
     const failed = (reason: string): PodObject => aGpuPod({}, {}, { phase: 'Failed', reason });
     expect(isRejected(failed('UnexpectedAdmissionError'), aNode())).toBe(true);
@@ -154,49 +56,47 @@ describe('other pods', () => {
   ])('missed: %s', (_, pod, missed) =>
     expect(isMissed(pod, aPolicy(), (namespace) => namespace === 'quiet')).toBe(missed),
   );
-  it('could fit where GPUs are free and the gate lets them through', () => {
-    const policy = aPolicy();
-    expect(couldFit(aGpuPod(), aNode(), [], policy)).toBe(true);
-    expect(couldFit(aGpuPod(), aNode({ gpus: '1' }), [], policy)).toBe(false);
-    expect(couldFit(aGpuPod(), aNode({ gpus: '3' }), [aGpuPod()], policy)).toBe(false);
-    expect(couldFit(aGpuPod(), aNode({ boot: 'x' }), [], policy)).toBe(false);
-  });
-  const theirs = aNode({ name: 'theirs', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
-  const rebooted = aNode({ name: 'rebooted', boot: 'x' });
-  const naming = aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'default' } });
   it.each([
-    ['suspended: every node', aGpuPod(), aPolicy({ suspend: true }), [rebooted, theirs], ['rebooted']],
-    ['not enforcing yet: every node', aGpuPod(), aPolicy({}, { status: {} }), [theirs], ['theirs']],
-    ['Allow: nodes that are not ours', aGpuPod(), aPolicy({ unmanagedNodes: 'Allow' }), [rebooted, theirs], ['theirs']],
-    ['Deny: none of those', aGpuPod(), aPolicy({ unmanagedNodes: 'Deny' }), [rebooted, theirs], []],
-    ['policy gone: every node', aGpuPod(), undefined, [rebooted], ['rebooted']],
-    ['policy gone that the pod names: it waits for it', naming, undefined, [rebooted], []],
-    ['never a cordoned node', aGpuPod(), undefined, [aNode({ cordoned: true })], []],
-  ])('woken after a policy changed, %s', (_, pod, policy, nodes, names) =>
-    expect(
-      nodesToWake(
-        [pod, pod],
-        nodes,
-        () => [],
-        () => policy,
-      ).map((node) => node.metadata.name),
-    ).toEqual(names),
-  );
-  it.each([
-    ['a node that is not opted in', theirs, aPolicy(), 'the node is not opted in'],
+    ['a node that is not opted in', theirs, aPolicy(), 'node not opted in to gpu-gate'],
     ['such a node where the policy allows it', theirs, aPolicy({ unmanagedNodes: 'Allow' }), undefined],
     ['a held node', aNode({ annotations: { [HOLD]: 'x' } }), aPolicy(), 'GPU node held by an operator'],
     ['an open node', aNode(), aPolicy(), undefined],
-    [
-      'a node of another policy',
-      aNode({ annotations: { [NODE_POLICY]: 'b' } }),
-      aPolicy(),
-      'the node is of another GPUPolicy',
-    ],
+    ['a node of another policy', aNode({ annotations: { [NODE_POLICY]: 'b' } }), aPolicy(), 'other GPU policy'],
     ['any node while the policy audits', theirs, aPolicy({}, { status: {} }), undefined],
   ])('bound past the gate: %s', (_, node, policy, because) =>
-    expect(boundPastGate(aGpuPod(), node, policy)).toBe(because),
+    expect(boundPastGate(aGpuPod(), node, one(policy))?.sentence).toBe(because),
   );
+  const requiring = (minDriver: string, at = '2026-11-24T09:40:00Z'): PodObject =>
+    aGpuPod(
+      { annotations: { 'gpu-gate.dev/min-driver': minDriver } },
+      {},
+      { conditions: [{ type: 'PodScheduled', status: 'True', lastTransitionTime: at }] },
+    );
+  it.each([
+    ['an older driver than the pod requires', requiring('600'), 'driver-old'],
+    ['a driver that is new enough', requiring('590'), undefined],
+    ['a malformed driver version', requiring('new'), 'bad-min-driver'],
+    [
+      'another CUDA than the pod requires',
+      aGpuPod(
+        {},
+        {
+          containers: [
+            {
+              resources: { limits: { 'nvidia.com/gpu': '1' } },
+              env: [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=14' }],
+            },
+          ],
+        },
+      ),
+      'cuda',
+    ],
+    ['a policy that does not exist', aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'nope' } }), 'no-such-policy'],
+  ])('bound past the gate: %s', (_, pod, kind) => expect(boundPastGate(pod, aNode(), one(aPolicy()))?.kind).toBe(kind));
+  it('bound past the gate while no replica led: a driver is as old as its proof', () => {
+    expect(boundUnseen(requiring('600'), aNode(), one(aPolicy()))?.kind).toBe('driver-old');
+    expect(boundUnseen(requiring('600', '2026-11-24T08:00:00Z'), aNode(), one(aPolicy()))).toBeUndefined();
+  });
   it('bound while nobody looked: only where the node shows that it was shut before', () => {
     const at = (time: string): PodObject =>
       aGpuPod({}, {}, { conditions: [{ type: 'PodScheduled', status: 'True', lastTransitionTime: time }] });
@@ -211,13 +111,15 @@ describe('other pods', () => {
       },
     });
     const shut = since(failed, 'GPUValidated');
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), shut, aPolicy())).toMatch(/^GPU stack/);
-    expect(boundUnseen(at('2026-11-24T09:20:00Z'), shut, aPolicy())).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), shut, one(aPolicy()))?.sentence).toMatch(/^GPU stack/);
+    expect(boundUnseen(at('2026-11-24T09:20:00Z'), shut, one(aPolicy()))).toBeUndefined();
     const again = since(rebooted, 'Ready');
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), again, aPolicy())).toBe('node rebooted since validation');
-    expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, aPolicy())).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), again, one(aPolicy()))?.sentence).toBe(
+      'node rebooted since validation',
+    );
+    expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, one(aPolicy()))).toBeUndefined();
     const held = aNode({ annotations: { [HOLD]: 'x' } });
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, aPolicy())).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()))).toBeUndefined();
   });
   it('are told of the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
@@ -239,10 +141,21 @@ describe('other pods', () => {
     ['rebooted', aNode({ boot: 'x' }), 'takes no new GPU pods (node rebooted since validation)'],
     [
       'failed',
-      saying(
-        aNode({ labels: { [STATE]: 'failed' }, annotations: { [PROOF]: '' } }),
-        'driver: crash loop, since 2026-11-24T09:00:00.000Z; tried again after 2026-11-24T09:10:00.000Z, or now: kubectl …',
-      ),
+      aNode({
+        labels: { [STATE]: 'failed' },
+        annotations: {
+          [PROOF]: '',
+          [WALK]: JSON.stringify({
+            ...newWalk('uid-node-a', 'boot-1', NOW),
+            said: {
+              text: 'driver: crash loop',
+              at: '2026-11-24T09:00:00.000Z',
+              retryAt: '2026-11-24T09:10:00.000Z',
+              command: 'kubectl …',
+            },
+          }),
+        },
+      }),
       'is failed (driver: crash loop)',
     ],
   ])('are told why a node that is %s takes none, with no time in it', (_, node, says) =>
