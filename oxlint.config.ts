@@ -11,7 +11,7 @@ interface Pattern {
 }
 const only = (name: string, message: string): Pattern => ({ group: [name], message });
 const FORGE = only('node-forge', 'only certs/issue.ts builds certificates');
-const JSON_PATCH = only('fast-json-patch', 'only webhook/patch.ts checks patches');
+const JSON_PATCH = only('fast-json-patch', 'only tests apply patches');
 const EXPRESS = only('express', 'only routes and platform serve HTTP');
 const LAYERS: Pattern = {
   regex: `^(\\.\\./)+(${COMPONENTS.join('|')}|app|main)(/|\\.ts)`,

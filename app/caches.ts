@@ -47,7 +47,8 @@ export function startCaches({ options, kube, log, now }: Shared): Caches {
     kube,
     log,
     path: '/apis/node.k8s.io/v1/runtimeclasses',
-    trim: (raw: { scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+    trim: (raw: { handler?: string; scheduling?: { nodeSelector?: Record<string, string> } }) => ({
+      handler: raw.handler ?? '',
       nodeSelector: raw.scheduling?.nodeSelector ?? {},
     }),
   });

@@ -1,9 +1,8 @@
 // The only writers, under one Lease: the reconciler and the keeper of certificates.
 import { hostname } from 'node:os';
 import { certMetrics } from '../certs/metrics.ts';
-import { ownObjects } from '../certs/own-objects.ts';
 import { certProbe } from '../certs/probe.ts';
-import { certStore } from '../certs/store.ts';
+import { certStore, ownObjects } from '../certs/store.ts';
 import { leaseElection, type Leadership } from '../platform/lease.ts';
 import { reconcilerMetrics } from '../reconciler/metrics.ts';
 import { reconciler } from '../reconciler/reconciler.ts';
@@ -32,6 +31,7 @@ function startReconciler(shared: Shared, leadership: Leadership, signal: AbortSi
     metrics: reconcilerMetrics(registry),
     leadership,
     operandNamespace: options.operandNamespace,
+    runtimeClass: { name: options.runtimeClass, handler: options.runtimeClassHandler },
     excludedNamespaces: excludedNamespaces(options),
     webhookResources: options.webhookResources,
     notReadyGrace: options.notReadyGrace,
@@ -54,9 +54,8 @@ async function startKeeper(shared: Shared, leads: () => boolean, signal: AbortSi
       namespace: options.namespace,
       apiServers: options.apiServers,
       apiServerName: options.apiServerName,
-      service: WEBHOOK_SERVICE,
-      replicas: options.webhookReplicas,
-      serverName: webhookSans[0] ?? '',
+      webhook: { service: WEBHOOK_SERVICE, replicas: options.webhookReplicas },
+      extender: { service: EXTENDER_SERVICE, replicas: options.extenderReplicas },
     }),
     log,
     metrics: certMetrics(registry, now),

@@ -116,6 +116,13 @@ export const OPTIONS = {
     list,
     'resources for which the webhook configuration calls the webhook, in addition to nvidia.com/mig-*; a policy that names others is Degraded',
   ),
+  runtimeClass: option(
+    'runtime-class',
+    'nvidia',
+    text,
+    'RuntimeClass that the reconciler creates if there is none of that name; empty: it creates none',
+  ),
+  runtimeClassHandler: option('runtime-class-handler', 'nvidia', name, 'handler of that RuntimeClass'),
   bindAddress: option('bind-address', '', text, 'address to listen on; empty listens on all'),
   webhookPort: option('webhook-port', '8443', port, 'port of /mutate'),
   canaryPort: option('canary-port', '8445', port, 'port of /canary, which shows whether API servers trust a new CA'),
@@ -216,6 +223,12 @@ export const OPTIONS = {
     '',
     list,
     'host:port of every replica of the webhook; empty reads the EndpointSlices of its Service',
+  ),
+  extenderReplicas: option(
+    'extender-replicas',
+    '',
+    list,
+    'host:port of every replica of the extender; empty: the EndpointSlices of its Service',
   ),
   extenderClients: option(
     'extender-clients',

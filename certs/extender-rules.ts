@@ -1,191 +1,125 @@
-// The extender's certificates: what is in the Secrets and the ConfigMap, the time → the one thing to do next, and why. Pure.
-//
-// Schedulers read the CA once, at their start. So where it must be replaced, both are handed out and the one before goes on
-// signing what is served, until a stated day by which schedulers have been restarted (`restartBy`): make it → hand both out →
-// client certificate of the new one → on that day the serving certificate of the new one → the one before dropped.
-import { missingName } from './names.ts';
-import type { CertFacts } from './read.ts';
-import { BACKDATED, renewalOf, validAt as usable } from './validity.ts';
+// The extender's callers are schedulers, which read the CA once, at their start. So in a change both CAs are handed out, and
+// the previous one goes on signing what is served until a stated day by which schedulers must have been restarted. Called by
+// rules.ts. Pure.
+import { bundleOf } from './authority.ts';
+import { BACKDATED, renewalOf, validAt, type CertFacts } from './cert.ts';
+import {
+  madeAt,
+  previousCanSign,
+  servedLeaves,
+  wait,
+  type CallerRules,
+  type ChainInput,
+  type ReadingOnce,
+  type Rule,
+  type Signer,
+  type Step,
+} from './chain.ts';
 
-export interface ExtenderCa {
-  readonly current: CertFacts | undefined;
-  /** CAs before it, the newest first. */
-  readonly previous: readonly CertFacts[];
-  /** The key of the first of `previous` is still there. */
-  readonly previousSigns: boolean;
-  /** When `current` took its place; ms since the epoch. */
-  readonly changedAt: number | undefined;
-}
-
-export interface ExtenderInput {
-  readonly ca: ExtenderCa;
-  readonly serving: CertFacts | undefined;
-  readonly client: CertFacts | undefined;
-  readonly sans: readonly string[];
-  /** CAs that schedulers were given: a lost one is taken from there, and none from elsewhere. */
-  readonly known: readonly CertFacts[];
-  /** Fingerprints of the CAs in the ConfigMap and beside the two certificates, in order. */
-  readonly handedOut: { readonly configMap: Prints; readonly serving: Prints; readonly client: Prints };
-  /** ms: for how long the CA before goes on signing. */
-  readonly overlap: number;
-  /** ms: how long whoever mounts a Secret may be behind. */
-  readonly grace: number;
-  readonly now: number;
-}
-type Prints = readonly string[];
-
-export type ExtenderStep =
-  | { readonly kind: 'make-extender-ca'; readonly previous: readonly CertFacts[]; readonly because: string }
-  | { readonly kind: 'adopt-extender-ca'; readonly previous: readonly CertFacts[]; readonly because: string }
-  | { readonly kind: 'publish-extender-ca'; readonly bundle: readonly CertFacts[]; readonly because: string }
-  | { readonly kind: 'trust-extender-ca'; readonly bundle: readonly CertFacts[]; readonly because: string }
-  | { readonly kind: 'issue-extender'; readonly by: 'current' | 'previous'; readonly because: string }
-  | { readonly kind: 'issue-scheduler-client'; readonly because: string }
-  | { readonly kind: 'drop-extender-ca'; readonly because: string };
-
-/** The CAs to hand out now, the newest first. */
-export const extenderBundle = (ca: ExtenderCa, now: number): readonly CertFacts[] =>
-  [ca.current, ...ca.previous].filter((cert) => usable(cert, now));
+type Input = ChainInput<ReadingOnce>;
 
 const DAY = 86_400_000;
-/** How long before its end a certificate that cannot be renewed is given up: a tenth of its life, a day at most. */
+/** How long (ms) before its end a certificate that cannot be renewed is given up: a tenth of its life, a day at most. */
 const reserve = ({ from, to }: CertFacts): number => Math.min(DAY, (to - from - BACKDATED) / 10);
+const givenUpAt = (cert: CertFacts): number => cert.to - reserve(cert);
+
+/** The day that is stated when a change begins, while the key of the previous CA is there. */
+const planned = ({ ca, callers: { overlapMs } }: Input, previous: CertFacts): number =>
+  Math.min((ca.changedAt ?? 0) + overlapMs, givenUpAt(previous));
 
 /**
- * Until when what is served can be checked by the CA before, and so by schedulers that read it: ms since the epoch. undefined: no
- * change is under way, or it is over.
+ * Until when schedulers that know only previous CAs can verify what is served, in milliseconds since the epoch. In the past if
+ * they cannot any more. `undefined` if no change is under way.
  */
-export function restartBy({ ca, serving, overlap }: ExtenderInput): number | undefined {
-  const [before] = ca.previous;
-  if (before === undefined || ca.current === undefined) return undefined;
-  if (serving?.signedBy(ca.current) === true) return undefined;
-  if (ca.previousSigns && (serving === undefined || serving.signedBy(before)))
-    return Math.min((ca.changedAt ?? 0) + overlap, before.to - reserve(before));
-  // Its key is lost: what is served cannot be renewed, and is kept for as long as it holds.
-  return serving === undefined ? undefined : serving.to - reserve(serving);
+export function restartBy(input: Input): number | undefined {
+  const { ca, leaf, now } = input;
+  const { current, previous } = ca;
+  const [first] = previous;
+  if (first === undefined || current === undefined) return undefined;
+  const day = planned(input, first);
+  // Replaced before the stated day, because nothing else could be served.
+  if (leaf?.signedBy(current) === true) return Math.min(day, madeAt(leaf));
+  if (ca.previousSigns && (leaf === undefined || leaf.signedBy(first))) return day;
+  // The key is lost. What is served cannot be renewed, and stays for as long as it holds.
+  const ends = [...(leaf === undefined ? [] : [leaf]), ...servedLeaves(input)]
+    .filter((cert) => validAt(cert, now) && previous.some((known) => cert.signedBy(known)))
+    .map(givenUpAt);
+  return ends.length === 0 ? day : Math.max(...ends);
 }
 
-type Rule = (input: ExtenderInput) => ExtenderStep | undefined;
-
-/** Which of these CAs signed a certificate that is still in use. */
-const inUse = (cas: readonly CertFacts[], { serving, client, now }: ExtenderInput): readonly CertFacts[] => {
-  const leaves = [serving, client].filter((leaf) => usable(leaf, now));
-  return cas.filter(
-    (ca, i) =>
-      usable(ca, now) &&
-      cas.findIndex(({ fingerprint }) => fingerprint === ca.fingerprint) === i &&
-      leaves.some((leaf) => leaf.signedBy(ca)),
-  );
-};
-
-const caDue: Rule = (input) => {
-  const { ca, known, now } = input;
-  const because = !usable(ca.current, now)
-    ? 'there is no usable CA'
-    : now >= renewalOf(ca.current)
-      ? 'two thirds of the life of the CA are over'
-      : undefined;
-  if (because === undefined) return undefined;
-  // One whose key is there is kept in any case: it can sign what schedulers check by it.
-  const first = usable(ca.current, now) ? [ca.current] : [];
-  const rest = inUse([...ca.previous, ...known], input).filter(
-    ({ fingerprint }) => fingerprint !== ca.current?.fingerprint,
-  );
-  return { kind: 'make-extender-ca', previous: [...first, ...rest], because };
-};
-
-/** The CA's Secret was replaced, but schedulers were given another CA, and what is served is of that one. */
-const signerUnknown: Rule = (input) => {
-  const { ca, known } = input;
-  const trusted = [ca.current, ...ca.previous].map((cert) => cert?.fingerprint);
-  const missing = inUse(
-    known.filter(({ fingerprint }) => !trusted.includes(fingerprint)),
-    input,
-  );
-  return missing.length === 0
-    ? undefined
-    : {
-        kind: 'adopt-extender-ca',
-        previous: [...ca.previous, ...missing],
-        because: 'a certificate of another CA that schedulers were given is in use',
-      };
-};
-
-const same = (certs: readonly CertFacts[], prints: Prints): boolean =>
+const same = (certs: readonly CertFacts[], prints: readonly string[]): boolean =>
   certs.length === prints.length && certs.every(({ fingerprint }, i) => fingerprint === prints[i]);
 
-const notHandedOut: Rule = ({ ca, handedOut, serving, client, now }) => {
-  const bundle = extenderBundle(ca, now);
-  if (!same(bundle, handedOut.configMap))
-    return { kind: 'publish-extender-ca', bundle, because: 'the ConfigMap has other CAs' };
+const notHandedOut: Rule<ReadingOnce> = ({ ca, leaf, callers, now }) => {
+  const { client, handedOut } = callers;
+  const bundle = bundleOf(ca, now);
+  if (!same(bundle, handedOut.configMap)) return { kind: 'publish', bundle, because: 'the ConfigMap has other CAs' };
+  // In a change replicas must learn of the new CA also while there is no certificate to write it beside.
   const behind =
-    (serving !== undefined && !same(bundle, handedOut.serving)) ||
+    ((leaf !== undefined || ca.previous.length > 0) && !same(bundle, handedOut.serving)) ||
     (client !== undefined && !same(bundle, handedOut.client));
-  return behind ? { kind: 'trust-extender-ca', bundle, because: 'a certificate has other CAs beside it' } : undefined;
+  return behind ? { kind: 'hand-out', bundle, because: 'a Secret has other CAs beside its certificate' } : undefined;
 };
 
-const signedByOneOf = (cas: readonly CertFacts[], leaf: CertFacts): boolean => cas.some((ca) => leaf.signedBy(ca));
-
-const servingDue: Rule = (input) => {
-  const { ca, serving, sans, now } = input;
-  const [before] = ca.previous;
-  const end = restartBy(input);
-  const previousSigns = ca.previousSigns && usable(before, now) && end !== undefined && now < end;
-  const issue = (by: 'current' | 'previous', because: string): ExtenderStep => ({
-    kind: 'issue-extender',
-    by,
-    because,
-  });
-  const problem =
-    serving === undefined
-      ? 'there is no usable certificate'
-      : !usable(serving, now)
-        ? 'the certificate is not valid now'
-        : missingName(serving, sans) !== undefined
-          ? 'the certificate lacks a name'
-          : signedByOneOf(extenderBundle(ca, now), serving)
-            ? undefined
-            : 'the certificate is of a foreign CA';
-  if (serving === undefined || problem !== undefined)
-    return issue(previousSigns ? 'previous' : 'current', problem ?? 'there is no usable certificate');
-  if (end !== undefined && now >= end)
-    return issue('current', 'the time that schedulers had to be restarted in is over');
-  if (now < renewalOf(serving)) return undefined;
-  const aged = 'two thirds of its life are over';
-  if (end === undefined) return issue('current', aged);
-  // One that ends with its CA gets no longer by being made again.
-  return previousSigns && before !== undefined && serving.to < before.to ? issue('previous', aged) : undefined;
+/** Whose client certificate every replica accepts. `undefined` if there is no CA that can sign such a certificate yet. */
+const clientSigner = (input: Input): Signer | undefined => {
+  const { ca, graceMs, now, callers } = input;
+  if (ca.previous.length === 0) return 'current';
+  // Not at once, because replicas must know the new CA before a caller shows a certificate of it.
+  const known = callers.handedOutSince !== undefined && now >= callers.handedOutSince + graceMs;
+  if (known && now >= (ca.changedAt ?? 0) + graceMs) return 'current';
+  return previousCanSign(input) ? 'previous' : undefined;
 };
 
-const clientDue: Rule = ({ ca, client, grace, now }) => {
-  const issue = (because: string): ExtenderStep => ({ kind: 'issue-scheduler-client', because });
-  if (!usable(client, now)) return issue('there is no usable certificate');
-  if (!signedByOneOf(extenderBundle(ca, now), client)) return issue('the certificate is of a foreign CA');
-  if (now >= renewalOf(client)) return issue('two thirds of its life are over');
-  // Not at once: replicas must know the new CA before a caller shows a certificate of it.
-  return ca.current !== undefined && !client.signedBy(ca.current) && now >= (ca.changedAt ?? 0) + grace
-    ? issue('every replica knows the new CA')
+const clientDue: Rule<ReadingOnce> = (input) => {
+  const { ca, now, callers } = input;
+  const { client } = callers;
+  const by = clientSigner(input);
+  const issue = (signer: Signer | undefined, because: string): Step | undefined =>
+    signer === undefined ? undefined : { kind: 'issue-client', by: signer, because };
+  // A scheduler may go on with the lost one for as long as it holds, so that a certificate that is refused would harm it.
+  if (client === undefined) return issue(by, 'there is no usable client certificate');
+  if (!validAt(client, now)) return issue(by ?? 'current', 'the client certificate is not valid now');
+  if (!bundleOf(ca, now).some((known) => client.signedBy(known)))
+    return issue(by ?? 'current', 'the client certificate is of a foreign CA');
+  const [first] = ca.previous;
+  if (now >= renewalOf(client) && (by === 'current' || (first !== undefined && client.to < first.to)))
+    return issue(by, "two thirds of the client certificate's life are over");
+  return by === 'current' && ca.current !== undefined && !client.signedBy(ca.current)
+    ? issue('current', 'every replica knows the new CA')
     : undefined;
 };
 
-const previousOver: Rule = ({ ca, serving, client, grace, now }) => {
-  const { current, previous } = ca;
-  if (previous.length === 0 || current === undefined) return undefined;
-  // Whoever mounts a Secret goes on with what was in it before for a while.
-  const settled = (leaf: CertFacts | undefined): boolean =>
-    leaf !== undefined && leaf.signedBy(current) && now >= leaf.from + BACKDATED + grace;
-  return settled(serving) && settled(client)
-    ? { kind: 'drop-extender-ca', because: 'nothing of the CA before is in use for the grace time' }
-    : undefined;
+const dayOf = (time: number): string => new Date(time).toISOString();
+
+export const readingOnce: CallerRules<ReadingOnce> = {
+  accepted(input) {
+    if (input.ca.previous.length === 0) return true;
+    const day = restartBy(input);
+    return day !== undefined && input.now >= day;
+  },
+  acceptedBecause: 'the time that schedulers had to be restarted in is over',
+  awaited(input) {
+    const day = restartBy(input) ?? input.now;
+    const lost = input.leaf === undefined ? ' A replica that starts before has no certificate.' : '';
+    return wait('schedulers', `every scheduler must be restarted before ${dayOf(day)}.${lost}`);
+  },
+  patient: () => true,
+  trustUnknown: () => false,
+  replicasVerify: false,
+  trustHidden: () => false,
+  before: [notHandedOut],
+  after: [clientDue],
+  holdsPrevious(input) {
+    const { ca, now, callers } = input;
+    const { client } = callers;
+    const [first] = ca.previous;
+    if (client === undefined || ca.current === undefined || !client.signedBy(ca.current))
+      return wait('schedulers', 'the client certificate is not of the newest CA');
+    const day = first === undefined ? now : planned(input, first);
+    return now < day
+      ? wait('schedulers', `schedulers that were not restarted cannot reach the extender; stated day: ${dayOf(day)}`)
+      : undefined;
+  },
+  holdsRenewal: () => undefined,
 };
-
-const RULES: readonly Rule[] = [caDue, signerUnknown, notHandedOut, servingDue, clientDue, previousOver];
-
-/** The next step; undefined: nothing is due. */
-export function nextExtenderStep(input: ExtenderInput): ExtenderStep | undefined {
-  for (const rule of RULES) {
-    const step = rule(input);
-    if (step !== undefined) return step;
-  }
-  return undefined;
-}

@@ -1,15 +1,15 @@
-// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to its server. One that is
-// broken, or that callers would not trust, is said and not taken: the last good one goes on being served.
+// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to its server. A certificate
+// that is broken, or that callers would not trust, is reported and not taken; the last good one stays in use.
 import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { keyMatches, readBundle, readCert, type CertFacts } from './cert.ts';
 import { refusal } from './judge.ts';
-import { keyMatches, readBundle, readCert, type CertFacts } from './read.ts';
 
 export interface CertFollower {
   start(signal: AbortSignal): void;
-  /** Why nothing usable is served; undefined: all is well. */
+  /** Why nothing usable is served. `undefined` if all is well. */
   problem(): string | undefined;
   readonly watch: Reflector<unknown>;
 }
@@ -17,7 +17,7 @@ export interface CertFollower {
 interface Material {
   readonly key: string;
   readonly cert: string;
-  /** What the Secret's ca.crt says: the CAs of clients, where they are asked. */
+  /** What the Secret's ca.crt says: the CAs of clients, if the server requires a client certificate. */
   readonly ca: string;
 }
 
@@ -27,16 +27,16 @@ export interface FollowerOptions {
   readonly secret: string;
   readonly log: Log;
   readonly now: () => number;
-  /** Names that a certificate must have to be taken: whoever calls checks them. */
+  /** Names that a certificate must have to be taken, because callers check them. */
   readonly names: readonly string[];
-  /** CAs by which callers check it; absent or none: not known. */
+  /** CAs by which callers verify it. Absent or empty if they are not known. */
   readonly trusted?: TrustedCas;
-  /** Told the end of what is served, ms since the epoch. */
+  /** Called with the end of what is served, in milliseconds since the epoch. */
   readonly served?: (until: number) => void;
   readonly use: (material: Material) => void;
 }
 
-/** The CAs by which callers check certificates, followed. */
+/** The CAs by which callers verify certificates, followed by a watch. */
 export interface TrustedCas {
   readonly watch: Reflector<unknown>;
   cas(): readonly CertFacts[];
@@ -69,20 +69,30 @@ export function webhookCas({ kube, log }: { readonly kube: Kube; readonly log: L
   return { watch, cas: () => cas, onChange: (listener) => void listeners.push(listener) };
 }
 
-/** How often what was not taken is looked at again, ms: it may have become valid, or a failure may have passed. */
+/** How often (ms) a certificate that was not taken is judged again: it may have become valid, or a failure may have passed. */
 const AGAIN_MS = 2000;
 
 /** Follows one Secret of type kubernetes.io/tls. */
 export function certFollower(options: FollowerOptions): CertFollower {
   const { log, now, trusted, secret } = options;
   let offered: Material | undefined;
+  let used: Material | undefined;
   let served: CertFacts | undefined;
-  let told = '';
+  let logged = '';
   const text = (raw: RawSecret, key: string): string => Buffer.from(raw.data?.[key] ?? '', 'base64').toString('utf8');
 
-  /** Takes what is offered, or says once why not. */
+  /** Without a certificate to replace the lost one, the leader can still say which clients to trust. */
+  const takeCas = ({ ca, cert, key }: Material): void => {
+    if (cert !== '' || key !== '' || ca === '' || used === undefined || used.ca === ca) return;
+    used = { ...used, ca };
+    options.use(used);
+    log.info('CAs of clients in use', { secret });
+  };
+
+  /** Takes what is offered, or logs once why not. */
   const judge = (): void => {
     if (offered === undefined) return;
+    takeCas(offered);
     const cert = readCert(offered.cert);
     const keyFits = keyMatches(offered);
     const cas = trusted?.cas() ?? [];
@@ -90,9 +100,10 @@ export function certFollower(options: FollowerOptions): CertFollower {
     if (cert !== undefined && because === undefined) {
       try {
         options.use(offered);
+        used = offered;
         offered = undefined;
         served = cert;
-        told = '';
+        logged = '';
         options.served?.(cert.to);
         log.info('certificate in use', { secret, until: new Date(cert.to).toISOString() });
         return;
@@ -101,8 +112,8 @@ export function certFollower(options: FollowerOptions): CertFollower {
         because = `the server refused it: ${(error as NodeJS.ErrnoException).code ?? 'no code'}`;
       }
     }
-    if (because !== told) log.error('certificate not taken, the last good one stays', { secret, because });
-    told = because ?? '';
+    if (because !== logged) log.error('certificate not taken, the last good one stays', { secret, because });
+    logged = because ?? '';
   };
 
   const watch = reflector<Material>({
@@ -112,9 +123,9 @@ export function certFollower(options: FollowerOptions): CertFollower {
     query: { fieldSelector: `metadata.name=${secret}` },
     trim: (raw: RawSecret) => ({ cert: text(raw, 'tls.crt'), key: text(raw, 'tls.key'), ca: text(raw, 'ca.crt') }),
     onChange: (_, __, after) => {
-      // Deleted: the one served stays, and what was offered and not taken is gone.
+      // If it was deleted, the one served stays, and what was offered and not taken is gone.
       offered = after;
-      told = '';
+      logged = '';
       judge();
     },
   });

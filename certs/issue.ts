@@ -1,10 +1,10 @@
-// Builds certificates. node-forge does that alone (its parsing has a history of holes, it knows no EC keys, and a signature of its own
-// takes 66 ms of the event loop): keys and signatures are node:crypto's, and so is every check (read.ts). The only file that imports node-forge.
+// Builds certificates, the only file that imports node-forge. node-forge writes their ASN.1 and nothing else: its parsing has a
+// history of holes, it knows no EC keys, and a signature of its own takes 66 ms of the event loop. Keys, signatures and every
+// check (cert.ts) are by node:crypto.
 import { createPublicKey, generateKeyPair, randomBytes, sign, X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
-import type { KeyPair } from './read.ts';
-import { BACKDATED } from './validity.ts';
+import { BACKDATED, type KeyPair } from './cert.ts';
 
 const generate = promisify(generateKeyPair);
 const signed = promisify(sign);
@@ -16,10 +16,7 @@ const newCaKey = () =>
     privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
   });
 
-/**
- * P-256: the key signs in every handshake, on the event loop that all calls share, and an RSA key takes thirty times as long. An API server
- * keeps 25 idle connections to a webhook, so that a burst of more calls is a burst of handshakes.
- */
+/** P-256, because the key signs in every handshake (docs/adr/0007-p256-serving-keys.md). */
 const newLeafKey = () =>
   generate('ec', {
     namedCurve: 'P-256',
@@ -27,7 +24,7 @@ const newLeafKey = () =>
     privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
   });
 
-/** Positive and random, as RFC 5280 wants it: 16 bytes with the top bit clear. */
+/** Positive and random, as RFC 5280 requires: 16 bytes with the top bit clear. */
 const serial = (): string => {
   const bytes = randomBytes(16);
   bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40;
@@ -43,7 +40,7 @@ interface Draft {
   readonly extensions: object[];
 }
 
-/** What node-forge writes into a certificate until the real key takes its place: it can write no key but RSA. */
+/** What node-forge writes into a certificate until the real key takes its place, because it writes RSA keys only. */
 const PLACEHOLDER = forge.pki.setRsaPublicKey(new forge.jsbn.BigInteger('3'), new forge.jsbn.BigInteger('3'));
 /** Where the key stands in a TBSCertificate (RFC 5280): after version, serial, signature, issuer, validity, subject. */
 const SUBJECT_PUBLIC_KEY_INFO = 6;
@@ -52,7 +49,7 @@ const build = async (draft: Draft, signer: string): Promise<string> => {
   const certificate = forge.pki.createCertificate();
   const key = createPublicKey(draft.publicKey);
   const isRsa = key.asymmetricKeyType === 'rsa';
-  // The identifier of a CA's key is taken from it.
+  // node-forge derives the identifier of a CA's key from it.
   certificate.publicKey = isRsa ? forge.pki.publicKeyFromPem(draft.publicKey) : PLACEHOLDER;
   certificate.serialNumber = serial();
   certificate.validity.notBefore = new Date(draft.from - BACKDATED);
@@ -60,7 +57,7 @@ const build = async (draft: Draft, signer: string): Promise<string> => {
   certificate.setSubject([{ name: 'commonName', value: draft.name }]);
   certificate.setIssuer(draft.issuer);
   certificate.setExtensions(draft.extensions);
-  // SHA-1, node-forge's default, is refused by the API server.
+  // The API server refuses SHA-1, node-forge's default.
   certificate.signatureOid = forge.pki.oids['sha256WithRSAEncryption'] ?? '';
   certificate.siginfo.algorithmOid = certificate.signatureOid;
   certificate.signature = '';
@@ -76,10 +73,10 @@ const build = async (draft: Draft, signer: string): Promise<string> => {
 
 const derOf = (value: forge.asn1.Asn1): Buffer => Buffer.from(forge.asn1.toDer(value).getBytes(), 'latin1');
 
-/** A self-signed CA. `life` in ms from `now`. */
+/** A self-signed CA that lives for `life` milliseconds from `now`. */
 export async function issueCa(name: string, life: number, now: number): Promise<KeyPair> {
   const { privateKey: key, publicKey } = await newCaKey();
-  // The name is of this CA alone: two CAs of one name in a bundle confuse chain building.
+  // A unique name, because two CAs of one name in a bundle confuse chain building.
   const unique = `${name} ${new Date(now).toISOString()} ${randomBytes(3).toString('hex')}`;
   const cert = await build(
     {
@@ -104,7 +101,7 @@ export interface LeafRequest {
   /** DNS names and IP addresses. */
   readonly sans: readonly string[];
   readonly usage: 'server' | 'client';
-  /** ms; cut where the CA ends earlier. */
+  /** Milliseconds. Shortened if the CA ends earlier. */
   readonly life: number;
 }
 
@@ -112,7 +109,11 @@ export interface LeafRequest {
 export async function issueLeaf(ca: KeyPair, request: LeafRequest, now: number): Promise<KeyPair> {
   const { privateKey: key, publicKey } = await newLeafKey();
   const parent = new X509Certificate(ca.cert);
-  const issuer = forge.pki.certificateFromPem(ca.cert).subject.attributes;
+  const signer = forge.pki.certificateFromPem(ca.cert);
+  const issuer = signer.subject.attributes;
+  // In hexadecimal digits. A CA of another maker may have none.
+  const keyId = (signer.getExtension('subjectKeyIdentifier') as { subjectKeyIdentifier?: string } | null)
+    ?.subjectKeyIdentifier;
   const altNames = request.sans.map((san) => (/^[\d.]+$|:/.test(san) ? { type: 7, ip: san } : { type: 2, value: san }));
   const cert = await build(
     {
@@ -125,6 +126,9 @@ export async function issueLeaf(ca: KeyPair, request: LeafRequest, now: number):
         { name: 'basicConstraints', cA: false, critical: true },
         { name: 'keyUsage', digitalSignature: true, critical: true },
         { name: 'extKeyUsage', ...(request.usage === 'server' ? { serverAuth: true } : { clientAuth: true }) },
+        ...(keyId === undefined
+          ? []
+          : [{ name: 'authorityKeyIdentifier', keyIdentifier: forge.util.hexToBytes(keyId) }]),
         ...(altNames.length === 0 ? [] : [{ name: 'subjectAltName', altNames }]),
       ],
     },

@@ -1,7 +1,5 @@
 // Should a replica take the certificate that is in its Secret, or go on with the one that it serves? Pure.
-import { missingName } from './names.ts';
-import type { CertFacts } from './read.ts';
-import { validAt } from './validity.ts';
+import { missingName, validAt, type CertFacts } from './cert.ts';
 
 export interface Judged {
   /** undefined: what is in the Secret cannot be read. */

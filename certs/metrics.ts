@@ -1,5 +1,6 @@
 // What certificates show on the metrics port.
 import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Step } from './chain.ts';
 
 export type CertMetrics = ReturnType<typeof certMetrics>;
 
@@ -37,7 +38,11 @@ export function certMetrics(registry: Registry, now: () => number) {
       },
     }),
   );
-  const step = gauge('certificate_step', '1 for the step taken last, or for what is awaited.', ['step']);
+  const step = gauge('certificate_step', '1 for the step that a chain took last, or for what it waits for.', [
+    'chain',
+    'step',
+  ]);
+  const steps = new Map<string, string>();
   const bundle = gauge('ca_bundle_certificates', 'CAs that the webhook configuration trusts.');
   const extenderBundle = gauge(
     'extender_ca_certificates',
@@ -68,10 +73,16 @@ export function certMetrics(registry: Registry, now: () => number) {
     rotations: new Counter({
       name: 'gpu_gate_certificate_rotations_total',
       help: 'Steps of making and replacing certificates.',
-      labelNames: ['kind', 'result'],
+      labelNames: ['chain', 'kind', 'result'],
       registers,
     }),
-    step,
+    step(chain: string, { kind, ...rest }: Step): void {
+      const before = steps.get(chain);
+      if (before !== undefined) step.remove({ chain, step: before });
+      const label = 'on' in rest ? `wait-${rest.on}` : kind;
+      steps.set(chain, label);
+      step.set({ chain, step: label }, 1);
+    },
     bundle,
     extenderBundle,
     canary,
@@ -85,6 +96,7 @@ export function certMetrics(registry: Registry, now: () => number) {
     forget(): void {
       ends.clear();
       step.reset();
+      steps.clear();
       for (const one of [bundle, extenderBundle, canary, clockOffset, restartBy]) one.remove();
     },
   };

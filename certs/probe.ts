@@ -1,33 +1,37 @@
-// What is seen from outside: which certificate each replica serves, and whether every API server calls the canary with the
-// newest CA. The canary is a dry-run ConfigMap: nothing is stored, and the answer is written into what comes back.
-import { randomUUID } from 'node:crypto';
+// What the leader sees from outside: the certificate that each replica serves, whether every API server calls the canary, and
+// the API server's time.
 import { connect } from 'node:tls';
-import { CANARY } from '../core/keys.ts';
 import { isForbidden, openKube, type Kube, type KubeOptions } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
-import { readCert, type CertFacts } from './read.ts';
-import type { Replicas } from './webhook-rules.ts';
+import { dryRunConfigMap, sendCanary } from './canary.ts';
+import { readCert, type CertFacts } from './cert.ts';
+import type { Replicas } from './chain.ts';
+
+/** The replicas behind a Service. */
+export interface Target {
+  readonly service: string;
+  /** `host:port` of each, in place of the Service's EndpointSlices. */
+  readonly replicas: readonly string[];
+}
 
 export interface ProbeOptions {
   readonly kube: Kube;
-  /** How the API is reached; the canary opens a fresh connection to each server with it. */
+  /** How the API is reached. The canary opens a fresh connection to each server with it. */
   readonly access: KubeOptions;
   readonly namespace: string;
-  /** Name that API servers' certificates carry, whatever their address. */
+  /** Name in API servers' certificates, whatever their address. */
   readonly apiServerName: string;
   /** `host:port`, in place of the EndpointSlice default/kubernetes. */
   readonly apiServers: readonly string[];
-  /** Service of the webhook, and `host:port` in place of its EndpointSlices. */
-  readonly service: string;
-  readonly replicas: readonly string[];
-  readonly serverName: string;
+  readonly webhook: Target;
+  readonly extender: Target;
 }
 
 export interface Probe {
-  replicas(): Promise<Replicas>;
-  /** Sends the canary through every API server; a sentence where one did not bring it back with that leaf. */
+  replicas(of: 'webhook' | 'extender'): Promise<Replicas>;
+  /** Sends the canary through every API server. A sentence if one did not bring it back with that certificate. */
   canary(leaf: CertFacts): Promise<string | undefined>;
-  /** The API server's clock, ms since the epoch, whole seconds: it is what verifies certificates. */
+  /** The API server's clock in milliseconds since the epoch, to the second. It is what verifies certificates. */
   serverTime(): Promise<number>;
 }
 
@@ -41,7 +45,7 @@ const HANDSHAKE_MS = 3000;
 /** Addresses that calls are sent to, as `host:port`. */
 const addressesOf = (slices: readonly EndpointSlice[], portName: string): readonly string[] => [
   ...new Set(
-    slices.flatMap(({ ports = [], endpoints }) => {
+    slices.flatMap(({ ports, endpoints }) => {
       const port = (ports ?? []).find(({ name }) => name === portName)?.port;
       const called = (endpoints ?? []).filter(({ conditions }) => conditions?.ready ?? conditions?.serving ?? true);
       return port === undefined
@@ -51,7 +55,7 @@ const addressesOf = (slices: readonly EndpointSlice[], portName: string): readon
   ),
 ];
 
-/** The certificate served at an address; undefined where no handshake came about. */
+/** The certificate that an address serves. `undefined` if there was no handshake. */
 const served = (address: string, serverName: string): Promise<CertFacts | undefined> =>
   new Promise((resolve) => {
     const { hostname, port } = new URL(`https://${address}`);
@@ -59,7 +63,7 @@ const served = (address: string, serverName: string): Promise<CertFacts | undefi
       host: hostname.replace(/^\[|\]$/g, ''),
       port: Number(port === '' ? 443 : port),
       servername: serverName,
-      // What it serves is the question; who signed it is judged afterwards.
+      // The question is what it serves. Who signed that is judged afterwards.
       rejectUnauthorized: false,
       timeout: HANDSHAKE_MS,
     });
@@ -74,12 +78,6 @@ const served = (address: string, serverName: string): Promise<CertFacts | undefi
 
 export function certProbe(options: ProbeOptions): Probe {
   const { kube, namespace } = options;
-  const configMaps = `/api/v1/namespaces/${namespace}/configmaps`;
-  const dryRun = (name: string, labels: Record<string, string>, data: Record<string, string>) => ({
-    query: { dryRun: 'All' },
-    timeoutMs: 10_000,
-    body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace, labels }, data },
-  });
 
   const apiServers = async (): Promise<readonly string[]> => {
     if (options.apiServers.length > 0) return options.apiServers;
@@ -93,7 +91,6 @@ export function certProbe(options: ProbeOptions): Probe {
   };
 
   const through = async (address: string, leaf: CertFacts): Promise<string | undefined> => {
-    const challenge = randomUUID();
     try {
       const one = await openKube({
         ...options.access,
@@ -101,36 +98,28 @@ export function certProbe(options: ProbeOptions): Probe {
         serverName: options.apiServerName,
         freshConnections: true,
       });
-      const { data } = await one.request<{ data?: Record<string, string> }>(
-        'POST',
-        configMaps,
-        dryRun(CANARY_NAME, { [CANARY]: 'true' }, { challenge }),
-      );
-      return data?.['answer'] === canaryAnswer(challenge, leaf.fingerprint)
-        ? undefined
-        : `API server ${address} does not call the canary as it is configured now`;
+      return await sendCanary({ kube: one, address, namespace, leaf });
     } catch (error) {
       return `API server ${address} did not bring the canary back: ${explainError(error)}`;
     }
   };
 
+  const endpointsOf = async (service: string): Promise<readonly string[]> => {
+    const { items } = await kube.request<{ items: EndpointSlice[] }>(
+      'GET',
+      `/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`,
+      { query: { labelSelector: `kubernetes.io/service-name=${service}` } },
+    );
+    return addressesOf(items, 'https');
+  };
+
   return {
-    async replicas() {
+    async replicas(of) {
+      const { service, replicas } = options[of];
       try {
-        const addresses =
-          options.replicas.length > 0
-            ? options.replicas
-            : addressesOf(
-                (
-                  await kube.request<{ items: EndpointSlice[] }>(
-                    'GET',
-                    `/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`,
-                    { query: { labelSelector: `kubernetes.io/service-name=${options.service}` } },
-                  )
-                ).items,
-                'https',
-              );
-        const seen = addresses.map(async (address) => ({ address, leaf: await served(address, options.serverName) }));
+        const addresses = replicas.length > 0 ? replicas : await endpointsOf(service);
+        const name = `${service}.${namespace}.svc`;
+        const seen = addresses.map(async (address) => ({ address, leaf: await served(address, name) }));
         return { kind: 'known', served: await Promise.all(seen) };
       } catch (error) {
         if (!isForbidden(error)) throw error;
@@ -148,15 +137,10 @@ export function certProbe(options: ProbeOptions): Probe {
     async serverTime() {
       const { metadata } = await kube.request<{ metadata: { creationTimestamp: string } }>(
         'POST',
-        configMaps,
-        dryRun('gpu-gate-clock', {}, {}),
+        `/api/v1/namespaces/${namespace}/configmaps`,
+        dryRunConfigMap('gpu-gate-clock', namespace),
       );
       return Date.parse(metadata.creationTimestamp);
     },
   };
 }
-
-const CANARY_NAME = 'gpu-gate-canary';
-
-/** What the canary writes into the ConfigMap: which certificate was served to whoever called. */
-export const canaryAnswer = (challenge: string, fingerprint: string): string => `${challenge} ${fingerprint}`;

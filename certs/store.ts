@@ -2,6 +2,8 @@
 // compare-and-swap by resourceVersion; what is the same already is not written.
 import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { isAlreadyExists, isConflict, isForbidden, isNotFound, type Kube } from '../platform/kube.ts';
+import type { Log } from '../platform/log.ts';
+import { reflector, type Reflector } from '../platform/reflector.ts';
 
 export const CA_SECRET = 'gpu-gate-ca';
 export const WEBHOOK_SECRET = 'gpu-gate-webhook-tls';
@@ -186,3 +188,35 @@ export class NotPermitted extends Error {}
 
 const explain = (verb: string): string =>
   `this ServiceAccount may not ${verb} the MutatingWebhookConfiguration ${WEBHOOK_CONFIGURATION}: give it the ClusterRole gpu-gate-reconciler of the chart`;
+
+/**
+ * Watches of the objects that certificates live in, not started yet. Keeps only the resourceVersion of each object, never its
+ * contents. They tell the leader of a change, so that what was broken is repaired at once and not at the next check.
+ */
+export function ownObjects(options: {
+  readonly kube: Kube;
+  readonly log: Log;
+  readonly namespace: string;
+  readonly onChange: () => void;
+}): Readonly<Record<string, Reflector<string>>> {
+  const { kube, log, namespace, onChange } = options;
+  const watch = (collection: string, name: string): Reflector<string> =>
+    reflector({
+      kube,
+      log,
+      path: collection,
+      query: { fieldSelector: `metadata.name=${name}` },
+      trim: ({ metadata }: { metadata: { resourceVersion?: string } }) => metadata.resourceVersion ?? '',
+      onChange,
+    });
+  const core = `/api/v1/namespaces/${namespace}`;
+  const secrets = [CA_SECRET, WEBHOOK_SECRET, CANARY_SECRET, EXTENDER_SECRET, SCHEDULER_SECRET];
+  return {
+    ...Object.fromEntries(secrets.map((name) => [`secrets/${name}`, watch(`${core}/secrets`, name)])),
+    [`configmaps/${EXTENDER_CA_CONFIG_MAP}`]: watch(`${core}/configmaps`, EXTENDER_CA_CONFIG_MAP),
+    mutatingwebhookconfigurations: watch(
+      '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations',
+      WEBHOOK_CONFIGURATION,
+    ),
+  };
+}

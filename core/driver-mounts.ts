@@ -1,6 +1,7 @@
-// Which driver volumes and environment a policy gives to containers that ask for a GPU. Validation
-// pods get them too, because they must prove what users will have. Paths come from the policy
-// alone.
+// Which driver volumes and variables a policy gives to containers that request a GPU. The webhook
+// injects them, and validation pods get them too, because they must prove what users will have.
+// Paths come from the policy alone.
+import { posix } from 'node:path';
 import type { DriverVolume, EnvVar, GpuPolicy, GpuPolicySpec } from './gpu-policy.ts';
 
 export interface DriverMounts {
@@ -8,80 +9,95 @@ export interface DriverMounts {
   readonly env: readonly EnvVar[];
 }
 
-const LIBRARIES = '/usr/local/nvidia/lib64';
-const ENV: readonly EnvVar[] = [{ name: 'LD_LIBRARY_PATH', value: LIBRARIES }];
-
 /** The libraries that belong to a driver and change with it. */
 const DRIVER_FILES = ['libcuda.so.1', 'libnvidia-ml.so.1', 'libnvidia-ptxjitcompiler.so.1'] as const;
-/** Where Debian, Ubuntu and NVIDIA's driver images have them on x86_64. */
+/** The folder of Debian, Ubuntu and NVIDIA's driver images on x86_64. */
 const MULTIARCH = '/usr/lib/x86_64-linux-gnu';
+/**
+ * Folders that a dynamic linker searches by itself, by the name that a volume gets: Debian's and
+ * Ubuntu's, and everybody else's.
+ */
+const LINKER_FOLDERS = [
+  ['gpu-gate', MULTIARCH],
+  ['gpu-gate-lib64', '/usr/lib64'],
+] as const;
 
 /**
- * The driver's own files, one by one: its folder is the distribution's too, and a libc of the node
- * on LD_LIBRARY_PATH would be loaded into programs that were built for another.
+ * The driver's own files, one by one, each where a dynamic linker finds it without being
+ * configured. A variable LD_LIBRARY_PATH in the pod would replace the one that an image sets for
+ * libraries of its own. And the driver's folder as a whole would not do, because it is the
+ * distribution's too: programs of the image would load a libc of the node.
  */
-const filesIn = (root: string): DriverMounts => ({
-  volumes: DRIVER_FILES.map((file) => ({
-    name: `gpu-gate-${file.replaceAll('.', '-')}`,
-    hostPath: `${root}${MULTIARCH}/${file}`,
-    mountPath: `${LIBRARIES}/${file}`,
-    type: 'File',
-    readOnly: true,
-  })),
-  env: ENV,
-});
+const filesIn = (folder: string): readonly DriverVolume[] =>
+  LINKER_FOLDERS.flatMap(([prefix, mountPath]) =>
+    DRIVER_FILES.map((file) => ({
+      name: `${prefix}-${file.replaceAll('.', '-')}`,
+      hostPath: `${folder}/${file}`,
+      mountPath: `${mountPath}/${file}`,
+      type: 'File',
+      readOnly: true,
+    })),
+  );
 
-const presetOf = ({ injection, hostPaths }: GpuPolicySpec): DriverMounts => {
+const GKE_FOLDER = '/home/kubernetes/bin/nvidia';
+
+const presetOf = ({ injection, hostPaths }: GpuPolicySpec): readonly DriverVolume[] => {
   switch (injection.driverVolumesPreset) {
     case 'None':
-      return { volumes: [], env: [] };
+      return [];
     case 'GKE':
-      return {
-        volumes: [
-          {
-            name: 'gpu-gate-driver',
-            hostPath: '/home/kubernetes/bin/nvidia',
-            mountPath: '/usr/local/nvidia',
-            type: 'Directory',
-            readOnly: true,
-          },
-        ],
-        env: ENV,
-      };
+      return [
+        {
+          name: 'gpu-gate-driver',
+          hostPath: GKE_FOLDER,
+          mountPath: '/usr/local/nvidia',
+          type: 'Directory',
+          readOnly: true,
+        },
+        ...filesIn(`${GKE_FOLDER}/lib64`),
+      ];
     case 'DriverContainer':
-      return filesIn(barePath(hostPaths.driverRoot));
+      return filesIn(plainPath(`${hostPaths.driverRoot}${MULTIARCH}`));
     case 'Host':
-      return filesIn('');
+      return filesIn(MULTIARCH);
   }
 };
 
-/** A mount path without the slash that means nothing at its end. */
-export const barePath = (path: string): string => path.replace(/(?<=.)\/$/, '');
+/**
+ * An absolute path as container runtimes read it: without '.', '..', '//' or a slash at its end.
+ */
+export const plainPath = (path: string): string =>
+  path.startsWith('/') && !path.endsWith('/') && !path.includes('//') && !path.includes('/.')
+    ? path
+    : posix.join('/', path).replace(/(?<=.)\/$/, '');
+
+/** Is the plain path `inner` below the plain path `outer`? */
+export const isBelow = (inner: string, outer: string): boolean =>
+  outer === '/' ? inner !== '/' : inner[outer.length] === '/' && inner.startsWith(outer);
 
 /**
- * The policy's own volumes and variables, then its preset's where the policy names none of that
- * name or path: a pod may hold a volume's name, a mount's path and a variable's name once only, and
- * what we inject must never be why a pod is refused.
+ * Paths are plain ones. The policy's own volumes and variables, then those of its preset that do
+ * not meet them: a pod may hold a volume's name, a mount's path and a variable's name only once,
+ * and below a read-only mount no other one can be made.
  */
 export function driverMounts(policy: GpuPolicy): DriverMounts {
-  const preset = presetOf(policy.spec);
   const { driverVolumes, env } = policy.spec.injection;
-  const names = new Set<string>();
-  const paths = new Set<string>();
-  const variables = new Set<string>();
-  const volumes: DriverVolume[] = [];
-  for (const volume of [...driverVolumes, ...preset.volumes]) {
-    const path = barePath(volume.mountPath);
-    if (names.has(volume.name) || paths.has(path)) continue;
-    names.add(volume.name);
-    paths.add(path);
-    volumes.push(volume);
+  const volumes = new Map<string, DriverVolume>();
+  const paths: string[] = [];
+  const admit = (volume: DriverVolume, mountPath: string): void => {
+    volumes.set(volume.name, { ...volume, hostPath: plainPath(volume.hostPath), mountPath });
+    paths.push(mountPath);
+  };
+  for (const volume of driverVolumes) {
+    const path = plainPath(volume.mountPath);
+    if (!volumes.has(volume.name) && !paths.includes(path)) admit(volume, path);
   }
-  const all: EnvVar[] = [];
-  for (const variable of [...env, ...preset.env]) {
-    if (variables.has(variable.name)) continue;
-    variables.add(variable.name);
-    all.push(variable);
+  for (const volume of presetOf(policy.spec)) {
+    const path = plainPath(volume.mountPath);
+    const meets = (other: string): boolean => path === other || isBelow(path, other) || isBelow(other, path);
+    if (!volumes.has(volume.name) && !paths.some(meets)) admit(volume, path);
   }
-  return { volumes, env: all };
+  const variables = new Map<string, EnvVar>();
+  for (const variable of env) if (!variables.has(variable.name)) variables.set(variable.name, variable);
+  return { volumes: [...volumes.values()], env: [...variables.values()] };
 }

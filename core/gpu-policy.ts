@@ -62,6 +62,15 @@ export interface DriverVolume {
   readonly readOnly: boolean;
 }
 
+/** As Kubernetes writes a toleration. */
+export interface InjectedToleration {
+  readonly key?: string;
+  readonly operator?: 'Equal' | 'Exists';
+  readonly value?: string;
+  readonly effect?: 'NoSchedule' | 'PreferNoSchedule' | 'NoExecute';
+  readonly tolerationSeconds?: number;
+}
+
 export type PodSecurityLevel = 'privileged' | 'baseline' | 'restricted';
 
 export interface InjectionSpec {
@@ -75,6 +84,9 @@ export interface InjectionSpec {
   readonly driverVolumes: readonly DriverVolume[];
   readonly driverVolumesPreset: 'None' | 'GKE' | 'DriverContainer' | 'Host';
   readonly env: readonly EnvVar[];
+  /** Under the policy's class, containers that request no GPU get NVIDIA_VISIBLE_DEVICES=void. */
+  readonly hideUnrequestedGpus: boolean;
+  readonly tolerations: readonly InjectedToleration[];
 }
 
 /** Durations are milliseconds here; the API writes them as `5m`, `30s`. */
@@ -103,6 +115,8 @@ export interface HostPathsSpec {
 export interface GpuPolicySpec {
   readonly nodeSelector: Readonly<Record<string, string>>;
   readonly suspend: boolean;
+  /** Namespaces whose pods may name this policy; empty: all. */
+  readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
   readonly resources: readonly string[];
   readonly components: {

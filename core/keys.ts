@@ -103,8 +103,12 @@ export const POLICIES_PATH = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
 /** The policy that pods without a `gpu-gate.dev/policy` annotation use. */
 export const DEFAULT_POLICY = 'default';
 
-/** Name of the MutatingWebhookConfiguration. */
-export const WEBHOOK_CONFIGURATION = 'gpu-gate';
+/**
+ * Name of the MutatingWebhookConfiguration. API servers call webhooks in the order of these names.
+ * This one sorts last, so that gpu-gate sees what other webhooks made of the pod, such as the name
+ * of another scheduler or a request for a GPU.
+ */
+export const WEBHOOK_CONFIGURATION = 'zz-gpu-gate';
 /** Its entry that shows whether an API server holds the newest CA. */
 export const CANARY_ENTRY = 'canary.gpu-gate.dev';
 /** Label of the dry-run ConfigMap that the canary's entry selects. */

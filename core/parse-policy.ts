@@ -4,6 +4,7 @@ import type {
   ComponentSpec,
   DriverVolume,
   EnvVar,
+  InjectedToleration,
   GpuPolicy,
   Mode,
   PodSecurityLevel,
@@ -105,6 +106,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
     spec: {
       nodeSelector: object(s['nodeSelector']) as Record<string, string>,
       suspend: flag(s['suspend'], false),
+      allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
       components: {
@@ -159,6 +161,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           'None',
         ),
         env: list<EnvVar>(injection['env']),
+        hideUnrequestedGpus: flag(injection['hideUnrequestedGpus'], true),
+        tolerations: list<InjectedToleration>(injection['tolerations']),
       },
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),

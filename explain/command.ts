@@ -15,7 +15,10 @@ import type { ExplainArgs } from './args.ts';
 /** The objects that the webhook decides by. */
 export interface WebhookFacts {
   readonly policies: ReadonlyMap<string, GpuPolicy>;
-  readonly runtimeClasses: ReadonlyMap<string, { readonly nodeSelector: Readonly<Record<string, string>> }>;
+  readonly runtimeClasses: ReadonlyMap<
+    string,
+    { readonly handler?: string; readonly nodeSelector: Readonly<Record<string, string>> }
+  >;
   readonly namespaceLabels: Readonly<Record<string, string>>;
   readonly namespace: string;
   readonly excludedNamespaces: ReadonlySet<string>;
@@ -87,7 +90,11 @@ async function webhookWould(
         `/api/v1/namespaces/${encodeURIComponent(args.namespace)}`,
       ),
       kube.request<{
-        items: { metadata: { name: string }; scheduling?: { nodeSelector?: Record<string, string> } }[];
+        items: {
+          metadata: { name: string };
+          handler?: string;
+          scheduling?: { nodeSelector?: Record<string, string> };
+        }[];
       }>('GET', '/apis/node.k8s.io/v1/runtimeclasses'),
     ]);
     const { nodeName: _, ...spec } = pod.spec ?? {};
@@ -97,7 +104,10 @@ async function webhookWould(
         {
           policies,
           runtimeClasses: new Map(
-            classes.items.map((item) => [item.metadata.name, { nodeSelector: item.scheduling?.nodeSelector ?? {} }]),
+            classes.items.map((item) => [
+              item.metadata.name,
+              { handler: item.handler ?? '', nodeSelector: item.scheduling?.nodeSelector ?? {} },
+            ]),
           ),
           namespaceLabels: namespace.metadata.labels ?? {},
           namespace: args.namespace,

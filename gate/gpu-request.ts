@@ -14,10 +14,13 @@ export interface RawContainer {
   readonly resources?: {
     readonly limits?: Readonly<Record<string, unknown>>;
     readonly requests?: Readonly<Record<string, unknown>>;
+    readonly claims?: readonly object[];
   };
   readonly volumeMounts?: readonly {
     readonly name?: string;
     readonly mountPath?: string;
+    readonly subPath?: string;
+    readonly subPathExpr?: string;
     readonly readOnly?: boolean;
   }[];
   readonly volumeDevices?: readonly { readonly name?: string; readonly devicePath?: string }[];
@@ -44,6 +47,7 @@ export interface RawPod {
     readonly nodeName?: string;
     readonly nodeSelector?: Readonly<Record<string, string>>;
     readonly runtimeClassName?: string;
+    readonly hostUsers?: boolean;
     readonly schedulerName?: string;
     readonly volumes?: readonly { readonly name?: string; readonly hostPath?: { readonly path?: string } }[];
     readonly readinessGates?: readonly { readonly conditionType?: string }[];

@@ -60,7 +60,9 @@ export type OperandAction =
       /** resourceVersion at which others' fields were seen: the spec is written whole, so that they go. */
       readonly wholeAt?: string;
     }
-  | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string };
+  | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }
+  /** Never changes or takes over a class of that name that is there already. */
+  | { readonly kind: 'create-runtime-class'; readonly name: string; readonly handler: string };
 
 export type PolicyAction =
   | {

@@ -26,6 +26,7 @@ export interface Settings {
   readonly log: Log;
   readonly metrics: ReconcilerMetrics;
   readonly operandNamespace: string;
+  readonly runtimeClass: { readonly name: string; readonly handler: string };
   /** Namespaces whose pods the webhook never touches, ours among them. */
   readonly excludedNamespaces: ReadonlySet<string>;
   /** Resources that the webhook configuration calls us for. */

@@ -1,6 +1,6 @@
 // Action → HTTP request, as a value. Pure: the time and what the caches know of the object are arguments.
 import { digestOf } from '../core/digest.ts';
-import { FIELD_MANAGER, POLICIES_PATH } from '../core/keys.ts';
+import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
 import type { Action, Condition, EventAction, Manifest } from './actions.ts';
 
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -98,6 +98,18 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
         method: 'DELETE',
         path: `${daemonSets(action.namespace)}/${action.name}`,
         query: { propagationPolicy: 'Background' },
+      };
+    case 'create-runtime-class':
+      return {
+        method: 'POST',
+        path: '/apis/node.k8s.io/v1/runtimeclasses',
+        // No scheduling.nodeSelector: the kubelet checks it again at a restart and would reject running pods after an opt-out.
+        body: {
+          apiVersion: 'node.k8s.io/v1',
+          kind: 'RuntimeClass',
+          metadata: { name: action.name, labels: { [PART_OF]: PRODUCT, [MANAGED_BY]: PRODUCT } },
+          handler: action.handler,
+        },
       };
     case 'policy-status':
       return merge(`${POLICIES_PATH}/${action.name}/status`, {
@@ -212,6 +224,7 @@ export const targetOf = (action: Action): string => {
     case 'create-pod':
     case 'apply-daemonset':
       return action.manifest.metadata.name;
+    case 'create-runtime-class':
     case 'policy-status':
     case 'policy-finalizers':
       return action.name;

@@ -151,7 +151,7 @@ async function story(cluster: Cluster, gate: Gate, t: Story): Promise<void> {
       'get',
       'crd/gpupolicies.gpu-gate.dev',
       'gpupolicy/default',
-      'mutatingwebhookconfiguration/gpu-gate',
+      'mutatingwebhookconfiguration/zz-gpu-gate',
       'runtimeclass/nvidia',
       '-o',
       'name',

@@ -13,7 +13,6 @@ export const SHELLS = [
   'keeper',
   '*-chain',
   'store',
-  'own-objects',
   'probe',
   'canary',
   'follower',

@@ -1,10 +1,7 @@
-// What a decision collects: additions to the raw pod, and what is said of them. Pure.
-
-export interface AddOperation {
-  readonly op: 'add';
-  readonly path: string;
-  readonly value: unknown;
-}
+// What a decision collects: additions to the pod, and what is reported about them. Every list is
+// bounded here, so that no author of a pod can make an answer, a record or a log grow with what he
+// wrote. Pure.
+import type { AddOperation } from './patch.ts';
 
 export interface Skipped {
   readonly what: string;
@@ -17,47 +14,66 @@ export interface Draft {
   /** The parts of the policy that these operations add. */
   readonly injected: string[];
   /**
-   * The parts that the pod carries once they are applied, whoever put them there: told from the pod's content alone, so that a second
-   * call, a copied pod and a forged record all come to the same list.
+   * The parts that the pod carries once the operations are applied. Read from
+   * the pod's content alone, so that a second call, a copied pod and a forged record all give the
+   * same list.
    */
   readonly carried: string[];
   readonly skipped: Skipped[];
   readonly warnings: string[];
+  /** How many entries did not fit into `skipped` and `warnings`. */
+  readonly more: { skipped: number; warnings: number };
 }
 
-export const emptyDraft = (): Draft => ({ operations: [], injected: [], carried: [], skipped: [], warnings: [] });
+/** Entries of a list that are kept; the rest is counted in one line. */
+const MAX_WARNINGS = 9;
+const MAX_SKIPPED = 30;
+/**
+ * Characters of a record's entry. Usual names are shorter.
+ */
+const MAX_ENTRY = 160;
 
-/** `how`: by an operation of this draft, or without one. */
+export const emptyDraft = (): Draft => ({
+  operations: [],
+  injected: [],
+  carried: [],
+  skipped: [],
+  warnings: [],
+  more: { skipped: 0, warnings: 0 },
+});
+
+/** `how`: 'added' if this draft adds it, 'already' if the pod had it. */
 export function carries(draft: Draft, what: string, how: 'added' | 'already'): void {
   if (!draft.carried.includes(what)) draft.carried.push(what);
   if (how === 'added' && !draft.injected.includes(what)) draft.injected.push(what);
 }
 
+/** Records what is left out and why, and warns the author if `warning` is given. */
 export function skip(draft: Draft, what: string, because: string, warning?: string): void {
-  draft.skipped.push({ what, because });
-  if (warning !== undefined) draft.warnings.push(`gpu-gate: ${warning}`);
+  if (draft.skipped.length < MAX_SKIPPED)
+    draft.skipped.push({ what: cut(what, MAX_ENTRY), because: cut(because, MAX_ENTRY) });
+  else draft.more.skipped += 1;
+  if (warning !== undefined) warn(draft, warning);
 }
 
-/** Kubernetes asks for warnings below 120 characters: the variable part of one gives way, never the advice. */
+export function warn(draft: Draft, warning: string): void {
+  if (draft.warnings.length < MAX_WARNINGS) draft.warnings.push(`gpu-gate: ${warning}`);
+  else draft.more.warnings += 1;
+}
+
+/** What was left out, the entries beyond the limit as a count. */
+export const skippedOf = ({ skipped, more }: Draft): readonly Skipped[] =>
+  more.skipped === 0 ? skipped : [...skipped, { what: `${more.skipped} more`, because: 'the list is cut here' }];
+
+/** The warnings, those beyond the limit as a count. */
+export const warningsOf = ({ warnings, more }: Draft): readonly string[] =>
+  more.warnings === 0
+    ? warnings
+    : [
+        ...warnings,
+        `gpu-gate: ${more.warnings} more warnings; annotation gpu-gate.dev/injection lists what was left out`,
+      ];
+
+/** Kubernetes wants warnings below 120 characters: the variable part is cut, never the advice. */
 export const cut = (text: string, length: number): string =>
   text.length <= length ? text : `${text.slice(0, length - 1)}…`;
-
-export const add = (path: string, value: unknown): AddOperation => ({ op: 'add', path, value });
-
-/** Adds to a list, which is made where there is none (null counts as none). */
-export const append = (
-  path: string,
-  present: readonly unknown[] | null | undefined,
-  values: readonly unknown[],
-): AddOperation[] => (Array.isArray(present) ? values.map((value) => add(`${path}/-`, value)) : [add(path, values)]);
-
-/** Adds a key to a map, which is made where there is none. */
-export const put = (
-  path: string,
-  present: Readonly<Record<string, string>> | null | undefined,
-  key: string,
-  value: string,
-): AddOperation[] =>
-  typeof present === 'object' && present !== null
-    ? [add(`${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, value)]
-    : [add(path, { [key]: value })];

@@ -1,38 +1,31 @@
-// Raw pod + facts → what to do with it. Pure, an ordered list of rules; every addition is a small value, so that a
-// MutatingAdmissionPolicy could be generated from the same model. Paths, class names and env come from the policy alone.
-import { isEnforcing, type GpuPolicy } from '../core/gpu-policy.ts';
+// Raw pod and facts → what to do with it: an ordered list of rules, of which the first that holds
+// decides. Every addition is a small value. Paths, class names and variables come from the policy
+// alone. Pure.
+import { isEnforcing, type GpuPolicy, type InjectedToleration } from '../core/gpu-policy.ts';
 import { namespaceRule, optsOut } from '../gate/namespaces.ts';
 import { gpuRequest, wishesOf, type GpuRequest, type RawPod } from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
-import {
-  add,
-  append,
-  carries,
-  cut,
-  emptyDraft,
-  put,
-  skip,
-  type AddOperation,
-  type Draft,
-  type Skipped,
-} from './draft.ts';
-import { addMounts } from './mounts.ts';
+import { carries, cut, emptyDraft, skip, skippedOf, warn, warningsOf, type Draft, type Skipped } from './draft.ts';
+import { addHidden, addMounts, bytesOf, mountsFor } from './mounts.ts';
+import { add, append, put, type AddOperation } from './patch.ts';
 
 export interface RuntimeClassFacts {
   readonly nodeSelector: Readonly<Record<string, string>>;
+  /** Name of the container runtime's handler. */
+  readonly handler?: string;
 }
 
-/** All that a decision may rest on, from memory. */
+/** All that a decision may depend on, from memory. */
 export interface Facts {
   readonly policies: { get(name: string): GpuPolicy | undefined };
   readonly runtimeClasses: { get(name: string): RuntimeClassFacts | undefined };
-  /** Labels of the pod's namespace; undefined: not in the cache. */
+  /** Labels of the pod's namespace; `undefined` if the cache does not have it. */
   readonly namespaceLabels: Readonly<Record<string, string>> | undefined;
   readonly namespace: string;
   readonly excludedNamespaces: ReadonlySet<string>;
 }
 
-/** Bounded: it is a metric's label. */
+/** A closed set, because it is a metric's label. */
 export type Leave =
   | 'no-gpu'
   | 'excluded-namespace'
@@ -44,14 +37,21 @@ export type Leave =
   | 'auditing'
   | 'already-injected'
   | 'internal-error';
-export type Refuse = 'unknown-policy' | 'malformed-annotation' | 'node-selector-conflict';
+export type Refuse =
+  | 'unknown-policy'
+  | 'policy-not-allowed'
+  | 'malformed-annotation'
+  | 'node-selector-conflict'
+  | 'too-large';
 
 export type Admission =
   | { readonly kind: 'leave'; readonly reason: Leave; readonly warnings: readonly string[] }
   | {
       readonly kind: 'inject';
       readonly policy: string;
-      /** The pod carries a record already: this is a second call, or a copy of an injected pod. */
+      /**
+       * The pod carries a record already, so this is a second call or a copy of an injected pod.
+       */
       readonly again: boolean;
       readonly operations: readonly AddOperation[];
       readonly injected: readonly string[];
@@ -63,8 +63,13 @@ export type Admission =
 const leave = (reason: Leave, ...warnings: string[]): Admission => ({ kind: 'leave', reason, warnings });
 const refuse = (reason: Refuse, because: string): Admission => ({ kind: 'refuse', reason, because });
 
-/** What the API server lets a pod's annotations hold, keys and values together. */
+/** The API server's limit for a pod's annotations, keys and values together. */
 const MAX_ANNOTATIONS = 256 * 1024;
+/**
+ * An API server stores no object above 1.5 MiB, so a pod that would grow by more than this would be
+ * rejected in any case.
+ */
+const MAX_PATCH = 1024 * 1024;
 
 /** What to do with a pod that is about to be created. */
 export function decide(pod: RawPod, facts: Facts): Admission {
@@ -74,11 +79,11 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   const { wishes } = read;
   const named = wishes.policy ?? DEFAULT_POLICY;
   const policy = facts.policies.get(named);
-  // Without a policy there is no list of resources; the widest one says whether this is any of our business.
+  // Without a policy there is no list of resources, so any resource of NVIDIA's counts.
   const request = gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']);
   if (request === undefined) return leave('no-gpu');
   if (pod.metadata?.annotations?.[MIRROR] !== undefined)
-    return leave('mirror-pod', 'gpu-gate: a static pod passes every gate; its node may not be validated');
+    return leave('mirror-pod', 'gpu-gate: a static pod bypasses gpu-gate; its node may not be validated');
   if (wishes.optedOut || rule === 'opted-out') return leave('opted-out');
   if (!read.ok && read.annotation === POLICY) return refuse('malformed-annotation', read.because);
   if (policy === undefined) {
@@ -89,73 +94,119 @@ export function decide(pod: RawPod, facts: Facts): Admission {
           `GPUPolicy ${JSON.stringify(named)} does not exist: name one of 'kubectl get gpupolicies', or leave the annotation gpu-gate.dev/policy out`,
         );
   }
+  // Before all else that the policy says: naming a policy that does not enforce must not be a way
+  // around the one that does.
+  if (wishes.policy !== undefined && !mayName(facts.namespace, policy))
+    return refuse(
+      'policy-not-allowed',
+      `GPUPolicy ${named} may not be named in this namespace: leave the annotation ${POLICY} out, or have the namespace added to the policy's allowedNamespaces`,
+    );
   if (policy.spec.suspend) return leave('suspended');
   if (!isEnforcing(policy)) return leave('auditing');
-  // Only here: a policy that does not enforce refuses nothing, this neither.
+  // A policy that does not enforce refuses nothing, so this comes after.
   if (!read.ok) return refuse('malformed-annotation', read.because);
-  if (pod.spec?.nodeName !== undefined && pod.spec.nodeName !== '')
+  if ((pod.spec?.nodeName ?? '') !== '')
     return leave(
       'node-name-set',
-      'gpu-gate: spec.nodeName passes the scheduler and so the gate; use node affinity instead',
+      'gpu-gate: spec.nodeName bypasses the scheduler and so the gate; use node affinity instead',
     );
   return inject(pod, request, policy, facts);
 }
 
+/** May pods of the namespace name this policy? */
+const mayName = (namespace: string, { spec }: GpuPolicy): boolean =>
+  spec.allowedNamespaces.length === 0 || spec.allowedNamespaces.includes(namespace);
+
 function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Facts): Admission {
   const draft = emptyDraft();
   const { injection, unmanagedNodes } = policy.spec;
-  // On nodes that we do not manage nobody knows whether handler and paths exist.
+  // On unmanaged nodes the class's handler and the driver's paths may not exist.
   const everywhere = unmanagedNodes === 'Allow' && !injection.alsoOnUnmanaged;
-  const clash = addRuntimeClass(draft, pod, injection.runtimeClassName, everywhere, facts);
-  if (clash !== undefined) return refuse('node-selector-conflict', clash);
-  addMounts(draft, pod, request, policy, everywhere, facts.namespaceLabels);
+  const runtime = addRuntimeClass(draft, pod, injection.runtimeClassName, everywhere, facts);
+  if (!runtime.ok) return refuse('node-selector-conflict', runtime.because);
+  const mounts = mountsFor(draft, pod, policy, {
+    everywhere,
+    labels: facts.namespaceLabels,
+    sandboxed: isSandboxed(runtime.name, facts),
+  });
+  const injectedClass = runtime.name !== '' && runtime.name === injection.runtimeClassName;
+  const hides = injectedClass && injection.hideUnrequestedGpus;
+  const bytes = bytesOf(pod, request, mounts, hides);
+  if (bytes > MAX_PATCH)
+    return refuse(
+      'too-large',
+      `GPUPolicy ${policy.name} would add ${Math.ceil(bytes / 1024)} KiB to the containers of this pod, more than the ${MAX_PATCH / 1024} KiB that fit: use fewer containers`,
+    );
+  if (injectedClass && pod.spec?.hostUsers === false)
+    warn(draft, "hostUsers: false, the NVIDIA runtime's hook does not work in a user namespace; leave hostUsers out");
+  addMounts(draft, pod, request, mounts);
+  if (hides) addHidden(draft, pod, request);
   if (injection.readinessGate) addGate(draft, pod);
   if (injection.schedulerName !== '') addScheduler(draft, pod, injection.schedulerName);
+  if (injection.tolerations.length > 0) addTolerations(draft, pod, injection.tolerations);
 
   const again = pod.metadata?.annotations?.[INJECTION] !== undefined;
-  // Label and record are ours: what is there is put right, whoever wrote it.
+  // Label and record are the webhook's: what an author wrote there is replaced.
   if (pod.metadata?.labels?.[INJECTED] !== 'true')
     draft.operations.push(...put('/metadata/labels', pod.metadata?.labels, INJECTED, 'true'));
   addRecord(draft, pod, policy.name);
-  const { operations, injected, skipped, warnings } = draft;
+  const { operations, injected } = draft;
+  const [skipped, warnings] = [skippedOf(draft), warningsOf(draft)];
   if (operations.length === 0) return { kind: 'leave', reason: 'already-injected', warnings };
   return { kind: 'inject', policy: policy.name, again, operations, injected, skipped, warnings };
 }
 
-/** Returns a sentence where the pod's own selector contradicts the class. */
-function addRuntimeClass(
-  draft: Draft,
-  pod: RawPod,
-  wanted: string,
-  everywhere: boolean,
-  facts: Facts,
-): string | undefined {
-  if (wanted === '') return undefined;
-  const what = 'runtimeClassName';
+/**
+ * Runtimes that give a pod a kernel of its own: a driver's files of the node are of no use there,
+ * or cannot be mounted.
+ */
+const SANDBOX = /(^|[^a-z])(kata|gvisor|runsc|firecracker)([^a-z]|$)/;
+
+const isSandboxed = (name: string, { runtimeClasses }: Facts): boolean =>
+  name !== '' && (SANDBOX.test(name) || SANDBOX.test(runtimeClasses.get(name)?.handler ?? ''));
+
+type Runtime =
+  /** Name of the class that the pod ends with, empty if none. */
+  { readonly ok: true; readonly name: string } | { readonly ok: false; readonly because: string };
+
+/** Fails with a sentence if the pod's own selector contradicts the class. */
+function addRuntimeClass(draft: Draft, pod: RawPod, wanted: string, everywhere: boolean, facts: Facts): Runtime {
   const present = pod.spec?.runtimeClassName ?? '';
-  if (present === wanted) carries(draft, what, 'already');
-  else if (present !== '') skip(draft, what, `already ${present}`);
-  else if (everywhere) skip(draft, what, 'the policy allows unmanaged nodes');
-  else {
-    const known = facts.runtimeClasses.get(wanted);
-    if (known === undefined) {
-      skip(
-        draft,
-        what,
-        `RuntimeClass ${wanted} does not exist`,
-        `RuntimeClass ${cut(wanted, 50)} does not exist, the pod runs without it`,
-      );
-      return undefined;
-    }
-    // Own keys only: every object has a `constructor`.
-    const own = pod.spec?.nodeSelector ?? {};
-    for (const [key, value] of Object.entries(known.nodeSelector))
-      if (Object.hasOwn(own, key) && own[key] !== value)
-        return `spec.nodeSelector ${key}=${own[key]} contradicts RuntimeClass ${wanted}, which needs ${key}=${value}: change the selector, or opt the pod out with the label ${INJECT}: "false"`;
-    draft.operations.push(add('/spec/runtimeClassName', wanted));
-    carries(draft, what, 'added');
+  if (wanted === '') return { ok: true, name: present };
+  const what = 'runtimeClassName';
+  if (present === wanted) {
+    carries(draft, what, 'already');
+    return { ok: true, name: present };
   }
-  return undefined;
+  if (present !== '') {
+    skip(draft, what, `already ${present}`);
+    return { ok: true, name: present };
+  }
+  if (everywhere) {
+    skip(draft, what, 'the policy allows unmanaged nodes');
+    return { ok: true, name: '' };
+  }
+  const known = facts.runtimeClasses.get(wanted);
+  if (known === undefined) {
+    skip(
+      draft,
+      what,
+      `RuntimeClass ${wanted} does not exist`,
+      `RuntimeClass ${cut(wanted, 50)} does not exist, the pod runs without it`,
+    );
+    return { ok: true, name: '' };
+  }
+  // Own keys only: every object has a `constructor`.
+  const own = pod.spec?.nodeSelector ?? {};
+  for (const [key, value] of Object.entries(known.nodeSelector))
+    if (Object.hasOwn(own, key) && own[key] !== value)
+      return {
+        ok: false,
+        because: `spec.nodeSelector ${key}=${cut(own[key] ?? '', 63)} contradicts RuntimeClass ${wanted}, which needs ${key}=${value}: change the selector, or opt the pod out with the label ${INJECT}: "false"`,
+      };
+  draft.operations.push(add('/spec/runtimeClassName', wanted));
+  carries(draft, what, 'added');
+  return { ok: true, name: wanted };
 }
 
 function addGate(draft: Draft, { spec }: RawPod): void {
@@ -174,10 +225,28 @@ function addScheduler(draft: Draft, { spec }: RawPod, wanted: string): void {
   return carries(draft, 'schedulerName', 'added');
 }
 
-/** The record for people and for `explain`. It must not be why the pod is refused, so it gives way where annotations are at their limit. */
+const keyOfToleration = (toleration: InjectedToleration): string =>
+  JSON.stringify([
+    toleration.key ?? '',
+    toleration.operator ?? 'Equal',
+    toleration.value ?? '',
+    toleration.effect ?? '',
+    toleration.tolerationSeconds ?? '',
+  ]);
+
+function addTolerations(draft: Draft, { spec }: RawPod, wanted: readonly InjectedToleration[]): void {
+  const present = new Set((spec?.tolerations ?? []).map((each) => keyOfToleration(each as InjectedToleration)));
+  const missing = wanted.filter((each) => !present.has(keyOfToleration(each)));
+  carries(draft, 'tolerations', missing.length > 0 ? 'added' : 'already');
+  if (missing.length > 0) draft.operations.push(...append('/spec/tolerations', spec?.tolerations, missing));
+}
+
+/**
+ * The record for people and for `explain`. It gives way if annotations are at their limit, because
+ * it must not get the pod rejected.
+ */
 function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
-  const { carried, skipped } = draft;
-  const record = JSON.stringify({ policy, injected: carried, skipped });
+  const record = JSON.stringify({ policy, injected: draft.carried, skipped: skippedOf(draft) });
   const { [INJECTION]: present, ...others } = metadata?.annotations ?? {};
   if (present === record) return;
   const size = Object.entries({ ...others, [INJECTION]: record }).reduce(
@@ -185,8 +254,6 @@ function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
     0,
   );
   if (size > MAX_ANNOTATIONS)
-    draft.warnings.push(
-      'gpu-gate: no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB',
-    );
+    warn(draft, 'no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB');
   else draft.operations.push(...put('/metadata/annotations', metadata?.annotations, INJECTION, record));
 }

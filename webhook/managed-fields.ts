@@ -1,20 +1,24 @@
-// Reads an AdmissionReview without `metadata.managedFields`: in every CREATE review, a third of a large body, and nothing that we look at.
-// Pure.
+// Parses an AdmissionReview without the content of `metadata.managedFields`, which is a third of a
+// large body and which no rule reads. It recognises only the layout that API servers write, in
+// which `managedFields` is the last field of `metadata` and `spec` follows. Any other body is
+// parsed whole. Pure.
 //
-// Why bytes may be searched in place of parsing. In JSON a quote inside a string follows a backslash, so the quote of `,"x` is the end of
-// a string or its beginning; after an end no letter can follow. So `,"managedFields":[` is a key with a list, wherever it is found. The
-// list is taken to end at the first `]` after it, if `},"spec":{` follows, which is no part of a string for the same reason. That bracket
-// closes the list itself, or one within it; in the latter case what is left out opens more than it closes, the rest is no JSON, and
-// the whole is parsed. So what is left out is exactly the content of one list of that name, and no rule of ours reads such a list.
-// A `]` inside a string of the list only means that nothing is left out.
+// Why the bytes may be searched. In JSON a quote inside a string follows a backslash, so none of
+// the marks below can lie in a string. `,"managedFields":[` is therefore a key with a list. The
+// search takes the first `]` that follows, if `},"spec":{` stands behind it. This bracket closes
+// the list itself or a list within it. In the second case the text that remains has a `]` too many,
+// so it is not JSON and the whole body is parsed.
 
 const OBJECT = '"object":{';
 const LIST = ',"managedFields":[';
 const END = ']},"spec":{';
 
-/** The text with one list of managed fields emptied; undefined where it is not as the API server writes it. */
+/**
+ * The text with the list of managed fields emptied; `undefined` if the layout is not an API
+ * server's.
+ */
 export function withoutManagedFields(bytes: Buffer): string | undefined {
-  // What stands before the object (userInfo) may hold anything.
+  // The part before the object (userInfo) may hold anything.
   const object = bytes.indexOf(OBJECT);
   const list = object < 0 ? -1 : bytes.indexOf(LIST, object);
   if (list < 0) return undefined;
@@ -24,14 +28,14 @@ export function withoutManagedFields(bytes: Buffer): string | undefined {
   return bytes.toString('utf8', 0, content) + bytes.toString('utf8', end);
 }
 
-/** Throws where the bytes are no JSON. */
+/** Throws if the bytes are not JSON. */
 export function parseReview(bytes: Buffer): unknown {
   const text = withoutManagedFields(bytes);
   if (text !== undefined) {
     try {
       return JSON.parse(text);
     } catch {
-      // Not as we took it to be: the whole says what it is.
+      // The layout was another one after all.
     }
   }
   return JSON.parse(bytes.toString('utf8'));

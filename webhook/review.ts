@@ -1,31 +1,35 @@
-// AdmissionReview v1: request body → what it asks, decision → response body. Pure.
+// AdmissionReview v1: request body → the pod to decide on, decision → response body. Pure.
 import { isObject } from '../core/raw.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import type { Admission } from './inject.ts';
+import { misshapen } from './shape.ts';
+
+/** An API server's is a UUID. The answer repeats it. */
+const MAX_UID = 128;
 
 export interface Review {
   readonly uid: string;
   readonly namespace: string;
   readonly pod: RawPod;
-  readonly dryRun: boolean;
 }
 
 export type Decoded = { readonly ok: true; readonly review: Review } | { readonly ok: false; readonly because: string };
 
 const wrong = (because: string): Decoded => ({ ok: false, because });
-/** What a sentence repeats of a body must be small and plain: to write out a value nested without end would overflow the stack. */
-const echo = (value: unknown): string =>
-  typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : 'of no version';
 
-/** Parsed JSON → the pod to decide on, or one sentence on what is wrong with it. */
+/**
+ * Parsed JSON → the pod to decide on, or one sentence on what is wrong. The sentence repeats
+ * nothing of the body.
+ */
 export function decode(body: unknown): Decoded {
   if (!isObject(body) || body['kind'] !== 'AdmissionReview')
-    return wrong('the body is no AdmissionReview: only a Kubernetes API server should call /mutate');
+    return wrong('the body is not an AdmissionReview: only a Kubernetes API server should call /mutate');
   if (body['apiVersion'] !== 'admission.k8s.io/v1')
-    return wrong(`AdmissionReview ${echo(body['apiVersion'])} is not served: set admissionReviewVersions to [v1]`);
+    return wrong('this version of AdmissionReview is not served: set admissionReviewVersions to [v1]');
   const request = body['request'];
   if (!isObject(request) || typeof request['uid'] !== 'string' || request['uid'] === '')
     return wrong('the AdmissionReview has no request.uid');
+  if (request['uid'].length > MAX_UID) return wrong('the request.uid of the AdmissionReview is too long');
   const kind = request['kind'];
   if (!isObject(kind) || kind['kind'] !== 'Pod' || kind['group'] !== '')
     return wrong('the AdmissionReview is not about a Pod: the webhook configuration must name pods only');
@@ -36,18 +40,17 @@ export function decode(body: unknown): Decoded {
     );
   const metadata = pod['metadata'];
   if (!isObject(metadata)) return wrong('the Pod has no metadata: only a Kubernetes API server should call /mutate');
+  const fault = misshapen(pod);
+  if (fault !== undefined) return wrong(`${fault} in the Pod: only a Kubernetes API server should call /mutate`);
   const inPod = typeof metadata['namespace'] === 'string' ? metadata['namespace'] : '';
   const namespace =
     typeof request['namespace'] === 'string' && request['namespace'] !== '' ? request['namespace'] : inPod;
-  return {
-    ok: true,
-    review: { uid: request['uid'], namespace, pod: pod, dryRun: request['dryRun'] === true },
-  };
+  return { ok: true, review: { uid: request['uid'], namespace, pod } };
 }
 
 /**
- * Key of the audit annotation. A second call for the same pod needs one of its own: the API server keeps the first value of a key and
- * writes a warning into its own log.
+ * Key of the audit annotation. A second call for the same pod needs another key, because the API
+ * server keeps the first value of a key and logs a warning of its own.
  */
 const keyOf = (admission: Admission): string =>
   (admission.kind === 'inject' && admission.again) ||

@@ -1,4 +1,6 @@
-// POST /mutate: bytes → decode → decide → encode → bytes. From memory only; logs nothing that a metric counts.
+// POST /mutate: bytes → decode → decide → encode → bytes, from memory only. Nothing of a body
+// reaches the log, because a pod carries secrets in its variables and a caller may not be an API
+// server.
 import type { RequestListener } from 'node:http';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
@@ -18,7 +20,7 @@ const MAX_BODY = 7 * 1024 * 1024;
 const DEEPEST = 1000;
 
 export interface WebhookDeps {
-  /** Facts for a pod of that namespace; undefined while caches are not synced. */
+  /** Facts for a pod of that namespace; `undefined` while caches are not synced. */
   readonly facts: (namespace: string) => Facts | undefined;
   readonly metrics: WebhookMetrics;
   readonly log: Log;
@@ -35,7 +37,8 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
     const began = performance.now();
     metrics.inFlight.inc();
     readBody(request, MAX_BODY, (body) => {
-      // Nothing above this catches: what is thrown here would end the process, and with it every call under way.
+      // Nothing above this catches, so an exception here would end the process and every call in
+      // flight.
       try {
         if (!body.ok) {
           const counts = body.status === 503 ? TOO_BUSY : { outcome: 'malformed', reason: 'body' };
@@ -51,7 +54,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
       } catch (error) {
         metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' });
         deps.log.error('an admission call failed', { error: errorPlace(error) });
-        replyText(response, 500, 'gpu-gate failed on this call; its log says on what');
+        replyText(response, 500, 'gpu-gate failed on this call; its log says where');
       } finally {
         metrics.inFlight.dec();
       }
@@ -109,14 +112,17 @@ const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as cons
   string
 >;
 
-/** A pod so odd that we fail on it is left alone rather than lost; the log says on what. */
+/**
+ * A pod on which the rules fail is left alone rather than rejected; the log says where in the
+ * rules.
+ */
 function checked(pod: RawPod, facts: Facts, log: Log): Admission {
   try {
     const admission = decide(pod, facts);
     if (admission.kind === 'inject') assertApplies(pod, admission.operations);
     return admission;
   } catch (error) {
-    log.error('pod left alone: injecting it failed', { error: errorPlace(error), namespace: facts.namespace });
+    log.error('pod left alone: injecting it failed', { error: errorPlace(error) });
     return {
       kind: 'leave',
       reason: 'internal-error',

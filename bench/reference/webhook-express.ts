@@ -21,7 +21,7 @@ app.post('/mutate', express.json({ limit: '7mb' }), (request, response) => {
   });
 });
 const server = createServer({ key: readFileSync(key), cert: readFileSync(cert) }, app);
-// By itself Node.js closes a connection that was idle for 5 s, also under a call that is on its
-// way: the API server fails such a pod.
+// Node.js by default closes a connection that was idle for 5 s even if a call is on its way, and
+// the API server rejects such a pod.
 server.keepAliveTimeout = 120_000;
 server.listen(Number(port), '127.0.0.1');

@@ -174,6 +174,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       // No Service here, and a control plane on loopback advertises an address that it does not listen on.
       '--webhook-replicas',
       `127.0.0.1:${webhookPort}`,
+      '--extender-replicas',
+      `127.0.0.1:${extenderPort}`,
       '--api-servers',
       new URL(cp.server).host,
     ]);
@@ -182,6 +184,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
   );
   await startReconciler();
+  // The reconciler creates it; a pod that came before it would run without the class.
+  await until('the RuntimeClass', () => cp.admin.request('GET', '/apis/node.k8s.io/v1/runtimeclasses/nvidia'));
   await startRequestPath();
   if (options.scheduler !== false) await startSecondScheduler(cp, extenderPort);
   const metricsUrls = {

@@ -18,7 +18,7 @@ const [FIRST_SERVER, SECOND_SERVER, ...PROCESSES] = ADDRESSES;
 const REPLICAS = PROCESSES.slice(0, 2);
 const KEEPERS = PROCESSES.slice(2);
 const SECRETS = '/api/v1/namespaces/gpu-gate/secrets';
-const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpu-gate';
+const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zz-gpu-gate';
 const DAY = 86_400_000;
 
 export interface RotationOptions {
@@ -94,7 +94,8 @@ const stepsOf = (keepers: readonly Running[]): Step[] =>
   [...new Set(keepers.map(({ logFile }) => logFile))]
     .flatMap((file) => readFileSync(file, 'utf8').split('\n'))
     .filter((line) => line.includes('"msg":"certificate step"'))
-    .map((line) => JSON.parse(line) as { time: string; step: string; because: string })
+    .map((line) => JSON.parse(line) as { time: string; chain: string; step: string; because: string })
+    .filter(({ chain }) => chain === 'webhook')
     .map(({ time, step, because }) => ({ at: Date.parse(time), step, because }))
     .toSorted((a, b) => a.at - b.at);
 

@@ -12,6 +12,8 @@ import { leftOver, wantedOperands, type Wanted } from './wanted.ts';
 
 /** A refused operand is tried again only so often: what mends it is an edit of the policy, which makes another one. */
 const AGAIN_MS = 60_000;
+/** How often it is checked that the RuntimeClass is still there: creating one that is there is refused, and costs a request. */
+const CLASS_AGAIN_MS = 10 * 60_000;
 
 export interface OperandControllerDeps {
   readonly caches: Pick<Caches, 'policies' | 'daemonSets' | 'fleet'>;
@@ -20,6 +22,8 @@ export interface OperandControllerDeps {
   readonly log: Log;
   readonly now: () => number;
   readonly operandNamespace: string;
+  /** Created if there is none of that name; an empty name: never. */
+  readonly runtimeClass: { readonly name: string; readonly handler: string };
 }
 
 export interface OperandController {
@@ -44,6 +48,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   const appliedGeneration = new Map<string, number>();
   const refused = new Map<string, Refusal>();
   let tried = false;
+  let classCheckAt = -Infinity;
 
   const rendered = new WeakMap<GpuPolicy, readonly Rendered[]>();
   const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
@@ -98,6 +103,18 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     await tell(wanted, 'OperandRefused', `DaemonSet ${name} was refused by the API server: ${because}`);
   }
 
+  /** A class of that name that somebody else made stays as it is: k3s, RKE2 and NVIDIA's GPU Operator bring one. */
+  async function bringRuntimeClass(): Promise<void> {
+    const { name, handler } = deps.runtimeClass;
+    if (name === '' || now() < classCheckAt) return;
+    const outcome = await apply.apply({ kind: 'create-runtime-class', name, handler });
+    if (outcome.kind === 'done') log.info('created the RuntimeClass', { runtimeclass: name });
+    if (outcome.kind === 'refused')
+      log.error('the API server refused the RuntimeClass', { runtimeclass: name, because: outcome.because });
+    classCheckAt = now() + CLASS_AGAIN_MS;
+    turns.addAfter({ kind: 'operands', name: '' }, CLASS_AGAIN_MS);
+  }
+
   async function settle(): Promise<void> {
     const before = said();
     const wanted = wantedOperands([...policies.values()], fleet, operandsOf);
@@ -111,6 +128,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
         failure ??= error;
       }
     };
+    await alone(bringRuntimeClass);
     for (const [name, one] of wanted) {
       const present = daemonSets.get(`${operandNamespace}/${name}`);
       const asApplied = present !== undefined && present.generation === appliedGeneration.get(name);

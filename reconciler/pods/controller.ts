@@ -132,7 +132,7 @@ export function podController(deps: PodControllerDeps): PodController {
       const first = await tellOnce(
         pod,
         'GPUPodNotInjected',
-        'this GPU pod was created past the webhook (was it down?): it has no runtime class, volumes or readiness gate of gpu-gate; re-create it',
+        'this GPU pod was created without going through the webhook, because no replica answered or because another webhook that is called later added its GPU request: it has no runtime class, volumes or readiness gate of gpu-gate; re-create it',
       );
       if (first) metrics.missed.inc();
     }

@@ -2,9 +2,8 @@ import { X509Certificate } from 'node:crypto';
 import { Agent, request } from 'node:https';
 import { afterEach, describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import type { KeyPair } from '../../certs/read.ts';
-import { canaryAnswer } from '../../certs/probe.ts';
-import { canaryApp } from '../../certs/routes.ts';
+import type { KeyPair } from '../../certs/cert.ts';
+import { canaryAnswer, canaryApp } from '../../certs/canary.ts';
 import { startServer, type RunningServer } from '../../platform/http.ts';
 
 const DAY = 86_400_000;

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { certFollower, webhookCas } from '../../certs/follower.ts';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import type { KeyPair } from '../../certs/read.ts';
+import type { KeyPair } from '../../certs/cert.ts';
 import type { Kube } from '../../platform/kube.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { until } from '../../lab/cluster/gate.ts';
@@ -42,8 +42,10 @@ function served() {
   };
   return {
     kube,
-    secret: (pair: KeyPair) =>
-      put('/api/v1/namespaces/n/secrets', { data: { 'tls.crt': base64(pair.cert), 'tls.key': base64(pair.key) } }),
+    secret: (pair: KeyPair, ca = '') =>
+      put('/api/v1/namespaces/n/secrets', {
+        data: { 'tls.crt': base64(pair.cert), 'tls.key': base64(pair.key), 'ca.crt': base64(ca) },
+      }),
     configuration: (...cas: readonly KeyPair[]) =>
       put('/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations', {
         webhooks: [
@@ -114,6 +116,36 @@ describe('a replica', () => {
     await until('the next attempt', () => taken.at(-1) === last.cert, 5000);
     expect(said('the server refused it')).toBe(1);
     expect(lines.join('')).not.toContain(last.key.split('\n')[3]);
+    stop.abort();
+  });
+
+  it('goes on with its certificate and takes the CAs of clients from a Secret that has no certificate', async () => {
+    const api = served();
+    const stop = new AbortController();
+    const taken: { readonly cert: string; readonly key: string; readonly ca: string }[] = [];
+    const follower = certFollower({
+      kube: api.kube,
+      namespace: 'n',
+      secret: 's',
+      log: jsonLog('info', () => undefined),
+      now: Date.now,
+      names: ['w'],
+      use: (material) => void taken.push(material),
+    });
+    follower.start(stop.signal);
+    const pair = await newLeaf(await issueCa('ours', 9 * DAY, Date.now()));
+    await api.secret({ cert: '', key: '' }, 'too early');
+    await api.secret(pair, 'old');
+    await until('the certificate', () => taken.length === 1);
+    await api.secret({ cert: '', key: '' }, 'old and new');
+    await until('the CAs', () => taken.length === 2);
+    // A broken certificate may come with broken CAs.
+    await api.secret({ cert: 'junk', key: 'junk' }, 'junk');
+    await api.secret({ cert: '', key: '' });
+    await api.secret(pair, 'new');
+    await until('the certificate again', () => taken.at(-1)?.ca === 'new');
+    expect(taken).toEqual(['old', 'old and new', 'new'].map((ca) => ({ ...pair, ca })));
+    expect(follower.problem()).toBeUndefined();
     stop.abort();
   });
 });

@@ -1,8 +1,8 @@
 import { X509Certificate } from 'node:crypto';
+import forge from 'node-forge';
 import { describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import { missingName } from '../../certs/names.ts';
-import { keyMatches, readBundle, readCert } from '../../certs/read.ts';
+import { keyMatches, missingName, readBundle, readCert } from '../../certs/cert.ts';
 
 const DAY = 86_400_000;
 const NOW = Date.parse('2026-11-24T10:00:00Z');
@@ -29,6 +29,19 @@ describe('certificates', () => {
     expect(keyMatches(leaf)).toBe(true);
     expect(keyMatches({ cert: leaf.cert, key: ca.key })).toBe(false);
     expect(keyMatches({ cert: leaf.cert, key: 'junk' })).toBe(false);
+  });
+  it('name the key that signed them, as RFC 5280 requires', async () => {
+    const [first, second] = [await issueCa('one', DAY, NOW), await issueCa('two', DAY, NOW)];
+    const idOf = (pem: string, extension: string): unknown => forge.pki.certificateFromPem(pem).getExtension(extension);
+    const request = { name: 'w', sans: ['w'], usage: 'server', life: DAY } as const;
+    for (const ca of [first, second]) {
+      const leaf = new X509Certificate((await issueLeaf(ca, request, NOW)).cert);
+      const { subjectKeyIdentifier } = idOf(ca.cert, 'subjectKeyIdentifier') as { subjectKeyIdentifier: string };
+      expect(subjectKeyIdentifier).toMatch(/^[0-9a-f]{40}$/);
+      // OID 2.5.29.35 in a sequence with the octet string of the identifier behind the tag of keyIdentifier, 20 bytes.
+      expect(leaf.raw.toString('hex')).toContain(`0603551d23041830168014${subjectKeyIdentifier}`);
+      expect(leaf.checkIssued(new X509Certificate(ca.cert))).toBe(true);
+    }
   });
   it('have their names found again, however an address is written', async () => {
     const ca = await issueCa('test CA', 100 * DAY, NOW);

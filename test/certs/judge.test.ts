@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { refusal, type Judged } from '../../certs/judge.ts';
-import type { CertFacts } from '../../certs/read.ts';
+import type { CertFacts } from '../../certs/cert.ts';
 
 const NOW = 1_000_000;
 const cert = (fingerprint: string, by?: string, more: Partial<CertFacts> = {}): CertFacts => ({

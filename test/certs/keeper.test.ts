@@ -6,8 +6,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import { CertKeeper, type KeeperOptions } from '../../certs/keeper.ts';
 import { certMetrics } from '../../certs/metrics.ts';
-import { readBundle, readCert } from '../../certs/read.ts';
-import type { Replicas } from '../../certs/webhook-rules.ts';
+import { readBundle, readCert } from '../../certs/cert.ts';
+import type { Replicas } from '../../certs/chain.ts';
 import {
   CA_SECRET,
   EXTENDER_SECRET,
@@ -56,6 +56,7 @@ function world(from: Snapshot = sound) {
     leads: true,
     canaryWorks: true,
     replicas: undefined as Replicas | undefined,
+    extenders: undefined as Replicas | undefined,
     writes: [] as string[],
     lines: [] as string[],
     checks: 0,
@@ -98,10 +99,15 @@ function world(from: Snapshot = sound) {
   const options: KeeperOptions = {
     store,
     probe: {
-      replicas: async () =>
-        of.replicas ?? {
+      replicas: async (chain) =>
+        (chain === 'webhook' ? of.replicas : of.extenders) ?? {
           kind: 'known',
-          served: [{ address: 'r', leaf: readCert(of.text(WEBHOOK_SECRET, 'tls.crt')) }],
+          served: [
+            {
+              address: 'r',
+              leaf: readCert(of.text(chain === 'webhook' ? WEBHOOK_SECRET : EXTENDER_SECRET, 'tls.crt')),
+            },
+          ],
         },
       canary: async () => (of.canaryWorks ? undefined : 'it did not come back'),
       serverTime: async () => of.now,
@@ -280,7 +286,7 @@ describe('the leader', () => {
     const keeper = w.keeper();
     const running = keeper.run(stop.signal);
     await sleep(500);
-    expect(await w.metrics()).toMatch(/gpu_gate_certificate_step\{step="wait-nothing"\} 1/);
+    expect(await w.metrics()).toMatch(/gpu_gate_certificate_step\{chain="webhook",step="wait-nothing"\} 1/);
     const { checks } = w.of;
     await sleep(300);
     expect(w.of.checks).toBe(checks);

@@ -1,37 +1,19 @@
 import { describe, expect, it } from 'vitest';
-import type { CertFacts } from '../../certs/read.ts';
-import {
-  bundleOf,
-  CANARY_GAP,
-  nextStep,
-  type CaState,
-  type Configuration,
-  type RenewalInput,
-  type Step,
-} from '../../certs/webhook-rules.ts';
-import { BACKDATED, renewalOf } from '../../certs/validity.ts';
+import { bundleOf, type Authority } from '../../certs/authority.ts';
+import { BACKDATED, renewalOf, type CertFacts } from '../../certs/cert.ts';
+import type { ChainInput, Configuration, Step, Watching } from '../../certs/chain.ts';
+import { nextStep } from '../../certs/rules.ts';
+import { CANARY_GAP } from '../../certs/webhook-rules.ts';
+import { aCert, anAuthority, serving, watched, type WatchedInput } from '../builders/certs.ts';
 
 const NOW = 1_000_000_000;
+const GRACE = 50;
 /** Made at `from` for a life of 300, signed by the CA of that fingerprint. */
-const cert = (fingerprint: string, from: number, by?: string, life = 300): CertFacts => ({
-  pem: fingerprint,
-  fingerprint,
-  from: from - BACKDATED,
-  to: from + life,
-  sans: ['w'],
-  isCa: by === undefined,
-  signedBy: (ca) => ca.fingerprint === by,
-});
+const cert = (fingerprint: string, from: number, by?: string, life = 300): CertFacts =>
+  aCert(fingerprint, from, life, by, ['w']);
 const CA1 = cert('ca1', NOW);
 const CA2 = cert('ca2', NOW);
-const ca = (more: Partial<CaState> = {}): CaState => ({
-  current: CA1,
-  previous: [],
-  previousSigns: false,
-  confirmed: undefined,
-  retiredAt: undefined,
-  ...more,
-});
+const ca = (more: Partial<Authority> = {}): Authority => anAuthority(CA1, more);
 /** A configuration whose canary trusts the newest CA alone. */
 const carries = (trusted: readonly string[], canary = trusted.slice(0, 1)): Configuration => ({
   kind: 'present',
@@ -45,13 +27,12 @@ const carriesNoCanary = (trusted: readonly string[]): Configuration => ({
   canary: undefined,
 });
 const LEAF = cert('leaf1', NOW, 'ca1', 90);
-const serving = (...leaves: (CertFacts | undefined)[]) => ({
-  kind: 'known' as const,
-  served: leaves.map((leaf, i) => ({ address: `r${i}`, leaf })),
-});
-const input = (more: Partial<RenewalInput> = {}): RenewalInput => ({
+/** Older than the grace time, so that no replica can still hold an earlier one. */
+const SETTLED = cert('leaf1', NOW - GRACE, 'ca1', 140);
+const quiet: WatchedInput = {
   ca: ca(),
   leaf: LEAF,
+  leafProblem: undefined,
   sans: ['w'],
   canaryLeaf: cert('canary', NOW, 'ca1', 90),
   configuration: carries(['ca1']),
@@ -59,13 +40,13 @@ const input = (more: Partial<RenewalInput> = {}): RenewalInput => ({
   known: [],
   canary: undefined,
   published: undefined,
-  window: 20,
-  grace: 50,
+  windowMs: 20,
+  graceMs: GRACE,
   now: NOW,
-  ...more,
-});
+};
+const input = (more: Partial<WatchedInput> = {}): ChainInput<Watching> => watched({ ...quiet, ...more });
 /** In the middle of a change from ca1 to ca2. */
-const changing = (more: Partial<RenewalInput> = {}, of: Partial<CaState> = {}): RenewalInput =>
+const changing = (more: Partial<WatchedInput> = {}, of: Partial<Authority> = {}): ChainInput<Watching> =>
   input({
     ca: ca({ current: CA2, previous: [CA1], previousSigns: true, ...of }),
     configuration: carries(['ca2', 'ca1']),
@@ -236,6 +217,44 @@ describe('the next step', () => {
       'issue-leaf by current',
     ],
     [
+      'patience where CA and certificate are lost and a ready replica answers no handshake',
+      changing({ leaf: undefined, replicas: serving(undefined) }, { previousSigns: false }),
+      'wait for confirmation',
+    ],
+    [
+      'patience where they are lost and nobody can say which replicas there are',
+      changing({ leaf: undefined, replicas: { kind: 'unknown', because: 'no' } }, { previousSigns: false }),
+      'wait for confirmation',
+    ],
+    [
+      'a first certificate at once where a replica that has none answers no handshake',
+      input({ leaf: undefined, replicas: serving(undefined) }),
+      'issue-leaf by current',
+    ],
+    [
+      'no patience where no canary could end it',
+      changing(
+        { leaf: undefined, replicas: serving(undefined), configuration: carriesNoCanary(['ca2', 'ca1']) },
+        { previousSigns: false },
+      ),
+      'issue-leaf by current',
+    ],
+    [
+      'no certificate of a previous CA that would last no longer than the one that is there',
+      changing({
+        now: NOW + 250,
+        leaf: cert('l', NOW, 'ca1', 300),
+        replicas: serving(cert('l', NOW, 'ca1', 300)),
+        canaryLeaf: cert('c', NOW + 240, 'ca2', 90),
+      }),
+      'wait for confirmation',
+    ],
+    [
+      'patience where the CA was lost while the configuration is not there, and what is served is of a CA that may come back',
+      changing({ configuration: { kind: 'absent' } }, { previousSigns: false }),
+      'wait for configuration',
+    ],
+    [
       'no change of CA without permission on the configuration',
       changing({ configuration: { kind: 'unknown', because: 'no' } }),
       'wait for configuration',
@@ -282,8 +301,16 @@ describe('the next step', () => {
     ],
     [
       'dropping it after that',
-      changing({ leaf: LEAF2, replicas: serving(LEAF2) }, { confirmed: 'ca2', retiredAt: NOW - 50 }),
+      changing(
+        { leaf: cert('leaf2', NOW - 60, 'ca2', 200), replicas: serving(cert('leaf2', NOW - 60, 'ca2', 200)) },
+        { confirmed: 'ca2', retiredAt: NOW - 50 },
+      ),
       'drop-old',
+    ],
+    [
+      'not dropping it where a certificate changed within the grace time: a replica may still hold the former one',
+      changing({ leaf: LEAF2, replicas: serving(LEAF2) }, { confirmed: 'ca2', retiredAt: NOW - 50 }),
+      'wait for grace',
     ],
     [
       'no dropping where a replica fell back',
@@ -293,11 +320,19 @@ describe('the next step', () => {
   ])('%s', (_, given, kind) => expect(kindOf(nextStep(given))).toBe(kind));
 
   it('takes what a lost CA signed along, but no foreign CA', () => {
-    const step = nextStep(input({ ca: ca({ current: undefined }), known: [CA1, cert('foreign', NOW)] }));
+    const step = nextStep(
+      input({
+        ca: ca({ current: undefined }),
+        leaf: SETTLED,
+        replicas: serving(SETTLED),
+        known: [CA1, cert('foreign', NOW)],
+      }),
+    );
     expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1']);
   });
 
   it.each([
+    ['all replicas show what they serve: one may be about to take what it has not heard of yet', serving(LEAF, LEAF)],
     ['replicas answer no handshake', serving(LEAF, undefined)],
     ['there are none', serving()],
     ['nobody can say which there are', { kind: 'unknown' as const, because: 'no' }],
@@ -307,12 +342,24 @@ describe('the next step', () => {
     expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1', 'older']);
   });
 
+  it('takes every trusted CA along where the certificate is so young that a replica may still hold the former one', () => {
+    const step = nextStep(input({ ca: ca({ current: undefined }), known: [CA1, CA2] }));
+    expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1', 'ca2']);
+  });
+
+  it.each([
+    ['the CA', input({ ca: anAuthority(undefined, { problem: 'tls.key is not the key of tls.crt' }) })],
+    ['the certificate', input({ leaf: undefined, leafProblem: 'in Secret x tls.crt is not a PEM certificate' })],
+  ])('says in one sentence what is broken in the Secret of %s', (_, given) =>
+    expect(nextStep(given).because).toMatch(/^there is no usable (CA|certificate): .*tls\.(crt|key) is not/),
+  );
+
   it('counts two thirds of a life from when a certificate was made', () => expect(renewalOf(LEAF)).toBe(NOW + 60));
 });
 
 const YOUNG = cert('leaf1', NOW + 190, 'ca1', 90);
 interface World {
-  ca: CaState;
+  ca: Authority;
   leaf: CertFacts;
   canaryLeaf: CertFacts;
   configuration: Extract<Configuration, { kind: 'present' }>;
@@ -356,6 +403,8 @@ function apply(step: Step, world: World): void {
       world.ca = ca({ current: world.ca.current, confirmed: world.ca.confirmed });
       return;
     case 'adopt':
+    case 'hand-out':
+    case 'issue-client':
     case 'wait':
   }
 }
@@ -390,14 +439,15 @@ describe('a change of CA', () => {
         );
         since = canaryBack ? (since ?? world.now) : undefined;
         const { servers: _, ...rest } = world;
-        const step = nextStep({
-          ...input(),
-          ...rest,
-          replicas: serving(...world.replicas),
-          canary: { ca: newest?.fingerprint ?? '', since, last: world.now, problem: undefined },
-          window: 3,
-          grace: 20,
-        });
+        const step = nextStep(
+          input({
+            ...rest,
+            replicas: serving(...world.replicas),
+            canary: { ca: newest?.fingerprint ?? '', since, last: world.now, problem: undefined },
+            windowMs: 3,
+            graceMs: 20,
+          }),
+        );
         if (step.kind !== 'wait') steps.push(step.kind);
         apply(step, world);
         // Any server may call any replica.

@@ -135,7 +135,7 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
   );
 
 describe('one verdict', () => {
-  it('for the extender both ways, for explain, for pods past the gate and for wake-ups', () => {
+  it('for the extender both ways, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
     const seen = new Map<string, number>();
     fc.assert(
       fc.property(pods, nodes, policies, (raw, node, known) => {
@@ -187,7 +187,7 @@ describe('one verdict', () => {
         expect(couldFit(pod, node, [], known)).toBe(wanted === undefined && !cordoned);
         expect(nodesToWake([pod], [node], () => [], known)).toHaveLength(wanted === undefined && !cordoned ? 1 : 0);
       }),
-      { numRuns: 3000 },
+      { numRuns: 2000 },
     );
     // Every answer but that for an unknown node was among them.
     const kinds = new Set(ALL_REASONS.map(({ kind }) => kind).filter((kind) => kind !== 'unknown'));

@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import type { KeyPair } from '../../certs/read.ts';
+import type { KeyPair } from '../../certs/cert.ts';
 import { startServer, type RunningServer, type ServerOptions } from '../../platform/http.ts';
 
 const HOUR = 3_600_000;

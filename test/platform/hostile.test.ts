@@ -68,7 +68,7 @@ async function serves(): Promise<void> {
   });
   expect([response.status, await response.text()]).toEqual([
     400,
-    'the body is no AdmissionReview: only a Kubernetes API server should call /mutate\n',
+    'the body is not an AdmissionReview: only a Kubernetes API server should call /mutate\n',
   ]);
   expect(await value('gpu_gate_admission_in_flight')).toBe(0);
 }
@@ -166,10 +166,7 @@ it('what is thrown on a call answers 500, is counted and logged, and nothing sta
       request: { uid: 'u', kind: { group: '', kind: 'Pod' }, namespace: 'team', object: { metadata: {}, spec: {} } },
     }),
   });
-  expect([response.status, await response.text()]).toEqual([
-    500,
-    'gpu-gate failed on this call; its log says on what\n',
-  ]);
+  expect([response.status, await response.text()]).toEqual([500, 'gpu-gate failed on this call; its log says where\n']);
   expect(await value('gpu_gate_admission_total', { outcome: 'failed', reason: 'internal-error' })).toBe(1);
   expect(logged).toEqual([expect.stringMatching(/"error":"Error at .*hostile\.test\.ts/)]);
   await serves();

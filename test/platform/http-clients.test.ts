@@ -3,7 +3,7 @@ import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { request } from 'node:https';
 import { afterEach, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
-import type { KeyPair } from '../../certs/read.ts';
+import type { KeyPair } from '../../certs/cert.ts';
 import { startServer, type RunningServer } from '../../platform/http.ts';
 
 const DAY = 86_400_000;

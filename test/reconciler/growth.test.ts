@@ -74,6 +74,7 @@ class Cluster {
       log: jsonLog('error', () => undefined),
       metrics: reconcilerMetrics(new Registry()),
       operandNamespace: OPERANDS,
+      runtimeClass: { name: '', handler: '' },
       excludedNamespaces: new Set(),
       webhookResources: ['nvidia.com/gpu', 'nvidia.com/gpu.shared'],
       notReadyGrace: 60_000,

@@ -44,6 +44,7 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
   'delete-pod': { kind: 'delete-pod', ...pod, because: 'a new round begins' },
   'apply-daemonset': { kind: 'apply-daemonset', manifest: manifest('DaemonSet') },
   'delete-daemonset': { kind: 'delete-daemonset', namespace: 'gpu-gate-operands', name: 'x' },
+  'create-runtime-class': { kind: 'create-runtime-class', name: 'nvidia', handler: 'nvidia' },
   'policy-status': {
     kind: 'policy-status',
     ...policy,

@@ -1,5 +1,5 @@
-// A mutating webhook of another product: small, real, over HTTPS with a CA of its own, called for every
-// pod of one namespace.
+// A mutating webhook of another product: small, real, over HTTPS with a CA of its own, called for
+// every pod of one namespace.
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import { readBody, reply } from '../../platform/body.ts';
 import { startServer } from '../../platform/http.ts';

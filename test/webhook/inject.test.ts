@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
-import { applied } from '../../webhook/patch.ts';
+import { applied } from '../support/applied.ts';
 import { encode } from '../../webhook/review.ts';
 import { aPod, aPolicy } from '../builders/objects.ts';
 
@@ -22,7 +22,7 @@ const facts = (policy: GpuPolicy | undefined = aPolicy(), more: Partial<Facts> =
   ...more,
 });
 
-const said = (admission: Admission): string =>
+const outcomeOf = (admission: Admission): string =>
   admission.kind === 'inject' ? `inject ${admission.injected.join(',')}` : `${admission.kind} ${admission.reason}`;
 
 describe('a pod that is about to be created', () => {
@@ -30,7 +30,7 @@ describe('a pod that is about to be created', () => {
     ['asks for no GPU', aPod(), facts(), 'leave no-gpu'],
     ['asks for zero GPUs', aPod({ gpus: '0' }), facts(), 'leave no-gpu'],
     ['asks for a GPU', aPod({ gpus: '1' }), facts(), 'inject runtimeClassName,readinessGate'],
-    ['asks in an init container', aPod({ initGpus: '1' }), facts(), 'inject runtimeClassName,readinessGate'],
+    ['asks in an init container', aPod({ initGpus: '1' }), facts(), 'inject runtimeClassName,hiddenGpus,readinessGate'],
     [
       'is in an excluded namespace',
       aPod({ gpus: '1' }),
@@ -174,7 +174,7 @@ describe('a pod that is about to be created', () => {
       facts(aPolicy({ injection: { schedulerName: 's' } })),
       'inject runtimeClassName,readinessGate',
     ],
-  ])('%s', (_, pod, given, expected) => expect(said(decide(pod, given))).toBe(expected));
+  ])('%s', (_, pod, given, expected) => expect(outcomeOf(decide(pod, given))).toBe(expected));
 
   it('keeps its own mount and volume, with a warning below 120 characters', () => {
     const pod = aPod({
@@ -221,13 +221,13 @@ describe('a pod that is about to be created', () => {
 
 const LABEL = 'gpu-gate.dev/injected';
 const RECORD = 'gpu-gate.dev/injection';
-/** The pod as the webhook makes it, and what it said. */
+/** The pod as the webhook makes it, and what it reports. */
 const injected = (
   pod: RawPod,
   given: Facts = facts(),
 ): { after: RawPod; warnings: readonly string[]; record: object } => {
   const admission = decide(pod, given);
-  if (admission.kind !== 'inject') throw new Error(said(admission));
+  if (admission.kind !== 'inject') throw new Error(outcomeOf(admission));
   const after = applied(pod, admission.operations);
   return {
     after,
@@ -279,7 +279,7 @@ describe('a record that the pod brings along', () => {
   it('copied with its pod: nothing to do, and a label of the author’s is put right', () => {
     const { after } = injected(aPod({ gpus: '1', labels: { [LABEL]: 'false' } }), facts(aPolicy(VOLUMES)));
     expect(after.metadata?.labels?.[LABEL]).toBe('true');
-    expect(said(decide(after, facts(aPolicy(VOLUMES))))).toBe('leave already-injected');
+    expect(outcomeOf(decide(after, facts(aPolicy(VOLUMES))))).toBe('leave already-injected');
   });
 });
 

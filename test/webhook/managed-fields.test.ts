@@ -32,7 +32,10 @@ const { value: anything } = fc.letrec<{ value: unknown }>((tie) => ({
     fc.dictionary(key, tie('value'), { maxKeys: 3 }),
   ),
 }));
-/** As Go writes one, with anything at all where a client may choose: before the list, in it, after it, and around the object. */
+/**
+ * As Go writes one, with anything at all where a client may choose: before the list, in it, after
+ * it, and around the object.
+ */
 const review = fc
   .record({
     extra: anything,
@@ -89,7 +92,7 @@ describe('a review without its managed fields', () => {
     ['a bracket in a string of the list', '{"object":{"m":{"a":1,"managedFields":[{"f:]":{}}]},"spec":{}}}'],
   ])('%s: the whole is parsed', (_, whole) => expect(parseReview(bytes(whole))).toEqual(JSON.parse(whole)));
 
-  it.each(['', '{"object":{', '{"object":{"a":1,"managedFields":[]},"spec":{'])('%j is no JSON', (junk) =>
+  it.each(['', '{"object":{', '{"object":{"a":1,"managedFields":[]},"spec":{'])('%j is not JSON', (junk) =>
     expect(() => parseReview(bytes(junk))).toThrow(SyntaxError),
   );
 });

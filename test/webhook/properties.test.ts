@@ -1,14 +1,15 @@
 // Laws of the injection, over pods as nobody would write them.
 import fc from 'fast-check';
+import { posix } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { applyPatch as independently } from 'rfc6902';
 import { expect, it } from 'vitest';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { RawPod } from '../../gate/gpu-request.ts';
-import type { AddOperation } from '../../webhook/draft.ts';
+import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
+import type { AddOperation } from '../../webhook/patch.ts';
 import { decide, type Facts, type RuntimeClassFacts } from '../../webhook/inject.ts';
-import { applied } from '../../webhook/patch.ts';
+import { applied } from '../support/applied.ts';
 import { aPolicy } from '../builders/objects.ts';
 
 const INJECTED = 'gpu-gate.dev/injected';
@@ -30,8 +31,16 @@ const policies = new Map<string, GpuPolicy>(
         ],
       },
     },
-    { name: 'preset', injection: { driverVolumesPreset: 'Host', runtimeClassName: 'selector' } },
+    {
+      name: 'preset',
+      injection: {
+        driverVolumesPreset: 'Host',
+        runtimeClassName: 'selector',
+        tolerations: [{ key: 'nvidia.com/gpu', operator: 'Exists' }],
+      },
+    },
     { name: 'odd', injection: { driverVolumesPreset: 'GKE', runtimeClassName: 'absent', readinessGate: false } },
+    { name: 'shown', injection: { driverVolumesPreset: 'GKE', hideUnrequestedGpus: false } },
   ].map(({ name, injection }) => [
     name,
     aPolicy({ injection, resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'] }, { metadata: { name } }),
@@ -69,15 +78,28 @@ const limits = fc.dictionary(
   fc.constantFrom('0', '1', 2, '1k', 'junk'),
   { maxKeys: 3 },
 );
-const path = fc.constantFrom('/usr/local/nvidia', '/tools', '/data', '/usr/local/nvidia/lib64/libcuda.so.1');
-const mount = { name, mountPath: path, readOnly: fc.boolean() };
+const path = fc.constantFrom(
+  '/usr/local/nvidia',
+  '//usr/local/./nvidia/',
+  '/usr/local/nvidia/tools',
+  '/usr/local',
+  '/tools',
+  '/data',
+  '/usr/lib64/libcuda.so.1',
+);
+const mount = { name, mountPath: path, readOnly: fc.boolean(), subPath: fc.constantFrom('', 'lib64') };
 const container = withUnknown(
   fc.record(
     {
       name,
       resources: withUnknown(fc.record({ limits }, { requiredKeys: [] })),
       env: list(
-        withUnknown(fc.record({ name: fc.constantFrom('LD_LIBRARY_PATH', 'A'), value: fc.constantFrom('/x', '') })),
+        withUnknown(
+          fc.record({
+            name: fc.constantFrom('LD_LIBRARY_PATH', 'A', 'NVIDIA_VISIBLE_DEVICES'),
+            value: fc.constantFrom('/x', ''),
+          }),
+        ),
         2,
       ),
       envFrom: list(fc.constant({ configMapRef: { name: 'c' } }), 1),
@@ -96,7 +118,7 @@ const volume = withUnknown(
     {
       name: fc.oneof(name, fc.constant('gpu-gate-libcuda-so-1')),
       hostPath: fc.record({
-        path: fc.constantFrom('/run/nvidia/driver', '/etc', '/usr/lib/x86_64-linux-gnu/libcuda.so.1'),
+        path: fc.constantFrom('/run/nvidia/driver', '/etc', '/home/kubernetes/bin/nvidia', '/home/kubernetes/bin'),
       }),
     },
     { requiredKeys: ['name'] },
@@ -132,7 +154,7 @@ const pod = withUnknown(
               '{"policy":"default","injected":["runtimeClassName","env","driverVolumes","readinessGate"],"skipped":[]}',
             ),
             'gpu-gate.dev/policy': fc.oneof(
-              { weight: 20, arbitrary: fc.constantFrom('default', 'preset', 'odd') },
+              { weight: 20, arbitrary: fc.constantFrom('default', 'preset', 'odd', 'shown') },
               { weight: 1, arbitrary: fc.constantFrom('nope', 'No Name', '__proto__', '/etc') },
             ),
             'gpu-gate.dev/min-driver': often('580', '/etc', ''),
@@ -152,7 +174,11 @@ const pod = withUnknown(
             fc.constant(null),
             fc.dictionary(fc.constantFrom('zone', '__proto__', 'disk'), often('a', 'b'), { maxKeys: 2 }),
           ),
-          runtimeClassName: fc.constantFrom('nvidia', 'kata', ''),
+          runtimeClassName: fc.constantFrom('nvidia', 'kata', '', '', ''),
+          tolerations: list(
+            fc.record({ key: fc.constantFrom('a', 'nvidia.com/gpu'), operator: fc.constant('Exists') }),
+            2,
+          ),
           schedulerName: fc.constantFrom('default-scheduler', 'mine', 's'),
         },
         { requiredKeys: ['containers'] },
@@ -162,7 +188,9 @@ const pod = withUnknown(
 );
 
 const ALLOWED =
-  /^\/(metadata\/(labels|annotations)(\/gpu-gate\.dev~1(injected|injection))?|spec\/(runtimeClassName|schedulerName|(readinessGates|volumes)(\/-)?|(containers|initContainers)\/\d+\/(env|volumeMounts)(\/-)?))$/;
+  /^\/(metadata\/(labels|annotations)(\/gpu-gate\.dev~1(injected|injection))?|spec\/(runtimeClassName|schedulerName|(readinessGates|volumes|tolerations)(\/-)?|(containers|initContainers)\/\d+\/(env|volumeMounts)(\/-)?))$/;
+
+const VOID = { name: 'NVIDIA_VISIBLE_DEVICES', value: 'void' };
 
 /** Every value that a policy may put anywhere, as text, by the place's last name. */
 const valuesOf = ({ spec, ...policy }: GpuPolicy): ReadonlySet<string> => {
@@ -176,6 +204,8 @@ const valuesOf = ({ spec, ...policy }: GpuPolicy): ReadonlySet<string> => {
       ['volumeMounts', { name: of, mountPath, readOnly }] as const,
     ]),
     ...env.map(({ name: of, value }) => ['env', { name: of, value }] as const),
+    ...spec.injection.tolerations.map((toleration) => ['tolerations', toleration] as const),
+    ...(spec.injection.hideUnrequestedGpus ? [['env', VOID] as const] : []),
   ];
   return new Set(places.map(([place, value]) => `${place} ${JSON.stringify(value)}`));
 };
@@ -189,8 +219,9 @@ const partsOf = (pointer: string): string[] =>
     .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
 
 /**
- * Takes every addition out again, the last first. Only two things may have been there before: a null in a list's or map's place, and what
- * has the name of our label or our record. Whatever else was overwritten is missing afterwards.
+ * Takes every addition out again, the last first. Only two things may have been there before: a
+ * null in a list's or map's place, and what has the name of our label or our record. Whatever else
+ * was overwritten is missing afterwards.
  */
 function takenOut(after: object, operations: readonly AddOperation[], original: object): object {
   const result = structuredClone(after);
@@ -207,13 +238,46 @@ function takenOut(after: object, operations: readonly AddOperation[], original: 
     const had =
       typeof before === 'object' && before !== null && Object.hasOwn(before, last) ? (before as Json)[last] : undefined;
     const back = had === null || last === INJECTED || last === INJECTION ? had : undefined;
-    // An empty class or scheduler is none: it is what the API server makes of a field that is not set.
+    // An empty class or scheduler is none: it is what the API server makes of a field that is not
+    // set.
     const none =
       (last === 'runtimeClassName' || last === 'schedulerName') && (had === '' || had === 'default-scheduler');
     if (back === undefined && !none) delete (parent as Json)[last];
     else (parent as Json)[last] = none ? had : back;
   }
   return result;
+}
+
+const asks = ({ resources }: RawContainer): boolean =>
+  [resources?.limits ?? {}, resources?.requests ?? {}].some((quantities) =>
+    Object.entries(quantities).some(([of, quantity]) => /gpu|mig/.test(of) && /[1-9]/.test(String(quantity))),
+  );
+
+/** Which GPUs a container sees, and which mounts meet in it. */
+function lawsOfContainers(before: RawPod, after: RawPod, policy: GpuPolicy): void {
+  const hides =
+    policy.spec.injection.hideUnrequestedGpus &&
+    after.spec?.runtimeClassName === policy.spec.injection.runtimeClassName;
+  for (const kind of ['containers', 'initContainers'] as const)
+    for (const [i, container] of (after.spec?.[kind] ?? []).entries()) {
+      const had = before.spec?.[kind]?.[i] ?? {};
+      const isVoid = ({ env }: RawContainer): boolean =>
+        (env ?? []).some((variable) => variable.name === VOID.name && variable.value === VOID.value);
+      if (asks(had)) law(isVoid(container) === isVoid(had), 'GPUs are never hidden from a container that asks for one');
+      else if (hides)
+        law(
+          (container.env ?? []).some(({ name: of }) => of === VOID.name),
+          'the others see none by accident',
+        );
+      const plain = (mountPath: string | undefined): string =>
+        `${posix.join('/', mountPath ?? '', '.')}/`.replace('//', '/');
+      const own = (had.volumeMounts ?? []).map(({ mountPath }) => plain(mountPath));
+      for (const { mountPath } of (container.volumeMounts ?? []).slice(own.length))
+        law(
+          own.every((each) => !each.startsWith(plain(mountPath)) && !plain(mountPath).startsWith(each)),
+          'no mount of the policy is at, below or above one of the pod',
+        );
+    }
 }
 
 const law = (holds: boolean, what: string): void => {
@@ -244,6 +308,7 @@ it('10,000 generated pods: the laws of the injection', { timeout: 120_000 }, () 
         operations.every(({ op, path: pointer }) => op === 'add' && ALLOWED.test(pointer)),
         'it adds, and in allowed places only',
       );
+      lawsOfContainers(original, once, policies.get(admission.policy) ?? aPolicy());
       const again = decide(once, facts);
       law(again.kind === 'leave' && again.reason === 'already-injected', 'twice equals once');
       law(isDeepStrictEqual(takenOut(once, operations, original), original), 'nothing is removed or overwritten');

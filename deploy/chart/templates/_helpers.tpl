@@ -267,7 +267,7 @@ gpu-gate-device-plugin-{{ .Values.devicePlugin.config | toJson | sha256sum | tru
 {{- fail (printf "env: %s is not an option of gpu-gate, and no pod would start with it; the options are in docs and in `node main.ts --help`" .name) -}}
 {{- end -}}
 {{- end -}}
-{{- if dig "sharing" "mps" nil .Values.devicePlugin.config -}}
+{{- if hasKey (dig "sharing" dict .Values.devicePlugin.config) "mps" -}}
 {{- fail "devicePlugin.config: sharing.mps needs NVIDIA's MPS daemon, which gpu-gate does not bring: use sharing.timeSlicing, or set devicePlugin to mode: external in policy.spec.components and install it yourself" -}}
 {{- end -}}
 {{- $ports := list .Values.webhook.port .Values.webhook.canaryPort .Values.extender.port .Values.metricsPort -}}

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../../certs/issue.ts';
-import type { KeyPair } from '../../../certs/read.ts';
+import type { KeyPair } from '../../../certs/cert.ts';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
 import { startControlPlane, type ControlPlane } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';

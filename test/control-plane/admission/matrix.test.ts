@@ -1,6 +1,8 @@
-// What a pod becomes on a real API server, with every other part of admission taking part: RuntimeClass, Pod Security, LimitRange,
-// ResourceQuota, foreign webhooks. The law: what we inject is never why a pod is refused, but for the refusals that we name.
+// What a pod becomes on a real API server, with every other part of admission taking part:
+// RuntimeClass, Pod Security, LimitRange, ResourceQuota, foreign webhooks. The law: what we inject
+// is never why a pod is refused, but for the refusals that we name.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { explainError } from '../../../platform/log.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
@@ -11,14 +13,15 @@ interface Container {
   name: string;
   volumeMounts?: { name: string; mountPath: string }[];
   env?: { name: string; value: string }[];
-  resources?: { requests?: Record<string, string> };
+  resources?: { requests?: Record<string, string>; limits?: Record<string, string> };
 }
 interface Pod {
-  metadata: { labels?: Record<string, string>; annotations?: Record<string, string> };
+  metadata: { name?: string; labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: {
     runtimeClassName?: string;
     overhead?: Record<string, string>;
     nodeSelector?: Record<string, string>;
+    schedulerName?: string;
     tolerations?: { key?: string }[];
     volumes?: { name: string; hostPath?: { path: string } }[];
     readinessGates?: { conditionType: string }[];
@@ -36,6 +39,8 @@ const CLASSES = {
   selector: { scheduling: { nodeSelector: { zone: 'a' } } },
   tolerations: { scheduling: { tolerations: [{ key: 'gpu', operator: 'Exists', effect: 'NoSchedule' }] } },
 };
+/** What clouds put on pools of GPU nodes. */
+const POOL_TAINT = { key: 'nvidia.com/gpu', operator: 'Exists', effect: 'NoSchedule' };
 const VOLUMES = { runtimeClassName: '', driverVolumesPreset: 'GKE' };
 
 beforeAll(async () => {
@@ -53,8 +58,11 @@ beforeAll(async () => {
     absent: withClass('absent'),
     ...Object.fromEntries(Object.keys(CLASSES).map((name) => [name, withClass(name)])),
     volumes: VOLUMES,
+    scheduled: { schedulerName: 'gpu-gate-scheduler' },
+    tolerant: { tolerations: [POOL_TAINT] },
     both: { ...VOLUMES, runtimeClassName: 'overhead' },
   });
+  await addPools(cluster, { limited: {} }, { allowedNamespaces: ['privileged'] });
   for (const level of ['privileged', 'baseline', 'restricted']) await namespace(level, level);
 });
 afterAll(async () => cluster?.stop());
@@ -105,8 +113,8 @@ const create = async (ask: Ask): Promise<Outcome> => {
   }
 };
 /**
- * Why the API server refused, without the generated name of the pod. An overhead of the pod's own is wrong with no class and with one
- * that has another: the words differ, the fault is the same.
+ * Why the API server refused, without the generated name of the pod. An overhead of the pod's own
+ * is wrong with no class and with one that has another: the words differ, the fault is the same.
  */
 const fault = (refused: string): string =>
   /overhead/i.test(refused) ? 'its overhead' : refused.replaceAll(/pods? \\?"[^"]*"/gi, 'the pod');
@@ -154,7 +162,7 @@ describe.each([
   // A change after ours is what makes the API server call again.
   beforeAll(async () => {
     await gate.upgrade({ webhook: { reinvocationPolicy } });
-    other = await foreignWebhook(cluster.admin, 'z-touches', 'default', () => [
+    other = await foreignWebhook(cluster.admin, 'zzz-touches', 'default', () => [
       { op: 'add', path: '/metadata/annotations/touched', value: 'true' },
     ]);
     // Configurations reach the API server by watch.
@@ -173,7 +181,8 @@ describe.each([
         expect(ours).toEqual({ refused: expect.stringContaining('contradicts RuntimeClass selector') });
         return;
       }
-      // The pod's own fault stays its own: refused without us, and for the same reason, is the only way to be refused with us.
+      // The pod's own fault stays its own: refused without us, and for the same reason, is the only
+      // way to be refused with us.
       if ('refused' in ours) return expect('refused' in theirs && fault(theirs.refused)).toBe(fault(ours.refused));
       const { pod } = ours;
       const name = own ?? (policy === 'absent' ? undefined : policy);
@@ -323,8 +332,8 @@ describe('another mutating webhook', () => {
 
   it.each([
     ['before ours', 'a-first', 'Never', ['main', 'sidecar'], 1],
-    ['after ours, no reinvocation', 'z-last', 'Never', ['main'], 1],
-    ['after ours, reinvocation', 'z-last', 'IfNeeded', ['main', 'sidecar'], 2],
+    ['after ours, no reinvocation', 'zzz-last', 'Never', ['main'], 1],
+    ['after ours, reinvocation', 'zzz-last', 'IfNeeded', ['main', 'sidecar'], 2],
   ])('adds a GPU sidecar %s', async (_, name, reinvocationPolicy, expected, calls) => {
     await gate.upgrade({ webhook: { reinvocationPolicy } });
     const other = await foreignWebhook(cluster.admin, name, 'default', addSidecar);
@@ -341,11 +350,111 @@ describe('another mutating webhook', () => {
       // The record tells what holds after the last call.
       expect(JSON.parse(pod.metadata.annotations?.['gpu-gate.dev/injection'] ?? '')).toEqual({
         policy: 'volumes',
-        injected: ['env', 'driverVolumes', 'readinessGate'],
+        injected: ['driverVolumes', 'readinessGate'],
         skipped: [],
       });
     } finally {
       await other.remove();
     }
   });
+});
+
+describe('the webhook of another GPU scheduler, which takes pods that have the default one and adds their GPU', () => {
+  const MEMORY = 'nvidia.com/gpumem';
+  const take = ({
+    request: {
+      object: { spec },
+    },
+  }: ForeignReview): readonly object[] => {
+    const { containers, schedulerName } = spec as unknown as Pod['spec'];
+    if (containers[0]?.resources?.limits?.[MEMORY] === undefined || schedulerName !== 'default-scheduler') return [];
+    const asks = containers[0].resources.limits['nvidia.com/gpu'] !== undefined;
+    const quantities = ['limits', 'requests'].map((list) => ({
+      op: 'add',
+      path: `/spec/containers/0/resources/${list}/nvidia.com~1gpu`,
+      value: '1',
+    }));
+    return [{ op: 'add', path: '/spec/schedulerName', value: 'hami-scheduler' }, ...(asks ? [] : quantities)];
+  };
+  const asking = (...resources: string[]): Ask => {
+    const quantities = Object.fromEntries(resources.map((name) => [name, name === MEMORY ? '3000' : '1']));
+    return { policy: 'scheduled', container: { resources: { limits: quantities, requests: quantities } } };
+  };
+
+  it.each([
+    // Its pods stay its own, and are gated: whatever it adds, gpu-gate's entry comes after.
+    ['hami', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'hami-scheduler', 1],
+    ['hami', 'memory alone', [MEMORY], 'hami-scheduler', 1],
+    // One that sorts after gpu-gate's finds the scheduler taken, and what it adds is seen by
+    // nobody: docs/webhook.md says so.
+    ['zzz-hami', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'gpu-gate-scheduler', 1],
+    ['zzz-hami', 'memory alone', [MEMORY], 'hami-scheduler', 0],
+  ])('configuration %s, a pod that requests %s', async (name, _, resources, scheduler, gated) => {
+    const other = await foreignWebhook(cluster.admin, name, 'default', take);
+    try {
+      const pod = await until('the other webhook to take part', async () => {
+        const made = await created(asking(...resources));
+        return other.calls() > 0 && made;
+      });
+      expect([pod.spec.schedulerName, gates(pod)]).toEqual([scheduler, gated]);
+      expect(pod.spec.runtimeClassName).toBe(gated === 1 ? 'nvidia' : undefined);
+      expect(pod.spec.containers[0]?.resources?.limits?.['nvidia.com/gpu']).toBe('1');
+    } finally {
+      await other.remove();
+    }
+  });
+});
+
+describe('what a policy adds to every GPU pod', () => {
+  it('tolerations, once, beside the pod’s own', async () => {
+    const own = { key: 'team', operator: 'Exists' };
+    for (const tolerations of [[], [own], [own, POOL_TAINT]]) {
+      const { spec } = await created({ policy: 'tolerant', spec: { tolerations } });
+      const ours = (spec.tolerations ?? []).filter(({ key }) => key === POOL_TAINT.key);
+      expect(ours).toEqual([POOL_TAINT]);
+      expect((spec.tolerations ?? []).some(({ key }) => key === 'team')).toBe(tolerations.length > 0);
+    }
+  });
+
+  it('a pod that the webhook finds too large is refused in one sentence, and one of the same size without our mounts is not', async () => {
+    // 2,000 containers of which one requests a GPU: hiding GPUs from the others alone is below the
+    // limit.
+    const containers = Array.from({ length: 2000 }, (_, i) => ({
+      name: `c${i}`,
+      image: 'x',
+      resources: { limits: { 'nvidia.com/gpu': '1' } },
+    }));
+    expect(await create({ policy: 'volumes', spec: { containers } })).toEqual({
+      refused: expect.stringMatching(/GPUPolicy volumes would add \d+ KiB to the containers of this pod/),
+    });
+    expect(gates(await created({ policy: 'plain', spec: { containers } }))).toBe(1);
+  });
+});
+
+describe('the policy that an author names', () => {
+  it('is refused outside its allowedNamespaces', async () => {
+    expect(await create({ policy: 'limited' })).toEqual({
+      refused: expect.stringContaining('GPUPolicy limited may not be named in this namespace'),
+    });
+    // The policy reaches the webhook by watch, as all do, before it enforces.
+    const pod = await created({ policy: 'limited', namespace: 'privileged' });
+    expect(pod.metadata.labels?.['gpu-gate.dev/injected']).toBe('true');
+  });
+
+  it.each(['', '/status'])(
+    'cannot be changed, added or taken away later by pods%s; everything else can',
+    async (sub) => {
+      const named = await created({ policy: 'plain', dryRun: false });
+      const path = `/api/v1/namespaces/default/pods/${named.metadata.name ?? ''}${sub}`;
+      const annotate = (annotations: Record<string, string | null>): Promise<Pod> =>
+        cluster.admin.request('PATCH', path, { contentType: MERGE_PATCH, body: { metadata: { annotations } } });
+      const because = 'the annotation gpu-gate.dev/policy of a pod cannot change: create the pod again';
+      await expect(annotate({ 'gpu-gate.dev/policy': 'limited' })).rejects.toThrow(because);
+      await expect(annotate({ 'gpu-gate.dev/policy': null })).rejects.toThrow(because);
+      expect((await annotate({ other: 'x' })).metadata.annotations).toMatchObject({
+        other: 'x',
+        'gpu-gate.dev/policy': 'plain',
+      });
+    },
+  );
 });

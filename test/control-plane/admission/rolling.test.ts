@@ -1,4 +1,5 @@
-// Two replicas behind one Service, restarted in turn under 100 creates a second with `failurePolicy: Fail`: no create fails.
+// Two replicas behind one Service, restarted in turn under 100 creates a second with
+// `failurePolicy: Fail`: no create fails.
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import type { RollingResult } from '../../../lab/cluster/rolling.ts';

@@ -1,5 +1,6 @@
-// Pods as people and controllers make them, on a real API server: every way of creating one, what its author sees, and the
-// AdmissionReviews of usual GPU workloads with our answers (test/golden/admission; GPU_GATE_TEST_UPDATE=1 captures them again).
+// Pods as people and controllers make them, on a real API server: every way of creating one, what
+// its author sees, and the AdmissionReviews of usual GPU workloads with our answers
+// (test/golden/admission; GPU_GATE_TEST_UPDATE=1 captures them again).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { createServer, type AddressInfo, type Socket } from 'node:net';
@@ -214,6 +215,8 @@ describe('switches of the injection', () => {
   const driver = (pod: Pod): string[] =>
     (pod.spec.volumes ?? []).flatMap((v) => (v.hostPath === undefined ? [] : v.name));
   const env = (pod: Pod): string[] => (pod.spec.containers[0]?.env ?? []).map(({ name }) => name);
+  const files = (prefix: string): string[] =>
+    ['libcuda', 'libnvidia-ml', 'libnvidia-ptxjitcompiler'].map((library) => `${prefix}-${library}-so-1`);
   const allow = { unmanagedNodes: 'Allow' };
   const switches: readonly (readonly [string, object, object, (pod: Pod) => unknown, unknown])[] = [
     ['gateless', { readinessGate: false }, {}, ({ spec }) => spec.readinessGates, undefined],
@@ -229,13 +232,7 @@ describe('switches of the injection', () => {
     ],
     ['own-env', { env: [{ name: 'EXTRA', value: 'x' }] }, {}, env, ['EXTRA']],
     ['no-preset', { driverVolumesPreset: 'None' }, {}, driver, []],
-    [
-      'host-preset',
-      { driverVolumesPreset: 'Host' },
-      {},
-      driver,
-      ['gpu-gate-libcuda-so-1', 'gpu-gate-libnvidia-ml-so-1', 'gpu-gate-libnvidia-ptxjitcompiler-so-1'],
-    ],
+    ['host-preset', { driverVolumesPreset: 'Host' }, {}, driver, [...files('gpu-gate'), ...files('gpu-gate-lib64')]],
     ['default-level', { driverVolumesPreset: 'GKE', podSecurityDefault: 'baseline' }, {}, driver, []],
     [
       'everywhere',
@@ -249,15 +246,23 @@ describe('switches of the injection', () => {
       { driverVolumesPreset: 'GKE', alsoOnUnmanaged: true },
       allow,
       (pod) => [pod.spec.runtimeClassName, driver(pod), pod.spec.readinessGates?.length],
-      ['nvidia', ['gpu-gate-driver'], 1],
+      ['nvidia', ['gpu-gate-driver', ...files('gpu-gate'), ...files('gpu-gate-lib64')], 1],
     ],
+    [
+      'hidden',
+      {},
+      {},
+      ({ spec }) => spec.initContainers?.[0]?.env,
+      [{ name: 'NVIDIA_VISIBLE_DEVICES', value: 'void' }],
+    ],
+    ['shown', { hideUnrequestedGpus: false }, {}, ({ spec }) => spec.initContainers?.[0]?.env, undefined],
   ];
   beforeAll(async () => {
     for (const [name, injection, spec] of switches) await addPools(cluster, { [name]: injection }, spec);
   });
   it.each(switches)('%s %j %j', async (name, _, __, seen, expected) => {
-    const body = manifest({ generateName: 'switch-', annotations: { 'gpu-gate.dev/policy': name } });
-    const pod = await dryRun(body);
+    const metadata = { generateName: 'switch-', annotations: { 'gpu-gate.dev/policy': name } };
+    const pod = await dryRun(manifest(metadata, { initContainers: [{ name: 'fetch', image: 'x' }] }));
     expect(pod.metadata.labels?.['gpu-gate.dev/injected']).toBe('true');
     expect(seen(pod)).toEqual(expected);
   });
@@ -338,8 +343,8 @@ describe('what people see', () => {
 
   it.each([
     ['an unknown policy', { 'gpu-gate.dev/policy': 'nope' }, 'GPUPolicy "nope" does not exist'],
-    ['a malformed policy', { 'gpu-gate.dev/policy': 'No Name' }, 'is no name of a GPUPolicy'],
-    ['a malformed version', { ...annotations, 'gpu-gate.dev/min-driver': 'new' }, 'is no driver version'],
+    ['a malformed policy', { 'gpu-gate.dev/policy': 'No Name' }, 'of a GPUPolicy'],
+    ['a malformed version', { ...annotations, 'gpu-gate.dev/min-driver': 'new' }, 'driver version'],
   ])('%s is refused in one sentence', async (_, odd, sentence) => {
     const body = JSON.stringify(manifest({ name: 'odd', annotations: odd }));
     const { code, stderr } = await cluster.kubectl(['create', '-f', '-'], body);

@@ -12,7 +12,7 @@ import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { startLoad } from '../../support/calls.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
-const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/gpu-gate';
+const CONFIGURATION = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zz-gpu-gate';
 
 interface Rendered {
   kind: string;
@@ -142,7 +142,7 @@ describe('the chart', () => {
         named(objects, 'ClusterRole', name)?.rules?.filter(({ resources }) =>
           resources.includes('mutatingwebhookconfigurations'),
         ),
-      ).toMatchObject([{ resourceNames: ['gpu-gate'] }]);
+      ).toMatchObject([{ resourceNames: ['zz-gpu-gate'] }]);
     expect(named(objects, 'Role', 'gpu-gate-reconciler', 'default')?.rules).toEqual([
       { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], resourceNames: ['kubernetes'], verbs: ['get'] },
     ]);
@@ -156,7 +156,7 @@ describe('the chart', () => {
       privateKey: { algorithm: 'ECDSA', size: 256 },
     });
     expect(named(objects, 'Issuer', 'gpu-gate-ca')?.spec).toEqual({ ca: { secretName: 'gpu-gate-ca' } });
-    const configuration = named(objects, 'MutatingWebhookConfiguration', 'gpu-gate');
+    const configuration = named(objects, 'MutatingWebhookConfiguration', 'zz-gpu-gate');
     expect(configuration?.metadata.annotations).toEqual({
       'cert-manager.io/inject-ca-from': 'gpu-gate/gpu-gate-webhook',
     });

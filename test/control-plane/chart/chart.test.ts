@@ -76,7 +76,7 @@ describe('what both Deployments of the program are told', () => {
       const { args = [] } = find(objects, 'Deployment', name)?.spec?.template?.spec.containers[0] ?? {};
       expect(args, name).toContain('--excluded-namespaces=kube-system,team');
     }
-    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'gpu-gate'))).toContain(
+    expect(JSON.stringify(find(objects, 'MutatingWebhookConfiguration', 'zz-gpu-gate'))).toContain(
       '"values":["kube-system","team","gpu-gate","gpu-gate-operands"]',
     );
   });
@@ -208,7 +208,14 @@ describe('the RuntimeClass', () => {
   const names = (values: object): readonly unknown[] => {
     const objects = render(values);
     const injection = find(objects, 'GPUPolicy', 'default')?.spec?.['injection'] as { runtimeClassName: string };
-    return [objects.find(({ kind }) => kind === 'RuntimeClass')?.metadata.name, injection.runtimeClassName];
+    expect(objects.some(({ kind }) => kind === 'RuntimeClass')).toBe(false);
+    const args = JSON.stringify(find(objects, 'Deployment', 'gpu-gate-reconciler'));
+    const mayCreate = JSON.stringify(find(objects, 'ClusterRole', 'gpu-gate-reconciler')?.rules).includes(
+      'runtimeclasses',
+    );
+    const [, name = ''] = /"--runtime-class","([^"]*)"/.exec(args) ?? [];
+    expect(mayCreate).toBe(name !== '');
+    return [name, injection.runtimeClassName];
   };
   it.each([
     ['by default', {}, ['nvidia', 'nvidia']],
@@ -218,7 +225,7 @@ describe('the RuntimeClass', () => {
     [
       'of somebody else',
       { runtimeClass: { create: false }, ...policy({ injection: { runtimeClassName: 'theirs' } }) },
-      [undefined, 'theirs'],
+      ['', 'theirs'],
     ],
   ])('%s: its name, and the name that is injected', (_, values, expected) => expect(names(values)).toEqual(expected));
 });

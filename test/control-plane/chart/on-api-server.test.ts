@@ -143,7 +143,7 @@ describe('helm uninstall', () => {
     const uninstalled = await cp.helm(['uninstall', 'gpu-gate', '--namespace', 'gpu-gate']);
     expect(uninstalled.code, uninstalled.stderr).toBe(0);
     expect(await have(...kept)).toEqual(kept);
-    expect(await have('mutatingwebhookconfiguration/gpu-gate', 'clusterrole/gpu-gate-reconciler')).toEqual([]);
+    expect(await have('mutatingwebhookconfiguration/zz-gpu-gate', 'clusterrole/gpu-gate-reconciler')).toEqual([]);
     await installChart(cp, 'install', { ...VALUES, policy: { spec: { suspend: true } } });
     const { stdout } = await cp.kubectl(['get', 'gpupolicy', 'default', '-o', 'jsonpath={.spec.suspend}']);
     expect(stdout).toBe('true');

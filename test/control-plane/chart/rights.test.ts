@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { certProbe } from '../../../certs/probe.ts';
-import { readCert } from '../../../certs/read.ts';
+import { readCert } from '../../../certs/cert.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { openKube, STRATEGIC_PATCH, type Kube } from '../../../platform/kube.ts';
@@ -36,7 +36,7 @@ const text = ({ where, what, name }: Entry): string => `${where}: ${what} ${name
 
 let cluster: Cluster;
 let gate: Gate;
-const { kubectl, validated, gpuPod, pod, annotate } = viewOf(() => cluster);
+const { kubectl, validated, gpuPod, pod } = viewOf(() => cluster);
 const kubes = new Map<Account, Kube>();
 
 const rulesIn = async (kube: Kube, namespace: string): Promise<readonly Rule[]> =>
@@ -180,31 +180,40 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
   });
   await until('it to be deleted', async () => (await cluster.kubectl(['get', 'pod', 'rejected'])).code !== 0);
 
-  // The webhook's Secret with a wrong type is made again, and the extender's CA is published again after a loss.
-  await kubectl(
-    'delete',
-    'secret',
-    '-n',
-    'gpu-gate',
-    'gpu-gate-webhook-tls',
-    'gpu-gate-canary-tls',
-    'gpu-gate-extender-tls',
-    'gpu-gate-scheduler-client',
-  );
-  for (const name of [
-    'gpu-gate-webhook-tls',
-    'gpu-gate-canary-tls',
-    'gpu-gate-extender-tls',
-    'gpu-gate-scheduler-client',
-  ])
-    await cluster.kubectl(['create', 'secret', 'generic', '-n', 'gpu-gate', name]);
+  // A Secret of another type is made again, one with other data is written, and so is the extender's CA.
+  const tls = ['gpu-gate-webhook-tls', 'gpu-gate-canary-tls', 'gpu-gate-extender-tls', 'gpu-gate-scheduler-client'];
+  const whole = (): Promise<unknown> =>
+    until('all certificates to be there', async () => {
+      const { items } = await cluster.admin.request<{
+        items: { metadata: { name: string }; type: string; data: Record<string, string> }[];
+      }>('GET', '/api/v1/namespaces/gpu-gate/secrets');
+      const ca = await kubectl('get', 'configmap', '-n', 'gpu-gate', 'gpu-gate-extender-ca', '-o', 'jsonpath={.data}');
+      return (
+        tls.every((name) =>
+          items.some(
+            (item) =>
+              item.metadata.name === name &&
+              item.type === 'kubernetes.io/tls' &&
+              Buffer.from(item.data['tls.crt'] ?? '', 'base64')
+                .toString()
+                .includes('BEGIN CERTIFICATE'),
+          ),
+        ) && !ca.includes('lost')
+      );
+    });
+  await gate.stopReconciler();
+  for (const name of tls) {
+    await kubectl('delete', 'secret', '-n', 'gpu-gate', name);
+    await kubectl('create', 'secret', 'generic', '-n', 'gpu-gate', name);
+  }
+  await gate.startReconciler();
+  await whole();
+  await gate.stopReconciler();
+  for (const name of tls)
+    await kubectl('patch', 'secret', '-n', 'gpu-gate', name, '-p', '{"data":{"tls.crt":"bG9zdA=="}}');
   await kubectl('patch', 'configmap', '-n', 'gpu-gate', 'gpu-gate-extender-ca', '-p', '{"data":{"ca.crt":"lost"}}');
-  await kubectl('label', 'secret', '-n', 'gpu-gate', 'gpu-gate-ca', 'touched=yes');
-  await until('all certificates to be there again', async () => {
-    const types = await kubectl('get', 'secrets', '-n', 'gpu-gate', '-o', 'jsonpath={.items[*].type}');
-    const ca = await kubectl('get', 'configmap', '-n', 'gpu-gate', 'gpu-gate-extender-ca', '-o', 'jsonpath={.data}');
-    return types.split(' ').filter((type) => type === 'kubernetes.io/tls').length === 5 && !ca.includes('lost');
-  });
+  await gate.startReconciler();
+  await whole();
 
   // What the test cluster's processes are told by options, and pods find out by themselves.
   const webhookCert = await kubectl(
@@ -224,22 +233,29 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
     namespace: 'gpu-gate',
     apiServerName: 'kubernetes.default.svc',
     apiServers: [],
-    service: 'gpu-gate-webhook',
-    replicas: [],
-    serverName: 'gpu-gate-webhook.gpu-gate.svc',
+    webhook: { service: 'gpu-gate-webhook', replicas: [] },
+    extender: { service: 'gpu-gate-extender', replicas: [] },
   });
-  expect(await probe.replicas()).toMatchObject({ kind: 'known' });
+  for (const of of ['webhook', 'extender'] as const) expect(await probe.replicas(of)).toMatchObject({ kind: 'known' });
   if (leaf !== undefined) await probe.canary(leaf);
 
-  // A restart of the reconciler repeats an Event; another driver makes a new revision; an opt-out and the policy's end take all away.
-  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true');
-  await until('the loss to be written', async () => (await kubectl('get', 'events')).includes('gpu-1'));
-  await gate.stopReconciler();
-  await gate.startReconciler();
-  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready-');
-  await validated('gpu-1');
-  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true');
-  await annotate('gpu-1', 'sim.gpu-gate.dev/not-ready-');
+  // The same hand edit twice is one Event, counted twice.
+  const inOperands = (verb: string, ...args: readonly string[]): Promise<string> =>
+    kubectl(verb, '-n', 'gpu-gate-operands', ...args);
+  const driver = 'app.kubernetes.io/component=driver';
+  const operand = (await inOperands('get', 'daemonset', '-l', driver, '-o', 'name')).trim();
+  const image = (): Promise<string> =>
+    inOperands('get', operand, '-o', 'jsonpath={.spec.template.spec.containers[0].image}');
+  for (const times of [1, 2]) {
+    await kubectl('set', 'image', '-n', 'gpu-gate-operands', operand, 'driver=example.com/other:1');
+    await until('the image to be put back', async () => !(await image()).startsWith('example.com/'));
+    await until('the Event to be counted', async () => {
+      const events = await kubectl('get', 'events', '-A', '-o', 'jsonpath={.items[*].count}');
+      return events.split(' ').some((count) => Number(count) >= times);
+    });
+  }
+
+  // An opt-out and the policy's end take all away.
   await kubectl('delete', 'pod', 'works', '--now');
   await kubectl('delete', 'gpupolicy', 'default', '--wait=false');
   await until(

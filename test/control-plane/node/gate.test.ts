@@ -339,7 +339,13 @@ describe('pods and the gate', () => {
 
   it('caBundle wiped by somebody is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
     const bundle = (): Promise<string> =>
-      kubectl('get', 'mutatingwebhookconfiguration', 'gpu-gate', '-o', 'jsonpath={.webhooks[0].clientConfig.caBundle}');
+      kubectl(
+        'get',
+        'mutatingwebhookconfiguration',
+        'zz-gpu-gate',
+        '-o',
+        'jsonpath={.webhooks[0].clientConfig.caBundle}',
+      );
     const before = await bundle();
     expect(before.length).toBeGreaterThan(100);
     await kubectl(

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { issueCa, issueLeaf } from '../../../certs/issue.ts';
-import type { KeyPair } from '../../../certs/read.ts';
+import type { KeyPair } from '../../../certs/cert.ts';
 import { openKube, type Kube, type KubeOptions } from '../../../platform/kube.ts';
 import { explainError } from '../../../platform/log.ts';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';

@@ -160,15 +160,20 @@ describe('validation pods', () => {
     );
   });
   it.each(['driver-validation', 'device-plugin-validation'] as const)(
-    '%s has what users’ pods get: the preset’s volume and environment',
+    '%s has what users’ pods get: the volumes of the preset, the variables of the policy',
     (kind) => {
-      const policy = aPolicy({ injection: { driverVolumesPreset: 'GKE' } });
+      const env = [{ name: 'THEIRS', value: 'x' }];
+      const policy = aPolicy({ injection: { driverVolumesPreset: 'GKE', env } });
       expect(validationPod({ ...input, policy, kind })['spec']).toMatchObject({
-        volumes: [{ name: 'gpu-gate-driver', hostPath: { path: '/home/kubernetes/bin/nvidia' } }],
+        volumes: expect.arrayContaining([
+          { name: 'gpu-gate-driver', hostPath: { path: '/home/kubernetes/bin/nvidia', type: 'Directory' } },
+        ]),
         containers: [
           {
-            volumeMounts: [{ name: 'gpu-gate-driver', mountPath: '/usr/local/nvidia', readOnly: true }],
-            env: expect.arrayContaining([{ name: 'LD_LIBRARY_PATH', value: '/usr/local/nvidia/lib64' }]),
+            volumeMounts: expect.arrayContaining([
+              { name: 'gpu-gate-driver', mountPath: '/usr/local/nvidia', readOnly: true },
+            ]),
+            env: expect.arrayContaining(env),
           },
         ],
       });

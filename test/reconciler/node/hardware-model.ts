@@ -368,6 +368,7 @@ export class HardwareModel {
       case 'set-taints':
       case 'set-node-condition':
       case 'apply-daemonset':
+      case 'create-runtime-class':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

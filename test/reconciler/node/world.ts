@@ -167,6 +167,7 @@ export class World {
       case 'set-taints':
       case 'set-node-condition':
       case 'apply-daemonset':
+      case 'create-runtime-class':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

@@ -1,5 +1,5 @@
 // Each operand by itself: what the API server says to one must not keep the others, nor the garbage, waiting.
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { KubeError } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';
 import type { Action } from '../../../reconciler/actions.ts';
@@ -18,7 +18,11 @@ const old: DaemonSetView = {
   foreign: false,
 };
 
-function world(answer: (name: string, action: Action) => Outcome | Error, present: readonly DaemonSetView[] = [old]) {
+function world(
+  answer: (name: string, action: Action) => Outcome | Error,
+  present: readonly DaemonSetView[] = [old],
+  runtimeClass = { name: '', handler: '' },
+) {
   const done: string[] = [];
   const again: number[] = [];
   const policy = aPolicy();
@@ -28,6 +32,7 @@ function world(answer: (name: string, action: Action) => Outcome | Error, presen
     log: jsonLog('error', () => undefined),
     now: () => at,
     operandNamespace: OPERANDS,
+    runtimeClass,
     turns: {
       add: ({ kind }) => void done.push(kind === 'policies' ? 'changed' : kind),
       addAfter: (_, ms) => void again.push(ms),
@@ -98,4 +103,40 @@ it('one with fields of others is written whole, and that is told; our own is not
     'dcgm-exporter',
     'changed',
   ]);
+});
+
+describe('the RuntimeClass', () => {
+  const NVIDIA = { name: 'nvidia', handler: 'nvidia' };
+  const worldWith = (outcome: Outcome | Error, runtimeClass = NVIDIA) =>
+    world((_, action) => (action.kind === 'create-runtime-class' ? outcome : fine), [], runtimeClass);
+  const times = (done: readonly string[]): number => done.filter((what) => what === 'create-runtime-class').length;
+
+  it.each<[string, Outcome, number]>([
+    ['is created', fine, 1],
+    ['of somebody else stays as it is', { kind: 'stale' }, 1],
+  ])('%s; it is looked for again every ten minutes, and no operand waits for it', async (_, outcome, expected) => {
+    const { work, done, again, later } = worldWith(outcome);
+    await work.handlers.operands('');
+    expect([times(done), done.includes('driver'), again]).toEqual([expected, true, [600_000]]);
+    await work.handlers.operands('');
+    expect(times(done)).toBe(1);
+    later(600_001);
+    await work.handlers.operands('');
+    expect(times(done)).toBe(2);
+  });
+  it('that is refused is reported, and operands come all the same', async () => {
+    const { work, done, again } = worldWith({ kind: 'refused', because: 'may not' });
+    await work.handlers.operands('');
+    expect([done.includes('driver'), again]).toEqual([true, [600_000]]);
+  });
+  it('that could not be sent is tried again at once, and operands come all the same', async () => {
+    const { work, done } = worldWith(new KubeError(503, '', 'POST /apis/x', 'busy'));
+    await expect(work.handlers.operands('')).rejects.toThrow('apply-daemonset');
+    expect(done).toContain('driver');
+  });
+  it('is not created where the operator says so', async () => {
+    const { work, done } = worldWith(fine, { name: '', handler: 'nvidia' });
+    await work.handlers.operands('');
+    expect(times(done)).toBe(0);
+  });
 });
