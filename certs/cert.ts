@@ -58,9 +58,7 @@ export function readCert(pem: string | undefined): CertFacts | undefined {
 
 /** The certificates of a bundle. What cannot be parsed is left out. */
 export const readBundle = (bundle: string | undefined): readonly CertFacts[] =>
-  certificatesIn(bundle ?? '').flatMap(
-    (pem) => readCert(`${pem}\n`) ?? [],
-  );
+  certificatesIn(bundle ?? '').flatMap((pem) => readCert(`${pem}\n`) ?? []);
 
 /** The CAs of a bundle. */
 export const readCas = (bundle: string | undefined): readonly CertFacts[] =>
