@@ -27,6 +27,8 @@ interface Figures {
   readonly cpuSeconds: number;
   readonly rssMiB: number;
   readonly writes: number;
+  /** Writes by kind and result. */
+  readonly kinds: Readonly<Record<string, number>>;
 }
 
 async function figures(gate: Gate): Promise<Figures> {
@@ -37,6 +39,11 @@ async function figures(gate: Gate): Promise<Figures> {
     cpuSeconds: sum('process_cpu_seconds_total'),
     rssMiB: sum('process_resident_memory_bytes') / 2 ** 20,
     writes: sum('gpu_gate_writes_total'),
+    kinds: Object.fromEntries(
+      [...text.matchAll(/^gpu_gate_writes_total\{kind="([^"]+)",result="([^"]+)"\} (\S+)$/gm)].map(
+        ([, kind, result, count]) => [`${kind} ${result}`, Number(count)],
+      ),
+    ),
   };
 }
 
@@ -78,7 +85,7 @@ interface Join {
   readonly atRest: { readonly percent: number; readonly writes: number };
 }
 
-async function join(size: number, restSeconds: number): Promise<Join> {
+async function join(size: number, restSeconds: number, say: (line: string) => void): Promise<Join> {
   const cluster = await startCluster({ nodes: size });
   try {
     const gate = await startGate(cluster, { values: VALUES, scheduler: false });
@@ -91,6 +98,7 @@ async function join(size: number, restSeconds: number): Promise<Join> {
     const seconds = (performance.now() - began) / 1000;
     await sleep(15_000);
     const after = await figures(gate);
+    for (const [kind, count] of Object.entries(after.kinds)) say(`${kind}: ${(count / size).toFixed(2)} a node`);
     await sleep(restSeconds * 1000);
     const rested = await figures(gate);
     return {
@@ -134,7 +142,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
   let first: { readonly size: number; readonly join: Join } | undefined;
   for (const size of sizes) {
     say(`${size} nodes are opted in at once`);
-    const measured = await join(size, restSeconds);
+    const measured = await join(size, restSeconds, say);
     say(`${size} nodes with the minimal client, ${Math.round(measured.writesEach)} writes each`);
     const least = await floor(size, Math.round(measured.writesEach));
     first ??= { size, join: measured };

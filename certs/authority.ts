@@ -1,5 +1,6 @@
-// A CA and the CAs before it, as they stand in the data of a Secret. Reads them and writes the data of the next state; every
-// function returns a value. Which change is due is decided in rules.ts. Pure.
+// A CA and the CAs before it, as they stand in the data of a Secret. Reads them and writes the data
+// of the next state; every function returns a value. Which change is due is decided in rules.ts.
+// Pure.
 import { X509Certificate } from 'node:crypto';
 import {
   keyMatches,
@@ -26,7 +27,9 @@ export interface Authority {
   readonly previousSigns: boolean;
   /** Fingerprint of the newest CA that every caller is known to hold. */
   readonly confirmed: string | undefined;
-  /** When `current` took the place of a previous CA. Milliseconds since the epoch, like `retiredAt`. */
+  /**
+   * When `current` took the place of a previous CA. Milliseconds since the epoch, like `retiredAt`.
+   */
   readonly changedAt: number | undefined;
   /** When every replica was seen to serve a certificate of `current`. */
   readonly retiredAt: number | undefined;

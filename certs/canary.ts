@@ -1,6 +1,7 @@
-// Both ends of the canary. One sends a dry-run ConfigMap through an API server, the other is what that API server calls: it
-// writes into the ConfigMap which certificate it served on that very connection. Nothing is stored, and an answer over a
-// connection that was kept shows the certificate that was served before.
+// Both ends of the canary. One sends a dry-run ConfigMap through an API server, the other is what
+// that API server calls: it writes into the ConfigMap which certificate it served on that very
+// connection. Nothing is stored, and an answer over a connection that was kept shows the
+// certificate that was served before.
 import { randomUUID } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import type { Express } from 'express';
@@ -29,7 +30,10 @@ export const dryRunConfigMap = (
   body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace, labels }, data },
 });
 
-/** Sends the canary through one API server. A sentence if it did not come back with that certificate. */
+/**
+ * Sends the canary through one API server. A sentence if it did not come back with that
+ * certificate.
+ */
 export async function sendCanary(options: {
   readonly kube: Kube;
   readonly address: string;

@@ -1,5 +1,6 @@
-// A certificate as facts: what it says, how long it holds, whether a key is its key. Reads by node:crypto alone, so that the
-// request path does not load a library that can make certificates. Pure.
+// A certificate as facts: what it says, how long it holds, whether a key is its key. Reads by
+// node:crypto alone, so that the request path does not load a library that can make certificates.
+// Pure.
 import { certificatesIn } from '../core/pem.ts';
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 
@@ -104,10 +105,16 @@ export function readPair(data: Data, prefix: string): Reading {
   return keyMatches(pair) ? { cert } : { problem: `${key} is not the key of ${crt}` };
 }
 
-/** How far back certificates begin (ms), because clocks of control planes and nodes are never quite the same. */
+/**
+ * How far back certificates begin (ms), because clocks of control planes and nodes are never quite
+ * the same.
+ */
 export const BACKDATED = 3_600_000;
 
-/** When two thirds of a certificate's life are over, counted from when it was made. Milliseconds since the epoch. */
+/**
+ * When two thirds of a certificate's life are over, counted from when it was made. Milliseconds
+ * since the epoch.
+ */
 export const renewalOf = (cert: { readonly from: number; readonly to: number }): number =>
   cert.to - Math.max(0, cert.to - cert.from - BACKDATED) / 3;
 
@@ -118,8 +125,8 @@ export const validAt = <T extends { readonly from: number; readonly to: number }
 ): cert is T => cert !== undefined && cert.from <= now && now < cert.to;
 
 /**
- * A name or an address in the spelling by which certificates are compared. An IPv6 address can be written several ways, and
- * the form read back from a certificate rarely matches the one requested.
+ * A name or an address in the spelling by which certificates are compared. An IPv6 address can be
+ * written several ways, and the form read back from a certificate rarely matches the one requested.
  */
 const canonicalName = (name: string): string => {
   if (!name.includes(':')) return name.toLowerCase();

@@ -1,10 +1,13 @@
-// What both chains of certificates are made of: what is seen of a chain, and the steps that change it. A chain is a CA, the
-// serving certificate that it signs, and callers that verify it. The two chains differ in how their callers learn of a CA:
-// API servers watch the webhook configuration, schedulers read a file once, at their start. Pure.
+// What both chains of certificates are made of: what is seen of a chain, and the steps that change
+// it. A chain is a CA, the serving certificate that it signs, and callers that verify it. The two
+// chains differ in how their callers learn of a CA: API servers watch the webhook configuration,
+// schedulers read a file once, at their start. Pure.
 import { bundleOf, type Authority } from './authority.ts';
-import { validAt, type CertFacts, BACKDATED } from './cert.ts';
+import { BACKDATED, validAt, type CertFacts } from './cert.ts';
 
-/** What a handshake with a ready replica showed. `leaf` is `undefined` if there was no handshake. */
+/**
+ * What a handshake with a ready replica showed. `leaf` is `undefined` if there was no handshake.
+ */
 export interface Served {
   readonly address: string;
   readonly leaf: CertFacts | undefined;
@@ -24,10 +27,16 @@ export type Configuration =
       readonly canary: readonly string[] | undefined;
     };
 
-/** The unbroken series of canaries that came back through every API server, and the CA that they prove. */
+/**
+ * The unbroken series of canaries that came back through every API server, and the CA that they
+ * prove.
+ */
 export interface CanarySeries {
   readonly ca: string;
-  /** When its first canary was sent, in milliseconds since the epoch. `undefined` if the last one failed. */
+  /**
+   * When its first canary was sent, in milliseconds since the epoch. `undefined` if the last one
+   * failed.
+   */
   readonly since: number | undefined;
   /** When its last canary was sent. */
   readonly last: number;
@@ -42,11 +51,17 @@ export interface Watching {
   readonly canary: CanarySeries | undefined;
   /** When this leader last wrote the configuration. `undefined` if it has not. */
   readonly published: number | undefined;
-  /** For how long the canary must come back without a miss, because one address may hide several API servers. */
+  /**
+   * For how long the canary must come back without a miss, because one address may hide several API
+   * servers.
+   */
   readonly windowMs: number;
 }
 
-/** Callers that read the CAs once, at their start: they know a new CA on the day by which they had to be restarted. */
+/**
+ * Callers that read the CAs once, at their start: they know a new CA on the day by which they had
+ * to be restarted.
+ */
 export interface ReadingOnce {
   readonly kind: 'read-once';
   /** The certificate that callers show. */
@@ -57,7 +72,10 @@ export interface ReadingOnce {
     readonly serving: readonly string[];
     readonly client: readonly string[];
   };
-  /** Since when this leader has seen the newest CA beside the serving certificate. `undefined` if it does not see it. */
+  /**
+   * Since when this leader has seen the newest CA beside the serving certificate. `undefined` if it
+   * does not see it.
+   */
   readonly handedOutSince: number | undefined;
   /** For how long the previous CA goes on signing after a change. */
   readonly overlapMs: number;
@@ -116,9 +134,15 @@ export interface CallerRules<Callers extends Watching | ReadingOnce> {
   patient(input: ChainInput<Callers>): boolean;
   /** True if nobody can say which CAs callers trust. */
   trustUnknown(input: ChainInput<Callers>): boolean;
-  /** True if a replica refuses a certificate that callers would not trust, and goes on with the one that it serves. */
+  /**
+   * True if a replica refuses a certificate that callers would not trust, and goes on with the one
+   * that it serves.
+   */
   readonly replicasVerify: boolean;
-  /** True if nothing shows which CAs callers trust, so that any valid certificate that is served may be of one. */
+  /**
+   * True if nothing shows which CAs callers trust, so that any valid certificate that is served may
+   * be of one.
+   */
   trustHidden(input: ChainInput<Callers>): boolean;
   /** What callers must be given before the serving certificate changes, in order. */
   readonly before: readonly Rule<Callers>[];

@@ -1,17 +1,17 @@
-// The API server's clock: it is what verifies certificates, and dates what is made here.
+// The API server's clock. It verifies certificates, so it dates what is made here.
 import type { Log } from '../platform/log.ts';
 import type { CertMetrics } from './metrics.ts';
 
 export interface ServerClock {
-  /** ms since the epoch. */
+  /** Milliseconds since the epoch. */
   now(): number;
-  /** The clock here was found to be another one, and is corrected. */
+  /** True if the clock here was found to be wrong and is corrected. */
   readonly corrected: boolean;
-  /** Reads the API server's. True: what was thought of the time before was wrong. */
+  /** Reads the API server's clock. True if the time assumed until now was wrong. */
   read(): Promise<boolean>;
 }
 
-/** Clocks nearer than this are the same, ms: the API server's is read to the second. */
+/** Clocks nearer than this (ms) count as equal, because the API server's is read to the second. */
 const TOLERANCE = 60_000;
 
 export function serverClock(options: {

@@ -1,5 +1,5 @@
-// The extender's chain: observes its Secrets, the ConfigMap for schedulers and the replicas, and takes the steps that rules.ts
-// asks for.
+// The extender's chain: observes its Secrets, the ConfigMap for schedulers and the replicas, and
+// takes the steps that rules.ts asks for.
 import { adopted, bundleOf, dropped, EXTENDER_CA, readAuthority, renewed, retired, signerOf } from './authority.ts';
 import { pemOf, printsOf, readBundle, readPair, type KeyPair } from './cert.ts';
 import type { Change, ReadingOnce } from './chain.ts';
@@ -69,7 +69,8 @@ export class ExtenderChain implements Chain<ExtenderSeen> {
       leafProblem: problem === undefined ? undefined : `in Secret ${EXTENDER_SECRET} ${problem}`,
       sans,
       replicas,
-      // Beside a foreign certificate there are foreign CAs: they count only where the ConfigMap is lost.
+      // Beside a foreign certificate there are foreign CAs: they count only where the ConfigMap is
+      // lost.
       known: (published.length > 0 ? published : [...(beside ?? []), ...(besideClient ?? [])]).filter(
         ({ isCa }) => isCa,
       ),

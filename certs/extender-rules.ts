@@ -1,6 +1,6 @@
-// The extender's callers are schedulers, which read the CA once, at their start. So in a change both CAs are handed out, and
-// the previous one goes on signing what is served until a stated day by which schedulers must have been restarted. Called by
-// rules.ts. Pure.
+// The extender's callers are schedulers, which read the CA once, at their start. So in a change
+// both CAs are handed out, and the previous one goes on signing what is served until a stated day
+// by which schedulers must have been restarted. Called by rules.ts. Pure.
 import { bundleOf } from './authority.ts';
 import { BACKDATED, renewalOf, validAt, type CertFacts } from './cert.ts';
 import {
@@ -19,7 +19,10 @@ import {
 type Input = ChainInput<ReadingOnce>;
 
 const DAY = 86_400_000;
-/** How long (ms) before its end a certificate that cannot be renewed is given up: a tenth of its life, a day at most. */
+/**
+ * How long (ms) before its end a certificate that cannot be renewed is given up: a tenth of its
+ * life, a day at most.
+ */
 const reserve = ({ from, to }: CertFacts): number => Math.min(DAY, (to - from - BACKDATED) / 10);
 const givenUpAt = (cert: CertFacts): number => cert.to - reserve(cert);
 
@@ -28,8 +31,8 @@ const planned = ({ ca, callers: { overlapMs } }: Input, previous: CertFacts): nu
   Math.min((ca.changedAt ?? 0) + overlapMs, givenUpAt(previous));
 
 /**
- * Until when schedulers that know only previous CAs can verify what is served, in milliseconds since the epoch. In the past if
- * they cannot any more. `undefined` if no change is under way.
+ * Until when schedulers that know only previous CAs can verify what is served, in milliseconds
+ * since the epoch. In the past if they cannot any more. `undefined` if no change is under way.
  */
 export function restartBy(input: Input): number | undefined {
   const { ca, leaf, now } = input;
@@ -54,14 +57,18 @@ const notHandedOut: Rule<ReadingOnce> = ({ ca, leaf, callers, now }) => {
   const { client, handedOut } = callers;
   const bundle = bundleOf(ca, now);
   if (!same(bundle, handedOut.configMap)) return { kind: 'publish', bundle, because: 'the ConfigMap has other CAs' };
-  // In a change replicas must learn of the new CA also while there is no certificate to write it beside.
+  // In a change replicas must learn of the new CA also while there is no certificate to write it
+  // beside.
   const behind =
     ((leaf !== undefined || ca.previous.length > 0) && !same(bundle, handedOut.serving)) ||
     (client !== undefined && !same(bundle, handedOut.client));
   return behind ? { kind: 'hand-out', bundle, because: 'a Secret has other CAs beside its certificate' } : undefined;
 };
 
-/** Whose client certificate every replica accepts. `undefined` if there is no CA that can sign such a certificate yet. */
+/**
+ * Whose client certificate every replica accepts. `undefined` if there is no CA that can sign such
+ * a certificate yet.
+ */
 const clientSigner = (input: Input): Signer | undefined => {
   const { ca, graceMs, now, callers } = input;
   if (ca.previous.length === 0) return 'current';
@@ -77,7 +84,8 @@ const clientDue: Rule<ReadingOnce> = (input) => {
   const by = clientSigner(input);
   const issue = (signer: Signer | undefined, because: string): Step | undefined =>
     signer === undefined ? undefined : { kind: 'issue-client', by: signer, because };
-  // A scheduler may go on with the lost one for as long as it holds, so that a certificate that is refused would harm it.
+  // A scheduler may go on with the lost one for as long as it holds, so that a certificate that is
+  // refused would harm it.
   if (client === undefined) return issue(by, 'there is no usable client certificate');
   if (!validAt(client, now)) return issue(by ?? 'current', 'the client certificate is not valid now');
   if (!bundleOf(ca, now).some((known) => client.signedBy(known)))

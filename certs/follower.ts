@@ -1,5 +1,6 @@
-// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to its server. A certificate
-// that is broken, or that callers would not trust, is reported and not taken; the last good one stays in use.
+// Every serving replica's part: follows its Secret by a watch and hands each usable certificate to
+// its server. A certificate that is broken, or that callers would not trust, is reported and not
+// taken; the last good one stays in use.
 import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
@@ -17,7 +18,9 @@ export interface CertFollower {
 interface Material {
   readonly key: string;
   readonly cert: string;
-  /** What the Secret's ca.crt says: the CAs of clients, if the server requires a client certificate. */
+  /**
+   * What the Secret's ca.crt says: the CAs of clients, if the server requires a client certificate.
+   */
   readonly ca: string;
 }
 
@@ -69,7 +72,10 @@ export function webhookCas({ kube, log }: { readonly kube: Kube; readonly log: L
   return { watch, cas: () => cas, onChange: (listener) => void listeners.push(listener) };
 }
 
-/** How often (ms) a certificate that was not taken is judged again: it may have become valid, or a failure may have passed. */
+/**
+ * How often (ms) a certificate that was not taken is judged again: it may have become valid, or a
+ * failure may have passed.
+ */
 const AGAIN_MS = 2000;
 
 /** Follows one Secret of type kubernetes.io/tls. */
@@ -81,7 +87,9 @@ export function certFollower(options: FollowerOptions): CertFollower {
   let logged = '';
   const text = (raw: RawSecret, key: string): string => Buffer.from(raw.data?.[key] ?? '', 'base64').toString('utf8');
 
-  /** Without a certificate to replace the lost one, the leader can still say which clients to trust. */
+  /**
+   * Without a certificate to replace the lost one, the leader can still say which clients to trust.
+   */
   const takeCas = ({ ca, cert, key }: Material): void => {
     if (cert !== '' || key !== '' || ca === '' || used === undefined || used.ca === ca) return;
     used = { ...used, ca };

@@ -1,6 +1,6 @@
-// Builds certificates, the only file that imports node-forge. node-forge writes their ASN.1 and nothing else: its parsing has a
-// history of holes, it knows no EC keys, and a signature of its own takes 66 ms of the event loop. Keys, signatures and every
-// check (cert.ts) are by node:crypto.
+// Builds certificates, the only file that imports node-forge. node-forge writes their ASN.1 and
+// nothing else: its parsing has a history of holes, it knows no EC keys, and a signature of its own
+// takes 66 ms of the event loop. Keys, signatures and every check (cert.ts) are by node:crypto.
 import { createPublicKey, generateKeyPair, randomBytes, sign, X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
@@ -40,9 +40,15 @@ interface Draft {
   readonly extensions: object[];
 }
 
-/** What node-forge writes into a certificate until the real key takes its place, because it writes RSA keys only. */
+/**
+ * What node-forge writes into a certificate until the real key takes its place, because it writes
+ * RSA keys only.
+ */
 const PLACEHOLDER = forge.pki.setRsaPublicKey(new forge.jsbn.BigInteger('3'), new forge.jsbn.BigInteger('3'));
-/** Where the key stands in a TBSCertificate (RFC 5280): after version, serial, signature, issuer, validity, subject. */
+/**
+ * Where the key stands in a TBSCertificate (RFC 5280): after version, serial, signature, issuer,
+ * validity, subject.
+ */
 const SUBJECT_PUBLIC_KEY_INFO = 6;
 
 const build = async (draft: Draft, signer: string): Promise<string> => {

@@ -1,6 +1,6 @@
-// The leader's loop over both chains: observe, ask rules.ts for the next step, read the API server's clock, take the step,
-// count it, until nothing is due. Checks at fixed wall-clock times and when woken, so that a process that was suspended for a
-// day finds out at its next check.
+// The leader's loop over both chains: observe, ask rules.ts for the next step, read the API
+// server's clock, take the step, count it, until nothing is due. Checks at fixed wall-clock times
+// and when woken, so that a process that was suspended for a day finds out at its next check.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { explainError, type Log } from '../platform/log.ts';
 import type { ChainInput, Change, ReadingOnce, Step, Watching } from './chain.ts';
@@ -19,7 +19,10 @@ export interface ChainOptions {
   readonly log: Log;
   readonly metrics: CertMetrics;
   readonly certLife: number;
-  /** How long a replica or a scheduler may lag behind a Secret, and how long a CA outlives its last certificate. */
+  /**
+   * How long a replica or a scheduler may lag behind a Secret, and how long a CA outlives its last
+   * certificate.
+   */
   readonly caGrace: number;
 }
 
@@ -37,7 +40,10 @@ export interface Chain<S extends Seen = Seen> {
   take(step: Change, seen: S): Promise<boolean>;
   /** Nothing is due. */
   atRest(seen: S): Promise<void>;
-  /** Nothing that was seen until now counts: the clock here was wrong, or another leader led in between. */
+  /**
+   * Nothing that was seen until now counts: the clock here was wrong, or another leader led in
+   * between.
+   */
   forget(because: 'clock' | 'leader'): void;
 }
 
@@ -49,11 +55,14 @@ export interface KeeperOptions extends WebhookChainOptions, ExtenderChainOptions
 
 /** Pause (ms) between canaries while a change of CA waits for them. */
 const CANARY_EVERY = 1000;
-/** Minimum pause (ms) between checks, so that another controller fighting over the same objects cannot spin this loop. */
+/**
+ * Minimum pause (ms) between checks, so that another controller fighting over the same objects
+ * cannot spin this loop.
+ */
 const MIN_PAUSE = 200;
 /**
- * A full rotation takes fewer steps. Hitting the limit means that another writer is undoing our changes; the next check
- * continues.
+ * A full rotation takes fewer steps. Hitting the limit means that another writer is undoing our
+ * changes; the next check continues.
  */
 const MAX_STEPS = 16;
 
@@ -130,7 +139,10 @@ export class CertKeeper {
     this.#options.metrics.forget();
   }
 
-  /** Takes every step that is due now in both chains. Returns the webhook's last one, `wait` if nothing more is due. */
+  /**
+   * Takes every step that is due now in both chains. Returns the webhook's last one, `wait` if
+   * nothing more is due.
+   */
   async check(): Promise<Step> {
     const failures: unknown[] = [];
     let webhook: Step | undefined;

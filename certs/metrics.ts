@@ -10,7 +10,7 @@ export function certMetrics(registry: Registry, now: () => number) {
   const ends = new Map<string, number>();
   const gauge = (name: string, help: string, labelNames: readonly string[] = []): Gauge => {
     const made = new Gauge({ name: `gpu_gate_${name}`, help, labelNames: [...labelNames], registers });
-    // Absent until there is something to say: a 0 would be a statement.
+    // Absent until there is something to report, because a 0 would be a statement.
     if (labelNames.length === 0) made.remove();
     return made;
   };
@@ -60,12 +60,12 @@ export function certMetrics(registry: Registry, now: () => number) {
   });
   restartBy.remove();
   return {
-    /** `to`: ms since the epoch; undefined: there is none. */
+    /** `to` in milliseconds since the epoch. `undefined` if there is no such certificate. */
     ends(certificate: string, to: number | undefined): void {
       if (to === undefined) ends.delete(certificate);
       else ends.set(certificate, to);
     },
-    /** ms since the epoch; undefined: no change is under way. */
+    /** Milliseconds since the epoch. `undefined` if no change is under way. */
     restartBy(at: number | undefined): void {
       if (at === undefined) restartBy.remove();
       else restartBy.set(at / 1000);
@@ -92,7 +92,7 @@ export function certMetrics(registry: Registry, now: () => number) {
       help: 'When a step last failed; 0: never.',
       registers,
     }),
-    /** Another one leads now, and says how things are: what was true here may not be any more. */
+    /** Another process leads now and reports. What was true here may not be true any more. */
     forget(): void {
       ends.clear();
       step.reset();

@@ -1,5 +1,5 @@
-// What the leader sees from outside: the certificate that each replica serves, whether every API server calls the canary, and
-// the API server's time.
+// What the leader sees from outside: the certificate that each replica serves, whether every API
+// server calls the canary, and the API server's time.
 import { connect } from 'node:tls';
 import { isForbidden, openKube, type Kube, type KubeOptions } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
@@ -29,9 +29,15 @@ export interface ProbeOptions {
 
 export interface Probe {
   replicas(of: 'webhook' | 'extender'): Promise<Replicas>;
-  /** Sends the canary through every API server. A sentence if one did not bring it back with that certificate. */
+  /**
+   * Sends the canary through every API server. A sentence if one did not bring it back with that
+   * certificate.
+   */
   canary(leaf: CertFacts): Promise<string | undefined>;
-  /** The API server's clock in milliseconds since the epoch, to the second. It is what verifies certificates. */
+  /**
+   * The API server's clock in milliseconds since the epoch, to the second. It is what verifies
+   * certificates.
+   */
   serverTime(): Promise<number>;
 }
 

@@ -1,9 +1,11 @@
-// What is seen of a chain → the one thing to do next, and why. One set of rules for both chains; what depends on how callers
-// learn of a CA is in webhook-rules.ts and extender-rules.ts. Any leader can go on from any step, because the step is read off
-// the objects and not remembered. Pure.
+// What is seen of a chain → the one thing to do next, and why. One set of rules for both chains;
+// what depends on how callers learn of a CA is in webhook-rules.ts and extender-rules.ts. Any
+// leader can go on from any step, because the step is read off the objects and not remembered.
+// Pure.
 //
-// A change of CA: make it → hand out both → wait until every caller trusts it → certificate of the new one → every replica
-// serves it (retire) → after a grace time the old one is dropped → hand out the new one alone.
+// A change of CA: make it → hand out both → wait until every caller trusts it → certificate of the
+// new one → every replica serves it (retire) → after a grace time the old one is dropped → hand out
+// the new one alone.
 import { missingName, renewalOf, validAt, type CertFacts } from './cert.ts';
 import {
   madeAt,
@@ -28,15 +30,18 @@ const unique = (certs: readonly CertFacts[]): readonly CertFacts[] =>
   certs.filter((cert, i) => certs.findIndex(({ fingerprint }) => fingerprint === cert.fingerprint) === i);
 
 /**
- * True if the Secrets do not show which CAs callers rely on: a certificate is lost or has expired, or it changed so recently
- * that a replica or a scheduler may still hold the former one.
+ * True if the Secrets do not show which CAs callers rely on: a certificate is lost or has expired,
+ * or it changed so recently that a replica or a scheduler may still hold the former one.
  */
 const usedUnseen = ({ leaf, callers, graceMs, now }: ChainInput): boolean =>
   [leaf, ...(callers.kind === 'read-once' ? [callers.client] : [])].some(
     (cert) => !validAt(cert, now) || now < madeAt(cert) + graceMs,
   );
 
-/** Which of these CAs signed a certificate that is in use or about to be, so that they must stay trusted. */
+/**
+ * Which of these CAs signed a certificate that is in use or about to be, so that they must stay
+ * trusted.
+ */
 const signersAmong = (cas: readonly CertFacts[], input: ChainInput): readonly CertFacts[] => {
   const { leaf, callers, now } = input;
   const client = callers.kind === 'read-once' ? callers.client : undefined;
@@ -45,7 +50,9 @@ const signersAmong = (cas: readonly CertFacts[], input: ChainInput): readonly Ce
   return unique(cas.filter((ca) => validAt(ca, now) && (unseen || leaves.some((cert) => cert.signedBy(ca)))));
 };
 
-/** A certificate of the newest CA does no harm: callers accept it, or one of it is served already. */
+/**
+ * A certificate of the newest CA does no harm: callers accept it, or one of it is served already.
+ */
 const currentMaySign = (input: ChainInput, accepted: boolean): boolean => {
   const { current } = input.ca;
   if (current === undefined) return false;
@@ -67,7 +74,10 @@ const caMissing: Rule = (input) => {
   return { kind: 'make-ca', previous: signersAmong([...ca.previous, ...known], input), because };
 };
 
-/** The CA's Secret was replaced, but what is in use is of a CA that callers still trust, so that CA stays. */
+/**
+ * The CA's Secret was replaced, but what is in use is of a CA that callers still trust, so that CA
+ * stays.
+ */
 const signerUnknown: Rule = (input) => {
   const { ca, known } = input;
   const trust = [ca.current, ...ca.previous].flatMap((cert) => cert?.fingerprint ?? []);
@@ -96,8 +106,9 @@ const leafProblem = <C extends Callers>(input: ChainInput<C>, of: CallerRules<C>
 };
 
 /**
- * A replica serves a certificate that callers trust, or may do so although no handshake showed it. Unseen it can only matter
- * in a change of CA: without a previous CA, a good certificate is of the newest one, and another of it does no harm.
+ * A replica serves a certificate that callers trust, or may do so although no handshake showed it.
+ * Unseen it can only matter in a change of CA: without a previous CA, a good certificate is of the
+ * newest one, and another of it does no harm.
  */
 const goodIsServed = <C extends Callers>(input: ChainInput<C>, of: CallerRules<C>): boolean => {
   const { ca, replicas, now } = input;

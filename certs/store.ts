@@ -1,5 +1,6 @@
-// The objects that certificates live in: Secrets, the extender's CA ConfigMap, the webhook's caBundle. Every write is a
-// compare-and-swap by resourceVersion; what is the same already is not written.
+// The objects that certificates live in: Secrets, the extender's CA ConfigMap, the webhook's
+// caBundle. Every write of a Secret or of the configuration is a compare-and-swap by
+// resourceVersion.
 import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { isAlreadyExists, isConflict, isForbidden, isNotFound, type Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
@@ -15,7 +16,7 @@ export const EXTENDER_CA_CONFIG_MAP = 'gpu-gate-extender-ca';
 export interface Stored {
   readonly resourceVersion: string | undefined;
   readonly type: string | undefined;
-  /** As it came: labels, annotations and the like of others stay in a write. */
+  /** As it was read, so that a write keeps labels and annotations of other writers. */
   readonly metadata: Metadata;
   /** Decoded texts. */
   readonly data: Readonly<Record<string, string>>;
@@ -32,7 +33,9 @@ interface Metadata {
 export type Bundles =
   | { readonly kind: 'absent' }
   | { readonly kind: 'forbidden'; readonly because: string }
-  /** Of every entry but the canary's; of the canary's, undefined: there is no such entry. */
+  /**
+   * `entries`: of every entry but the canary's. `canary` is `undefined` if there is no such entry.
+   */
   | { readonly kind: 'present'; readonly entries: readonly string[]; readonly canary: string | undefined };
 
 interface RawSecret {
@@ -49,13 +52,13 @@ const WEBHOOKS = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigura
 
 export interface CertStore {
   secret(name: string): Promise<Stored>;
-  /** Writes a Secret of type kubernetes.io/tls. False: somebody else wrote meanwhile; look again. */
+  /** Writes a Secret of type kubernetes.io/tls. False if another writer was faster. */
   writeSecret(name: string, data: Readonly<Record<string, string>>, before: Stored): Promise<boolean>;
-  /** Empty: it is not there. */
+  /** Empty if it does not exist. */
   configMap(name: string): Promise<Readonly<Record<string, string>>>;
   writeConfigMap(name: string, data: Readonly<Record<string, string>>): Promise<void>;
   bundles(): Promise<Bundles>;
-  /** False: somebody else wrote meanwhile. The canary's entry gets its own. */
+  /** The canary's entry gets a bundle of its own. False if another writer was faster. */
   writeBundles(bundle: string, canary: string): Promise<boolean>;
 }
 
@@ -65,7 +68,7 @@ const decode = (data: Readonly<Record<string, string>> | undefined): Record<stri
   );
 const encode = (text: string): string => Buffer.from(text).toString('base64');
 
-/** False for the outcomes that mean "look again". */
+/** False if the object changed since it was read, so that the caller looks again. */
 const swapped = async (write: Promise<unknown>): Promise<boolean> => {
   try {
     await write;
@@ -102,13 +105,14 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
         kind: 'Secret',
         type: TLS,
         data: Object.fromEntries(
-          // The type wants both keys, be they empty.
+          // The type requires both keys, even if they are empty.
           Object.entries({ 'tls.crt': '', 'tls.key': '', ...data }).map(([key, value]) => [key, encode(value)]),
         ),
       };
       const anew = { ...secret, metadata: { ...own, ...(annotations === undefined ? {} : { annotations }) } };
       if (before.resourceVersion === undefined) return swapped(kube.request('POST', secrets, { body: anew }));
-      // The type cannot change in place. The CA's Secret keeps its own: a leader that died in between would take the CA with it.
+      // A type cannot change in place. The CA's Secret keeps its type, because a leader that died
+      // between deletion and creation would take the CA with it.
       if (before.type === TLS || name === CA_SECRET) {
         const type = before.type ?? TLS;
         const metadata = { ...before.metadata, ...own };
@@ -183,15 +187,16 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
   };
 }
 
-/** Our ServiceAccount may not do what the chart's ClusterRole allows. */
+/** The ServiceAccount lacks a right that the chart's ClusterRole grants. */
 export class NotPermitted extends Error {}
 
 const explain = (verb: string): string =>
   `this ServiceAccount may not ${verb} the MutatingWebhookConfiguration ${WEBHOOK_CONFIGURATION}: give it the ClusterRole gpu-gate-reconciler of the chart`;
 
 /**
- * Watches of the objects that certificates live in, not started yet. Keeps only the resourceVersion of each object, never its
- * contents. They tell the leader of a change, so that what was broken is repaired at once and not at the next check.
+ * Watches of the objects that certificates live in, not started yet. Keeps only the resourceVersion
+ * of each object, never its contents. They tell the leader of a change, so that what was broken is
+ * repaired at once and not at the next check.
  */
 export function ownObjects(options: {
   readonly kube: Kube;

@@ -1,5 +1,5 @@
-// The webhook's chain: observes its Secrets, the webhook configuration, the replicas and the canary, and takes the steps that
-// rules.ts asks for.
+// The webhook's chain: observes its Secrets, the webhook configuration, the replicas and the
+// canary, and takes the steps that rules.ts asks for.
 import {
   adopted,
   bundleOf,
@@ -28,7 +28,10 @@ export interface WebhookChainOptions extends ChainOptions {
 
 /** While no change is under way the canary is rehearsed this often (ms). */
 const REHEARSAL_EVERY = 3_600_000;
-/** The same after a first rehearsal that failed: right after an installation API servers and replicas may lag. */
+/**
+ * The same after a first rehearsal that failed: right after an installation API servers and
+ * replicas may lag.
+ */
 const FIRST_AGAIN = 60_000;
 
 interface WebhookSeen extends Seen<Watching> {
@@ -89,7 +92,8 @@ export class WebhookChain implements Chain<WebhookSeen> {
       leafProblem: problem === undefined ? undefined : `in Secret ${WEBHOOK_SECRET} ${problem}`,
       sans,
       replicas,
-      // A configuration that is not there, or that was wiped, may come back with the CAs that it had.
+      // A configuration that is not there, or that was wiped, may come back with the CAs that it
+      // had.
       known: published.length > 0 ? published : beside,
       graceMs,
       now: now(),
@@ -137,8 +141,8 @@ export class WebhookChain implements Chain<WebhookSeen> {
   }
 
   /**
-   * Rehearses the canary once an hour. CA rotations are years apart, so without this a blocked path would only surface in the
-   * middle of a rotation.
+   * Rehearses the canary once an hour. CA rotations are years apart, so without this a blocked path
+   * would only surface in the middle of a rotation.
    */
   async atRest({ input }: WebhookSeen): Promise<void> {
     const { probe, metrics, log } = this.#options;
@@ -202,8 +206,8 @@ export class WebhookChain implements Chain<WebhookSeen> {
     const { store } = this.#options;
     const { ca, callers, now } = input;
     const { configuration } = callers;
-    // What was confirmed was another configuration, unless this one has the newest CA too. Forgotten first: if the leader is
-    // killed in between, the next one publishes.
+    // What was confirmed was another configuration, unless this one has the newest CA too.
+    // Forgotten first: if the leader is killed in between, the next one publishes.
     const holds =
       ca.confirmed === undefined ||
       (configuration.kind === 'present' && configuration.trusted.includes(ca.current?.fingerprint ?? ''));

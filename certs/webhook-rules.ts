@@ -1,11 +1,13 @@
-// The webhook's callers are API servers, which watch the webhook configuration. A change of CA waits until every one of them
-// was seen to hold the new CA: a canary goes through each of them for a whole window. Called by rules.ts. Pure.
+// The webhook's callers are API servers, which watch the webhook configuration. A change of CA
+// waits until every one of them was seen to hold the new CA: a canary goes through each of them for
+// a whole window. Called by rules.ts. Pure.
 import { bundleOf } from './authority.ts';
 import { missingName, renewalOf, validAt, type CertFacts } from './cert.ts';
 import { wait, type CallerRules, type ChainInput, type Rule, type Watching } from './chain.ts';
 
 /**
- * A longer gap (ms) than this between two canaries breaks the series, because nobody saw what happened in it.
+ * A longer gap (ms) than this between two canaries breaks the series, because nobody saw what
+ * happened in it.
  */
 export const CANARY_GAP = 15_000;
 
@@ -46,7 +48,8 @@ const seenEverywhere: Rule<Watching> = ({ ca, callers, now }) => {
   if (configuration.kind !== 'present' || ca.current === undefined || ca.confirmed === ca.current.fingerprint)
     return undefined;
   if (canary?.ca !== ca.current.fingerprint || canary.since === undefined) return undefined;
-  // A series that began before the last write, or that was broken off, does not show what API servers hold now.
+  // A series that began before the last write, or that was broken off, does not show what API
+  // servers hold now.
   const fresh = now - canary.last < CANARY_GAP && canary.since >= (published ?? Number.NEGATIVE_INFINITY);
   return fresh && canary.last - canary.since >= windowMs
     ? { kind: 'confirm', because: 'the canary came back through every API server' }

@@ -172,14 +172,15 @@ export function watches(deps: {
       deps.listener().trouble(after);
     },
   });
-  const all: Readonly<Record<string, Reflector<unknown>>> = {
+  const needed: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
     policies,
     namespaces,
     daemonsets: daemonSets,
-    events,
   };
+  // Events only explain: nothing waits for them.
+  const all = { ...needed, events };
 
   return {
     ...index,
@@ -197,10 +198,10 @@ export function watches(deps: {
       // Which pods are evidence is up to the policies, so that these must be known first.
       await policies.whenSynced();
       pods.start(signal);
-      await Promise.all(Object.values(all).map((watch) => watch.whenSynced()));
+      await Promise.all(Object.values(needed).map((watch) => watch.whenSynced()));
     },
     get synced() {
-      return Object.values(all).every((watch) => watch.synced);
+      return Object.values(needed).every((watch) => watch.synced);
     },
     lastContacts: () => Object.fromEntries(Object.entries(all).map(([kind, watch]) => [kind, watch.lastContact()])),
   };

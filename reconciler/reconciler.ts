@@ -52,9 +52,12 @@ export interface Reconciler {
 }
 
 /** How many keys are handled, and so written, side by side: the limit that this client keeps. */
-const WORKERS = 20;
+const WORKERS = 48;
 /** Workers kept for nodes with a proof: a withdrawal never waits behind the bring-up of other nodes. */
-const RESERVED = 6;
+const RESERVED = 8;
+
+/** How long counts of nodes are gathered before a policy's status is written, ms. */
+const COUNTS_MS = 1000;
 
 /** Every controller on these caches, what a change concerns, and what is due on take-over. */
 export function controllers(deps: Settings & { caches: Caches; apply: Applier; turns: Turns }): {
@@ -78,7 +81,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     revisionsOf: operands.revisionsOf,
     watchedSince: () => watchedSince,
   });
-  const pods = podController(deps);
+  const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
   const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
 
@@ -100,7 +103,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       if (marks.has('led') || marks.has('runs')) after(50, 'operands');
-      if (marks.size > 0) after(300, 'policies');
+      if (marks.size > 0) after(COUNTS_MS, 'policies');
       if (ours) waiting();
     },
     nodeVersion(node) {

@@ -1,19 +1,21 @@
-// `npm run cluster -- --nodes N`: the control plane and simulated GPU nodes alone, to develop
-// against and to try things.
+// `npm run cluster -- --nodes N --kubernetes VERSION`: the control plane and simulated GPU nodes
+// alone, to develop against and to try things.
 import { parseArgs } from 'node:util';
 import { startCluster } from '../lab/cluster/cluster.ts';
 import { untilStopped } from './stop.ts';
 
 try {
-  const { values } = parseArgs({ options: { nodes: { type: 'string', default: '3' } } });
+  const { values } = parseArgs({
+    options: { nodes: { type: 'string', default: '3' }, kubernetes: { type: 'string' } },
+  });
   const nodes = Number(values.nodes);
   if (!Number.isInteger(nodes) || nodes < 0 || nodes > 5000)
     throw new TypeError(`--nodes ${values.nodes}: write a whole number from 0 to 5000`);
   await untilStopped(async (stopping) => {
     const began = Date.now();
-    const cluster = await startCluster({ nodes, say: console.log });
+    const cluster = await startCluster({ nodes, kubernetes: values.kubernetes, say: console.log });
     stopping(() => cluster.stop());
-    console.log(`ready in ${((Date.now() - began) / 1000).toFixed(1)} s: ${nodes} simulated GPU nodes
+    console.log(`ready in ${((Date.now() - began) / 1000).toFixed(1)} s: Kubernetes ${cluster.kubernetes}, ${nodes} simulated GPU nodes
 
   export KUBECONFIG=${cluster.kubeconfig}
   kubectl get nodes                       (no kubectl? ${cluster.dir} goes at the end, the programs stay in the cache)

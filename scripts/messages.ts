@@ -85,7 +85,10 @@ interface Message {
 }
 const CAMEL = /^[A-Z][A-Za-z]+$/;
 
-/** Objects with a reason and a sentence beside it, and calls that are given both one after the other. */
+/**
+ * Objects with a reason and a sentence beside it, and calls that are given both one after the
+ * other.
+ */
 function* messagesOf({ program, text }: Source): Generator<Message> {
   for (const node of walk(program)) {
     if (node.type === 'ObjectExpression') {
@@ -107,7 +110,10 @@ function* messagesOf({ program, text }: Source): Generator<Message> {
 const nameOf = (node: unknown): string => (isNode(node) && typeof node['name'] === 'string' ? node['name'] : '');
 const calleeOf = (node: Node): string => nameOf(node['callee']);
 
-/** What the webhook says of a pod: why it leaves or refuses it, what it leaves out, and what it warns of. */
+/**
+ * What the webhook says of a pod: why it leaves or refuses it, what it leaves out, and what it
+ * warns of.
+ */
 function* webhookMessagesOf({ program, text }: Source): Generator<Message> {
   const KINDS: Readonly<Record<string, readonly string[]>> = {
     refuse: ['', 'refused'],

@@ -28,7 +28,7 @@ export function storyTeller(say: (line: string) => void, failed: () => Promise<s
       chapters += 1;
       say(`\n${chapters}. ${title}`);
     },
-    async holds(claim, check, seconds = 30) {
+    async holds(claim, check, seconds = 120) {
       const began = Date.now();
       const slow = setTimeout(() => say(`   ... waiting: ${claim}`), 2000);
       try {

@@ -1,20 +1,47 @@
-// `npm test`: format, lint, types, dead code, then every test; the last line is `N passed, N failed`. Checks count as tests.
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// `npm test`: format, lint, types, dead code, then every test; the last line is `N passed, N
+// failed`. Checks count as tests. `npm test -- WORDS` runs parts, files, or tests by name
+// (choice.ts); `-- --changed` what uncommitted changes touch.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
+import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
+import { install, installCommand, missingOf, NEEDS } from '../lab/needs.ts';
 import { traces, whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
-import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
+import { choose, touched, type Part } from './choice.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const count = { passed: 0, failed: 0, skipped: 0 };
-/** What failed or was skipped, told once more at the end: the rest is thousands of lines. */
-const remarks: string[] = [];
+const USAGE = `npm test -- [check | unit | control-plane | real-node]...   parts; none: all
+npm test -- FILE... [NAME]       test files by a part of their paths, and the tests of that name
+npm test -- NAME                 tests by name
+npm test -- --changed [--since REF]   what differs from REF (HEAD): related unit tests, and control-plane tests by folder
+
+  --install        first install the Debian packages that are missing (as root)
+  --shuffle SEED   files and tests in another order`;
+
+/** What a run counts and remembers; a part that runs beside this one hands it back as it is. */
+interface Outcome {
+  readonly count: { passed: number; failed: number; skipped: number };
+  /** What failed or was skipped, told once more at the end: the rest is thousands of lines. */
+  readonly failures: string[];
+  readonly skips: string[];
+  /** How long each part and each file took, in milliseconds. */
+  readonly parts: [name: string, ms: number][];
+  readonly files: [name: string, ms: number][];
+}
+const outcome: Outcome = {
+  count: { passed: 0, failed: 0, skipped: 0 },
+  failures: [],
+  skips: [],
+  parts: [],
+  files: [],
+};
 /** Counts a failure that no report has, and tells it. */
 const failed = (what: string): void => {
-  count.failed += 1;
-  remarks.push(`failed: ${what}`);
+  outcome.count.failed += 1;
+  outcome.failures.push(`failed: ${what}`);
 };
 
 const run = (command: string, args: readonly string[]): Promise<number> =>
@@ -24,10 +51,20 @@ const run = (command: string, args: readonly string[]): Promise<number> =>
     child.on('close', (code) => resolve(code ?? 1));
   });
 
-async function check(name: string, command: string, ...args: string[]): Promise<void> {
+/** Runs a part under its heading, and keeps its time. */
+async function part<T>(name: string, work: () => Promise<T>): Promise<T> {
   console.log(`\n== ${name}`);
-  const code = await run(command, args);
-  if (code === 0) count.passed += 1;
+  const began = Date.now();
+  try {
+    return await work();
+  } finally {
+    outcome.parts.push([name, Date.now() - began]);
+  }
+}
+
+async function check(name: string, command: string, ...args: string[]): Promise<void> {
+  const code = await part(name, () => run(command, args));
+  if (code === 0) outcome.count.passed += 1;
   else failed(`${name} (exit code ${code})`);
 }
 
@@ -39,70 +76,82 @@ interface Report {
     name: string;
     status: string;
     message: string;
+    startTime: number;
+    endTime: number;
     assertionResults: { fullName: string; status: string; failureMessages: string[] }[];
   }[];
 }
 
-/** The failures of a report, and how many tests a file skipped: those behind a hook that failed count as skipped. */
-const remarksOf = ({ testResults }: Report): string[] =>
-  testResults.flatMap(({ name, status, message, assertionResults }) => {
+function read({ testResults, ...numbers }: Report, byName: boolean): void {
+  outcome.count.passed += numbers.numPassedTests;
+  outcome.count.failed += numbers.numFailedTests;
+  // Where tests are chosen by name the others count as skipped.
+  outcome.count.skipped += byName ? 0 : numbers.numPendingTests;
+  for (const { name, status, message, startTime, endTime, assertionResults } of testResults) {
     const file = relative(ROOT, name);
+    outcome.files.push([file, endTime - startTime]);
     const failures = assertionResults.filter((test) => test.status === 'failed');
+    outcome.failures.push(
+      ...failures.map((test) => `failed: ${file}, ${test.fullName}\n${test.failureMessages.join('\n')}`),
+    );
+    if (status === 'failed' && failures.length === 0)
+      outcome.failures.push(`failed: ${file}, outside its tests\n${message}`);
+    // Those behind a hook that failed count as skipped.
     const left = assertionResults.filter((test) => test.status !== 'failed' && test.status !== 'passed').length;
-    const said = failures.map((test) => `failed: ${file}, ${test.fullName}\n${test.failureMessages.join('\n')}`);
-    if (status === 'failed' && failures.length === 0) said.push(`failed: ${file}, outside its tests\n${message}`);
-    if (left > 0) said.push(`skipped: ${left} of ${file}`);
-    return said;
-  });
+    if (left > 0 && !byName) outcome.skips.push(`${left} of ${file}`);
+  }
+}
 
 /** Runs a command with Node.js; the real node's tests run in a machine of their own. */
 type Runner = (args: readonly string[]) => Promise<number>;
 const here: Runner = (args) => run(process.execPath, args);
 
-async function tests(
-  name: string,
-  project: string,
-  runner: Runner = here,
-  more: readonly string[] = [],
-): Promise<void> {
-  console.log(`\n== ${name}`);
-  const started = Date.now();
+interface Tests {
+  readonly runner?: Runner;
+  /** Only tests whose name has this. */
+  readonly name?: string | undefined;
+  readonly args: readonly string[];
+}
+
+const { values, positionals } = parse();
+
+async function tests(title: string, { runner = here, name, args }: Tests): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
-  const code = await runner([
-    join(ROOT, 'node_modules/vitest/vitest.mjs'),
-    'run',
-    '--project',
-    project,
-    '--reporter=default',
-    '--reporter=json',
-    `--outputFile.json=${file}`,
-    ...more,
-  ]);
-  console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
+  const before = outcome.count.passed + outcome.count.failed;
+  const code = await part(title, () =>
+    runner([
+      join(ROOT, 'node_modules/vitest/vitest.mjs'),
+      'run',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${file}`,
+      ...(values.shuffle === undefined ? [] : ['--sequence.shuffle', `--sequence.seed=${values.shuffle}`]),
+      ...(name === undefined ? [] : ['--testNamePattern', RegExp.escape(name)]),
+      ...args,
+    ]),
+  );
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
   rmSync(dir, { recursive: true, force: true });
-  if (report !== undefined) remarks.push(...remarksOf(report));
-  count.passed += report?.numPassedTests ?? 0;
-  count.failed += report?.numFailedTests ?? 0;
-  count.skipped += report?.numPendingTests ?? 0;
-  // A file that did not load, or an error outside tests, fails no single test but must fail the run.
+  if (report !== undefined) read(report, name !== undefined);
+  // A file that did not load, or an error outside tests, fails no single test but must fail the
+  // run.
   if (code !== 0 && (report?.numFailedTests ?? 0) === 0)
-    failed(`${name}, ${report === undefined ? 'without a report' : 'outside its tests'} (exit code ${code})`);
+    failed(`${title}, ${report === undefined ? 'without a report' : 'outside its tests'} (exit code ${code})`);
+  if (name !== undefined && outcome.count.passed + outcome.count.failed === before)
+    failed(`no test is called "${name}"`);
 }
 
-/** What a part that runs beside this one hands back. */
-interface Outcome {
-  count: typeof count;
-  remarks: string[];
-}
-
-/** Begins a part beside what runs here; what is handed back waits for its end, and then tells its output and counts its tests. */
-function beside(other: string): () => Promise<void> {
+/**
+ * Begins a part beside what runs here; what is handed back waits for its end, and then tells its
+ * output and counts its tests.
+ */
+function beside(other: Part): () => Promise<void> {
   console.log(`\n== ${other} begins beside what follows; its output comes when it has ended`);
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-outcome-'));
   const file = join(dir, 'outcome.json');
-  const child = spawn(process.execPath, [import.meta.filename, other, file], {
+  const shuffle = values.shuffle === undefined ? [] : ['--shuffle', values.shuffle];
+  const child = spawn(process.execPath, [import.meta.filename, other, '--outcome', file, ...shuffle], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, FORCE_COLOR: '0' },
@@ -113,59 +162,161 @@ function beside(other: string): () => Promise<void> {
   return async () => {
     const code = await ended;
     console.log(output);
-    const outcome = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Outcome) : undefined;
+    const theirs = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Outcome) : undefined;
     rmSync(dir, { recursive: true, force: true });
-    if (outcome === undefined) return failed(`${other}, without an outcome (exit code ${code})`);
-    remarks.push(...outcome.remarks);
-    count.passed += outcome.count.passed;
-    count.failed += outcome.count.failed;
-    count.skipped += outcome.count.skipped;
+    if (theirs === undefined) return failed(`${other}, without an outcome (exit code ${code})`);
+    outcome.count.passed += theirs.count.passed;
+    outcome.count.failed += theirs.count.failed;
+    outcome.count.skipped += theirs.count.skipped;
+    for (const list of ['failures', 'skips'] as const) outcome[list].push(...theirs[list]);
+    for (const list of ['parts', 'files'] as const) outcome[list].push(...theirs[list]);
   };
 }
 
-const began = Date.now();
-const [part, outcomeFile] = process.argv.slice(2);
-if (part !== undefined && !['check', 'unit', 'control-plane', 'real-node'].includes(part)) {
-  console.error(`npm test -- ${part}: write check, unit, control-plane or real-node, or nothing for all`);
-  process.exit(2);
-}
-if (part === undefined || part === 'check') {
+const checks = async (): Promise<void> => {
   await check('format', 'oxfmt', '--check', '.');
   await check('lint', 'oxlint', '--deny-warnings', '.');
   await check('types', 'tsc', '--noEmit', '-p', '.');
   await check('dead code', 'knip');
-}
-if (part === undefined || part === 'unit') await tests('unit tests and properties', 'unit');
-if (part === undefined || part === 'control-plane') {
-  await binariesFromEnvironment(console.log);
-  const realNode = part === undefined ? beside('real-node') : undefined;
-  // Some at a time: they wait for pods, watches and clocks most of their time.
-  await tests('tests on a real control plane', 'control-plane', here, ['--fileParallelism', '--maxWorkers=2']);
-  await realNode?.();
-  await tests('tests on a real control plane, one at a time', 'control-plane-timed');
-}
-if (part === 'real-node') {
-  const reason = whyNoMachine();
-  if (reason === undefined) {
-    const before = traces();
-    await tests('tests on a real kubelet and containerd', 'real-node', (args) => runOnRealNode(args, console.log));
-    const left = traces().filter((line) => !before.includes(line));
-    if (left.length === 0) {
-      count.passed += 1;
-      console.log('the machine is as it was');
-    } else failed(`left behind on this machine:\n${left.join('\n')}`);
-  } else {
-    remarks.push(`skipped: tests on a real kubelet and containerd, ${reason}`);
-    count.skipped += 1;
+};
+
+/**
+ * Finds or builds the programs before a test waits for them; false, and a failure, where they
+ * cannot be had.
+ */
+async function programs(): Promise<boolean> {
+  try {
+    await part('programs of the test cluster', () => binariesFromEnvironment(console.log));
+    return true;
+  } catch (error) {
+    failed(error instanceof Error ? error.message : String(error));
+    return false;
   }
 }
-const seconds = Math.round((Date.now() - began) / 1000);
-if (outcomeFile === undefined) {
-  for (const remark of remarks) console.log(`\n${remark}`);
-  console.log(`\n${seconds} s`);
-  console.log(`${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ''}`);
-} else {
-  const outcome: Outcome = { count, remarks };
-  writeFileSync(outcomeFile, JSON.stringify(outcome));
+
+async function realNode(args: readonly string[], name?: string): Promise<void> {
+  const title = 'tests on a real kubelet and containerd';
+  const reason = whyNoMachine();
+  if (reason !== undefined) {
+    outcome.skips.push(`${title}: ${reason}`);
+    outcome.count.skipped += 1;
+    return;
+  }
+  const before = traces();
+  await tests(title, { runner: (more) => runOnRealNode(more, console.log), name, args });
+  const left = traces().filter((line) => !before.includes(line));
+  if (left.length > 0) return failed(`left behind on this machine:\n${left.join('\n')}`);
+  outcome.count.passed += 1;
+  console.log('the machine is as it was');
 }
-process.exitCode = count.failed === 0 ? 0 : 1;
+
+async function runParts(parts: readonly Part[]): Promise<void> {
+  if (parts.includes('check')) await checks();
+  if (parts.includes('unit')) await tests('unit tests and properties', { args: ['--project', 'unit'] });
+  const both = parts.includes('control-plane') && parts.includes('real-node');
+  if (parts.includes('control-plane') && (await programs())) {
+    const other = both ? beside('real-node') : undefined;
+    // Some at a time: they wait for pods, watches and clocks most of their time.
+    const args = ['--project', 'control-plane', '--fileParallelism', '--maxWorkers=2'];
+    await tests('tests on a real control plane', { args });
+    await other?.();
+    await tests('tests on a real control plane, one at a time', { args: ['--project', 'control-plane-timed'] });
+  }
+  if (parts.includes('real-node') && !both) await realNode(['--project', 'real-node']);
+}
+
+async function runFiles(files: readonly string[], name?: string): Promise<void> {
+  const onRealNode = files.filter((file) => file.startsWith('test/real-node/'));
+  const others = files.filter((file) => !onRealNode.includes(file));
+  const needPrograms = others.some((file) => file.startsWith('test/control-plane/'));
+  if (others.length > 0 && (!needPrograms || (await programs())))
+    await tests(others.length > 3 ? `${others.length} files` : others.join(', '), { name, args: others });
+  if (onRealNode.length > 0) await realNode(['--project', 'real-node', ...onRealNode], name);
+}
+
+const testFiles = (): readonly string[] => globSync('test/**/*.test.ts', { cwd: ROOT }).toSorted();
+
+async function runChanged(since: string): Promise<void> {
+  const git = (...args: string[]): readonly string[] => {
+    const { status, stdout, stderr } = spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' });
+    if (status !== 0) throw new TypeError(`git ${args.join(' ')}: ${stderr.trim()}`);
+    return stdout.split('\n').filter((line) => line !== '');
+  };
+  const changed = [
+    ...git('diff', '--name-only', '--diff-filter=d', since),
+    ...git('ls-files', '--others', '--exclude-standard'),
+  ];
+  const files = touched(changed, testFiles());
+  console.log(`${changed.length} files differ from ${since}`);
+  await checks();
+  await tests('unit tests that they touch', { args: ['--project', 'unit', '--changed', since, '--passWithNoTests'] });
+  if (files.length > 0) await runFiles(files);
+}
+
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0).padStart(6)} s`;
+
+/**
+ * The end of a run: times, what was skipped and how to bring it, what failed, and the line that
+ * counts.
+ */
+function tell({ count, failures, skips, parts, files }: Outcome, ms: number): void {
+  console.log(`\n${[...parts, ['all', ms] as const].map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
+  const slowest = files.toSorted(([, a], [, b]) => b - a).slice(0, 10);
+  if (slowest.length > 1)
+    console.log(`\nThe slowest files:\n${slowest.map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
+  if (skips.length > 0) {
+    console.log(`\nSkipped:\n${skips.map((skip) => `  ${skip}`).join('\n')}`);
+    const missing = missingOf(NEEDS);
+    if (missing.length > 0)
+      console.log(
+        `\nMissing here: ${missing.map(({ program }) => program).join(', ')}. One command brings all of it on Debian and Ubuntu:\n\n  ${installCommand(missing, process.getuid?.() === 0)}\n\nAs root \`npm test -- --install\` runs it first.`,
+      );
+  }
+  for (const failure of failures) console.log(`\n${failure}`);
+  console.log(
+    `\n${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ''}`,
+  );
+}
+
+function parse() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        install: { type: 'boolean', default: false },
+        changed: { type: 'boolean', default: false },
+        since: { type: 'string', default: 'HEAD' },
+        shuffle: { type: 'string' },
+        /** Of `beside`: where the outcome goes. */
+        outcome: { type: 'string' },
+      },
+    });
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+const began = Date.now();
+if (values.install) {
+  const missing = missingOf(NEEDS);
+  const problem = missing.length === 0 ? undefined : await part('install', async () => install(missing));
+  if (problem !== undefined) failed(problem);
+}
+try {
+  if (values.changed) {
+    await runChanged(values.since);
+  } else {
+    const choice = choose(
+      positionals,
+      new Map(testFiles().map((file) => [file, readFileSync(join(ROOT, file), 'utf8')])),
+    );
+    if (choice.kind === 'parts') await runParts(choice.parts);
+    else await runFiles(choice.files, choice.name);
+  }
+} catch (error) {
+  failed(error instanceof TypeError ? error.message : String(error instanceof Error ? error.stack : error));
+}
+if (values.outcome === undefined) tell(outcome, Date.now() - began);
+else writeFileSync(values.outcome, JSON.stringify(outcome));
+process.exitCode = outcome.count.failed === 0 ? 0 : 1;

@@ -1,64 +1,97 @@
-// Finds or builds the programs of the test cluster: a folder named by GPU_GATE_TEST_BIN, else a cache outside the
-// checkout, else `go build` from the modules pinned in binaries/*/go.mod (minutes on the first run, then never again).
-import { spawn, spawnSync } from 'node:child_process';
+// Finds or builds the programs of the test cluster: a folder named by GPU_GATE_TEST_BIN, else a
+// cache outside the checkout, else `go build` from the modules pinned in binaries/ (minutes on the
+// first run, then never again).
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { homedir, totalmem } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 
-const KUBERNETES = 'v1.36.3';
-
-const versionFlags = (version: string): string =>
-  [
-    `-X k8s.io/component-base/version.gitVersion=${version}`,
-    '-X k8s.io/component-base/version.gitMajor=1',
-    '-X k8s.io/component-base/version.gitMinor=36',
-    `-X k8s.io/client-go/pkg/version.gitVersion=${version}`,
-  ].join(' ');
+/**
+ * The versions of Kubernetes that can be built, each with the file that pins its modules; the first
+ * is the default.
+ */
+const KUBERNETES = new Map([
+  ['1.37.2', 'go.mod'],
+  ['1.36.3', '1.36.3.mod'],
+]);
+const DEFAULT_KUBERNETES = '1.37.2';
 
 interface Module {
-  readonly packages: Readonly<Record<string, string>>;
-  readonly ldflags: string;
+  /** The folder under binaries/, and what is built there. */
+  readonly folder: string;
+  readonly packages: readonly {
+    /** What `go build` builds. */
+    readonly path: string;
+    /** The names that it is called by; it does what its name says. */
+    readonly programs: readonly string[];
+  }[];
+  /** Built anew for each version of Kubernetes. */
+  readonly ofKubernetes: boolean;
   /** Rough time of a cold build on two cores, for the progress line. */
   readonly minutes: number;
 }
 
-const k8s = (name: string): string => `k8s.io/kubernetes/cmd/${name}`;
 const MODULES = {
-  etcd: { packages: { etcd: 'go.etcd.io/etcd/server/v3' }, ldflags: '', minutes: 1 },
-  kubernetes: {
-    packages: Object.fromEntries(
-      ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubectl', 'kubelet', 'kube-proxy'].map(
-        (name) => [name, k8s(name)],
-      ),
-    ),
-    ldflags: versionFlags(KUBERNETES),
-    minutes: 8,
+  'control-plane': {
+    folder: 'kubernetes',
+    packages: [
+      {
+        path: './control-plane',
+        programs: ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubectl'],
+      },
+    ],
+    ofKubernetes: true,
+    minutes: 7,
   },
-  kwok: { packages: { kwok: 'sigs.k8s.io/kwok/cmd/kwok' }, ldflags: '', minutes: 2 },
-  helm: { packages: { helm: 'helm.sh/helm/v4/cmd/helm' }, ldflags: '', minutes: 2 },
+  // Packages that they share with the control plane are compiled once.
+  tools: {
+    folder: 'kubernetes',
+    packages: [{ path: './tools', programs: ['kwok', 'helm'] }],
+    ofKubernetes: false,
+    minutes: 1,
+  },
+  node: {
+    folder: 'kubernetes',
+    packages: [{ path: './node', programs: ['kubelet', 'kube-proxy'] }],
+    ofKubernetes: true,
+    minutes: 1,
+  },
   containerd: {
-    packages: Object.fromEntries(
-      ['containerd', 'containerd-shim-runc-v2', 'ctr'].map((name) => [
-        name,
-        `github.com/containerd/containerd/v2/cmd/${name}`,
-      ]),
-    ),
-    ldflags: '',
-    minutes: 2,
+    folder: 'containerd',
+    packages: ['containerd', 'containerd-shim-runc-v2', 'ctr'].map((name) => ({
+      path: `github.com/containerd/containerd/v2/cmd/${name}`,
+      programs: [name],
+    })),
+    ofKubernetes: false,
+    minutes: 1,
   },
 } as const satisfies Record<string, Module>;
 
 export type ModuleName = keyof typeof MODULES;
 
-/** What a simulated cluster runs. The real node adds containerd. */
-export const CONTROL_PLANE: readonly ModuleName[] = ['etcd', 'kubernetes', 'kwok', 'helm'];
+/** What a simulated cluster runs, in the order in which it needs it. */
+export const CONTROL_PLANE: readonly ModuleName[] = ['control-plane', 'tools'];
+/** What a real node needs beside it. */
+export const REAL_NODE: readonly ModuleName[] = ['node', 'containerd'];
 
-/** Absolute path of a program by its name, such as `kube-apiserver`. */
-export type Binaries = (program: string) => string;
+/** The programs of a cluster: the absolute path of each by its name, such as `kube-apiserver`. */
+export interface Binaries {
+  (program: string): string;
+  /** The version of Kubernetes, such as `1.37.2`. */
+  readonly kubernetes: string;
+}
+
+/** Programs that may still be built. */
+interface ToCome {
+  /** Resolves when the programs of these modules are there. */
+  ready(...modules: readonly ModuleName[]): Promise<void>;
+}
 
 export interface BinariesOptions {
   readonly modules: readonly ModuleName[];
+  /** The version of Kubernetes (GPU_GATE_TEST_KUBERNETES); default the newest. */
+  readonly kubernetes?: string | undefined;
   /** GPU_GATE_TEST_BIN: a folder that holds every program; nothing is built then. */
   readonly folder?: string | undefined;
   /** XDG_CACHE_HOME. */
@@ -68,17 +101,96 @@ export interface BinariesOptions {
   readonly say: (line: string) => void;
 }
 
-const here = import.meta.dirname;
+/** The options that the environment gives. */
+export const fromEnvironment = (): Omit<BinariesOptions, 'modules' | 'say'> => ({
+  kubernetes: process.env['GPU_GATE_TEST_KUBERNETES'],
+  folder: process.env['GPU_GATE_TEST_BIN'],
+  cacheHome: process.env['XDG_CACHE_HOME'],
+  path: process.env['PATH'],
+});
 
-const cacheRoot = (cacheHome: string | undefined): string => join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate');
+const here = join(import.meta.dirname, 'binaries');
 
-const cacheFolder = (name: ModuleName, cacheHome: string | undefined): string => {
-  const goMod = readFileSync(join(here, 'binaries', name, 'go.mod'));
-  const hash = createHash('sha256').update(goMod).update(MODULES[name].ldflags).digest('hex').slice(0, 12);
-  return join(cacheRoot(cacheHome), `${name}-${hash}`, 'bin');
+const programsOf = (module: Module): readonly string[] => module.packages.flatMap(({ programs }) => programs);
+
+/** Where everything that was built is. */
+export const cacheFolder = (cacheHome: string | undefined): string =>
+  join(cacheHome ?? join(homedir(), '.cache'), 'gpu-gate');
+
+/** What a folder holds, such as `212 MB`; undefined where it is not there. */
+export function sizeOf(folder: string): string | undefined {
+  if (!existsSync(folder)) return undefined;
+  const bytes = readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
+  return `${Math.round(bytes / 1e6)} MB`;
+}
+
+/**
+ * Packages whose speed is felt in a cluster: they are compiled with inlining. Of the rest most is
+ * compiled and hardly ever run.
+ */
+const HOT = [
+  'std',
+  ...['api', 'apimachinery', 'apiserver', 'client-go/rest', 'client-go/tools', 'client-go/util', 'kube-scheduler'].map(
+    (path) => `k8s.io/${path}/...`,
+  ),
+  'k8s.io/kubernetes/pkg/scheduler/...',
+  'k8s.io/utils/...',
+  'sigs.k8s.io/json/...',
+  'sigs.k8s.io/structured-merge-diff/...',
+  'go.etcd.io/...',
+  'go.uber.org/...',
+  'golang.org/x/...',
+  'google.golang.org/...',
+  ...['fxamacker', 'gogo', 'google/cel-go', 'json-iterator', 'modern-go', 'prometheus/client_golang'].map(
+    (path) => `github.com/${path}/...`,
+  ),
+];
+
+/**
+ * Compiling is what a first run waits for. Without debugging tables, which the linker drops anyway,
+ * and without inlining outside of what is hot it takes about half the time.
+ */
+const COMPILER_FLAGS = ['-gcflags=all=-dwarf=false -l', ...HOT.map((pattern) => `-gcflags=${pattern}=-dwarf=false`)];
+
+const linkerFlags = (version: string): string => {
+  const [major, minor] = version.split('.');
+  return [
+    '-s -w',
+    `-X k8s.io/component-base/version.gitVersion=v${version}`,
+    `-X k8s.io/component-base/version.gitMajor=${major}`,
+    `-X k8s.io/component-base/version.gitMinor=${minor}`,
+    `-X k8s.io/client-go/pkg/version.gitVersion=v${version}`,
+  ].join(' ');
 };
 
-/** One of our own small Go programs (a fixture, a benchmark's reference), built once per content of its folder. Returns its path. */
+/** One module for one version: where its sources and its programs are, and how it is built. */
+function buildOf(name: ModuleName, kubernetes: string, cacheHome: string | undefined) {
+  const module: Module = MODULES[name];
+  const version = module.ofKubernetes ? kubernetes : DEFAULT_KUBERNETES;
+  const modFile = module.folder === 'kubernetes' ? (KUBERNETES.get(version) ?? '') : 'go.mod';
+  const source = join(here, module.folder);
+  const flags = [
+    ...(modFile === 'go.mod' ? [] : [`-modfile=${modFile}`]),
+    '-trimpath',
+    ...COMPILER_FLAGS,
+    `-ldflags=${linkerFlags(version)}`,
+  ];
+  const hash = createHash('sha256')
+    .update(JSON.stringify(flags))
+    .update(readFileSync(join(source, modFile)));
+  for (const { path } of module.packages)
+    if (path.startsWith('./')) hash.update(readFileSync(join(source, path, 'main.go')));
+  const folder = [name, ...(module.ofKubernetes ? [version] : []), hash.digest('hex').slice(0, 12)].join('-');
+  return { name, module, source, flags, folder: join(cacheFolder(cacheHome), folder, 'bin') };
+}
+type Build = ReturnType<typeof buildOf>;
+
+/**
+ * One of our own small Go programs (a fixture, a benchmark's reference), built once per content of
+ * its folder. Returns its path.
+ */
 export async function ensureOwnProgram(
   folder: string,
   name: string,
@@ -86,41 +198,66 @@ export async function ensureOwnProgram(
 ): Promise<string> {
   const hash = createHash('sha256');
   for (const file of readdirSync(folder).toSorted()) hash.update(file).update(readFileSync(join(folder, file)));
-  const program = join(cacheRoot(options.cacheHome), `${name}-${hash.digest('hex').slice(0, 12)}`, name);
+  const program = join(cacheFolder(options.cacheHome), `${name}-${hash.digest('hex').slice(0, 12)}`, name);
   if (existsSync(program)) return program;
   const env = goEnvironment(options.path);
   requireGo(env, name);
   options.say(`building ${name} (once)`);
   mkdirSync(dirname(program), { recursive: true });
   const partial = `${program}.partial-${process.pid}`;
-  await run('go', ['build', '-trimpath', '-ldflags', '-s -w', '-o', partial, '.'], folder, env);
+  await go(['build', '-trimpath', '-ldflags', '-s -w', '-o', partial, '.'], folder, env);
   renameSync(partial, program);
   return program;
 }
 
-/** Paths of all programs of the modules asked for, built first where they are missing. Throws one sentence where they cannot be had. */
-export async function ensureBinaries(options: BinariesOptions): Promise<Binaries> {
+/**
+ * The programs of the modules asked for, built where they are missing; what is built together is
+ * compiled once, and each module is ready as soon as its own programs are there. Throws one
+ * sentence where they cannot be had.
+ */
+export function beginBinaries(options: BinariesOptions): Binaries & ToCome {
+  const kubernetes = options.kubernetes ?? DEFAULT_KUBERNETES;
+  if (options.folder === undefined && !KUBERNETES.has(kubernetes))
+    throw new TypeError(
+      `Kubernetes ${kubernetes} cannot be built here: write one of ${[...KUBERNETES.keys()].join(', ')}, or set GPU_GATE_TEST_BIN to a folder that has its programs`,
+    );
   const found = new Map<string, string>();
+  const builds: Build[] = [];
   for (const name of options.modules) {
-    const programs = Object.keys(MODULES[name].packages);
-    const folder = options.folder ?? cacheFolder(name, options.cacheHome);
-    const missing = programs.filter((program) => !existsSync(join(folder, program)));
-    if (missing.length > 0) {
-      if (options.folder !== undefined) {
-        throw new Error(
-          `GPU_GATE_TEST_BIN=${options.folder} lacks ${missing.join(', ')}: put them there, or unset it and install Go to have them built`,
-        );
-      }
-      await build(name, folder, missing, options);
+    const programs = programsOf(MODULES[name]);
+    const missing = (folder: string): readonly string[] =>
+      programs.filter((program) => !existsSync(join(folder, program)));
+    let { folder } = options;
+    if (folder === undefined) {
+      const build = buildOf(name, kubernetes, options.cacheHome);
+      ({ folder } = build);
+      if (missing(folder).length > 0) builds.push(build);
+    } else if (missing(folder).length > 0) {
+      throw new Error(
+        `GPU_GATE_TEST_BIN=${folder} lacks ${missing(folder).join(', ')}: put them there, or unset it and install Go to have them built`,
+      );
     }
     for (const program of programs) found.set(program, join(folder, program));
   }
-  return (program) => {
+  const ready = compileAll(builds, options);
+  const binaries = (program: string): string => {
     const path = found.get(program);
     if (path === undefined)
       throw new Error(`${program} belongs to no module asked for (${options.modules.join(', ')})`);
     return path;
   };
+  return Object.assign(binaries, {
+    kubernetes,
+    ready: async (...modules: readonly ModuleName[]) =>
+      void (await Promise.all(modules.map((name) => ready.get(name) ?? Promise.resolve()))),
+  });
+}
+
+/** As beginBinaries; resolves when all of them are there. */
+export async function ensureBinaries(options: BinariesOptions): Promise<Binaries> {
+  const binaries = beginBinaries(options);
+  await binaries.ready(...options.modules);
+  return binaries;
 }
 
 const goEnvironment = (path: string | undefined): NodeJS.ProcessEnv => ({
@@ -129,6 +266,10 @@ const goEnvironment = (path: string | undefined): NodeJS.ProcessEnv => ({
   CGO_ENABLED: '0',
   GOFLAGS: '',
   GOWORK: 'off',
+  // A compiler process lives for a second: collecting its garbage takes a fifth of its time, and
+  // frees what its end frees anyway.
+  GOGC: 'off',
+  GOMEMLIMIT: String(Math.min(3 * 2 ** 30, Math.round(totalmem() / 8))),
 });
 
 function requireGo(env: NodeJS.ProcessEnv, wanted: string): void {
@@ -138,53 +279,131 @@ function requireGo(env: NodeJS.ProcessEnv, wanted: string): void {
   );
 }
 
-async function build(
-  name: ModuleName,
-  folder: string,
-  programs: readonly string[],
-  options: BinariesOptions,
-): Promise<void> {
+/** When the programs of each of these modules are there. */
+function compileAll(builds: readonly Build[], options: BinariesOptions): ReadonlyMap<ModuleName, Promise<void>> {
+  if (builds.length === 0) return new Map();
   const env = goEnvironment(options.path);
-  requireGo(env, programs.join(', '));
-  const module: Module = MODULES[name];
-  options.say(`building ${programs.join(', ')} (about ${module.minutes} min on 2 cores, once)`);
-  const started = Date.now();
-  const tick = setInterval(
-    () => options.say(`  still building ${name}: ${Math.round((Date.now() - started) / 1000)} s`),
-    20_000,
-  );
-  // Built beside and renamed at the end, so that an interrupted build leaves no half program in the cache.
-  const partial = `${folder}.partial-${process.pid}`;
-  mkdirSync(partial, { recursive: true });
-  try {
-    for (const program of programs) {
-      const args = [
-        'build',
-        '-trimpath',
-        '-ldflags',
-        `-s -w ${module.ldflags}`,
-        '-o',
-        join(partial, program),
-        module.packages[program] ?? '',
-      ];
-      await run('go', args, join(here, 'binaries', name), env);
-      mkdirSync(folder, { recursive: true });
-      renameSync(join(partial, program), join(folder, program));
+  requireGo(env, builds.flatMap(({ module }) => programsOf(module)).join(', '));
+  const ready = new Map(builds.map(({ name }) => [name, Promise.withResolvers<void>()]));
+  // Whoever awaits one of them hears of its failure; nobody has to await all.
+  for (const { promise } of ready.values()) promise.catch(() => undefined);
+  const together = Map.groupBy(builds, ({ source, flags }) => JSON.stringify([source, flags]));
+  void (async () => {
+    for (const group of together.values()) {
+      try {
+        await compile(group, env, options, (name) => ready.get(name)?.resolve());
+      } catch (error) {
+        for (const { name } of group) ready.get(name)?.reject(error);
+      }
     }
-  } finally {
-    clearInterval(tick);
-    rmSync(partial, { recursive: true, force: true });
-  }
-  options.say(`built ${programs.join(', ')} in ${Math.round((Date.now() - started) / 1000)} s`);
+  })();
+  return new Map([...ready].map(([name, { promise }]) => [name, promise]));
 }
 
-const run = (command: string, args: readonly string[], cwd: string, env: NodeJS.ProcessEnv): Promise<void> =>
-  new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env, stdio: ['ignore', 'ignore', 'pipe'] });
-    let tail = '';
-    child.stderr.on('data', (chunk: Buffer) => (tail = (tail + chunk.toString()).slice(-4000)));
-    child.on('error', reject);
-    child.on('close', (code) =>
-      code === 0 ? resolve() : reject(new Error(`go ${args.join(' ')} in ${cwd} ended with ${code}:\n${tail}`)),
+/**
+ * Builds modules of one source in one go. Go keeps what it has compiled: a build that was
+ * interrupted goes on where it was.
+ */
+async function compile(
+  builds: readonly Build[],
+  env: NodeJS.ProcessEnv,
+  options: BinariesOptions,
+  ready: (name: ModuleName) => void,
+): Promise<void> {
+  const [first] = builds;
+  if (first === undefined) return;
+  const minutes = builds.reduce((sum, { module }) => sum + module.minutes, 0);
+  options.say(
+    `building ${builds.flatMap(({ module }) => programsOf(module)).join(', ')} (about ${minutes} min on 2 cores, once)`,
+  );
+  const started = Date.now();
+  const seconds = (): number => Math.round((Date.now() - started) / 1000);
+  let compiled = 0;
+  const tick = setInterval(
+    () => options.say(`  still building: ${seconds()} s, ${compiled} packages compiled`),
+    20_000,
+  );
+  // Built beside, and renamed when a program is whole: an interrupted build leaves no half program
+  // in the cache.
+  const root = cacheFolder(options.cacheHome);
+  const partial = join(root, `partial-${process.pid}-${first.name}`);
+  removeLeft(root);
+  mkdirSync(join(partial, 'work'), { recursive: true });
+  const waiting = new Set(builds);
+  const take = (): void => {
+    for (const build of waiting) {
+      const files = build.module.packages.map(({ path }) => basename(path));
+      if (!files.every((file) => existsSync(join(partial, 'bin', file)))) continue;
+      waiting.delete(build);
+      mkdirSync(build.folder, { recursive: true });
+      for (const { path, programs } of build.module.packages) {
+        const file = basename(path);
+        renameSync(join(partial, 'bin', file), join(build.folder, file));
+        for (const program of programs.filter((name) => name !== file)) {
+          rmSync(join(build.folder, program), { force: true });
+          symlinkSync(file, join(build.folder, program));
+        }
+      }
+      options.say(`built ${programsOf(build.module).join(', ')} after ${seconds()} s`);
+      ready(build.name);
+    }
+  };
+  const watch = setInterval(take, 500);
+  try {
+    const paths = builds.flatMap(({ module }) => module.packages.map(({ path }) => path));
+    // Go renames a program from its working folder: on one file system it is there at once and
+    // whole.
+    const goEnv = { ...env, GOTMPDIR: join(partial, 'work') };
+    await go(
+      ['build', '-v', ...first.flags, '-o', `${join(partial, 'bin')}/`, ...paths],
+      first.source,
+      goEnv,
+      () => (compiled += 1),
     );
+    take();
+    options.say(`${root} holds ${sizeOf(root) ?? 'nothing'} (npm run clean removes it)`);
+  } finally {
+    clearInterval(tick);
+    clearInterval(watch);
+    take(); // Also of a build that failed later.
+    rmSync(partial, { recursive: true, force: true });
+  }
+}
+
+/** Removes what builds left that were killed. */
+function removeLeft(root: string): void {
+  for (const name of existsSync(root) ? readdirSync(root) : []) {
+    const pid = /^partial-(\d+)-/.exec(name)?.[1];
+    if (pid === undefined) continue;
+    try {
+      process.kill(Number(pid), 0);
+    } catch {
+      rmSync(join(root, name), { recursive: true, force: true });
+    }
+  }
+}
+
+/** Runs `go`; `line` is called for each line that it writes. It ends with this process. */
+const go = (
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+  line: () => void = () => undefined,
+): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const child: ChildProcess = spawn('go', args, { cwd, env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const end = (): void => void child.kill();
+    process.once('exit', end);
+    let tail = '';
+    child.stderr?.on('data', (chunk: Buffer) => {
+      const text = chunk.toString();
+      tail = (tail + text).slice(-4000);
+      for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) line();
+    });
+    child.on('error', reject);
+    child.on('close', (code) => {
+      process.off('exit', end);
+      if (code === 0) resolve();
+      else reject(new Error(`go ${args.join(' ')} in ${cwd} ended with ${code}:\n${tail}`));
+    });
   });

@@ -1,7 +1,8 @@
-// A whole simulated cluster: control plane, kwok, hardware, GPU nodes. What tests, demo, bench and `npm run cluster` start.
+// A whole simulated cluster: control plane, kwok, hardware, GPU nodes. What tests, demo, bench and
+// `npm run cluster` start.
 import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH } from '../../platform/kube.ts';
-import { CONTROL_PLANE, ensureBinaries, type Binaries } from './binaries.ts';
+import { beginBinaries, CONTROL_PLANE, ensureBinaries, fromEnvironment, type Binaries } from './binaries.ts';
 import { startControlPlane, type ControlPlane, type ControlPlaneOptions } from './control-plane.ts';
 import { startHardware, type Hardware } from './hardware.ts';
 import { SIMULATED, startKwok } from './kwok.ts';
@@ -14,23 +15,29 @@ export interface Cluster extends ControlPlane {
 
 export interface ClusterOptions extends Omit<ControlPlaneOptions, 'binaries'> {
   readonly nodes: number;
+  /** The version of Kubernetes; default as the environment says. */
+  readonly kubernetes?: string | undefined;
+  /**
+   * What can be done with the control plane alone: it runs while the other programs may still be
+   * built.
+   */
+  readonly meanwhile?: (cp: ControlPlane) => Promise<void>;
 }
 
 /** Finds or builds the programs as the environment says. */
 export const binariesFromEnvironment = (say: (line: string) => void): Promise<Binaries> =>
-  ensureBinaries({
-    modules: CONTROL_PLANE,
-    folder: process.env['GPU_GATE_TEST_BIN'],
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say,
-  });
+  ensureBinaries({ modules: CONTROL_PLANE, ...fromEnvironment(), say });
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const say = options.say ?? (() => undefined);
-  const binaries = await binariesFromEnvironment(say);
+  const environment = fromEnvironment();
+  const kubernetes = options.kubernetes ?? environment.kubernetes;
+  const binaries = beginBinaries({ modules: CONTROL_PLANE, ...environment, kubernetes, say });
+  await binaries.ready('control-plane');
   const cp = await startControlPlane({ ...options, binaries });
   try {
+    await options.meanwhile?.(cp);
+    await binaries.ready(...CONTROL_PLANE);
     await startKwok(cp, binaries);
     const hardware = startHardware(cp);
     cp.lifetime.onStop(async () => hardware.stop());
@@ -40,7 +47,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
       const queue = [...names];
       await Promise.all(
         Array.from({ length: 16 }, async () => {
-          for (let name = queue.shift(); name !== undefined; name = queue.shift()) await addNode(cp, name, labels);
+          for (let name = queue.shift(); name !== undefined; name = queue.shift())
+            await addNode(cp, name, labels, `v${binaries.kubernetes}`);
         }),
       );
       return names;
@@ -54,7 +62,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   }
 }
 
-async function addNode(cp: ControlPlane, name: string, labels: Readonly<Record<string, string>>): Promise<void> {
+async function addNode(
+  cp: ControlPlane,
+  name: string,
+  labels: Readonly<Record<string, string>>,
+  kubeletVersion: string,
+): Promise<void> {
   await cp.admin.request('POST', '/api/v1/nodes', {
     body: {
       apiVersion: 'v1',
@@ -102,7 +115,7 @@ async function addNode(cp: ControlPlane, name: string, labels: Readonly<Record<s
           kernelVersion: '6.8.0-71-generic',
           osImage: 'Ubuntu 24.04.3 LTS',
           containerRuntimeVersion: 'containerd://2.4.2',
-          kubeletVersion: 'v1.36.3',
+          kubeletVersion,
           kubeProxyVersion: '',
           operatingSystem: 'linux',
           architecture: 'amd64',

@@ -1,5 +1,5 @@
-// A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler. One place knows their ports,
-// credentials and flags (shared/real-cluster.md says why each is there).
+// A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager, kube-scheduler.
+// One place knows their ports, credentials and flags.
 import { spawn } from 'node:child_process';
 import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
@@ -17,7 +17,10 @@ export interface ControlPlaneOptions {
   readonly managerArgs?: readonly string[];
   /** Rules of the audit policy that come before the cluster's own. */
   readonly auditRules?: readonly object[];
-  /** Where the API server listens and what it advertises; default 127.0.0.1. Another one must exist, say on a private `lo`. */
+  /**
+   * Where the API server listens and what it advertises; default 127.0.0.1. Another one must exist,
+   * say on a private `lo`.
+   */
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
   readonly users?: readonly { readonly name: string; readonly groups: readonly string[] }[];
@@ -34,6 +37,8 @@ export interface CommandResult {
 }
 
 export interface ControlPlane {
+  /** The version of Kubernetes, such as `1.37.2`. */
+  readonly kubernetes: string;
   readonly dir: string;
   readonly server: string;
   readonly kubeconfig: string;
@@ -46,7 +51,10 @@ export interface ControlPlane {
   helm(args: readonly string[]): Promise<CommandResult>;
   /** A kubeconfig of one of the options' users. */
   userKubeconfig(name: string): string;
-  /** A kubeconfig with a real token of that ServiceAccount, bound to a pod as the kubelet's are if one is given. */
+  /**
+   * A kubeconfig with a real token of that ServiceAccount, bound to a pod as the kubelet's are if
+   * one is given.
+   */
   serviceAccountKubeconfig(
     namespace: string,
     name: string,
@@ -54,7 +62,10 @@ export interface ControlPlane {
   ): Promise<string>;
   /** One more kube-scheduler with that configuration, as that ServiceAccount's kubeconfig. */
   startScheduler(name: string, configuration: object): Promise<Running>;
-  /** One more API server at another address, on the same etcd: straight, or through a port of loopback. */
+  /**
+   * One more API server at another address, on the same etcd: straight, or through a port of
+   * loopback.
+   */
   addApiServer(address: string, etcdPort?: number): Promise<Kube>;
   readonly etcdPort: number;
   /** Throws etcd's history away, as the API server does every five minutes. */
@@ -64,12 +75,16 @@ export interface ControlPlane {
   stop(): Promise<void>;
 }
 
-/** Below what the kernel hands out to outgoing connections: one of those on a port picked here would keep our listener off it. */
+/**
+ * Below what the kernel hands out to outgoing connections: one of those on a port picked here would
+ * keep our listener off it.
+ */
 const PORTS = { from: 20_000, to: 30_000 };
 
 /**
- * A port of loopback that is this process's own until it ends. The claim is the same number in UDP, which nothing here uses: other
- * processes that pick ports at the same time see it, and the kernel gives it up with the process, however that ends.
+ * A port of loopback that is this process's own until it ends. The claim is the same number in UDP,
+ * which nothing here uses: other processes that pick ports at the same time see it, and the kernel
+ * gives it up with the process, however that ends.
  */
 export async function freePort(): Promise<number> {
   for (;;) {
@@ -349,6 +364,7 @@ async function bringUp(
   }
 
   return {
+    kubernetes: binaries.kubernetes,
     dir,
     server,
     kubeconfig,

@@ -1,5 +1,6 @@
-// gpu-gate on a test cluster: its own chart by `helm install`, its processes beside the control plane under the chart's own
-// ServiceAccounts, and the chart's second scheduler with the chart's own configuration.
+// gpu-gate on a test cluster: its own chart by `helm install`, its processes beside the control
+// plane under the chart's own ServiceAccounts, and the chart's second scheduler with the chart's
+// own configuration.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,7 +21,10 @@ export interface Gate {
   requestPathPid(): number;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
-  /** One more process of the request path, on ports of its own: its extender's port, where it says whether it is ready, how to kill it. */
+  /**
+   * One more process of the request path, on ports of its own: its extender's port, where it says
+   * whether it is ready, how to kill it.
+   */
   startReplica(
     flags?: readonly string[],
   ): Promise<{ readonly extenderPort: number; readonly readyUrl: string; kill(): Promise<void> }>;
@@ -33,7 +37,10 @@ export interface GateOptions {
   /** Further options of the program. */
   readonly flags?: readonly string[];
   readonly scheduler?: boolean;
-  /** Where the request path reaches the API server, such as a slow proxy; default: the API server itself. */
+  /**
+   * Where the request path reaches the API server, such as a slow proxy; default: the API server
+   * itself.
+   */
   readonly requestPathServer?: string;
 }
 
@@ -51,7 +58,10 @@ const merged = (
   return both;
 };
 
-/** Waits for a condition that is checked every 100 ms; says what was awaited where it does not come, and what `explain` finds out then. */
+/**
+ * Waits for a condition that is checked every 100 ms; says what was awaited where it does not come,
+ * and what `explain` finds out then.
+ */
 export async function until<T>(
   what: string,
   check: () => Promise<T | undefined | false> | T | undefined | false,
@@ -171,7 +181,8 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   };
   const startReconciler = async (): Promise<void> => {
     reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
-      // No Service here, and a control plane on loopback advertises an address that it does not listen on.
+      // No Service here, and a control plane on loopback advertises an address that it does not
+      // listen on.
       '--webhook-replicas',
       `127.0.0.1:${webhookPort}`,
       '--extender-replicas',
@@ -240,7 +251,10 @@ export interface SchedulerConfig {
   [key: string]: unknown;
 }
 
-/** The configuration of the chart's scheduler as a process can use it: but for the address, the files' places and what `edit` changes. */
+/**
+ * The configuration of the chart's scheduler as a process can use it: but for the address, the
+ * files' places and what `edit` changes.
+ */
 export async function startSecondScheduler(
   cp: ControlPlane,
   extenderPort: number,

@@ -1,5 +1,6 @@
-// The simulated hardware: what a driver, a device plugin and a kubelet would really do to nodes and pods, with a truth of its
-// own that gpu-gate cannot see. Steered by annotations on the simulated node; README.md has the table.
+// The simulated hardware: what a driver, a device plugin and a kubelet would really do to nodes and
+// pods, with a truth of its own that gpu-gate cannot see. Steered by annotations on the simulated
+// node; README.md has the table.
 import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH, isConflict, isNotFound } from '../../platform/kube.ts';
 import { jsonLog } from '../../platform/log.ts';
@@ -112,6 +113,18 @@ export function startHardware(cp: ControlPlane): Hardware {
     new Promise((resolve) => setTimeout(resolve, seconds * 1000).unref());
   const steer = (node: string, name: string): string | undefined => nodes.get(node)?.metadata.annotations?.[SIM + name];
   const secondsOf = (node: string, name: string, otherwise: number): number => Number(steer(node, name) ?? otherwise);
+  /**
+   * Until that many seconds have passed; who changes the annotation meanwhile changes how long it
+   * takes.
+   */
+  const last = async (node: string, name: string, otherwise: number): Promise<void> => {
+    const began = performance.now();
+    for (;;) {
+      const left = secondsOf(node, name, otherwise) - (performance.now() - began) / 1000;
+      if (left <= 0) return;
+      await wait(Math.min(left, 0.25));
+    }
+  };
   const patchNode = (name: string, status: object): Promise<unknown> =>
     persistently(() =>
       admin.request('PATCH', `/api/v1/nodes/${name}/status`, { contentType: STRATEGIC_PATCH, body: { status } }),
@@ -123,7 +136,10 @@ export function startHardware(cp: ControlPlane): Hardware {
         body: { metadata: { uid: pod.metadata.uid }, status },
       }),
     );
-  /** Under many writers the API server gives a patch up: a kubelet tells it again, or its pod would hang for ever. */
+  /**
+   * Under many writers the API server gives a patch up: a kubelet tells it again, or its pod would
+   * hang for ever.
+   */
   async function persistently(patch: () => Promise<unknown>): Promise<unknown> {
     for (let tries = 1; ; tries += 1) {
       try {
@@ -174,7 +190,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     }
   }
 
-  /** The kubelet publishes the new boot ID before the node is Ready again; containers start anew, and GPU pods find no plugin. */
+  /**
+   * The kubelet publishes the new boot ID before the node is Ready again; containers start anew,
+   * and GPU pods find no plugin.
+   */
   async function reboot(name: string, truth: Truth): Promise<void> {
     truth.driverLoaded = false;
     truth.pluginServing = false;
@@ -195,7 +214,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     }
   }
 
-  /** `unreachable`: as the node-lifecycle controller does, also the node's pods are said not to be Ready, though nothing happened to them. */
+  /**
+   * `unreachable`: as the node-lifecycle controller does, also the node's pods are said not to be
+   * Ready, though nothing happened to them.
+   */
   async function loseSight(name: string, how: string): Promise<void> {
     const back = how === '';
     if (how === 'unreachable') await patchNode(name, { conditions: [readyCondition('Unknown', 'NodeStatusUnknown')] });
@@ -272,7 +294,7 @@ export function startHardware(cp: ControlPlane): Hardware {
       if (isTurn(pod, turn)) await patchPod(pod, running(pod, true));
       return;
     }
-    await wait(secondsOf(pod.spec.nodeName ?? '', 'validation-seconds', 1));
+    await last(pod.spec.nodeName ?? '', 'validation-seconds', 1);
     if (!isTurn(pod, turn)) return;
     const kind = component === 'driver-validation' ? 'driver' : 'device-plugin';
     const holds = truth?.driverLoaded === true && (kind === 'driver' || truth.pluginServing);
@@ -304,7 +326,7 @@ export function startHardware(cp: ControlPlane): Hardware {
         continue;
       }
       await patchPod(pod, running(pod, false));
-      await wait(secondsOf(node, operand.annotation, operand.seconds));
+      await last(node, operand.annotation, operand.seconds);
       if (!isTurn(pod, turn)) return;
       const failure = component === 'driver' ? steer(node, 'driver-fails') : undefined;
       if (failure === undefined) break;

@@ -1,5 +1,6 @@
-// A minimal client that brings nodes up: it sets the next label when the pod of the last one is Ready, and decides nothing else.
-// The floor that gpu-gate's own join is measured against, on the same simulated hardware.
+// A minimal client that brings nodes up: it sets the next label when the pod of the last one is
+// Ready, and decides nothing else. The floor that gpu-gate's own join is measured against, on the
+// same simulated hardware.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { POD_COMPONENT } from '../../core/components.ts';
 import { COMPONENT, DEPLOY_PREFIX, PROOF, STATE } from '../../core/keys.ts';
@@ -26,7 +27,10 @@ interface RawNode {
   readonly status?: { readonly allocatable?: Readonly<Record<string, string>> };
 }
 
-/** What of the operand namespace is ready on each node, `node component`, and which nodes offer GPUs. */
+/**
+ * What of the operand namespace is ready on each node, `node component`, and which nodes offer
+ * GPUs.
+ */
 function observe(cluster: Cluster, stop: AbortSignal, changed: (node: string) => void) {
   const log = jsonLog('error', () => undefined);
   const ready = new Set<string>();
@@ -62,7 +66,10 @@ function observe(cluster: Cluster, stop: AbortSignal, changed: (node: string) =>
   return { nodes, pods, isReady: (node: string, component: string) => ready.has(`${node} ${component}`) };
 }
 
-/** Brings the nodes up with so many writes each; resolves when the last one is done. DaemonSets of the policy must be there. */
+/**
+ * Brings the nodes up with so many writes each; resolves when the last one is done. DaemonSets of
+ * the policy must be there.
+ */
 export async function bareJoin(
   cluster: Cluster,
   names: readonly string[],

@@ -1,5 +1,6 @@
-// kwok plays the kubelets of simulated nodes: it keeps their leases and runs ordinary pods. GPU pods and operands are the
-// simulated hardware's (hardware.ts), because what they do depends on other objects, which a stage cannot see.
+// kwok plays the kubelets of simulated nodes: it keeps their leases and runs ordinary pods. GPU
+// pods and operands are the simulated hardware's (hardware.ts), because what they do depends on
+// other objects, which a stage cannot see.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -53,7 +54,8 @@ const documents = [
       podsOnNodeSyncParallelism: 4,
     },
   },
-  // Nodes have their status from cluster.ts and hardware.ts; without any node stage kwok would not keep their leases either.
+  // Nodes have their status from cluster.ts and hardware.ts; without any node stage kwok would not
+  // keep their leases either.
   {
     apiVersion: 'kwok.x-k8s.io/v1alpha1',
     kind: 'Stage',

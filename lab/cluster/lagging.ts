@@ -1,4 +1,5 @@
-// A cluster whose extender sees everything late: its connection to the API server goes through a proxy that holds answers back.
+// A cluster whose extender sees everything late: its connection to the API server goes through a
+// proxy that holds answers back.
 import { tcpProxy } from '../../test/support/tcp-proxy.ts';
 import { viewOf } from '../../test/builders/view.ts';
 import { startCluster } from './cluster.ts';
@@ -13,7 +14,10 @@ export interface Lagging {
   stop(): Promise<void>;
 }
 
-/** Four nodes, opted in and proven; the request path is `lagMs` behind, and the reconciler tells again after `wakeAfter`. */
+/**
+ * Four nodes, opted in and proven; the request path is `lagMs` behind, and the reconciler tells
+ * again after `wakeAfter`.
+ */
 export async function startLagging(options: {
   readonly lagMs: number;
   readonly wakeAfter: string;

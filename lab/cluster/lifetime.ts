@@ -1,5 +1,6 @@
-// Processes and folders of a test that must not outlive it, whatever ends it: stopped in reverse order by the test itself, or
-// killed by a watchdog when the test's process is gone, be it by SIGKILL.
+// Processes and folders of a test that must not outlive it, whatever ends it: stopped in reverse
+// order by the test itself, or killed by a watchdog when the test's process is gone, be it by
+// SIGKILL.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -40,7 +41,10 @@ export const tailOf = (file: string, lines = 15): string => {
   }
 };
 
-/** A fresh folder, and a watchdog that removes it and kills what was started should this process die. */
+/**
+ * A fresh folder, and a watchdog that removes it and kills what was started should this process
+ * die.
+ */
 export function openLifetime(prefix: string): Lifetime {
   const dir = mkdtempSync(join(tmpdir(), `gpu-gate-${prefix}-`));
   const pids = join(dir, 'pids');
@@ -115,7 +119,10 @@ export function openLifetime(prefix: string): Lifetime {
   };
 }
 
-/** Waits until `check` holds; rejects with one sentence and the log's tail where the process ends or time runs out. */
+/**
+ * Waits until `check` holds; rejects with one sentence and the log's tail where the process ends or
+ * time runs out.
+ */
 export async function untilReady(process_: Running, check: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {

@@ -1,5 +1,5 @@
-// How soon pods' readiness condition follows their node: many GPU pods, the node stops serving, each pod's condition must say so.
-// Measured from watches.
+// How soon pods' readiness condition follows their node: many GPU pods, the node stops serving,
+// each pod's condition must say so. Measured from watches.
 import { jsonLog } from '../../platform/log.ts';
 import { reflector } from '../../platform/reflector.ts';
 import type { Cluster } from './cluster.ts';
@@ -14,7 +14,10 @@ interface Pod {
   readonly status: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
 }
 
-/** Makes `each` GPU pods on each of the nodes, which are proven and have that many GPUs; resolves when all are Ready. */
+/**
+ * Makes `each` GPU pods on each of the nodes, which are proven and have that many GPUs; resolves
+ * when all are Ready.
+ */
 export async function fill(cluster: Cluster, nodes: readonly string[], each: number): Promise<void> {
   const names = nodes.flatMap((node) => Array.from({ length: each }, (_, i) => [node, `full-${node}-${i}`] as const));
   const queue = [...names];
@@ -47,7 +50,10 @@ export async function fill(cluster: Cluster, nodes: readonly string[], each: num
   );
 }
 
-/** Takes the nodes' Ready away; milliseconds from a node's change to each of its pods' condition, sorted. Puts it back. */
+/**
+ * Takes the nodes' Ready away; milliseconds from a node's change to each of its pods' condition,
+ * sorted. Puts it back.
+ */
 export async function followTimes(
   cluster: Cluster,
   nodes: readonly string[],

@@ -1,6 +1,7 @@
-// Several replicas of the webhook behind its one Service, as processes: each at an address of a private `lo`, in an EndpointSlice
-// that follows their readiness as Kubernetes' own would. The API server must run with --enable-aggregator-routing and in a
-// network namespace that has the addresses (test/support/network.ts).
+// Several replicas of the webhook behind its one Service, as processes: each at an address of a
+// private `lo`, in an EndpointSlice that follows their readiness as Kubernetes' own would. The API
+// server must run with --enable-aggregator-routing and in a network namespace that has the
+// addresses (test/support/network.ts).
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlPlane } from './control-plane.ts';
@@ -30,7 +31,10 @@ export interface ReplicasOptions {
   readonly flags?: readonly string[];
 }
 
-/** Starts a process of gpu-gate as one of the chart's ServiceAccounts at an address of its own; resolves at once. */
+/**
+ * Starts a process of gpu-gate as one of the chart's ServiceAccounts at an address of its own;
+ * resolves at once.
+ */
 export async function startProcess(
   cp: ControlPlane,
   name: string,
@@ -43,7 +47,10 @@ export async function startProcess(
   return cp.lifetime.start(name, process.execPath, args);
 }
 
-/** Starts the replicas, not waiting for their readiness, and keeps the EndpointSlice. The chart must be installed. */
+/**
+ * Starts the replicas, not waiting for their readiness, and keeps the EndpointSlice. The chart must
+ * be installed.
+ */
 export async function startReplicas(cp: ControlPlane, options: ReplicasOptions): Promise<readonly Replica[]> {
   const replicas = options.addresses.map((address): Replica => {
     let running: Running | undefined;

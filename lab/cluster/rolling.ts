@@ -1,5 +1,6 @@
-// Two replicas of the webhook behind one Service are restarted one after the other under load, `failurePolicy: Fail`. A script of
-// its own in a network namespace (test/support/network.ts); its argument is {rate, rounds}.
+// Two replicas of the webhook behind one Service are restarted one after the other under load,
+// `failurePolicy: Fail`. A script of its own in a network namespace (test/support/network.ts); its
+// argument is {rate, rounds}.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startLoad } from '../../test/support/calls.ts';
 import { binariesFromEnvironment } from './cluster.ts';

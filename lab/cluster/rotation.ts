@@ -1,5 +1,6 @@
-// The scenario behind `npm run bench -- rotation` and its short form: two replicas behind one Service, `failurePolicy: Fail`, a
-// steady load, certificates so short-lived that they rotate all the time. Runs as a script of its own in a network namespace.
+// The scenario behind `npm run bench -- rotation` and its short form: two replicas behind one
+// Service, `failurePolicy: Fail`, a steady load, certificates so short-lived that they rotate all
+// the time. Runs as a script of its own in a network namespace.
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
@@ -34,9 +35,15 @@ export interface RotationOptions {
   readonly grace: string;
   /** A second API server that hears of everything so much later, ms. */
   readonly lag?: number;
-  /** A further change of CA, under the load, by a leader that reaches both API servers through one address, the second so much later, ms. */
+  /**
+   * A further change of CA, under the load, by a leader that reaches both API servers through one
+   * address, the second so much later, ms.
+   */
   readonly hidden?: number;
-  /** Leaders are killed (SIGKILL) at every kind of step of a change of CA, in a further run of the load. */
+  /**
+   * Leaders are killed (SIGKILL) at every kind of step of a change of CA, in a further run of the
+   * load.
+   */
   readonly kill?: boolean;
   /** How often the control replaces CA and certificate at once. */
   readonly control: number;
@@ -52,7 +59,10 @@ export interface Measured {
 export interface RotationResult extends Measured {
   readonly leafRotations: number;
   readonly caRotations: number;
-  /** ms; of calls while a rotation was on its way (from its first step until 2 s after its last) and of the others. */
+  /**
+   * ms; of calls while a rotation was on its way (from its first step until 2 s after its last) and
+   * of the others.
+   */
   readonly p99: { readonly rotating: number; readonly quiet: number };
   readonly quietCalls: number;
   /** Between publishing a new CA and its confirmation, ms, each. */
@@ -201,7 +211,8 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
 
     // From here on certificates live for long: only what this scenario does rotates them.
     lives = [];
-    // The short-lived ones of before would run out meanwhile: one more change of CA, in peace, to ones that last.
+    // The short-lived ones of before would run out meanwhile: one more change of CA, in peace, to
+    // ones that last.
     if (options.hidden !== undefined || options.kill === true) {
       await takeOver(cp, Date.now());
       const peaceful = await startKeeper(KEEPERS[0] ?? '');
@@ -294,7 +305,10 @@ const ready = async (cp: ControlPlane): Promise<number> => {
     .length;
 };
 
-/** Whole changes of CA since then; certificates replaced because they aged, those of a change of CA not counted. */
+/**
+ * Whole changes of CA since then; certificates replaced because they aged, those of a change of CA
+ * not counted.
+ */
 const counts = (steps: readonly Step[], since: number): { ca: number; leaf: number } => {
   const seen = steps.filter(({ at }) => at >= since);
   return {
@@ -329,14 +343,18 @@ async function takeOver(cp: ControlPlane, made: number): Promise<void> {
   await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-ca`, { contentType: MERGE, body: { data } });
 }
 
-/** How long after it announced a step a leader dies, ms, once each kind was died on at once: in the middle, after the write, later. */
+/**
+ * How long after it announced a step a leader dies, ms, once each kind was died on at once: in the
+ * middle, after the write, later.
+ */
 const DEATHS = [60, 250, 1000];
 
 const lastStep = (leader: Running): string | undefined => stepsOf([leader]).at(-1)?.step;
 
 /**
- * Changes of CA to one that is due, then one away from it, while every leader is killed: the n-th at the n-th kind of step, until
- * each kind was the last word of one; then at whichever comes, some time after it. Returns the dead.
+ * Changes of CA to one that is due, then one away from it, while every leader is killed: the n-th
+ * at the n-th kind of step, until each kind was the last word of one; then at whichever comes, some
+ * time after it. Returns the dead.
  */
 async function killEveryLeader(
   cp: ControlPlane,
@@ -375,7 +393,10 @@ async function killEveryLeader(
 /** How late a mounted Secret is, at its best: the kubelet looks at it once a minute or so. */
 const LATE = 1000;
 
-/** What others do: a new CA and a certificate of it, both at once; `late` ms later where replicas read a mounted file. */
+/**
+ * What others do: a new CA and a certificate of it, both at once; `late` ms later where replicas
+ * read a mounted file.
+ */
 async function replaceAtOnce(cp: ControlPlane, late: number): Promise<void> {
   const ca = await issueCa('control', DAY, Date.now());
   const sans = ['gpu-gate-webhook.gpu-gate.svc'];

@@ -9,7 +9,10 @@ export interface Service {
   stop(graceMs: number): Promise<void>;
 }
 
-/** A supervised process of that lifetime, not started yet. The stop of the lifetime is the stop of the service. */
+/**
+ * A supervised process of that lifetime, not started yet. The stop of the lifetime is the stop of
+ * the service.
+ */
 export function service(
   lifetime: Lifetime,
   name: string,

@@ -1,5 +1,6 @@
-// How long a pod that was refused waits once its node opens: the node is rebooted, a pod asks for it meanwhile and is refused, the
-// node is proven again. Measured from watches, so that no figure is that of polling.
+// How long a pod that was refused waits once its node opens: the node is rebooted, a pod asks for
+// it meanwhile and is refused, the node is proven again. Measured from watches, so that no figure
+// is that of polling.
 import { jsonLog } from '../../platform/log.ts';
 import { reflector } from '../../platform/reflector.ts';
 import type { Cluster } from './cluster.ts';
@@ -17,13 +18,19 @@ const quick = (driverSeconds: number): readonly string[] => [
   `sim.gpu-gate.dev/driver-seconds=${driverSeconds}`,
 ];
 
-/** Milliseconds from proof to bound of each try on a node; Infinity where the pod was left behind for `patience` ms. */
+/**
+ * Milliseconds from proof to bound of each try on a node; Infinity where the pod was left behind
+ * for `patience` ms.
+ */
 export async function wakeUps(
   cluster: Cluster,
   name: string,
   tries: number,
   patience: number,
-  /** Longer than an extender's lag: it must have seen the node closed before it can be late in seeing it open. */
+  /**
+   * Longer than an extender's lag: it must have seen the node closed before it can be late in
+   * seeing it open.
+   */
   driverSeconds = 0.1,
 ): Promise<readonly number[]> {
   const annotate = async (...annotations: readonly string[]): Promise<void> => {

@@ -2,7 +2,16 @@
 // entrypoint only. The form is what `ctr images import` and `docker load` take.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, linkSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -138,7 +147,8 @@ function librariesOf(program: string): readonly string[] {
 export function packProgram(program: string, dir: string, name: string): string {
   const tree = join(dir, basename(program));
   mkdirSync(join(tree, 'usr/local/bin'), { recursive: true });
-  cpSync(program, join(tree, 'usr/local/bin', basename(program)));
+  // One program may have several names: the image has the program itself under this one.
+  copyFileSync(program, join(tree, 'usr/local/bin', basename(program)));
   const file = join(dir, `${basename(program)}.tar`);
   packImages(tree, file, { [name]: {} });
   return file;

@@ -14,6 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { installCommand, missingOf, REAL_NODE_NEEDS } from '../needs.ts';
 
 /** The folder of the machine, named to what runs in it. */
 export const MACHINE = 'GPU_GATE_MACHINE';
@@ -32,34 +33,15 @@ const KERNEL_WIDE = [
   '/proc/sys/kernel/keys/root_maxbytes',
 ] as const;
 
-const NEEDED: readonly (readonly [program: string, debian: string])[] = [
-  ['curl', 'curl'],
-  ['unshare', 'util-linux'],
-  ['mount', 'mount'],
-  ['ip', 'iproute2'],
-  ['iptables', 'iptables'],
-  ['runc', 'runc'],
-  ['busybox', 'busybox-static'],
-  ['/usr/lib/cni/bridge', 'containernetworking-plugins'],
-];
-
 const NAMESPACES = ['--net', '--mount', '--pid', '--fork'] as const;
-
-const present = (program: string): boolean =>
-  program.startsWith('/')
-    ? existsSync(program)
-    : ['/usr/sbin', '/sbin', '/usr/bin', '/bin', '/usr/local/sbin', '/usr/local/bin'].some((folder) =>
-        existsSync(join(folder, program)),
-      );
 
 /** Why no real node can run here, in one sentence; undefined where it can. */
 export function whyNoMachine(): string | undefined {
   if (process.platform !== 'linux') return `a real node needs Linux, this is ${process.platform}`;
   if (process.getuid?.() !== 0) return 'a real node needs root: run it with sudo';
-  const missing = NEEDED.filter(([program]) => !present(program));
-  if (missing.length > 0) {
-    return `a real node needs ${missing.map(([program]) => program).join(', ')}: apt-get install --no-install-recommends ${missing.map(([, debian]) => debian).join(' ')}`;
-  }
+  const missing = missingOf(REAL_NODE_NEEDS);
+  if (missing.length > 0)
+    return `a real node needs ${missing.map(({ program }) => program).join(', ')}: ${installCommand(missing, true)}`;
   if (!existsSync(CGROUPS)) return `a real node needs cgroups: nothing is at ${CGROUPS}`;
   if (isCgroup2()) {
     const passedOn = readFileSync(join(CGROUPS, 'cgroup.subtree_control'), 'utf8').trim().split(' ');

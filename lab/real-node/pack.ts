@@ -3,10 +3,10 @@
 import { mkdirSync } from 'node:fs';
 import { packGate, packProgram, packStack } from './images.ts';
 
-const [folder, stack, scheduler] = process.argv.slice(2);
-if (folder === undefined || stack === undefined || scheduler === undefined)
-  throw new Error('pack.ts FOLDER STACK KUBE-SCHEDULER');
+const [folder, stack, scheduler, version] = process.argv.slice(2);
+if (folder === undefined || stack === undefined || scheduler === undefined || version === undefined)
+  throw new Error('pack.ts FOLDER STACK KUBE-SCHEDULER VERSION');
 mkdirSync(folder, { recursive: true });
 packStack(stack, folder);
 packGate(folder, 'gpu-gate:0.1.0');
-packProgram(scheduler, folder, 'registry.k8s.io/kube-scheduler:v1.36.3');
+packProgram(scheduler, folder, `registry.k8s.io/kube-scheduler:v${version}`);

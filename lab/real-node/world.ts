@@ -2,7 +2,14 @@
 // in the cluster as pods of its own chart from the image that is shipped. Runs inside machine.ts only.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { CONTROL_PLANE, ensureBinaries, ensureOwnProgram, type Binaries } from '../cluster/binaries.ts';
+import {
+  CONTROL_PLANE,
+  ensureBinaries,
+  ensureOwnProgram,
+  fromEnvironment,
+  REAL_NODE,
+  type Binaries,
+} from '../cluster/binaries.ts';
 import { startControlPlane, type ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
 import { STACK_IMAGES } from './images.ts';
@@ -14,13 +21,7 @@ const ADDRESS = '10.99.0.1';
 export const NODE = 'real-1';
 
 const realNodeBinaries = (say: (line: string) => void): Promise<Binaries> =>
-  ensureBinaries({ modules: [...CONTROL_PLANE, 'containerd'], ...environment(), say });
-
-const environment = () => ({
-  folder: process.env['GPU_GATE_TEST_BIN'],
-  cacheHome: process.env['XDG_CACHE_HOME'],
-  path: process.env['PATH'],
-});
+  ensureBinaries({ modules: [...CONTROL_PLANE, ...REAL_NODE], ...fromEnvironment(), say });
 
 /** In the machine's folder. */
 const IMAGES = 'images';
@@ -28,7 +29,7 @@ const IMAGES = 'images';
 /** Runs a Node.js program in a machine of its own. What needs a network (programs, packages) is built before: inside is none. */
 export async function runOnRealNode(args: readonly string[], say: (line: string) => void): Promise<number> {
   const binaries = await realNodeBinaries(say);
-  const stack = await ensureOwnProgram(join(import.meta.dirname, 'stack'), 'stack', { ...environment(), say });
+  const stack = await ensureOwnProgram(join(import.meta.dirname, 'stack'), 'stack', { ...fromEnvironment(), say });
   say('packing image tars: NVIDIA’s parts, gpu-gate, kube-scheduler');
   return runInMachine(process.execPath, args, (dir) => [
     process.execPath,
@@ -36,6 +37,7 @@ export async function runOnRealNode(args: readonly string[], say: (line: string)
     join(dir, IMAGES),
     stack,
     binaries('kube-scheduler'),
+    binaries.kubernetes,
   ]);
 }
 

@@ -3,7 +3,7 @@
 import { FOLLOWING } from '../../core/components.ts';
 import type { Finding } from './findings.ts';
 import type { Observed } from './observed.ts';
-import { follow } from './states/operand.ts';
+import { follow, putBack } from './states/operand.ts';
 import type { Ground, PodAction, WalkState } from './states/state.ts';
 
 export interface Stop {
@@ -26,7 +26,7 @@ export interface Climb extends Ground {
 export function climbed(seen: Observed, states: readonly WalkState[]): Climb {
   let climb: Climb = {
     stop: undefined,
-    deploy: seen.deployed,
+    deploy: putBack(seen),
     evidence: {},
     passed: seen.walk.passed,
     proven: new Set(),

@@ -1,7 +1,7 @@
 // What a node's pods and labels show about one state: done, waiting for what, or failed and why.
 import { digestOf } from '../../core/digest.ts';
-import { amountOf } from '../../core/quantity.ts';
 import type { Selector } from '../../core/gpu-policy.ts';
+import { amountOf } from '../../core/quantity.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { NFD_PCI_LABEL } from '../../core/keys.ts';
 import type { ComponentEvidence } from '../../gate/node-proof.ts';
@@ -27,6 +27,8 @@ export type Finding =
       readonly wakeAt?: number;
       /** What was awaited in vain says more than that time ran out. */
       readonly telling?: true;
+      /** Its pods are Ready, so that waiting for them does not help. */
+      readonly healthy?: true;
       /** The validation's own program has begun and not ended. */
       readonly computing?: true;
     }

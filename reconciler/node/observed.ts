@@ -83,7 +83,8 @@ export function remembered(node: NodeObject, now: number): Walk {
   const published = node.status?.nodeInfo?.bootID ?? '';
   const known = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
   if (known !== undefined) return known;
-  const fresh = newWalk(node.metadata.uid, published, now);
+  // Rounds of a walk that was forgotten must not be taken for rounds of this one.
+  const fresh = { ...newWalk(node.metadata.uid, published, now), epoch: Math.floor(now / 1000) };
   const retry = node.metadata.annotations?.[RETRY];
   const proof = proofOn(node);
   return {

@@ -8,7 +8,7 @@ import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
 import { desiredMarks } from './desired.ts';
-import { eventsOf } from './events.ts';
+import { eventsOf, restartsOf } from './events.ts';
 import { judge } from './judge.ts';
 import type { NodeObject } from '../model.ts';
 import { changesOnlySaid, differences, setTaints, withoutOurs, type Desired } from './marks.ts';
@@ -51,7 +51,12 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
     const isEarly = settled !== undefined && now < settled;
     return {
       after: desired.walk,
-      actions: [...(isEarly ? [] : marks), ...pods, ...eventsOf(node, seen.before, desired)],
+      actions: [
+        ...(isEarly ? [] : marks),
+        ...pods,
+        ...eventsOf(node, seen.before, desired),
+        ...restartsOf(node, timed.discard),
+      ],
       wakeAt: isEarly ? settled : undefined,
     };
   };

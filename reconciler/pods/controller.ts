@@ -4,14 +4,17 @@ import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { namespaceRule } from '../../gate/namespaces.ts';
 import type { Reason } from '../../gate/reasons.ts';
 import { policyNameOf } from '../../gate/verdict.ts';
+import { open } from '../../gate/node-proof.ts';
 import type { ObjectRef } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
+import type { Rejections } from '../limits/rejections.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { keyOf, type NodeObject, type PodObject } from '../model.ts';
 import { gateOf, saysAlready } from './readiness.ts';
-import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed, isRejected } from './reports.ts';
+import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed } from './reports.ts';
+import { fateOf, isRejected, wordsOf } from './rejected.ts';
 
 /** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
 const TOLD_MS = 45 * 60_000;
@@ -20,6 +23,7 @@ export interface PodControllerDeps {
   readonly caches: Pick<Caches, 'nodes' | 'policies' | 'pods' | 'namespaces'>;
   readonly apply: Applier;
   readonly turns: Turns;
+  readonly rejections: Rejections;
   readonly metrics: ReconcilerMetrics;
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches. */
@@ -41,7 +45,7 @@ const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.met
 const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
 
 export function podController(deps: PodControllerDeps): PodController {
-  const { apply, turns, metrics, operandNamespace, excludedNamespaces } = deps;
+  const { apply, turns, rejections, metrics, operandNamespace, excludedNamespaces } = deps;
   const { nodes, policies, pods, namespaces } = deps.caches;
   /** UIDs of pods of which it is decided whether they were missed, and of those whose rejection is told. */
   const judged = new Set<string>();
@@ -92,9 +96,10 @@ export function podController(deps: PodControllerDeps): PodController {
         condition: gate,
       });
     }
-    if (node !== undefined && isRejected(pod, node)) await rejected(pod, node);
+    if (node !== undefined && isRejected(pod, node)) await rejected(pod, node, policy);
     // Not only the first time: a permission may come later.
-    if (policy?.spec.rejectedPods === 'Delete' && !pod.deleting && isRejected(pod, node)) {
+    // A pod without a controller is its author's to delete.
+    if (policy?.spec.rejectedPods === 'Delete' && pod.owned && !pod.deleting && isRejected(pod, node)) {
       await apply.apply({
         kind: 'delete-pod',
         namespace: pod.namespace,
@@ -106,12 +111,18 @@ export function podController(deps: PodControllerDeps): PodController {
     await judge(pod, policy);
   }
 
-  async function rejected(pod: PodObject, node: NodeObject): Promise<void> {
+  async function rejected(pod: PodObject, node: NodeObject, policy: GpuPolicy | undefined): Promise<void> {
     if (toldRejected.has(pod.uid) || !isNews(changedAt(pod))) return;
+    const { name } = node.metadata;
+    // Pods that a closed node rejects were bound before it closed, as after a reboot.
+    if (policy !== undefined && open(node).yes) {
+      const seen = { uid: pod.uid, words: wordsOf(pod), at: changedAt(pod) };
+      if (rejections.add(name, seen, policy.spec.rejections)) turns.add({ kind: 'node', name });
+    }
     const first = await tellOnce(
       pod,
       'GPUPodRejected',
-      `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`,
+      `the kubelet of ${name} rejected this pod (${pod.reason}): ${wordsOf(pod)}; ${fateOf(pod.controller?.kind)}`,
     );
     toldRejected.add(pod.uid);
     if (!first) return;

@@ -3,7 +3,10 @@ import { BACKDATED, type CertFacts } from '../../certs/cert.ts';
 import type { Authority } from '../../certs/authority.ts';
 import type { ChainInput, ReadingOnce, Replicas, Watching } from '../../certs/chain.ts';
 
-/** Made at `from` for a life in milliseconds, signed by the CA of that fingerprint; a CA if there is none. */
+/**
+ * Made at `from` for a life in milliseconds, signed by the CA of that fingerprint; a CA if there is
+ * none.
+ */
 export const aCert = (
   fingerprint: string,
   from: number,

@@ -231,6 +231,19 @@ describe('the next step for the extender', () => {
       'wait for grace',
     ],
     [
+      'not dropping it while schedulers show a certificate of it',
+      changed(
+        { now: NOW + 60 * DAY + GRACE, client: client('old', NOW + 50 * DAY), handedOutSince: undefined },
+        { retiredAt: NOW + 60 * DAY, previousSigns: false },
+      ),
+      'wait for schedulers',
+    ],
+    [
+      'one of the new CA where the client certificate is of a foreign CA and nothing else can sign',
+      changing({ client: client('foreign', NOW - DAY) }, { previousSigns: false }),
+      'issue-client by current',
+    ],
+    [
       'not dropping it before the day that was stated, where the certificate had to be replaced earlier',
       changed(
         { now: NOW + 59 * DAY, leaf: leaf('new', NOW + 10 * DAY), client: client('new', NOW + DAY) },

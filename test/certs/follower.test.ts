@@ -1,4 +1,5 @@
-// A replica's part on a watch that the test feeds: what of the Secret it hands to its server, and when.
+// A replica's part on a watch that the test feeds: what of the Secret it hands to its server, and
+// when.
 import { describe, expect, it } from 'vitest';
 import { certFollower, webhookCas } from '../../certs/follower.ts';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';

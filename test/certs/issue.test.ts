@@ -29,6 +29,7 @@ describe('certificates', () => {
     expect(keyMatches(leaf)).toBe(true);
     expect(keyMatches({ cert: leaf.cert, key: ca.key })).toBe(false);
     expect(keyMatches({ cert: leaf.cert, key: 'junk' })).toBe(false);
+    expect(keyMatches({ cert: 'junk', key: leaf.key })).toBe(false);
   });
   it('name the key that signed them, as RFC 5280 requires', async () => {
     const [first, second] = [await issueCa('one', DAY, NOW), await issueCa('two', DAY, NOW)];
@@ -38,7 +39,8 @@ describe('certificates', () => {
       const leaf = new X509Certificate((await issueLeaf(ca, request, NOW)).cert);
       const { subjectKeyIdentifier } = idOf(ca.cert, 'subjectKeyIdentifier') as { subjectKeyIdentifier: string };
       expect(subjectKeyIdentifier).toMatch(/^[0-9a-f]{40}$/);
-      // OID 2.5.29.35 in a sequence with the octet string of the identifier behind the tag of keyIdentifier, 20 bytes.
+      // OID 2.5.29.35 in a sequence with the octet string of the identifier behind the tag of
+      // keyIdentifier, 20 bytes.
       expect(leaf.raw.toString('hex')).toContain(`0603551d23041830168014${subjectKeyIdentifier}`);
       expect(leaf.checkIssued(new X509Certificate(ca.cert))).toBe(true);
     }

@@ -1,5 +1,5 @@
-// The leader's part on objects in memory, by a clock that the test sets: what a real API server cannot show within seconds.
-// Everything else about it is in test/control-plane/certs.test.ts.
+// The leader's part on objects in memory, by a clock that the test sets: what a real API server
+// cannot show within seconds. Everything else about it is in test/control-plane/certs.test.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Registry } from 'prom-client';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -23,7 +23,10 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const SANS = ['w.svc', '::1'];
 
-/** What a cluster looks like on which nothing is due, and when that was; made once: keys take their time. */
+/**
+ * What a cluster looks like on which nothing is due, and when that was; made once: keys take their
+ * time.
+ */
 interface Snapshot {
   readonly now: number;
   readonly objects: readonly (readonly [string, Stored])[];
@@ -43,7 +46,10 @@ beforeAll(async () => {
   sound = w.snapshot();
 });
 
-/** A cluster in memory: replicas serve at once what is in the Secret, the one API server believes its configuration at once. */
+/**
+ * A cluster in memory: replicas serve at once what is in the Secret, the one API server believes
+ * its configuration at once.
+ */
 function world(from: Snapshot = sound) {
   const objects = new Map<string, Stored>(from.objects);
   let version = 1000 * objects.size;

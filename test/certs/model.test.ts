@@ -1,5 +1,6 @@
-// Histories of losses, corruptions, jumps of the clock, leader changes and followers that lag. A caller that trusts what was
-// published never fails, unless the table in docs/certificates.md says so; a history that ends quietly converges.
+// Histories of losses, corruptions, jumps of the clock, leader changes and followers that lag. A
+// caller that trusts what was published never fails, unless the table in docs/certificates.md says
+// so; a history that ends quietly converges.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -7,7 +8,10 @@ import { describe, expect, it } from 'vitest';
 import { DAY, EXCUSES, HOUR, MINUTE, SECOND, Violation, World, type Mistake } from './world.ts';
 
 const HISTORIES = 2000;
-/** Fixed, so that a run of all tests judges the change and not the draw. Another one explores further. */
+/**
+ * Fixed, so that a run of all tests judges the change and not the draw. Another one explores
+ * further.
+ */
 const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? 12);
 
 /** Every kind of harm, and the row of the docs' table that says what comes of it. */
@@ -241,7 +245,8 @@ function lived(events: readonly Event[], mistake?: Mistake): World {
       HARMS[what]?.harm(world, n);
       world.live(lives);
     }
-    // Quiet: the leader reaches replicas, nothing lags, schedulers are restarted as they were asked to.
+    // Quiet: the leader reaches replicas, nothing lags, schedulers are restarted as they were asked
+    // to.
     world.diary.push('-- quiet');
     world.blind = false;
     for (const follower of [...world.servers.map(({ watch }) => watch), ...world.schedulers.map(({ mount }) => mount)])

@@ -20,7 +20,10 @@ const carries = (trusted: readonly string[], canary = trusted.slice(0, 1)): Conf
   trusted,
   canary,
 });
-/** A configuration without an entry for the canary. An own builder, because a default argument swallows `undefined`. */
+/**
+ * A configuration without an entry for the canary. An own builder, because a default argument
+ * swallows `undefined`.
+ */
 const carriesNoCanary = (trusted: readonly string[]): Configuration => ({
   kind: 'present',
   trusted,
@@ -410,7 +413,8 @@ function apply(step: Step, world: World): void {
 }
 
 describe('a change of CA', () => {
-  // Every order in which three API servers and three replicas may learn of a change, as far as a counter's digits make one.
+  // Every order in which three API servers and three replicas may learn of a change, as far as a
+  // counter's digits make one.
   it.each(Array.from({ length: 64 }, (_, seed) => [seed]))(
     'drops nothing, however late servers and replicas learn of it (%i)',
     (seed) => {

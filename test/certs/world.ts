@@ -1,5 +1,6 @@
-// A cluster as values, for the model test of the certificates' rules: objects that can be lost, API servers, replicas and
-// schedulers that hear of a change late, leaders that are replaced, and a clock. It judges every call that could be made.
+// A cluster as values, for the model test of the certificates' rules: objects that can be lost, API
+// servers, replicas and schedulers that hear of a change late, leaders that are replaced, and a
+// clock. It judges every call that could be made.
 import { bundleOf, type Authority } from '../../certs/authority.ts';
 import { validAt, type CertFacts } from '../../certs/cert.ts';
 import type { ChainInput, Change, ReadingOnce, Replicas, Step, Watching } from '../../certs/chain.ts';
@@ -20,7 +21,9 @@ const LIVES = { ca: 5 * 365 * DAY, extenderCa: 10 * 365 * DAY, leaf: 90 * DAY };
 const NAMES = ['n'];
 const MAX_STEPS = 16;
 
-/** A CA as a Secret holds it. The keys are named by the fingerprint of the CA that they belong to. */
+/**
+ * A CA as a Secret holds it. The keys are named by the fingerprint of the CA that they belong to.
+ */
 interface StoredCa {
   readonly current?: CertFacts | undefined;
   readonly key?: string | undefined;
@@ -160,7 +163,9 @@ export class World {
   #published: number | undefined;
   #handedOut: { readonly ca: string; readonly since: number } | undefined;
   readonly #foreign = new Set<string>();
-  /** Certificates in use of whose CA nothing is left: it was lost together with all that names it. */
+  /**
+   * Certificates in use of whose CA nothing is left: it was lost together with all that names it.
+   */
   readonly #orphans = new Set<string>();
   #made = 0;
   readonly #mistake: Mistake | undefined;
@@ -257,7 +262,10 @@ export class World {
 
   // --- time
 
-  /** Lives on for that long and judges every call on the way. Looks less often at a state that persists. */
+  /**
+   * Lives on for that long and judges every call on the way. Looks less often at a state that
+   * persists.
+   */
   live(ms: number, coarse = 6 * HOUR): void {
     const end = this.now + ms;
     let last = '';
@@ -403,7 +411,10 @@ export class World {
       },
     };
   }
-  /** The rules, or what they were before each of the faults that the mistakes are named after was corrected. */
+  /**
+   * The rules, or what they were before each of the faults that the mistakes are named after was
+   * corrected.
+   */
   #next(input: ChainInput): Step {
     const step = nextStep(this.#mistake === 'keeps-only-what-it-saw' ? this.#onlySeen(input) : input);
     const { callers, ca, now } = input;
@@ -428,7 +439,10 @@ export class World {
         return step;
     }
   }
-  /** As if every certificate in use were one that is seen: in a Secret, or in a handshake with each replica. */
+  /**
+   * As if every certificate in use were one that is seen: in a Secret, or in a handshake with each
+   * replica.
+   */
   #onlySeen(input: ChainInput): ChainInput {
     const { leaf, callers, replicas, known } = input;
     const served = replicas.kind === 'known' ? replicas.served.map((replica) => replica.leaf) : [];
@@ -542,7 +556,10 @@ export class World {
     else throw new Violation(`the extender has no step ${step.kind}`);
   }
 
-  /** Before the stated day a certificate of the newest CA may only come where nothing good is served any more. */
+  /**
+   * Before the stated day a certificate of the newest CA may only come where nothing good is served
+   * any more.
+   */
   #mayTakeAway(by: 'current' | 'previous', input: ChainInput<ReadingOnce>): void {
     const day = restartBy(input);
     // Replicas have taken a foreign one already, or will.
@@ -627,7 +644,9 @@ export class World {
     });
   }
 
-  /** Why this is not the state in which nothing is due and everything in use is of the newest CAs. */
+  /**
+   * Why this is not the state in which nothing is due and everything in use is of the newest CAs.
+   */
   unsound(): string | undefined {
     for (const input of [this.webhookInput(), this.extenderInput()]) {
       const step = nextStep(input);

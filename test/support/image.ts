@@ -22,7 +22,7 @@ const NEEDED = ['buildah', 'busybox', 'strip', 'npm', 'ldd', 'setpriv'] as const
 export function whyNoImage(): string | undefined {
   if (process.getuid?.() !== 0) return 'only root can';
   const missing = NEEDED.filter((program) => spawnSync('sh', ['-c', `command -v ${program}`]).status !== 0);
-  return missing.length === 0 ? undefined : `missing here: ${missing.join(', ')} (.ci/run has the Debian packages)`;
+  return missing.length === 0 ? undefined : `missing here: ${missing.join(', ')} (npm test -- --install brings them)`;
 }
 
 function run(command: string, ...args: string[]): string {

@@ -190,6 +190,12 @@ startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate
 - {name: after, expression: "object == null ? dyn({}) : dyn(object)"}
 - {name: before, expression: "oldObject == null ? dyn({}) : dyn(oldObject)"}
 {{- end }}
+{{- /* What the API server would fill into matchConstraints, so that tools see no difference. */ -}}
+{{- define "gpu-gate.matchAll" -}}
+matchPolicy: Equivalent
+namespaceSelector: {}
+objectSelector: {}
+{{- end }}
 {{- /* CEL: the status is the same but for the condition of that type. */ -}}
 {{- define "gpu-gate.onlyCondition" -}}
 {{- $others := printf "filter(c, c.type != '%s')" . -}}

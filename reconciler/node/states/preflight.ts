@@ -14,6 +14,7 @@ const PLACE_MS = 60_000;
 export const preflight: WalkState = {
   name: 'preflight',
   limit: () => undefined,
+  restarts: [],
   look: (seen) => ({ finding: discovery(seen) ?? host(seen) ?? others(seen) ?? place(seen) ?? { kind: 'done' } }),
 };
 

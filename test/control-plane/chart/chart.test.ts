@@ -7,7 +7,7 @@ import { parse, parseAllDocuments } from 'yaml';
 import { OPTIONS, variableOf } from '../../../app/options.ts';
 import { COMPONENTS } from '../../../core/components.ts';
 import { parsePolicy } from '../../../core/parse-policy.ts';
-import { ensureBinaries } from '../../../lab/cluster/binaries.ts';
+import { ensureBinaries, fromEnvironment } from '../../../lab/cluster/binaries.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 
@@ -31,13 +31,7 @@ interface Rendered {
 
 let helm: string;
 beforeAll(async () => {
-  const binaries = await ensureBinaries({
-    modules: ['helm'],
-    folder: process.env['GPU_GATE_TEST_BIN'],
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say: console.log,
-  });
+  const binaries = await ensureBinaries({ modules: ['tools'], ...fromEnvironment(), say: console.log });
   helm = binaries('helm');
 });
 

@@ -108,6 +108,7 @@ describe('a release of helm', () => {
     async () => {
       await helm('uninstall', 'gpu-gate');
       expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
+        'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',
         'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
         'gpupolicy.gpu-gate.dev/default',
         'namespace/gpu-gate',

@@ -320,7 +320,7 @@ describe('pods and the gate', () => {
       expect(explain('nowhere')).toMatchObject({
         status: 1,
         stdout: '',
-        stderr: expect.stringContaining("is the pod's name right"),
+        stderr: expect.stringContaining("check the pod's name"),
       });
       await gone('waits');
     },

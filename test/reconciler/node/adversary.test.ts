@@ -3,8 +3,9 @@
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, RETRY, REVISION, WALK } from '../../../core/keys.ts';
 import type { Action } from '../../../reconciler/actions.ts';
-import { trimPod, type PodObject } from '../../../reconciler/model.ts';
+import { trimNode, trimPod, type PodObject } from '../../../reconciler/model.ts';
 import { selecting } from '../../../core/gpu-policy.ts';
+import { allocatable } from '../../../reconciler/node/findings.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { places as placesOf } from '../../../reconciler/limits/places.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
@@ -273,6 +274,26 @@ describe('A4 marks lost or stripped by somebody else', () => {
     const actions = many(world, 6);
     expect(taken(actions)).toEqual([]);
   });
+  it('the driver’s label removed while an earlier state is not done comes back in the same look', () => {
+    const world = new World().validated();
+    world.broken['toolkit'] = {};
+    world.reality();
+    world.step();
+    world.relabel((labels) => delete labels[`${DEPLOY_PREFIX}driver`]);
+    const [first] = planNode(world.input()).actions;
+    expect(first).toMatchObject({ kind: 'patch-node', labels: { [`${DEPLOY_PREFIX}driver`]: expect.any(String) } });
+  });
+  it('the walk’s memory lost after GPUs had vanished: the round that passed before proves nothing', () => {
+    const world = new World().validated();
+    const rounds = [...world.pods.keys()].filter((name) => name.includes('-validation-'));
+    world.node = { ...world.node, status: { ...world.node.status, allocatable: {} } };
+    world.step();
+    const { [WALK]: _, ...annotations } = world.node.metadata.annotations ?? {};
+    world.node = { ...world.node, metadata: { ...world.node.metadata, annotations } };
+    const run = created(many(world, 10));
+    expect(run).toHaveLength(2);
+    expect(run.filter((name) => rounds.includes(name))).toEqual([]);
+  });
   it('a deploy label removed after a policy edit comes back with the revision that the proof names', () => {
     const world = new World().validated();
     const before = world.node.metadata.labels?.[`${DEPLOY_PREFIX}driver`];
@@ -391,6 +412,13 @@ describe('A6 stuck', () => {
       many(world, 4);
     }
     expect(world.trust[0]).toBe(true);
+  });
+  it('1,000 shared GPUs (the API writes 1k) are GPUs', () => {
+    const node = trimNode({
+      metadata: { name: 'n', uid: 'u', resourceVersion: '1' },
+      status: { allocatable: { 'nvidia.com/gpu.shared': '1k' } },
+    });
+    expect(allocatable(node, ['nvidia.com/gpu.shared'])).toEqual({ 'nvidia.com/gpu.shared': 1000 });
   });
 });
 

@@ -4,7 +4,7 @@ import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../..
 import { policyNameOf } from '../../../gate/verdict.ts';
 import { newWalk } from '../../../reconciler/walk.ts';
 import { trimPod, type PodObject } from '../../../reconciler/model.ts';
-import { boundPastGate, boundUnseen, isMissed, isRejected, nodesOnTheirWay } from '../../../reconciler/pods/reports.ts';
+import { boundPastGate, boundUnseen, isMissed, nodesOnTheirWay } from '../../../reconciler/pods/reports.ts';
 import { aGpuPod } from '../../builders/gpu-pod.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
@@ -28,18 +28,6 @@ describe('other pods', () => {
   const theirs = aNode({ name: 'theirs', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
   const rebooted = aNode({ name: 'rebooted', boot: 'x' });
 
-  it('rejected after a reboot are told from those that failed by themselves', () => {
-    const failed = (reason: string): PodObject => aGpuPod({}, {}, { phase: 'Failed', reason });
-    expect(isRejected(failed('UnexpectedAdmissionError'), aNode())).toBe(true);
-    expect(isRejected(failed('OutOfnvidia.com/gpu'), aNode())).toBe(true);
-    expect(isRejected(failed('Evicted'), aNode())).toBe(false);
-    expect(
-      isRejected(
-        aGpuPod({ ownerReferences: [] }, {}, { phase: 'Failed', reason: 'UnexpectedAdmissionError' }),
-        aNode(),
-      ),
-    ).toBe(false);
-  });
   it.each([
     ['one that came past the webhook', aGpuPod({ labels: {} }), true],
     ['not one that was injected', aGpuPod(), false],

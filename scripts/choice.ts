@@ -1,0 +1,68 @@
+// What `npm test -- WORDS` runs. Pure: words and files in, a choice out.
+export const PARTS = ['check', 'unit', 'control-plane', 'real-node'] as const;
+export type Part = (typeof PARTS)[number];
+
+export type Choice =
+  | { readonly kind: 'parts'; readonly parts: readonly Part[] }
+  /** Test files, and which of their tests; every test where no name is given. */
+  | { readonly kind: 'files'; readonly files: readonly string[]; readonly name: string | undefined };
+
+const isPart = (word: string): word is Part => PARTS.some((part) => part === word);
+/** Needs no programs and no cluster. */
+const isUnit = (file: string): boolean => !/^test\/(control-plane|real-node)\//.test(file);
+
+/**
+ * Words are names of parts, or test files (a part of the path, or the whole name), or else the name
+ * of a test. A name that stands in no file as it is may be put together there: then every unit test
+ * is asked; a cluster's test is asked by its file.
+ */
+export function choose(words: readonly string[], files: ReadonlyMap<string, string>): Choice {
+  if (words.every(isPart)) return { kind: 'parts', parts: words.length === 0 ? PARTS : words };
+  const paths = words.map((word) => word.replace(/^\.\//, ''));
+  // A plain word is a file only where it is the whole of its name: names of tests are made of plain
+  // words too.
+  const matches = (path: string): readonly string[] =>
+    [...files.keys()].filter((file) =>
+      path.includes('/') || path.includes('.test') ? file.includes(path) : file.endsWith(`/${path}.test.ts`),
+    );
+  const chosen = new Set(paths.flatMap(matches));
+  const name = words.filter((_, at) => matches(paths[at] ?? '').length === 0).join(' ');
+  if (name === '') return { kind: 'files', files: [...chosen], name: undefined };
+  if (chosen.size > 0) return { kind: 'files', files: [...chosen], name };
+  const holding = [...files].filter(([, text]) => text.includes(name)).map(([file]) => file);
+  const asked = holding.length > 0 ? holding : [...files.keys()].filter(isUnit);
+  return { kind: 'files', files: asked, name };
+}
+
+/**
+ * Which folders of test/control-plane show what a folder of the product does. Longer prefixes come
+ * first.
+ */
+const SHOWN_BY: readonly (readonly [prefix: string, folders: readonly string[]])[] = [
+  ['webhook/', ['admission']],
+  ['certs/', ['certificates']],
+  ['deploy/', ['chart']],
+  ['extender/', ['scheduling']],
+  ['gate/', ['scheduling', 'node']],
+  ['explain/', ['node']],
+  ['reconciler/pods/', ['pods']],
+  ['reconciler/policies/', ['policies']],
+  ['reconciler/', ['node']],
+  ['core/', ['admission', 'scheduling', 'node']],
+  ['lab/', ['platform']],
+  ['platform/', ['platform']],
+  ['app/', ['platform']],
+  ['main.ts', ['platform']],
+];
+
+/**
+ * The control-plane files that a change touches. They run the product as processes, so no import
+ * says what they depend on: the table above does. Unit tests are found by their imports.
+ */
+export function touched(changed: readonly string[], files: readonly string[]): readonly string[] {
+  const folders = new Set(changed.flatMap((file) => SHOWN_BY.find(([prefix]) => file.startsWith(prefix))?.[1] ?? []));
+  return files.filter(
+    (file) =>
+      file.startsWith('test/control-plane/') && (changed.includes(file) || folders.has(file.split('/')[2] ?? '')),
+  );
+}

@@ -1,0 +1,83 @@
+// What `npm test -- WORDS` and `npm test -- --changed` run.
+import { existsSync, globSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { choose, PARTS, touched } from '../../scripts/choice.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const FILES = new Map([
+  ['test/gate/verdict.test.ts', "it('refuses a node that is not proven'"],
+  ['test/gate/versions.test.ts', "it.each(VERSIONS)('%s is newer'"],
+  ['test/control-plane/node/gate.test.ts', "it('opens the node'"],
+  ['test/real-node/real-node.test.ts', "it('is proven'"],
+]);
+
+describe('words', () => {
+  it('none: every part', () => expect(choose([], FILES)).toEqual({ kind: 'parts', parts: PARTS }));
+  it('names of parts: those', () => expect(choose(['unit'], FILES)).toEqual({ kind: 'parts', parts: ['unit'] }));
+  it.each([
+    ['a whole path', ['test/gate/verdict.test.ts'], ['test/gate/verdict.test.ts']],
+    ['a path as a shell completes it', ['./test/gate/verdict.test.ts'], ['test/gate/verdict.test.ts']],
+    ['a part of several', ['gate/ver'], ['test/gate/verdict.test.ts', 'test/gate/versions.test.ts']],
+    ['two files', ['verdict', 'real-node.test'], ['test/gate/verdict.test.ts', 'test/real-node/real-node.test.ts']],
+  ])('%s: those files, every test', (_, words, files) =>
+    expect(choose(words, FILES)).toEqual({ kind: 'files', files, name: undefined }),
+  );
+  it('a name that stands in a file: that file, that test', () =>
+    expect(choose(['refuses a node'], FILES)).toEqual({
+      kind: 'files',
+      files: ['test/gate/verdict.test.ts'],
+      name: 'refuses a node',
+    }));
+  it('a name without quotes is one name', () =>
+    expect(choose(['refuses', 'a', 'node'], FILES)).toMatchObject({ name: 'refuses a node' }));
+  it('a name that is put together: every unit test', () =>
+    expect(choose(['1.2 is newer'], FILES)).toEqual({
+      kind: 'files',
+      files: ['test/gate/verdict.test.ts', 'test/gate/versions.test.ts'],
+      name: '1.2 is newer',
+    }));
+  it('a file and a name: that test there', () =>
+    expect(choose(['node/gate.test', 'opens'], FILES)).toEqual({
+      kind: 'files',
+      files: ['test/control-plane/node/gate.test.ts'],
+      name: 'opens',
+    }));
+});
+
+describe('changes', () => {
+  const files = globSync('test/**/*.test.ts', { cwd: ROOT });
+  it.each([
+    ['webhook/inject.ts', 'test/control-plane/admission/'],
+    ['certs/keeper.ts', 'test/control-plane/certificates/'],
+    ['reconciler/pods/readiness.ts', 'test/control-plane/pods/'],
+    ['reconciler/reconciler.ts', 'test/control-plane/node/'],
+    ['deploy/chart/values.yaml', 'test/control-plane/chart/'],
+  ])('of %s: what is in %s', (changed, folder) => {
+    const chosen = touched([changed], files);
+    expect(chosen.length).toBeGreaterThan(0);
+    expect(chosen).toEqual(files.filter((file) => file.startsWith(folder)));
+  });
+  it('of a test: that test', () =>
+    expect(touched(['test/control-plane/node/walk.test.ts', 'docs/README.md'], files)).toEqual([
+      'test/control-plane/node/walk.test.ts',
+    ]));
+  it('of a unit test or of the docs: no control plane', () =>
+    expect(touched(['test/gate/verdict.test.ts', 'docs/webhook.md'], files)).toEqual([]));
+  it('every folder of the product that is there has a place in the table', () => {
+    const product = [
+      'webhook',
+      'certs',
+      'deploy',
+      'extender',
+      'gate',
+      'explain',
+      'reconciler',
+      'core',
+      'platform',
+      'app',
+    ];
+    for (const folder of product.filter((one) => existsSync(join(ROOT, one))))
+      expect([folder, touched([`${folder}/some.ts`], files).length > 0]).toEqual([folder, true]);
+  });
+});
