@@ -7,7 +7,8 @@ export const HANDLER = 'nvidia';
 /** `image:version`, unless the policy gives a whole image reference with a tag or digest of its own. */
 export function imageOf(spec: Pick<ComponentSpec, 'image' | 'version'>, repository: string, version: string): string {
   const image = spec.image ?? repository;
-  if (/@sha256:|:[^/]+$/.test(image)) return image;
+  const name = image.slice(image.lastIndexOf('/') + 1);
+  if (image.includes('@sha256:') || /:./.test(name)) return image;
   return `${image}:${spec.version ?? version}`;
 }
 
