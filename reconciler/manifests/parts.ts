@@ -9,7 +9,8 @@ export const HANDLER = 'nvidia';
  */
 export function imageOf(spec: Pick<ComponentSpec, 'image' | 'version'>, repository: string, version: string): string {
   const image = spec.image ?? repository;
-  if (/@sha256:|:[^/]+$/.test(image)) return image;
+  const name = image.slice(image.lastIndexOf('/') + 1);
+  if (image.includes('@sha256:') || /:./.test(name)) return image;
   return `${image}:${spec.version ?? version}`;
 }
 

@@ -57,7 +57,7 @@ export function validationPod(input: ValidationInput): Manifest {
     apiVersion: 'v1',
     kind: 'Pod',
     metadata: {
-      name: `${kind}-${node.name.slice(0, 40).replace(/[^a-z0-9]+$/, '')}-${hash}`,
+      name: `${kind}-${node.name.slice(0, 40).replace(/[^a-z0-9]{1,40}$/, '')}-${hash}`,
       namespace: input.namespace,
       labels: { [PART_OF]: PRODUCT, [COMPONENT]: POD_COMPONENT[kind], [REVISION]: hash, [MANAGED_BY]: PRODUCT },
       ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: node.name, uid: node.uid }],

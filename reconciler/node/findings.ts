@@ -108,8 +108,8 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
     );
   }
   if (
-    /no runtime for ".*" is configured/.test(stuck?.message ?? '') ||
-    /no runtime for ".*" is configured/.test(pod.message)
+    /no runtime for "[^"]*" is configured/.test(stuck?.message ?? '') ||
+    /no runtime for "[^"]*" is configured/.test(pod.message)
   )
     return handlerMissing(pod);
   if (reason === 'CreateContainerConfigError' || reason === 'CreateContainerError' || reason === 'RunContainerError') {
