@@ -91,7 +91,7 @@ describe('which pods the API server calls the webhook for', () => {
       find(
         render(resources === undefined ? {} : policy({ resources })),
         'MutatingWebhookConfiguration',
-        'gpu-gate',
+        'zz-gpu-gate',
       )?.webhooks?.[0]?.matchConditions[0]?.expression.replaceAll('\n', ' ') ?? '',
     )?.[1];
   it.each([
@@ -207,7 +207,7 @@ describe('the RuntimeClass', () => {
     const mayCreate = JSON.stringify(find(objects, 'ClusterRole', 'gpu-gate-reconciler')?.rules).includes(
       'runtimeclasses',
     );
-    const [, name = ''] = /"--runtime-class","([^"]*)"/.exec(args) ?? [];
+    const [, name = ''] = /"--runtime-class=([^"]*)"/.exec(args) ?? [];
     expect(mayCreate).toBe(name !== '');
     return [name, injection.runtimeClassName];
   };
