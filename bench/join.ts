@@ -1,5 +1,6 @@
-// `npm run bench -- join [--long] [--rest 60]`: nodes are opted in at once and walk side by side; how long, how many writes, and
-// what it costs, beside a minimal client that makes the same number of writes on the same simulated hardware.
+// `npm run bench -- join [--long] [--rest 60]`: nodes are opted in at once and walk side by side;
+// how long, how many writes, and what it costs, beside a minimal client that makes the same number
+// of writes on the same simulated hardware.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { MANAGED, POLICIES_PATH, PROOF, STATE } from '../core/keys.ts';
@@ -117,7 +118,10 @@ async function join(size: number, restSeconds: number, say: (line: string) => vo
   }
 }
 
-/** The minimal client on a cluster of its own, where gpu-gate has made the DaemonSets for one more node. */
+/**
+ * The minimal client on a cluster of its own, where gpu-gate has made the DaemonSets for one more
+ * node.
+ */
 async function floor(size: number, writesEach: number): Promise<number> {
   const cluster = await startCluster({ nodes: size + 1 });
   try {

@@ -1,4 +1,5 @@
-// All controllers on a cluster in memory, with a clock of the test's own: what they write comes back as watch events would bring it.
+// All controllers on a cluster in memory, with a clock of the test's own: what they write comes
+// back as watch events would bring it.
 import { Registry } from 'prom-client';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { jsonLog } from '../../platform/log.ts';
@@ -116,7 +117,10 @@ export class Cluster {
     this.#all.listener.pod(before, pod);
   }
 
-  /** Do validation pods that are made from now on pass, or wait? Without this they are not simulated. */
+  /**
+   * Do validation pods that are made from now on pass, or wait? Without this they are not
+   * simulated.
+   */
   validationsPass: boolean | undefined = undefined;
   passValidations(): void {
     this.validationsPass = true;

@@ -1,6 +1,7 @@
-// Every way in which certificates may be harmed, on a real API server with `failurePolicy: Fail` and a steady load of calls:
-// what comes of it is written down in docs/certificates.md. The leader's part runs in this process, under the chart's
-// ServiceAccount, so that it can die after any write and live by another clock.
+// Every way in which certificates may be harmed, on a real API server with `failurePolicy: Fail`
+// and a steady load of calls: what comes of it is written down in docs/certificates.md. The
+// leader's part runs in this process, under the chart's ServiceAccount, so that it can die after
+// any write and live by another clock.
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
@@ -34,7 +35,10 @@ let gate: Gate;
 let load: Load;
 let leaderKube: Kube;
 let leaderAccess: { kubeconfig: string; userAgent: string };
-/** Every line that any keeper of this file logged, every metric it showed, every private key that was ever in a Secret. */
+/**
+ * Every line that any keeper of this file logged, every metric it showed, every private key that
+ * was ever in a Secret.
+ */
 const logged: string[] = [];
 const registries: Registry[] = [];
 const keys = new Set<string>();
@@ -163,7 +167,10 @@ const extenderCas = async (): Promise<readonly CertFacts[]> => {
   return readBundle(data['ca.crt']);
 };
 const fails = (since: number): readonly string[] => load.failures(since).map(({ failure }) => failure ?? '');
-/** Everything in order: one CA, trusted alone, its certificate served, each API server's canary too; the extender's as well. */
+/**
+ * Everything in order: one CA, trusted alone, its certificate served, each API server's canary too;
+ * the extender's as well.
+ */
 async function expectSound(): Promise<void> {
   const ca = new X509Certificate(await textOf('gpu-gate-ca', 'tls.crt'));
   const leaf = new X509Certificate(await textOf('gpu-gate-webhook-tls', 'tls.crt'));
@@ -489,7 +496,10 @@ describe('the Secret of the CA', () => {
 const metricsNow = async (): Promise<string> => (await registries.at(-1)?.metrics()) ?? '';
 const restartBy = (metrics: string): number =>
   Number(/^gpu_gate_schedulers_restart_by_seconds (\S+)/m.exec(metrics)?.[1] ?? Number.NaN);
-/** Nothing is due in either chain, and no change of a CA is under way: schedulers count as restarted. */
+/**
+ * Nothing is due in either chain, and no change of a CA is under way: schedulers count as
+ * restarted.
+ */
 async function oneExtenderCa(): Promise<void> {
   // One keeper: it must see for the grace time that replicas were given the newest CA.
   const keeper = aKeeper({ extenderCaOverlap: 0 });
@@ -542,7 +552,8 @@ describe('the CA of the extender', () => {
     await aKeeper({ caGrace: DAY }).check();
     expect(await servedBy(oldCa)).toBe(true);
 
-    // The client certificate follows after the grace time, and the one of before goes on being served.
+    // The client certificate follows after the grace time, and the one of before goes on being
+    // served.
     const follows = aKeeper();
     await until('a client certificate of the new CA', async () => {
       await follows.check();

@@ -1,4 +1,5 @@
-// What the chart renders for given values, and what it refuses to render and why. `helm template` only: nothing runs.
+// What the chart renders for given values, and what it refuses to render and why. `helm template`
+// only: nothing runs.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -249,7 +250,8 @@ describe('rights', () => {
   ])('the driver’s pods may write Nodes: %s', (_, values, may) => {
     const objects = render(values);
     const kinds = objects.filter(({ metadata }) => metadata.name === 'gpu-gate-driver').map(({ kind }) => kind);
-    // The account is always there: without it the driver's pods would not be made, and nobody would say why.
+    // The account is always there: without it the driver's pods would not be made, and nobody would
+    // say why.
     expect(kinds.toSorted()).toEqual(
       may ? ['ClusterRole', 'ClusterRoleBinding', 'Role', 'RoleBinding', 'ServiceAccount'] : ['ServiceAccount'],
     );

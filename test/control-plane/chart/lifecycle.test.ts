@@ -1,5 +1,6 @@
-// The chart's life on a real API server, by the real helm and by kubectl: what a release, an upgrade, a rollback and an uninstall leave, and
-// that nobody undoes what gpu-gate itself writes into the chart's objects.
+// The chart's life on a real API server, by the real helm and by kubectl: what a release, an
+// upgrade, a rollback and an uninstall leave, and that nobody undoes what gpu-gate itself writes
+// into the chart's objects.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

@@ -1,5 +1,5 @@
-// The chart on a real API server with no gpu-gate running: which GPUPolicies it refuses and with what advice, and that an
-// uninstall keeps what running work stands on.
+// The chart on a real API server with no gpu-gate running: which GPUPolicies it refuses and with
+// what advice, and that an uninstall keeps what running work stands on.
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

@@ -1,4 +1,5 @@
-// `kubectl gpu-gate` as users get it: packed, installed from the tarball, run beside a real control plane.
+// `kubectl gpu-gate` as users get it: packed, installed from the tarball, run beside a real control
+// plane.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

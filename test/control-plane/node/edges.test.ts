@@ -1,5 +1,6 @@
-// What the reconciler keeps and says beside the walk, on a real control plane: counts, operands that were edited or are refused, reports
-// on pods past webhook and gate, wake-ups after an edit of the policy, a lost leadership.
+// What the reconciler keeps and says beside the walk, on a real control plane: counts, operands
+// that were edited or are refused, reports on pods past webhook and gate, wake-ups after an edit of
+// the policy, a lost leadership.
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

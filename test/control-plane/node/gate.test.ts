@@ -1,4 +1,5 @@
-// gpu-gate whole, on a real control plane with simulated hardware, under its chart's own RBAC: what the demo does not tell.
+// gpu-gate whole, on a real control plane with simulated hardware, under its chart's own RBAC: what
+// the demo does not tell.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,6 @@
-// Two reconcilers, and the leader dies or stands still in the middle of walks: judged from the API server's audit log, where each
-// process has a token of its own. GPU_GATE_TEST_ROUNDS sets the number of rounds.
+// Two reconcilers, and the leader dies or stands still in the middle of walks: judged from the API
+// server's audit log, where each process has a token of its own. GPU_GATE_TEST_ROUNDS sets the
+// number of rounds.
 import { randomInt } from 'node:crypto';
 import { readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +16,10 @@ import { viewOf } from '../../builders/view.ts';
 const ROOT = join(import.meta.dirname, '../../..');
 const ROUNDS = Number(process.env['GPU_GATE_TEST_ROUNDS'] ?? 5);
 const NODES_A_ROUND = 2;
-/** The simulated states alone take longer than this from the label to validated, ms: the leader dies within the walk. */
+/**
+ * The simulated states alone take longer than this from the label to validated, ms: the leader dies
+ * within the walk.
+ */
 const WALK_MS = 6000;
 
 let cluster: Cluster;
@@ -67,6 +71,8 @@ interface Round {
   readonly next: string;
 }
 const rounds: Round[] = [];
+/** After this replicas stop one after the other, and the last one may lead again. */
+let ended = Infinity;
 
 interface Write {
   readonly at: number;
@@ -138,6 +144,7 @@ it(
       }
       for (const name of names) await validated(name);
     }
+    ended = Date.now();
     for (const { running } of replicas) await running.stop();
   },
 );
@@ -147,7 +154,7 @@ it('no write of an old holder succeeded on an object that the new one had writte
   expect(rounds.length).toBe(ROUNDS);
   let byNext = 0;
   for (const [i, { from, old, next, signal }] of rounds.entries()) {
-    const end = rounds[i + 1]?.from ?? Infinity;
+    const end = rounds[i + 1]?.from ?? ended;
     const taken = new Set<string>();
     for (const write of all.filter(({ at }) => at >= from && at < end)) {
       if (write.token === next) {

@@ -1,5 +1,6 @@
-// The walk on a real control plane, where the demo and gate.test.ts do not go: places for first walks, a retry that an operator asks
-// for, and the table of losses (design, section 3) on a node whose GPUs are all taken.
+// The walk on a real control plane, where the demo and gate.test.ts do not go: places for first
+// walks, a retry that an operator asks for, and the table of losses (design, section 3) on a node
+// whose GPUs are all taken.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';

@@ -1,4 +1,5 @@
-// What a real API server makes of credentials that change while a process runs: its CA, client certificates, programs that hang.
+// What a real API server makes of credentials that change while a process runs: its CA, client
+// certificates, programs that hang.
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

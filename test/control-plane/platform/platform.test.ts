@@ -132,7 +132,8 @@ describe('a reflector', () => {
     await cp.startApiServer();
     const errors: unknown[] = [];
     let first = true;
-    // The first watch asks the real server for a version that is compacted away; the server's own 410 is what comes back.
+    // The first watch asks the real server for a version that is compacted away; the server's own
+    // 410 is what comes back.
     const kube: Kube = {
       ...proxied,
       async stream(path, query, signal) {
@@ -161,7 +162,8 @@ describe('a reflector', () => {
     await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-stays`);
   });
   it('a server that goes on answering 410 is not listed in a tight loop', { timeout: 60_000 }, async () => {
-    // The history before this is thrown away, so that every watch from version 1 gets the server's own 410.
+    // The history before this is thrown away, so that every watch from version 1 gets the server's
+    // own 410.
     await cp.compactEtcd();
     let lists = 0;
     const kube: Kube = {

@@ -1,4 +1,5 @@
-// Pods' readiness condition on a real control plane: how soon it follows the node, and that nothing confuses it.
+// Pods' readiness condition on a real control plane: how soon it follows the node, and that nothing
+// confuses it.
 import { spawnSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -52,7 +53,8 @@ it(
     await gpuPod('same', 'gpu-1');
     await until('the first to be Ready', async () => isReady(await pod('same')));
     const { uid } = (await pod('same')).metadata;
-    // Its node stops serving and it goes at the same moment: the write for the old one must not land on the new one.
+    // Its node stops serving and it goes at the same moment: the write for the old one must not
+    // land on the new one.
     await Promise.all([annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true'), gone('same')]);
     await annotate('gpu-1', 'gpu-gate.dev/hold=test', 'sim.gpu-gate.dev/not-ready-');
     await gpuPod('same', 'gpu-1');

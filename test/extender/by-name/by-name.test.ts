@@ -1,4 +1,5 @@
-// The fast way for calls by names against the plain way, on whatever a scheduler, or somebody who is none, may send.
+// The fast way for calls by names against the plain way, on whatever a scheduler, or somebody who
+// is none, may send.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NameAnswers } from '../../../extender/by-name/answer.ts';
