@@ -627,7 +627,7 @@ describe('deploy/install.yaml, for kubectl alone', () => {
       'metadata: {name: gpu-gate}',
       stdout,
     ].join('\n');
-    if (process.env['GPU_GATE_TEST_UPDATE'] !== undefined) writeFileSync(file, text);
+    if (process.env['GPU_GATE_TEST_UPDATE'] === '1') writeFileSync(file, text);
     expect(readFileSync(file, 'utf8'), 'GPU_GATE_TEST_UPDATE=1 renders it').toBe(text);
   });
 });
