@@ -338,34 +338,30 @@ describe('pods and the gate', () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining('GPUPolicy "nope" does not exist')]);
   });
 
-  it(
-    'caBundle wiped by another writer is back within seconds, and an upgrade keeps it',
-    { timeout: 60_000 },
-    async () => {
-      const bundle = (): Promise<string> =>
-        kubectl(
-          'get',
-          'mutatingwebhookconfiguration',
-          'zz-gpu-gate',
-          '-o',
-          'jsonpath={.webhooks[0].clientConfig.caBundle}',
-        );
-      const before = await bundle();
-      expect(before.length).toBeGreaterThan(100);
-      await kubectl(
-        'patch',
+  it('a wiped caBundle is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
+    const bundle = (): Promise<string> =>
+      kubectl(
+        'get',
         'mutatingwebhookconfiguration',
-        'gpu-gate',
-        '--type',
-        'json',
-        '-p',
-        '[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]',
+        'zz-gpu-gate',
+        '-o',
+        'jsonpath={.webhooks[0].clientConfig.caBundle}',
       );
-      await until('the bundle', async () => (await bundle()) === before, 15_000);
-      await gate.upgrade({ webhook: { timeoutSeconds: 4 } });
-      expect(await bundle()).toBe(before);
-    },
-  );
+    const before = await bundle();
+    expect(before.length).toBeGreaterThan(100);
+    await kubectl(
+      'patch',
+      'mutatingwebhookconfiguration',
+      'zz-gpu-gate',
+      '--type',
+      'json',
+      '-p',
+      '[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]',
+    );
+    await until('the bundle', async () => (await bundle()) === before, 15_000);
+    await gate.upgrade({ webhook: { timeoutSeconds: 4 } });
+    expect(await bundle()).toBe(before);
+  });
 
   it('the webhook’s Secret, deleted or corrupted, is issued again and served', { timeout: 60_000 }, async () => {
     const fingerprint = (): Promise<string> =>
