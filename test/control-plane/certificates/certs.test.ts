@@ -216,7 +216,7 @@ beforeEach(async () => {
 });
 
 describe('the extender', () => {
-  it('serves only callers with the client certificate of the Secret', async () => {
+  it('serves only callers that have the client certificate of the Secret', async () => {
     const mine = await schedulerClient();
     const foreign = await issueLeaf(
       await issueCa('foreign', DAY, Date.now()),

@@ -286,7 +286,7 @@ describe('values that are refused, and with what advice', () => {
     [
       'a resource that would break out of the expression',
       policy({ resources: ["x' || true"] }),
-      'is no resource: write',
+      'is not a resource name: write',
     ],
     [
       'patterns only, for the cluster’s own scheduler',
