@@ -124,7 +124,7 @@ it(
 );
 
 it(
-  'no scheduler of ours at all: the startup taint alone keeps an injected pod off until the proof',
+  'without gpu-gate’s scheduler: the startup taint alone keeps an injected pod off until the proof',
   { timeout: 120_000 },
   async () => {
     // As the documents say it: this one value. What the policy named before must go with the
