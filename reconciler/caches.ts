@@ -1,5 +1,6 @@
-// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that wait, validation pods of a
-// node, and the fleet. Every index is up to date before a listener hears of the change.
+// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that
+// wait, validation pods of a node, and the fleet. Every index is up to date before a listener hears
+// of the change.
 import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { POLICIES_PATH, PROOF } from '../core/keys.ts';
@@ -198,7 +199,10 @@ export function watches(deps: {
   };
 }
 
-/** Is only its status, or nothing, different? A status changes nothing for nodes and pods but when the policy begins to enforce. */
+/**
+ * Is only its status, or nothing, different? A status changes nothing for nodes and pods but when
+ * the policy begins to enforce.
+ */
 export const sameRules = (a: GpuPolicy | undefined, b: GpuPolicy | undefined): boolean =>
   a !== undefined &&
   b !== undefined &&

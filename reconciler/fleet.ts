@@ -1,5 +1,5 @@
-// What is asked of all nodes together, kept by before and after and never by a scan: every node has marks, and every mark has
-// its nodes. Pure but for its memory.
+// What is asked of all nodes together, kept by before and after and never by a scan: every node has
+// marks, and every mark has its nodes. Pure but for its memory.
 import { selecting, type GpuPolicy, type Selector } from '../core/gpu-policy.ts';
 import { PROOF, WALK } from '../core/keys.ts';
 import { GATING, POD_COMPONENT, type Component } from '../core/components.ts';
@@ -55,7 +55,10 @@ const wasValidated = (node: NodeObject): boolean =>
   parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
   parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.proven !== undefined;
 
-/** A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it holds nothing up. */
+/**
+ * A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it
+ * holds nothing up.
+ */
 const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
 
 /** Does the node keep a policy that selects it from enforcing? */

@@ -51,7 +51,10 @@ export interface Walk {
   readonly driver?: string;
   /** Set when a validated node moves to what the policy says, at a person's word. */
   readonly renew?: true;
-  /** Components that were restarted, each once, since the node was validated or a person asked for a retry. */
+  /**
+   * Components that were restarted, each once, since the node was validated or a person asked for a
+   * retry.
+   */
   readonly restarted?: readonly string[];
   /** The stage runs no clock at present; when that ends, its time begins again. */
   readonly untimed?: true;
@@ -154,7 +157,10 @@ function failureOf(value: unknown): Failure | undefined {
 
 const EPOCH = new Date(0).toISOString();
 
-/** Parses the annotation; `undefined` if it is not a walk of this node. A field that cannot be read starts afresh. */
+/**
+ * Parses the annotation; `undefined` if it is not a walk of this node. A field that cannot be read
+ * starts afresh.
+ */
 export function parseWalk(text: string | undefined, node: string): Walk | undefined {
   let value: Raw;
   try {

@@ -66,7 +66,10 @@ const PLACE_MS = 60_000;
 
 const none = (walk: Walk): Timed => ({ walk, failure: undefined, wakeAt: undefined, message: '', discard: [] });
 
-/** Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the next try. */
+/**
+ * Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the
+ * next try.
+ */
 export function clocked(seen: Observed, climb: Climb): Timed {
   const { stop } = climb;
   if (stop === undefined) return none(obeyed(seen, seen.walk));
@@ -135,9 +138,9 @@ function triedAgain(seen: Observed, climb: Climb, stop: Stop, begun: Walk, due: 
 
 /**
  * What is started afresh for another try. At the operator's word it is the state's own operand. By
- * the clock it happens only where no pod with GPUs rests upon it: the operand that fails or hangs, or,
- * where its pod is Ready and the state fails all the same, what a person would restart, one after the
- * other and each once.
+ * the clock it happens only where no pod with GPUs rests upon it: the operand that fails or hangs,
+ * or, where its pod is Ready and the state fails all the same, what a person would restart, one
+ * after the other and each once.
  */
 function remedy(
   seen: Observed,

@@ -23,13 +23,19 @@ export function judge({ proof, walk, input }: Observed, { stop }: Climb, timed: 
   return stop.state.upholds === true && isDisproven(stop, timed.walk) ? 'withdrawn' : 'closed';
 }
 
-/** Has the program itself failed, or hung until its time was over? One that never ran says nothing about the driver. */
+/**
+ * Has the program itself failed, or hung until its time was over? One that never ran says nothing
+ * about the driver.
+ */
 function isDisproven({ state, finding }: Stop, { failed }: Walk): boolean {
   if (finding.kind === 'failed') return finding.disproves === true;
   return failed?.stage === state.name && failed.reason === 'TimedOut' && finding.computing === true;
 }
 
-/** The driver's evidence whatever state stops the walk: a toolkit's restart must not hide a driver's. */
+/**
+ * The driver's evidence whatever state stops the walk: a toolkit's restart must not hide a
+ * driver's.
+ */
 function driverAsSeen(input: NodeInput, choice: Choice | undefined): ComponentEvidence | undefined {
   if (choice === undefined) return undefined;
   if ('external' in choice) return externalEvidence(choice.external, input.pods);

@@ -1,6 +1,6 @@
 // What a validation says, and what happened to its pod, are two things. Only the verdict that the
-// wrapper writes around the program proves or disproves a stack; a pod that never ran, was killed or
-// ran something else says nothing about it.
+// wrapper writes around the program proves or disproves a stack; a pod that never ran, was killed
+// or ran something else says nothing about it.
 import { object, text } from '../../core/raw.ts';
 import type { PodObject } from '../model.ts';
 import { lastWords } from './words.ts';

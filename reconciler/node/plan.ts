@@ -89,7 +89,10 @@ interface Written {
 /** A state that is passed sooner has one sentence: the one that it began with. */
 const SETTLE_MS = 5000;
 
-/** When a new sentence about the same state of a first walk is written, ms since the epoch; `undefined` if at once. */
+/**
+ * When a new sentence about the same state of a first walk is written, ms since the epoch;
+ * `undefined` if at once.
+ */
 function settlesAt(node: NodeObject, { condition, walk }: Desired, marks: readonly Action[]): number | undefined {
   const present = node.status?.conditions?.find(({ type }) => type === GPU_VALIDATED);
   const isOnlySentence =

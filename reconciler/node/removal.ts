@@ -11,7 +11,10 @@ import { deployedOn } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
 
-/** How long a policy that vanished is not believed to be gone, ms: its CRD may be changing, or a label of the node flaps. */
+/**
+ * How long a policy that vanished is not believed to be gone, ms: its CRD may be changing, or a
+ * label of the node flaps.
+ */
 const UNSELECTED_MS = 300_000;
 
 const NO_POLICY = "no GPUPolicy selects this node: see 'kubectl get gpupolicies' and their spec.nodeSelector";
@@ -68,9 +71,9 @@ export function planUnselected(input: NodeInput): NodePlan {
 }
 
 /**
- * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone. Where
- * a policy went and not the operator's label (`isFinal` false) the node stays ours, and says that no
- * policy selects it.
+ * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone.
+ * Where a policy went and not the operator's label (`isFinal` false) the node stays ours, and says
+ * that no policy selects it.
  */
 export function planRemoval(input: NodeInput, isFinal: boolean): NodePlan {
   const actions = removal(input, isFinal);
@@ -133,7 +136,8 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
           because: 'the node was opted out',
         })),
     ];
-  // The condition goes before the state label: while that label is there, the node is still ours and this runs again.
+  // The condition goes before the state label: while that label is there, the node is still ours
+  // and this runs again.
   return isFinal
     ? differences(node, NONE).toSorted(conditionFirst)
     : differences(node, {

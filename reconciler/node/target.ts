@@ -7,7 +7,9 @@ import type { Component } from '../../core/components.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Choice, Walk } from '../walk.ts';
 
-/** Evidence of a component that another installer brings and whose pods the policy does not name. */
+/**
+ * Evidence of a component that another installer brings and whose pods the policy does not name.
+ */
 export const UNWATCHED: ComponentEvidence = { revision: 'external', pod: '', started: '' };
 export const isUnwatched = (evidence: ComponentEvidence): boolean =>
   evidence.revision === UNWATCHED.revision && evidence.pod === '';

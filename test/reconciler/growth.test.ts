@@ -1,4 +1,5 @@
-// Work per event does not grow with the cluster: the nodes and pods that controllers look at are counted, not the time.
+// Work per event does not grow with the cluster: the nodes and pods that controllers look at are
+// counted, not the time.
 import { beforeAll, describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../core/keys.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';

@@ -34,6 +34,9 @@ export interface WalkState {
   readonly upholds?: true;
   /** The component that this state waits for; its pod is what another try starts afresh. */
   readonly operand?: Component;
-  /** What may help where pods are Ready and the state fails all the same: each in its turn, the nearest first. */
+  /**
+   * What may help where pods are Ready and the state fails all the same: each in its turn, the
+   * nearest first.
+   */
   readonly restarts: readonly Component[];
 }

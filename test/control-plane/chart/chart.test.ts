@@ -92,7 +92,7 @@ describe('which pods the API server calls the webhook for', () => {
       find(
         render(resources === undefined ? {} : policy({ resources })),
         'MutatingWebhookConfiguration',
-        'gpu-gate',
+        'zz-gpu-gate',
       )?.webhooks?.[0]?.matchConditions[0]?.expression.replaceAll('\n', ' ') ?? '',
     )?.[1];
   it.each([
@@ -208,7 +208,7 @@ describe('the RuntimeClass', () => {
     const mayCreate = JSON.stringify(find(objects, 'ClusterRole', 'gpu-gate-reconciler')?.rules).includes(
       'runtimeclasses',
     );
-    const [, name = ''] = /"--runtime-class","([^"]*)"/.exec(args) ?? [];
+    const [, name = ''] = /"--runtime-class=([^"]*)"/.exec(args) ?? [];
     expect(mayCreate).toBe(name !== '');
     return [name, injection.runtimeClassName];
   };
@@ -627,7 +627,7 @@ describe('deploy/install.yaml, for kubectl alone', () => {
       'metadata: {name: gpu-gate}',
       stdout,
     ].join('\n');
-    if (process.env['GPU_GATE_TEST_UPDATE'] !== undefined) writeFileSync(file, text);
+    if (process.env['GPU_GATE_TEST_UPDATE'] === '1') writeFileSync(file, text);
     expect(readFileSync(file, 'utf8'), 'GPU_GATE_TEST_UPDATE=1 renders it').toBe(text);
   });
 });

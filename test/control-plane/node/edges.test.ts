@@ -373,6 +373,6 @@ describe('leaders', () => {
       'templates/deployments.yaml',
     ]);
     expect(stderr).toBe('');
-    expect(stdout.match(/--webhook-resources, "nvidia\.com\/pgpu"/g)).toHaveLength(1);
+    expect(stdout.match(/--webhook-resources=nvidia\.com\/pgpu$/gm)).toHaveLength(1);
   });
 });

@@ -352,7 +352,7 @@ describe('pods and the gate', () => {
     await kubectl(
       'patch',
       'mutatingwebhookconfiguration',
-      'gpu-gate',
+      'zz-gpu-gate',
       '--type',
       'json',
       '-p',

@@ -71,6 +71,8 @@ interface Round {
   readonly next: string;
 }
 const rounds: Round[] = [];
+/** After this replicas stop one after the other, and the last one may lead again. */
+let ended = Infinity;
 
 interface Write {
   readonly at: number;
@@ -142,6 +144,7 @@ it(
       }
       for (const name of names) await validated(name);
     }
+    ended = Date.now();
     for (const { running } of replicas) await running.stop();
   },
 );
@@ -151,7 +154,7 @@ it('no write of an old holder succeeded on an object that the new one had writte
   expect(rounds.length).toBe(ROUNDS);
   let byNext = 0;
   for (const [i, { from, old, next, signal }] of rounds.entries()) {
-    const end = rounds[i + 1]?.from ?? Infinity;
+    const end = rounds[i + 1]?.from ?? ended;
     const taken = new Set<string>();
     for (const write of all.filter(({ at }) => at >= from && at < end)) {
       if (write.token === next) {

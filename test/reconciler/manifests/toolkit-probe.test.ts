@@ -1,4 +1,5 @@
-// The toolkit's readiness probe, run by a shell as the kubelet would, on files as the stock toolkit leaves them at each moment.
+// The toolkit's readiness probe, run by a shell as the kubelet would, on files as the stock toolkit
+// leaves them at each moment.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';

@@ -1,5 +1,5 @@
-// What a user expects where news is late or lost, where marks are undone by others, and where clocks
-// are wrong. Each was once not so.
+// What a user expects where news is late or lost, where marks are undone by others, and where
+// clocks are wrong. Each was once not so.
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, RETRY, REVISION, WALK } from '../../../core/keys.ts';
 import type { Action } from '../../../reconciler/actions.ts';

@@ -1,5 +1,6 @@
-// A node whose hardware has a truth of its own: what runs since when, what computes. The kubelet tells the API server of it only
-// when it gets to it, the plan sees only what was told, and this file never asks the plan what is true.
+// A node whose hardware has a truth of its own: what runs since when, what computes. The kubelet
+// tells the API server of it only when it gets to it, the plan sees only what was told, and this
+// file never asks the plan what is true.
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, REVISION } from '../../../core/keys.ts';
 import { open, serving } from '../../../gate/node-proof.ts';
@@ -96,8 +97,9 @@ export class HardwareModel {
   }
 
   /**
-   * Why the node must not be open, by the truth that the API server was told; undefined where it may. Nothing is claimed while
-   * the policy is suspended, and until the plan has looked once after what happened.
+   * Why the node must not be open, by the truth that the API server was told; undefined where it
+   * may. Nothing is claimed while the policy is suspended, and until the plan has looked once after
+   * what happened.
    */
   get mustNotBeOpen(): string | undefined {
     if (this.policy.spec.suspend || this.unseen || Object.keys(this.late).length > 0) return undefined;
@@ -123,7 +125,10 @@ export class HardwareModel {
   wait(seconds: number): void {
     this.now += seconds * 1000;
   }
-  /** The kernel starts anew: everything ends at once, and the kubelet publishes the new boot ID before any pod's status. */
+  /**
+   * The kernel starts anew: everything ends at once, and the kubelet publishes the new boot ID
+   * before any pod's status.
+   */
   reboot(): void {
     this.now += 1000;
     const boot = this.truth.boot + 1;
@@ -178,7 +183,10 @@ export class HardwareModel {
       metadata: { ...this.node.metadata, labels: on ? { ...labels, [name]: 'true' } : labels },
     };
   }
-  /** A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened to them. */
+  /**
+   * A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened
+   * to them.
+   */
   ready(yes: boolean): void {
     this.outOfSight = !yes;
     if (!yes)
@@ -238,7 +246,10 @@ export class HardwareModel {
     this.node = this.fresh();
   }
 
-  /** The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and the API server is told. */
+  /**
+   * The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and
+   * the API server is told.
+   */
   kubelet(): void {
     this.now += 1000;
     if (this.outOfSight) return;
@@ -348,11 +359,15 @@ export class HardwareModel {
     );
   }
 
-  /** One pass of the plan over what the API server was told, and its actions carried out, or the first `most` of them: then it dies. */
+  /**
+   * One pass of the plan over what the API server was told, and its actions carried out, or the
+   * first `most` of them: then it dies.
+   */
   pass(most = Infinity): void {
     if (this.mistake === 'never-looks-again' && this.isOpen) return;
     this.now += 100;
-    // What it sees gone must be used anew; what came back between two looks nobody can know, nor what happens while it is suspended.
+    // What it sees gone must be used anew; what came back between two looks nobody can know, nor
+    // what happens while it is suspended.
     if (!this.policy.spec.suspend && Object.keys(this.node.status?.allocatable ?? {}).length === 0)
       this.forget('device-plugin-validation');
     const revisions = REVISIONS.get(this.policy) ?? renderAll(this.policy);

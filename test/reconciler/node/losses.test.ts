@@ -1,5 +1,5 @@
-// What ends trust in a node and what gives it back, where a plain restart is not all that happened; and what a change of the policy does
-// to nodes that were validated under the one before.
+// What ends trust in a node and what gives it back, where a plain restart is not all that happened;
+// and what a change of the policy does to nodes that were validated under the one before.
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, RETRY } from '../../../core/keys.ts';
 import { POD_COMPONENT } from '../../../core/components.ts';

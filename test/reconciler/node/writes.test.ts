@@ -18,7 +18,9 @@ const event: Action = {
 const done: Outcome = { kind: 'done', resourceVersion: '7', taints: [] };
 const stale: Outcome = { kind: 'stale' };
 
-/** Carries the list out on an API server that answers as told; what came through, and how it ended. */
+/**
+ * Carries the list out on an API server that answers as told; what came through, and how it ended.
+ */
 async function told(
   actions: readonly Action[],
   answers: Partial<Record<Action['kind'], Outcome | Error>>,

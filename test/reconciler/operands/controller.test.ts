@@ -1,4 +1,5 @@
-// Each operand by itself: what the API server says to one must not keep the others, nor the garbage, waiting.
+// Each operand by itself: what the API server says to one must not keep the others, nor the
+// garbage, waiting.
 import { describe, expect, it } from 'vitest';
 import { KubeError } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';

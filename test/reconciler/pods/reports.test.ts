@@ -20,7 +20,10 @@ describe('a pod’s policy', () => {
   });
 });
 
-/** As the API server notes who wrote which field: the one that made the pod named its node; a scheduler that binds it owns nothing. */
+/**
+ * As the API server notes who wrote which field: the one that made the pod named its node; a
+ * scheduler that binds it owns nothing.
+ */
 const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
 const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
 
