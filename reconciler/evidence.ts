@@ -1,6 +1,6 @@
-// Which pods are kept beside those that use GPUs: pods of other installers that a policy selects, or
-// that some node was validated with and still runs, whatever the policies say since. Pure but for its
-// memory.
+// Which pods are kept beside those that use GPUs: pods of other installers that a policy selects,
+// or that some node was validated with and still runs, whatever the policies say since. Pure but
+// for its memory.
 import { COMPONENTS, specOf } from '../core/components.ts';
 import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
 import { driverPathsOf } from '../gate/users.ts';
@@ -14,13 +14,16 @@ export const selectorsOf = (policy: GpuPolicy): readonly Selector[] =>
   COMPONENTS.flatMap((component) => specOf(policy, component).podSelector ?? []);
 
 export interface Evidence {
-  /** Policies, or the selectors that nodes remember, may have changed. Are other pods kept now, so that all are to be listed again? */
+  /**
+   * Policies, or the selectors that nodes remember, may have changed. Are other pods kept now, so
+   * that all are to be listed again?
+   */
   refresh(): boolean;
   /** A list that began after the last change is in. */
   listed(): void;
   /** Is a pod with these labels evidence for some node? */
   selects(namespace: string, labels: Readonly<Record<string, string>>): boolean;
-  /** Are all pods that the selector means known? One that is named since a moment ago has yet to be listed. */
+  /** Are all pods that the selector means known? What is newly named has yet to be listed. */
   isWatched(selector: Selector): boolean;
   /** Pods that mount one of these use GPUs. */
   driverPaths(): Iterable<string>;

@@ -43,7 +43,10 @@ function driverAsSeen(input: NodeInput, choice: Choice | undefined): ComponentEv
   return pod === undefined ? undefined : evidenceOf(pod, choice.revision);
 }
 
-/** Does the driver that was proven still run? An external one that was never watched cannot be missed: its selector is new. */
+/**
+ * Does the driver that was proven still run? An external one that was never watched cannot be
+ * missed: its selector is new.
+ */
 export function isDriverAsProven(input: NodeInput, choice: Choice | undefined, { components }: Proof): boolean {
   const known = components['driver'];
   const isNewlyWatched = choice !== undefined && 'external' in choice && known !== undefined && isUnwatched(known);
