@@ -1,6 +1,6 @@
-// Leader election on a Lease, with client-go's rules: another holder's record is timed by when *we*
-// saw it change, never by its clock; taking over is a compare-and-swap; and whoever holds it
-// believes so only until its own renewal deadline.
+// Leader election on a Lease, with client-go's rules. The age of another holder's record counts
+// from when this replica saw the record change, never from the holder's clock. A takeover is a
+// compare-and-swap, and a holder trusts its lease only until its own renewal deadline.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isConflict, isAlreadyExists, isNotFound, type Kube } from './kube.ts';
 import type { Log } from './log.ts';

@@ -1,5 +1,6 @@
-// The walk's memory on the Node itself, so that a restart or another leader goes on where the last
-// one stopped. Whoever can write Nodes can write anything here, so each field is read by itself.
+// The walk's memory on the Node itself, so that a restart or another leader continues where the
+// previous leader stopped. Any client that can write Nodes can write anything here, so each field
+// is parsed separately.
 import type { Selector } from '../core/gpu-policy.ts';
 import { list, object, type Raw } from '../core/raw.ts';
 import type { ComponentEvidence } from '../gate/node-proof.ts';

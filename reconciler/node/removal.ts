@@ -109,7 +109,7 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
     });
   const users = gpuUsers(input);
   const proof = standing(input);
-  // Also where the proof is gone: what pods rest upon is not taken from under them.
+  // Applies without a proof too. Removal must not take away operands that running pods depend on.
   if (users.length > 0 && (proof !== undefined || Object.keys(deployed).length > 0)) {
     const text = `opting out: waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end (${some(users)})`;
     const status = proof === undefined ? 'False' : 'True';

@@ -53,7 +53,7 @@ export function targetOf(input: TargetInput): { target: Readonly<Record<string, 
     const watches = held !== undefined && 'external' in held && wanted !== undefined && 'external' in wanted;
     const choice = isFree || held === undefined || watches ? (wanted ?? held) : held;
     if (choice !== undefined) target[component] = choice;
-    // Other pods are looked at from now on. That they are not the ones of the proof is no loss.
+    // From now on the walk watches other pods. The proof survives although it names different pods.
     if (watches && JSON.stringify(held) !== JSON.stringify(choice) && proof?.components[component] !== undefined)
       proof = { ...proof, components: { ...proof.components, [component]: UNWATCHED } };
   }

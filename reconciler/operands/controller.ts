@@ -51,7 +51,7 @@ interface Refusal {
 export function operandController(deps: OperandControllerDeps): OperandController {
   const { apply, turns, log, now, operandNamespace } = deps;
   const { policies, daemonSets, fleet } = deps.caches;
-  /** Generation of each DaemonSet after our last write: another one was made by somebody else. */
+  /** Generation of each DaemonSet after our last write. Another generation means another writer. */
   const appliedGeneration = new Map<string, number>();
   const refused = new Map<string, Refusal>();
   let tried = false;
@@ -94,7 +94,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     appliedGeneration.set(name, outcome.generation ?? 0);
     const edited = present?.rendered === operand.digest && outcome.generation !== present.generation;
     if (!foreign && !edited) return undefined;
-    log.info('operand was changed by somebody else and put back', { daemonset: name });
+    log.info('operand was changed by another writer and restored', { daemonset: name });
     await tell(
       wanted,
       'OperandPutBack',
@@ -112,8 +112,8 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   }
 
   /**
-   * A class of that name that somebody else made stays as it is: k3s, RKE2 and NVIDIA's GPU
-   * Operator bring one.
+   * Leaves a class of that name that already exists as it is, because k3s, RKE2 and NVIDIA's GPU
+   * Operator create one.
    */
   async function bringRuntimeClass(): Promise<void> {
     const { name, handler } = deps.runtimeClass;
@@ -131,8 +131,8 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     const wanted = wantedOperands([...policies.values()], fleet, operandsOf);
     let failure: unknown;
     /**
-     * One operand's trouble ends no other's turn; the first that is no refusal is thrown in the
-     * end, to be tried again.
+     * An error of one operand does not stop the others. The first error that is not a refusal is
+     * thrown at the end, so that the queue retries.
      */
     const alone = async (step: () => Promise<void>): Promise<void> => {
       try {

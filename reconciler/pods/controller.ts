@@ -1,6 +1,6 @@
 // Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected,
-// missed, or bound past the gate. Each is counted once, whoever leads: the Event is the memory, and
-// the replica that makes it counts.
+// missed, or bound past the gate. Each pod is counted once across leaders, because the Event
+// records it and only the replica that creates the Event counts the pod.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { namespaceRule } from '../../gate/namespaces.ts';
 import type { Reason } from '../../gate/reasons.ts';
@@ -18,8 +18,8 @@ import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed } from './repo
 import { fateOf, isRejected, wordsOf } from './rejected.ts';
 
 /**
- * API servers keep Events for an hour: what is older than this when we take over was told by an
- * earlier leader, and may be forgotten.
+ * API servers expire Events after an hour. On takeover, ignore anything older than this: a previous
+ * leader reported it and the Event may already be gone.
  */
 const TOLD_MS = 45 * 60_000;
 
@@ -55,8 +55,8 @@ export function podController(deps: PodControllerDeps): PodController {
   const { apply, turns, rejections, metrics, operandNamespace, excludedNamespaces } = deps;
   const { nodes, policies, pods, namespaces } = deps.caches;
   /**
-   * UIDs of pods of which it is decided whether they were missed, and of those whose rejection is
-   * told.
+   * UIDs of pods already checked for a missed webhook call, and of pods whose rejection is already
+   * reported.
    */
   const judged = new Set<string>();
   const toldRejected = new Set<string>();

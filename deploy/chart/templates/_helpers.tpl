@@ -92,7 +92,7 @@ unhealthyPodEvictionPolicy: AlwaysAllow
 {{- range include "gpu-gate.resources" . | fromJsonArray -}}
 {{- /* It goes into CEL as text: nothing that could end a string there. */ -}}
 {{- if not (regexMatch "^[a-z0-9][-a-z0-9.]*/[-._A-Za-z0-9]*[*]?$" .) -}}
-{{- fail (printf "policy.spec.resources: %q is no resource: write an exact name such as nvidia.com/gpu, or nvidia.com/mig-*" .) -}}
+{{- fail (printf "policy.spec.resources: %q is not a resource name: write an exact name such as nvidia.com/gpu, or nvidia.com/mig-*" .) -}}
 {{- end -}}
 {{- if hasSuffix "*" . -}}
 {{- $clauses = append $clauses (printf "k.startsWith('%s')" (trimSuffix "*" .)) -}}
@@ -147,7 +147,7 @@ quantity(string(c.resources.limits[k])).isGreaterThan(quantity('0'))))
     caFile: {{ $.ca }}/ca.crt
     serverName: gpu-gate-extender.{{ .Release.Namespace }}.svc
     {{- if .Values.extender.requireClientCertificate }}
-    # Read anew when they change, unlike the CA.
+    # The scheduler reloads these two files when they change. It does not reload the CA.
     certFile: {{ $.client }}/tls.crt
     keyFile: {{ $.client }}/tls.key
     {{- end }}

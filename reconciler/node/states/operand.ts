@@ -68,8 +68,8 @@ function deployment(seen: Observed, ground: Ground, name: Component, revision: s
   const { input, walk } = seen;
   if (ground.deploy[name] === revision) return { finding: running(seen, name, revision) };
   const deploy = { ...ground.deploy, [name]: revision };
-  // Somebody changed or removed the label of what runs here: it is put back, and nothing that came
-  // later is touched.
+  // Another writer changed or removed the label of an operand that runs here. Restore the label and
+  // leave all later components as they are.
   if (walk.evidence[name]?.revision === revision) {
     const others = componentPods(input, name).filter((pod) => pod.labels[REVISION] !== revision);
     return others.length === 0 ? { finding: running(seen, name, revision), deploy } : without(ground, name, name);
@@ -115,8 +115,8 @@ function without(ground: Ground, off: Component, awaited: Component): Look {
 }
 
 /**
- * The deploy labels with those put back that somebody took from a proven node: at once and whatever
- * state the walk is at, because what runs there would go otherwise.
+ * The deploy labels, with those restored that another writer removed from a proven node. Restores
+ * them at once and in every state of the walk, because otherwise the operands there would go.
  */
 export function putBack({ input, walk, proof, deployed }: Observed): Ground['deploy'] {
   if (proof === undefined || walk.renew === true) return deployed;
