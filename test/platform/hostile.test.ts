@@ -48,7 +48,7 @@ async function open(): Promise<{ socket: Socket; answer: Promise<string> }> {
   socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
   const answer = new Promise<string>((resolve) => {
     socket.on('close', () => resolve(text));
-    // Whoever is still sending when the server has had enough is reset.
+    // The server resets a client that is still sending when the server has had enough.
     socket.on('error', () => undefined);
   });
   return { socket, answer };

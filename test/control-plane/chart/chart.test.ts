@@ -64,7 +64,7 @@ const pods = (objects: readonly Rendered[]): readonly (PodTemplate & { name: str
   );
 const policy = (spec: object): object => ({ policy: { spec } });
 
-describe('what both Deployments of the program are told', () => {
+describe('options of both Deployments of the program', () => {
   it('the namespaces that the API server never calls us for', () => {
     const objects = render({ webhook: { excludedNamespaces: ['kube-system', 'team'] } });
     for (const name of ['gpu-gate', 'gpu-gate-reconciler']) {
@@ -132,7 +132,7 @@ describe('the scheduler', () => {
     expect(
       scheduler({ scheduler: { image: 'mirror/kube-scheduler', version: 'v1.36.1' } })?.spec.containers[0]?.image,
     ).toBe('mirror/kube-scheduler:v1.36.1'));
-  it('starts anew with another configuration, and only then', () => {
+  it('restarts when its configuration changes, and only then', () => {
     const sum = (values: object): string | undefined => scheduler(values)?.metadata.annotations?.['checksum/config'];
     expect(sum({})).toMatch(/^[0-9a-f]{64}$/);
     expect(sum({ replicas: 3 })).toBe(sum({}));
@@ -218,7 +218,7 @@ describe('the RuntimeClass', () => {
     ['named in the policy', policy({ injection: { runtimeClassName: 'gpu' } }), ['gpu', 'gpu']],
     ['not injected', policy({ injection: { runtimeClassName: '' } }), ['nvidia', '']],
     [
-      'of somebody else',
+      'created by another installer',
       { runtimeClass: { create: false }, ...policy({ injection: { runtimeClassName: 'theirs' } }) },
       ['', 'theirs'],
     ],

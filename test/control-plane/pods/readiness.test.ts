@@ -47,7 +47,7 @@ it('what happened while no reconciler ran is said when one runs again', { timeou
 });
 
 it(
-  'a pod made again under the same name begins anew, also while the former one’s state is still being written',
+  'a pod re-created under the same name starts over, also while the previous pod’s state is still being written',
   { timeout: 60_000 },
   async () => {
     await gpuPod('same', 'gpu-1');
@@ -79,7 +79,7 @@ it.skipIf(noPromtool)('promtool finds nothing wrong with the metrics of either p
   }
 });
 
-it('a GPU pod bound past the gate is counted and told', { timeout: 60_000 }, async () => {
+it('a GPU pod that bypasses the gate is counted and reported', { timeout: 60_000 }, async () => {
   await annotate('gpu-1', 'gpu-gate.dev/hold=test');
   await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
     body: {

@@ -221,7 +221,7 @@ it(
       return found.length === 1 && found;
     });
     expect([there?.metadata.name, there?.spec.nodeName]).toEqual(['fine', 'gpu-0']);
-    await until('the other to be told why', async () =>
+    await until('the other pod to have its reason', async () =>
       (await pods('cuda')).some((pod) =>
         waitsBecause(pod).includes("1 driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA"),
       ),

@@ -74,7 +74,7 @@ describe.each(SHELLS.map((words) => [words.join(' '), words] as const))('the too
     moment(times);
     expect(ready(probe())).toBe(expected);
   });
-  it('where somebody else restarts the runtime, installed is all that can be seen', () => {
+  it('where another installer restarts the runtime, the probe can only see that the toolkit is installed', () => {
     moment({ pid: 200, dropIn: 202, socket: 100 });
     expect(ready(probe([{ name: 'RUNTIME_RESTART_MODE', value: 'none' }]))).toBe(true);
   });

@@ -1,6 +1,6 @@
 // The model test: random histories of a node whose hardware has a truth of its own. Whatever
-// happens, the node is open only while that truth held when the API server was last told of it; and
-// a history that ends quiet and healthy ends validated.
+// happens, the node is open only while that truth held when the kubelet last reported it. A history
+// that ends quiet and healthy ends validated.
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { DEPLOY_PREFIX, RETRY, WALK } from '../../../core/keys.ts';
@@ -26,7 +26,7 @@ const disturbance = fc.oneof(
   happening('CUDA stops computing', (model) => {
     model.computes = false;
   }),
-  happening('mended', (model) => model.mend()),
+  happening('repaired', (model) => model.mend()),
   happening('opted out', (model) => model.label('managed', false)),
   happening('opted in', (model) => model.label('managed', true)),
   happening('NFD label gone', (model) => model.label('nfd', false)),

@@ -28,7 +28,7 @@ import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../build
 const NAMESPACE = 'gpu-gate-operands';
 const iso = (ms: number): string => new Date(ms).toISOString();
 
-/** One node with its pods, hardware that does as it is told, and a clock. */
+/** One node with its pods, hardware that does what the test sets, and a clock. */
 export class World {
   now = NOW;
   node: NodeObject;

@@ -112,7 +112,7 @@ describe('other pods', () => {
     const held = aNode({ annotations: { [HOLD]: 'x' } });
     expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()))).toBeUndefined();
   });
-  it('are told of the nodes on their way, three by name', () => {
+  it('list the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
       aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' }, validated: false }),
     );
@@ -149,10 +149,10 @@ describe('other pods', () => {
       }),
       'is failed (driver: crash loop)',
     ],
-  ])('are told why a node that is %s takes none, with no time in it', (_, node, says) =>
+  ])('report why a node that is %s takes none, with no time in the text', (_, node, says) =>
     expect(nodesOnTheirWay([node], 'default')).toBe(`waiting for a GPU node: node node-a ${says}`),
   );
-  it('are not told of a node on its way out', () =>
+  it('leave out a node on its way out', () =>
     expect(
       nodesOnTheirWay([aNode({ labels: { [MANAGED]: 'false', [STATE]: 'removing' } })], 'default'),
     ).toBeUndefined());
