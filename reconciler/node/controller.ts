@@ -4,7 +4,8 @@ import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { PROOF } from '../../core/keys.ts';
 import { isOurs, policyOf, stateOf } from '../../gate/node-proof.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
-import { isSilent } from '../fleet.ts';
+import { selectorsOf } from '../evidence.ts';
+import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -23,6 +24,8 @@ import { carryOut } from './writes.ts';
 
 /** How long a node whose write met a later version waits for the watch to bring it, ms. */
 const CATCH_UP_MS = 1000;
+/** How long a node whose evidence is being listed waits, ms. */
+const LISTING_MS = 200;
 /**
  * How long a report about a pod is believed, ms: kubelets and controllers repeat it while it holds.
  */
@@ -33,7 +36,7 @@ const REFUSED_MS = 10_000;
 export interface NodeControllerDeps {
   readonly caches: Pick<
     Caches,
-    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf'
+    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf' | 'isWatched'
   >;
   readonly apply: Applier;
   readonly turns: Turns;
@@ -90,6 +93,10 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const node = nodes.get(name);
     if (node === undefined || isBehind(node)) return;
     const [policy, ...others] = selecting(node.metadata.labels ?? {}, [...policies.values()]);
+    // Pods that are not listed yet must not be taken for pods that are gone.
+    const selectors = [...rememberedBy(node), ...(policy === undefined ? [] : selectorsOf(policy))];
+    if (!selectors.every((selector) => caches.isWatched(selector)))
+      return turns.addAfter({ kind: 'node', name }, LISTING_MS);
     const slotFree = policy !== undefined && places.free(name, policy, fleet.count('managed', policy.name));
     const plan = judged(policy, {
       node,

@@ -5,8 +5,7 @@ import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { PodObject } from '../model.ts';
 import { nodeEvent } from './events.ts';
-import { isAsKnown } from './findings.ts';
-import { driverAsSeen } from './judge.ts';
+import { isDriverAsProven } from './judge.ts';
 import { differences, type Desired } from './marks.ts';
 import { deployedOn } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
@@ -35,9 +34,8 @@ const NONE: Desired = {
 function standing(input: NodeInput): Proof | undefined {
   const { node } = input;
   const proof = parseProof(node.metadata.annotations?.[PROOF]);
-  if (proof?.boot !== node.status?.nodeInfo?.bootID) return proof;
-  const driver = driverAsSeen(input, remembered(node, input.now).target['driver']);
-  return isAsKnown(driver, proof?.components['driver']) ? proof : undefined;
+  if (proof === undefined || proof.boot !== node.status?.nodeInfo?.bootID) return proof;
+  return isDriverAsProven(input, remembered(node, input.now).target['driver'], proof) ? proof : undefined;
 }
 
 /** No policy selects the node: it is closed, and torn down only when that has lasted. */
