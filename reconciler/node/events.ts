@@ -47,8 +47,14 @@ export function eventsOf(node: NodeObject, before: Walk | undefined, desired: De
 function installerOf(node: NodeObject, before: Walk | undefined, { walk }: Desired): readonly NodeEvent[] {
   const installer = walk?.installer;
   if (installer === undefined || installer === before?.installer) return [];
-  const text = `a second installer (NVIDIA's GPU Operator) is to bring what gpu-gate runs here: remove these labels from the node, or set what it installs to mode: external in the GPUPolicy: ${installer}`;
-  return [nodeEvent(node, 'Warning', 'GPUSecondInstaller', text)];
+  return [
+    nodeEvent(
+      node,
+      'Warning',
+      'GPUSecondInstaller',
+      `a second installer (NVIDIA's GPU Operator) is to bring what gpu-gate runs here: remove these labels from the node, or set what it installs to mode: external in the GPUPolicy: ${installer}`,
+    ),
+  ];
 }
 
 function changesOf(node: NodeObject, before: Walk | undefined, desired: Desired): readonly NodeEvent[] {
@@ -79,7 +85,7 @@ export const misspeltOf = (node: NodeObject): readonly NodeEvent[] =>
             node,
             'Warning',
             'GPUNotOptedIn',
-            `label ${MANAGED}=${node.metadata.labels?.[MANAGED] ?? ''} does not opt this node in: write exactly ${MANAGED}=true`,
+            `label gpu-gate.dev/managed=${node.metadata.labels?.[MANAGED] ?? ''} does not opt this node in: write exactly gpu-gate.dev/managed=true`,
           ),
           once: true,
         },

@@ -47,7 +47,7 @@ export const isPreInstalled = (node: NodeObject): boolean => node.metadata.label
 export const preInstalled = (): Finding =>
   failed(
     'DriverPreInstalled',
-    `label ${DRIVER_KEY}=${PRE_INSTALLED}: NVIDIA's driver-manager found a driver on this host; set components.driver.mode: external and hostPaths.driverRoot: / in its GPUPolicy, or remove that driver and the label`,
+    `NVIDIA's driver-manager found a driver on this host (label nvidia.com/gpu.deploy.driver=pre-installed): set components.driver.mode: external and hostPaths.driverRoot: / in its GPUPolicy, or remove that driver and the label`,
   );
 
 /** Has our own driver-manager ended because it found a driver on the host? */
