@@ -1,6 +1,5 @@
-// A certificate as facts: what it says, how long it holds, whether a key is its key. Reads by
-// node:crypto alone, so that the request path does not load a library that can make certificates.
-// Pure.
+// Reads a certificate: its names, its validity, and whether a key belongs to it. Uses node:crypto
+// alone, so that the request path does not load a library that can make certificates. Pure.
 import { certificatesIn } from '../core/pem.ts';
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 

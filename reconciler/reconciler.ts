@@ -1,4 +1,5 @@
-// The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has one controller.
+// The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has
+// one controller.
 import { PROOF } from '../core/keys.ts';
 import { isOurs, newestProof, open } from '../gate/node-proof.ts';
 import { steadyClock } from '../platform/clock.ts';
@@ -53,7 +54,9 @@ export interface Reconciler {
 
 /** How many keys are handled, and so written, side by side: the limit that this client keeps. */
 const WORKERS = 48;
-/** Workers kept for nodes with a proof: a withdrawal never waits behind the bring-up of other nodes. */
+/**
+ * Workers kept for nodes with a proof: a withdrawal never waits behind the bring-up of other nodes.
+ */
 const RESERVED = 8;
 
 /** How long counts of nodes are gathered before a policy's status is written, ms. */
@@ -131,7 +134,8 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       for (const node of caches.nodes.values()) if (isOurs(node)) add('node', node.metadata.name);
       for (const pod of caches.pods.values()) if (pod.gated) add('pod', keyOf(pod));
       after(500, 'waiting');
-      // The scheduler looks at no policy, and yet a pod that waits may fit now: suspended, allowed, or the policy is gone.
+      // The scheduler looks at no policy, and yet a pod that waits may fit now: suspended, allowed,
+      // or the policy is gone.
       if (before?.generation !== now?.generation || before?.uid !== now?.uid) wakeLater('wake-any');
     },
     namespace(name) {

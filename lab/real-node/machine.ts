@@ -260,8 +260,8 @@ export function freshRun(): void {
 }
 
 /**
- * Folder where kubelet and kube-controller-manager look for volume plugins, and make what is not
- * there, unless they are told another.
+ * The default folder in which the kubelet and kube-controller-manager look for volume plugins. They
+ * create the folder if it is missing.
  */
 const VOLUME_PLUGINS = '/usr/libexec/kubernetes';
 

@@ -18,7 +18,7 @@ export interface Climb extends Ground {
   readonly passed: Readonly<Record<string, string>>;
   /** Components whose evidence a validation has passed on. */
   readonly proven: ReadonlySet<string>;
-  /** A state that running pods rest upon is done. */
+  /** A state that running pods depend on is done. */
   readonly upholds: boolean;
   readonly pods: readonly PodAction[];
 }

@@ -66,7 +66,10 @@ const PLACE_MS = 60_000;
 
 const none = (walk: Walk): Timed => ({ walk, failure: undefined, wakeAt: undefined, message: '', discard: [] });
 
-/** Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the next try. */
+/**
+ * Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the
+ * next try.
+ */
 export function clocked(seen: Observed, climb: Climb): Timed {
   const { stop } = climb;
   if (stop === undefined) return none(obeyed(seen, seen.walk));
@@ -134,10 +137,10 @@ function triedAgain(seen: Observed, climb: Climb, stop: Stop, begun: Walk, due: 
 }
 
 /**
- * What is started afresh for another try. At the operator's word it is the state's own operand. By
- * the clock it happens only where no pod with GPUs rests upon it: the operand that fails or hangs, or,
- * where its pod is Ready and the state fails all the same, what a person would restart, one after the
- * other and each once.
+ * The operand that a retry restarts. The operator's retry restarts the state's own operand. A timed
+ * retry restarts one only if no pod with GPUs depends on it: the operand that fails or hangs, or,
+ * if its pod is Ready and the state still fails, each operand that a person would restart, one
+ * after the other and each once.
  */
 function remedy(
   seen: Observed,

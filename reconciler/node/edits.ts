@@ -1,5 +1,5 @@
-// What an edit of a GPUPolicy does to a node that is validated, by field. `docs/policy-edits.md` shows
-// this table, and a test holds both to the CRD and to the plan.
+// What an edit of a GPUPolicy does to a node that is validated, by field. `docs/policy-edits.md`
+// shows this table, and a test holds both to the CRD and to the plan.
 
 export type Effect =
   /** Neither what runs there nor what is believed of it. */

@@ -22,7 +22,10 @@ export const nodeEvent = (
   message,
 });
 
-/** Going from one state of a walk to the next is shown by label and condition; its begin, its end, and its loss are reported. */
+/**
+ * Going from one state of a walk to the next is shown by label and condition; its begin, its end,
+ * and its loss are reported.
+ */
 const isReported = (before: string | undefined, after: string | undefined): boolean =>
   before !== after && (before === undefined || before === 'validated' || after === 'validated');
 

@@ -57,7 +57,10 @@ export const evidenceOf = (pod: PodObject, revision: string): ComponentEvidence 
   started: startedOf(pod),
 });
 
-/** Is it the same pod with the same containers as is known? What was never watched has no pod to compare. */
+/**
+ * Is it the same pod with the same containers as is known? What was never watched has no pod to
+ * compare.
+ */
 export const isAsKnown = (seen: ComponentEvidence | undefined, known: ComponentEvidence | undefined): boolean =>
   seen !== undefined &&
   known !== undefined &&
@@ -124,7 +127,9 @@ const handlerMissing = (pod: PodObject): Finding =>
     `the container runtime has no handler for ${pod.name}: the toolkit's change is not in effect, check its runtime, configPath and socketPath in the GPUPolicy`,
   );
 
-/** How long a kubelet may take to publish its pods after a boot, ms. What it says then is believed. */
+/**
+ * How long a kubelet may take to publish its pods after a boot, ms. What it says then is believed.
+ */
 const STALE_MS = 120_000;
 
 /** What evidence is compared with to see whether it is from before a reboot. */
@@ -161,7 +166,10 @@ export function operandFinding(
   return stale(evidence, pod.name, freshness) ?? { kind: 'done', evidence };
 }
 
-/** Pods that the selector of an external component means, in one order: which was heard of last is not a restart. */
+/**
+ * Pods that the selector of an external component means, in one order: which was heard of last is
+ * not a restart.
+ */
 const selectedBy = (selector: Selector, pods: readonly PodObject[]): readonly PodObject[] =>
   pods
     .filter(
@@ -191,7 +199,10 @@ export function externalEvidence(
       };
 }
 
-/** What an external component shows: all its pods on the node where the policy names some, else it is taken as given. */
+/**
+ * What an external component shows: all its pods on the node where the policy names some, else it
+ * is taken as given.
+ */
 export function externalFinding(
   pods: readonly PodObject[],
   selector: Selector | 'unwatched',
@@ -225,7 +236,8 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
   if (scheduled?.status === 'False' && scheduled.reason === 'Unschedulable') {
     const isFull = /Insufficient nvidia\.com\//.test(scheduled.message ?? '');
     const message = `${pod.name} cannot be scheduled: ${lastWords(scheduled.message)}`;
-    // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs no clock.
+    // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs
+    // no clock.
     return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
       : { kind: 'waiting', reason: 'Unschedulable', message, telling: true };

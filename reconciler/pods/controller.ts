@@ -1,5 +1,6 @@
-// Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected, missed, or bound past the gate. Each
-// is counted once, whoever leads: the Event is the memory, and the replica that makes it counts.
+// Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected,
+// missed, or bound past the gate. Each pod is counted once across leaders, because the Event
+// records it and only the replica that creates the Event counts the pod.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { namespaceRule } from '../../gate/namespaces.ts';
 import type { Reason } from '../../gate/reasons.ts';
@@ -16,7 +17,10 @@ import { gateOf, saysAlready } from './readiness.ts';
 import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed } from './reports.ts';
 import { fateOf, isRejected, wordsOf } from './rejected.ts';
 
-/** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
+/**
+ * API servers expire Events after an hour. On takeover, ignore anything older than this: a previous
+ * leader reported it and the Event may already be gone.
+ */
 const TOLD_MS = 45 * 60_000;
 
 export interface PodControllerDeps {
@@ -33,7 +37,10 @@ export interface PodControllerDeps {
 
 export interface PodController {
   readonly handlers: Pick<Handlers, 'pod' | 'bound'>;
-  /** This replica leads from now on. Keys of the pods that were bound past the gate in between: `bound` is to be called for each. */
+  /**
+   * This replica leads from now on. Keys of the pods that were bound past the gate in between:
+   * `bound` is to be called for each.
+   */
   takeOver(): readonly string[];
   /** A pod is gone. */
   forget(uid: string): void;
@@ -47,7 +54,10 @@ const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, na
 export function podController(deps: PodControllerDeps): PodController {
   const { apply, turns, rejections, metrics, operandNamespace, excludedNamespaces } = deps;
   const { nodes, policies, pods, namespaces } = deps.caches;
-  /** UIDs of pods of which it is decided whether they were missed, and of those whose rejection is told. */
+  /**
+   * UIDs of pods already checked for a missed webhook call, and of pods whose rejection is already
+   * reported.
+   */
   const judged = new Set<string>();
   const toldRejected = new Set<string>();
   /** UIDs of running pods whose readiness gate is not True. */
@@ -136,7 +146,10 @@ export function podController(deps: PodControllerDeps): PodController {
     });
   }
 
-  /** Was it missed? Decided once, as things are when the pod comes: a namespace that opts in again later misses none of its old pods. */
+  /**
+   * Was it missed? Decided once, as things are when the pod comes: a namespace that opts in again
+   * later misses none of its old pods.
+   */
   async function judge(pod: PodObject, policy: GpuPolicy | undefined): Promise<void> {
     if (judged.has(pod.uid) || policy === undefined || namespaces.get(pod.namespace) === undefined) return;
     if (isNews(Date.parse(pod.created)) && isMissed(pod, policy, left)) {

@@ -6,6 +6,7 @@ import { jsonLog } from '../../platform/log.ts';
 import type { Action, Manifest } from '../../reconciler/actions.ts';
 import type { Outcome } from '../../reconciler/apply.ts';
 import type { Cache, Caches } from '../../reconciler/caches.ts';
+import { evidence } from '../../reconciler/evidence.ts';
 import { fleet } from '../../reconciler/fleet.ts';
 import { idOf, type Key } from '../../reconciler/key.ts';
 import { reconcilerMetrics } from '../../reconciler/metrics.ts';
@@ -14,6 +15,9 @@ import { podIndex } from '../../reconciler/pod-index.ts';
 import { controllers } from '../../reconciler/reconciler.ts';
 import { OPERANDS } from './caches.ts';
 import { afterWrite, aPolicy, keptPod, NOW, verdict } from './objects.ts';
+
+/** How long a list of all pods takes, ms. */
+const LIST_MS = 700;
 
 /** A map that counts what is looked at. */
 class Counted<T> implements Cache<T> {
@@ -42,6 +46,15 @@ export class Cluster {
   #version = 1;
   readonly #index = podIndex(OPERANDS);
   readonly #fleet = fleet();
+  readonly #evidence = evidence({
+    policies: () => this.policies.values(),
+    remembered: () => this.#fleet.remembered(),
+  });
+  /** Pods of other installers as the API server has them. The caches hold only the evidence. */
+  readonly #theirs = new Map<string, PodObject>();
+  /** How often all pods were listed again, and when the list that is under way comes in. */
+  relists = 0;
+  #listedAt = Infinity;
   readonly #due = new Map<string, { key: Key; at: number }>();
   readonly #all: ReturnType<typeof controllers>;
 
@@ -60,6 +73,7 @@ export class Cluster {
       fleet: this.#fleet,
       troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
+      isWatched: (selector) => this.#evidence.isWatched(selector),
       isProven: () => false,
       synced: true,
     };
@@ -85,12 +99,46 @@ export class Cluster {
       wakeAfter: [1000],
     });
     this.setPolicy(policy);
+    this.#listedAt = Infinity;
+    this.relists = 0;
+    this.#evidence.listed();
+  }
+
+  #refresh(): void {
+    if (!this.#evidence.refresh()) return;
+    this.relists += 1;
+    this.#listedAt = this.now + LIST_MS;
+  }
+
+  #list(): void {
+    this.#listedAt = Infinity;
+    for (const pod of this.#theirs.values()) this.setTheirs(pod);
+    this.#evidence.listed();
+  }
+
+  /** A pod of another installer, kept where it is evidence. */
+  setTheirs(pod: PodObject): void {
+    this.#theirs.set(keyOf(pod), pod);
+    if (this.#evidence.selects(pod.namespace, pod.labels)) this.setPod(pod);
+    else this.#forget(pod);
+  }
+  removeTheirs(pod: PodObject): void {
+    this.#theirs.delete(keyOf(pod));
+    this.#forget(pod);
+  }
+  #forget(pod: PodObject): void {
+    const before = this.pods.all.get(keyOf(pod));
+    if (before === undefined) return;
+    this.pods.all.delete(keyOf(pod));
+    this.#index.update(before, undefined);
+    this.#all.listener.pod(before, undefined);
   }
 
   setPolicy(policy: GpuPolicy): void {
     const before = this.policies.get(policy.name);
     this.policies.set(policy.name, policy);
     if (before?.generation !== policy.generation) this.#fleet.select([policy], this.nodes.all.values());
+    this.#refresh();
     this.#all.listener.policy(before, policy);
   }
 
@@ -100,7 +148,9 @@ export class Cluster {
     const after = { ...node, metadata: { ...node.metadata, resourceVersion: String(this.#version) } };
     const before = this.nodes.all.get(name);
     this.nodes.all.set(name, after);
-    this.#all.listener.node(name, before, after, this.#fleet.update(name, after));
+    const changed = this.#fleet.update(name, after);
+    if (changed.has('remembers')) this.#refresh();
+    this.#all.listener.node(name, before, after, changed);
     return after.metadata.resourceVersion;
   }
 
@@ -143,9 +193,10 @@ export class Cluster {
   async settle(ms = 5000): Promise<void> {
     const end = this.now + ms;
     for (;;) {
-      const next = Math.min(...[...this.#due.values()].map(({ at }) => at));
+      const next = Math.min(this.#listedAt, ...[...this.#due.values()].map(({ at }) => at));
       if (next > end) break;
       this.now = Math.max(this.now, next);
+      if (this.now >= this.#listedAt) this.#list();
       for (const [id, { key, at }] of this.#due) {
         if (at > this.now) continue;
         this.#due.delete(id);

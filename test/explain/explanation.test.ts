@@ -101,7 +101,7 @@ describe('explain: a node', () => {
       'revalidation is automatic; if this persists, check that gpu-gate-reconciler is running',
     ],
     [
-      'opted in, and nobody has begun',
+      'opted in, and the walk has not begun',
       { metadata: { name: 'new', uid: 'u', labels: { 'gpu-gate.dev/managed': 'true' } } },
       'GPU stack not validated: walk not started',
       '',
@@ -163,7 +163,7 @@ describe('explain: a pod', () => {
     expect(rows[0]).toMatchObject({ verdict: 'refused', since: '', next: expect.stringContaining(detail) });
     expect(rows[0]?.reason).not.toContain('new ');
   });
-  it('that gpu-gate has no say in: nothing is told of the nodes', () =>
+  it('that gpu-gate does not judge: nothing is reported about the nodes', () =>
     expect(explained([aNode()], { pod: aPod() })).toMatchObject({
       notes: [],
       rows: [{ verdict: 'open', since: '', next: '' }],

@@ -1,6 +1,6 @@
 // The whole chain on a real kubelet and containerd, in the order in which a node lives: it fails at
-// each stage in turn, is mended, proven, used, disturbed, rebooted, and opted out. gpu-gate runs in
-// the cluster, from its own chart and image.
+// each stage in turn, is repaired, proven, used, disturbed, rebooted, and opted out. gpu-gate runs
+// in the cluster, from its own chart and image.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -116,7 +116,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
 
   it('no driver root: the walk stops at driver-validation, with vectorAdd’s own words', async () => {
     await cluster.setPolicy(policySpec({ driver: 'no-root' }));
-    await see.awaits('the walk to go on with the mended toolkit', async () =>
+    await see.awaits('the walk to go on with the repaired toolkit', async () =>
       (await see.condition())?.message.includes('no driver root'),
     );
     expect(await failure('DriverValidationFailedVectorAdd')).toContain(
@@ -134,9 +134,9 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.proof()).toBeUndefined();
   });
 
-  it('a user’s GPU pod waits, told why, until the node is proven; then it runs with all that it needs', async () => {
+  it('a user’s GPU pod waits, with the reason in an Event, until the node is proven; then it runs with all that it needs', async () => {
     await see.create(gpuDeployment('app', STACK_IMAGES.app));
-    await see.awaits('the waiting pod to be told', async () =>
+    await see.awaits('the Event of the waiting pod', async () =>
       (await see.kubectl('get', 'events', '--field-selector', 'reason=WaitingForGPUNode')).includes(
         'device-plugin-validation',
       ),
@@ -245,7 +245,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await container()).toBe(before);
   });
 
-  it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
+  it('rebooted: no pod is bound between the new boot ID and the new proof, and a pod that the kubelet rejects is reported', async () => {
     // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as
     // anybody let it.
     await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
@@ -284,7 +284,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     }
   });
 
-  it('opted out: waits for the last GPU pod, then everything of ours is gone from the node and the host', async () => {
+  it('opted out: waits for the last GPU pod, then everything of gpu-gate is gone from the node and the host', async () => {
     expect(hostTraces().length).toBeGreaterThan(3);
     await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed-');
     await see.awaits('the opt-out to wait for GPU pods', async () => {

@@ -1,18 +1,19 @@
 // Controllers together, on a cluster in memory: what no one of them decides alone.
 import { describe, expect, it } from 'vitest';
-import { CLOSED, PROOF } from '../../core/keys.ts';
+import { CLOSED, MANAGED, PROOF } from '../../core/keys.ts';
 import { open } from '../../gate/node-proof.ts';
-import type { NodeObject } from '../../reconciler/model.ts';
+import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 import { newWalk } from '../../reconciler/walk.ts';
 import { Cluster, VALIDATIONS_ONLY } from '../builders/cluster.ts';
-import { aNode, keptPod, NOW } from '../builders/objects.ts';
+import { aNode, aPolicy, keptPod, NOW } from '../builders/objects.ts';
 
 const GRACE_S = 60;
 const names = Array.from({ length: 10 }, (_, i) => `n${i}`);
 
 /** Ten nodes that were validated, and whose walk has come to its end. */
-async function validated(): Promise<Cluster> {
-  const cluster = new Cluster(VALIDATIONS_ONLY);
+async function validated(policy = VALIDATIONS_ONLY, theirs: readonly PodObject[] = []): Promise<Cluster> {
+  const cluster = new Cluster(policy);
+  for (const pod of theirs) cluster.setTheirs(pod);
   cluster.passValidations();
   for (const name of names) {
     const { metadata, ...rest } = aNode({ name });
@@ -112,4 +113,89 @@ it('a validation pod that the API server refuses is in the condition within seco
   const more = cluster.writes.filter(({ kind }) => kind === 'create-pod').length - tries;
   expect(more).toBeGreaterThanOrEqual(2);
   expect(more).toBeLessThanOrEqual(8);
+});
+
+describe('a driver of another installer', () => {
+  const selector = (app: string) => ({ namespace: 'theirs', matchLabels: { app } });
+  const policyWith = (driver: object, generation = 1) => ({
+    ...aPolicy({ components: { ...VALIDATIONS_ONLY.spec.components, driver } }),
+    generation,
+  });
+  const EXTERNAL = { mode: 'external', podSelector: selector('driver') };
+  const driverOn = (nodeName: string, startedAt = '2026-11-24T09:00:00Z', app = 'driver'): PodObject =>
+    keptPod({
+      namespace: 'theirs',
+      name: `${app}-${nodeName}`,
+      uid: `${app}-${nodeName}`,
+      nodeName,
+      labels: { app },
+      conditions: [{ type: 'Ready', status: 'True' }],
+      containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt } } }],
+    });
+  const drivers = names.map((name) => driverOn(name));
+  const selected = (): Promise<Cluster> => validated(policyWith(EXTERNAL), drivers);
+  const madeSince = (cluster: Cluster, writes: number): readonly string[] =>
+    cluster.writes.slice(writes).flatMap((one) => (one.kind === 'create-pod' ? [one.manifest.metadata.name] : []));
+
+  it('is watched on after the policy went to managed, where nodes stay with it', async () => {
+    const cluster = await selected();
+    const [before, writes] = [proofs(cluster), cluster.writes.length];
+    cluster.setPolicy(policyWith({ mode: 'managed' }, 2));
+    await cluster.settle(60_000);
+    expect(proofs(cluster)).toEqual(before);
+    expect(names.filter((name) => !open(cluster.node(name)).yes)).toEqual([]);
+    expect([madeSince(cluster, writes), cluster.relists]).toEqual([[], 0]);
+    cluster.validationsPass = false;
+    cluster.setTheirs(driverOn('n3', '2026-11-24T12:00:00Z'));
+    await cluster.settle(60_000);
+    expect(proofs(cluster).map((proof) => proof !== undefined)).toEqual(names.map((name) => name !== 'n3'));
+  });
+  it('is watched on while the node is opted out: a driver that crashes withdraws', async () => {
+    const cluster = await selected();
+    cluster.setPolicy(policyWith({ mode: 'managed' }, 2));
+    const opted = cluster.node('n3');
+    cluster.setPod(
+      keptPod({ namespace: 'team', name: 'user', uid: 'user', nodeName: 'n3', gpus: { 'nvidia.com/gpu': 1 } }),
+    );
+    cluster.setNode({
+      ...opted,
+      metadata: { ...opted.metadata, labels: { ...opted.metadata.labels, [MANAGED]: 'false' } },
+    });
+    await cluster.settle(60_000);
+    expect(proofs(cluster)[3]).toBeDefined();
+    cluster.setTheirs({ ...driverOn('n3'), conditions: [], containers: [] });
+    await cluster.settle(60_000);
+    expect(proofs(cluster).map((proof) => proof !== undefined)).toEqual(names.map((name) => name !== 'n3'));
+  });
+  it.each([
+    [
+      'that means its pods: they are validated, and never taken for missing while they are listed',
+      'driver',
+      ['awaiting driver-validation', 'awaiting device-plugin-validation'],
+    ],
+    ['that means no pod: no proof goes, and nodes say what they wait for', 'wrong', ['awaiting driver']],
+  ])('gets a podSelector %s', async (_, app, expected) => {
+    const cluster = await validated(policyWith({ mode: 'external' }), drivers);
+    expect(cluster.pods.all.get('theirs/driver-n0')).toBeUndefined();
+    const writes = cluster.writes.length;
+    cluster.setPolicy(policyWith({ mode: 'external', podSelector: selector(app) }, 2));
+    await cluster.settle(60_000);
+    const closings = cluster.writes
+      .slice(writes)
+      .flatMap((one) => (one.kind === 'patch-node' ? (one.annotations[CLOSED] ?? []) : []));
+    expect([...new Set(closings)]).toEqual(expected);
+    expect(names.every((name) => open(cluster.node(name)).yes)).toBe(app === 'driver');
+    expect(proofs(cluster).filter((proof) => proof === undefined)).toEqual([]);
+    expect([cluster.relists, cluster.pods.all.has('theirs/driver-n0')]).toEqual([1, app === 'driver']);
+  });
+  it('is dropped when neither a policy nor a node names it: one list for each change, however many nodes', async () => {
+    const cluster = await selected();
+    for (const name of names) cluster.setTheirs(driverOn(name, '2026-11-24T09:30:00Z', 'other'));
+    cluster.setPolicy(policyWith({ mode: 'external', podSelector: selector('other') }, 2));
+    await cluster.settle(60_000);
+    expect(proofs(cluster).filter((proof) => proof === undefined)).toEqual([]);
+    expect([...cluster.pods.all.keys()].filter((key) => key.startsWith('theirs/driver-'))).toEqual([]);
+    expect([...cluster.pods.all.keys()].filter((key) => key.startsWith('theirs/other-'))).toHaveLength(10);
+    expect(cluster.relists).toBe(2);
+  });
 });

@@ -1,9 +1,14 @@
-// Work per event does not grow with the cluster: the nodes and pods that controllers look at are counted, not the time.
+// Work per event does not grow with the cluster: the nodes and pods that controllers look at are
+// counted, not the time.
 import { beforeAll, describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
+import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../core/keys.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
+import { newWalk } from '../../reconciler/walk.ts';
 import { Cluster, VALIDATIONS_ONLY } from '../builders/cluster.ts';
-import { aNode, aPolicy, keptPod } from '../builders/objects.ts';
+import { aNode, aPolicy, keptPod, NOW } from '../builders/objects.ts';
+
+const THEIRS = { external: { namespace: 'theirs', matchLabels: { app: 'driver' } } };
+const remembering = JSON.stringify({ ...newWalk('uid-n1', 'boot-1', NOW), target: { driver: THEIRS } });
 
 /** A node that waits for its turn. */
 const waiting = (name: string): NodeObject => {
@@ -30,6 +35,7 @@ const EVENTS: readonly (readonly [string, (cluster: Cluster) => void])[] = [
   ['a node that comes', (c) => c.setNode(aNode({ name: 'new', labels: { [MANAGED]: 'true' } }))],
   ['a node that closes', (c) => c.setNode(aNode({ name: 'n1', annotations: { [CLOSED]: 'x' } }))],
   ['a proof that is gone', (c) => c.setNode(aNode({ name: 'n1', annotations: { [PROOF]: '' } }))],
+  ['a driver of another installer', (c) => c.setNode(aNode({ name: 'n1', annotations: { [WALK]: remembering } }))],
   ['a pod that is bound', (c) => c.setPod(pod('p'))],
   ['a pod that waits', (c) => c.setPod(pod('p', { nodeName: undefined, conditions: [unschedulable] }))],
   ['a status of the policy', (c) => c.setPolicy({ ...VALIDATIONS_ONLY, status: { nodes: { total: 7 } } })],

@@ -18,7 +18,10 @@ export const notReady = ({ isOverloaded }: Observed['input']): Finding => ({
   untimed: true,
 });
 
-/** With what a kubelet or a controller reported of the pod, or of the DaemonSet that does not create it. */
+/**
+ * With what a kubelet or a controller reported of the pod, or of the DaemonSet that does not create
+ * it.
+ */
 export const withTrouble = (finding: Finding, trouble: string | undefined): Finding =>
   finding.kind === 'waiting' && trouble !== undefined
     ? { ...finding, message: `${finding.message}; ${trouble}` }
@@ -33,7 +36,8 @@ export const troubleOfPod = ({ troubles }: Observed['input'], pod: PodObject): s
 export function operand(seen: Observed, ground: Ground, name: Component): Look {
   const look = lookAt(seen, ground, name);
   const { finding } = look;
-  // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held against them.
+  // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held
+  // against them.
   if (finding.kind !== 'done' && seen.walk.notReady !== undefined && finding.reason !== REPLACING)
     return { ...look, finding: notReady(seen.input) };
   return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
@@ -56,12 +60,16 @@ const freshness = ({ walk, boot, input }: Observed, name: Component): Freshness 
   now: input.now,
 });
 
-/** A label value changes only as: remove, old pods gone, set new; and from the last component back to this one. */
+/**
+ * A label value changes only as: remove, old pods gone, set new; and from the last component back
+ * to this one.
+ */
 function deployment(seen: Observed, ground: Ground, name: Component, revision: string): Look {
   const { input, walk } = seen;
   if (ground.deploy[name] === revision) return { finding: running(seen, name, revision) };
   const deploy = { ...ground.deploy, [name]: revision };
-  // Somebody changed or removed the label of what runs here: it is put back, and nothing that came later is touched.
+  // Another writer changed or removed the label of an operand that runs here. Restore the label and
+  // leave all later components as they are.
   if (walk.evidence[name]?.revision === revision) {
     const others = componentPods(input, name).filter((pod) => pod.labels[REVISION] !== revision);
     return others.length === 0 ? { finding: running(seen, name, revision), deploy } : without(ground, name, name);
@@ -107,8 +115,8 @@ function without(ground: Ground, off: Component, awaited: Component): Look {
 }
 
 /**
- * The deploy labels with those put back that somebody took from a proven node: at once and whatever
- * state the walk is at, because what runs there would go otherwise.
+ * The deploy labels, with those restored that another writer removed from a proven node. Restores
+ * them at once and in every state of the walk, because otherwise the operands there would go.
  */
 export function putBack({ input, walk, proof, deployed }: Observed): Ground['deploy'] {
   if (proof === undefined || walk.renew === true) return deployed;

@@ -16,7 +16,9 @@ export const toolkit: WalkState = {
   restarts: ['toolkit', 'driver'],
 };
 
-/** A pod that names a handler that the runtime does not have would wait with an Event and no more. */
+/**
+ * A pod that names a handler that the runtime does not have would wait with an Event and no more.
+ */
 function handlerMissing(seen: Observed): Finding | undefined {
   const handlers = seen.input.node.status?.runtimeHandlers ?? [];
   if (handlers.length === 0 || handlers.includes(HANDLER) || !isManagedHere(seen, 'toolkit')) return undefined;

@@ -47,7 +47,7 @@ beforeAll(async () => {
   cp = await startControlPlane({ binaries: await binariesFromEnvironment(console.log), scheduler: false });
   gate = await startGate(cp, {
     values: { webhook: { failurePolicy: 'Fail' } },
-    // Handshakes all the time: over a connection that is kept nobody looks at a certificate.
+    // Handshakes all the time, because a kept connection does not check a certificate again.
     flags: ['--calls-per-connection', '5'],
   });
   await gate.stopReconciler();
@@ -118,7 +118,7 @@ async function quiet(keeper: CertKeeper): Promise<readonly string[]> {
   );
   return steps;
 }
-/** What is served now is known to whoever calls: ten more of them. */
+/** Waits for ten more calls, so that callers have met what is served now. */
 async function tenCalls(): Promise<void> {
   const seen = load.calls.length;
   await until('ten calls', () => load.calls.length >= seen + 10);
@@ -216,7 +216,7 @@ beforeEach(async () => {
 });
 
 describe('the extender', () => {
-  it('serves whoever has the client certificate of the Secret, and nobody else', async () => {
+  it('serves only callers that have the client certificate of the Secret', async () => {
     const mine = await schedulerClient();
     const foreign = await issueLeaf(
       await issueCa('foreign', DAY, Date.now()),
@@ -312,14 +312,14 @@ describe('a Secret of the webhook', () => {
         return harm('gpu-gate-webhook-tls', { 'tls.crt': leaf.cert, 'tls.key': leaf.key });
       },
     ],
-  ])('%s: made anew, the last good one is served meanwhile, no call fails', async (_, doHarm) => {
+  ])('%s: it is issued again, the last good one is served meanwhile, and no call fails', async (_, doHarm) => {
     await doHarm();
     expect(await settled(aKeeper())).toEqual(['issue-leaf']);
     expect(fails(began)).toEqual([]);
     await expectSound();
   });
 
-  it('of a foreign CA: replicas go on with one that callers trust, made anew, no call fails', async () => {
+  it('of a foreign CA: replicas keep one that callers trust, it is issued again, and no call fails', async () => {
     const foreign = await issueCa('foreign', DAY, Date.now());
     const leaf = await issueLeaf(foreign, { name: 'x', sans: SANS, usage: 'server', life: DAY }, Date.now());
     const said = saidBy('gpu-gate', 'no CA of the webhook configuration signed it');
@@ -402,7 +402,7 @@ describe('the certificates beside it', () => {
     ],
     ['the client of the scheduler deleted', 'gpu-gate-scheduler-client', () => remove('gpu-gate-scheduler-client')],
     ['the canary deleted', 'gpu-gate-canary-tls', () => remove('gpu-gate-canary-tls')],
-  ])('%s: made anew by the CA that is known, no call fails', async (_, name, doHarm) => {
+  ])('%s: it is issued again by the known CA, and no call fails', async (_, name, doHarm) => {
     const cas = (await extenderCas()).map(({ fingerprint }) => fingerprint);
     await doHarm();
     expect(await settled(aKeeper())).toEqual(name === 'gpu-gate-canary-tls' ? ['issue-canary'] : []);
@@ -515,7 +515,7 @@ async function oneExtenderCa(): Promise<void> {
 }
 
 describe('the CA of the extender', () => {
-  it('due: the one before signs on until the stated day, then the new one; callers are served all the time', async () => {
+  it('due: the previous CA signs until the stated day, then the new CA; callers are served all the time', async () => {
     await oneExtenderCa();
     const made = Date.now() - 300 * DAY;
     const old = await issueCa('aged', 400 * DAY, made);
@@ -547,12 +547,12 @@ describe('the CA of the extender', () => {
     expect(await metricsNow()).toContain('gpu_gate_certificate_not_after_seconds{certificate="extender-ca-previous"}');
     expect(logged.some((line) => line.includes('restart every scheduler that asks it'))).toBe(true);
 
-    // Lost meanwhile, it is made anew by the CA that schedulers know.
+    // A certificate that is lost meanwhile is issued again by the CA that schedulers know.
     await remove('gpu-gate-extender-tls');
     await aKeeper({ caGrace: DAY }).check();
     expect(await servedBy(oldCa)).toBe(true);
 
-    // The client certificate follows after the grace time, and the one of before goes on being
+    // The client certificate follows after the grace time, and the previous one goes on being
     // served.
     const follows = aKeeper();
     await until('a client certificate of the new CA', async () => {
@@ -593,7 +593,7 @@ describe('time', () => {
     await harm('gpu-gate-ca', { 'tls.crt': ca.cert, 'tls.key': ca.key });
   };
 
-  it('a certificate that expired during a long sleep: not served, said so, made anew at the first check', async () => {
+  it('a certificate that expired during a long sleep is not served, is reported, and is issued again at the first check', async () => {
     const ca = { cert: await textOf('gpu-gate-ca', 'tls.crt'), key: await textOf('gpu-gate-ca', 'tls.key') };
     const old = await issueLeaf(ca, { name: 'x', sans: SANS, usage: 'server', life: DAY }, Date.now() - 2 * DAY);
     await gate.stopRequestPath();
@@ -738,7 +738,7 @@ describe('the leader', () => {
     await expectSound();
   });
 
-  it('alone writes: one that does not lead mends nothing', async () => {
+  it('alone writes: a replica that does not lead repairs nothing', async () => {
     await remove('gpu-gate-webhook-tls');
     await remove('gpu-gate-extender-tls');
     const versions = async (): Promise<readonly string[]> =>
@@ -760,7 +760,7 @@ describe('the leader', () => {
     await expectSound();
   });
 
-  it('mends at once what it hears of by its watches, long before its next check', { timeout: 60_000 }, async () => {
+  it('repairs at once what its watches report, long before its next check', { timeout: 60_000 }, async () => {
     const stop = new AbortController();
     let leads = true;
     const keeper = aKeeper({ checkEvery: 300_000, leads: () => leads });
@@ -782,19 +782,19 @@ describe('the leader', () => {
       console.log(`${what}: ${Date.now() - at} ms`);
     };
     await healed(
-      'a certificate anew',
+      'the certificate to be issued again',
       () => remove('gpu-gate-webhook-tls'),
       async () => (await textOf('gpu-gate-webhook-tls', 'tls.crt')).includes('BEGIN'),
     );
     await healed(
-      'the ConfigMap anew',
+      'the ConfigMap to be written again',
       () => cp.admin.request('DELETE', EXTENDER_CA),
       async () => (await extenderCas()).length > 0,
     );
     await sleep(500);
     expect(fails(began)).toEqual([]);
     const wiped = Date.now();
-    await healed('caBundle anew', wipeBundles, async () => (await bundle(0)).includes('BEGIN'));
+    await healed('caBundle to be written again', wipeBundles, async () => (await bundle(0)).includes('BEGIN'));
     await until('twenty calls that do not fail', () =>
       load.calls.slice(-20).every(({ failure }) => failure === undefined),
     );
@@ -843,7 +843,7 @@ describe('the leader', () => {
     await expectSound();
   });
 
-  it('may read the configuration and not change it: said once, the leader stays ready, tried again', async () => {
+  it('may read the configuration and not change it: it reports this once, stays ready, and tries again', async () => {
     const path = '/apis/rbac.authorization.k8s.io/v1/clusterroles/gpu-gate-reconciler';
     const role = await cp.admin.request<{ rules: { resources?: string[]; verbs: string[] }[] }>('GET', path);
     const set = (rules: unknown): Promise<unknown> =>

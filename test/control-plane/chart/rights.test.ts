@@ -223,7 +223,7 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
   await gate.startReconciler();
   await whole();
 
-  // What the test cluster's processes are told by options, and pods find out by themselves.
+  // The test cluster passes these to its processes as options. Pods find them out by themselves.
   const webhookCert = await kubectl(
     'get',
     'secret',

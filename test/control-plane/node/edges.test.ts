@@ -98,7 +98,7 @@ beforeAll(async () => {
 });
 afterAll(async () => cluster?.stop());
 
-describe('what is said of nodes', () => {
+describe('reports about nodes', () => {
   it(
     'a count that is no more goes from the policy, and then nothing more is written',
     { timeout: 90_000 },
@@ -116,7 +116,7 @@ describe('what is said of nodes', () => {
       expect(columns.split('\n')[1]).toMatch(/^default +True +Enforcing +1 +(<none> +)?1 +\d/);
       await sleep(1500);
       const { resourceVersion } = (await policy()).metadata;
-      // Each change of a node has the status worked out anew.
+      // Each change of a node makes the reconciler compute the status again.
       for (const nonce of ['1', '2', '3']) {
         await annotate('gpu-0', `example.com/nonce=${nonce}`);
         await sleep(600);
@@ -186,7 +186,7 @@ describe('operands', () => {
     expect(await podsOf('driver')).toBe(uids);
   });
 
-  it('so does a node selector that somebody adds', { timeout: 60_000 }, async () => {
+  it('so does a node selector that another writer adds', { timeout: 60_000 }, async () => {
     const { metadata, spec } = await operand('dcgm-exporter');
     await kubectl(
       'patch',
@@ -305,7 +305,7 @@ describe('reports', () => {
 });
 
 describe('leaders', () => {
-  it('a policy that is suspended wakes a pod that waits, and told why it did', { timeout: 90_000 }, async () => {
+  it('suspending the policy wakes a pending pod, which had the reason reported', { timeout: 90_000 }, async () => {
     for (const name of ['gpu-0', 'gpu-2']) await annotate(name, 'gpu-gate.dev/hold=test');
     await gpuPod('waits', 'gpu-0');
     await until('the Event', async () =>
@@ -328,7 +328,7 @@ describe('leaders', () => {
   });
 
   it(
-    'who leads no longer says nothing of the cluster; who leads again knows the last validation',
+    'a replica that no longer leads reports nothing about the cluster; one that leads again knows the last validation',
     { timeout: 60_000 },
     async () => {
       const text = await gate.metrics();
@@ -373,6 +373,6 @@ describe('leaders', () => {
       'templates/deployments.yaml',
     ]);
     expect(stderr).toBe('');
-    expect(stdout.match(/--webhook-resources, "nvidia\.com\/pgpu"/g)).toHaveLength(1);
+    expect(stdout.match(/--webhook-resources=nvidia\.com\/pgpu$/gm)).toHaveLength(1);
   });
 });

@@ -190,7 +190,7 @@ describe('the walk on a real control plane', () => {
     await gone('after-reboot');
   });
 
-  it('an image that cannot be pulled is named, and mended goes on', { timeout: 90_000 }, async () => {
+  it('an image that cannot be pulled is named, and the walk goes on once it can be', { timeout: 90_000 }, async () => {
     await annotate('gpu-1', 'sim.gpu-gate.dev/image-pull-fails=driver', 'sim.gpu-gate.dev/reboot=2');
     const condition = await until('the failure', async () =>
       (await node('gpu-1')).status.conditions.find(
@@ -203,7 +203,7 @@ describe('the walk on a real control plane', () => {
   });
 
   it(
-    'opt-out: waits for the GPU pod, then leaves nothing of ours on the node; taken back midway it resumes',
+    'opt-out: waits for the GPU pod, then leaves nothing of gpu-gate on the node; taken back midway it resumes',
     { timeout: 120_000 },
     async () => {
       await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
@@ -276,7 +276,7 @@ describe('pods and the gate', () => {
   });
 
   it(
-    'the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and told',
+    'the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and reported',
     { timeout: 60_000 },
     async () => {
       await gate.stopRequestPath();
@@ -338,7 +338,7 @@ describe('pods and the gate', () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining('GPUPolicy "nope" does not exist')]);
   });
 
-  it('caBundle wiped by somebody is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
+  it('a wiped caBundle is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
     const bundle = (): Promise<string> =>
       kubectl(
         'get',
@@ -352,7 +352,7 @@ describe('pods and the gate', () => {
     await kubectl(
       'patch',
       'mutatingwebhookconfiguration',
-      'gpu-gate',
+      'zz-gpu-gate',
       '--type',
       'json',
       '-p',
@@ -363,7 +363,7 @@ describe('pods and the gate', () => {
     expect(await bundle()).toBe(before);
   });
 
-  it('the Secret of the webhook deleted or corrupted is made anew, and served', { timeout: 60_000 }, async () => {
+  it('the webhook’s Secret, deleted or corrupted, is issued again and served', { timeout: 60_000 }, async () => {
     const fingerprint = (): Promise<string> =>
       kubectl('get', 'secret', 'gpu-gate-webhook-tls', '-n', 'gpu-gate', '-o', 'jsonpath={.data.tls\\.crt}');
     for (const harm of [

@@ -95,7 +95,7 @@ it('a program that hangs holds up no call, and is gone after its time', async ()
   const path = byProgram('hangs', giveToken());
   const kube = await open(path, WITHIN);
   expect(await whoAmI(kube)).toBe('admin');
-  // Credentials are read anew as the kubeconfig changes; now the program waits for somebody.
+  // The client reads the credentials again when the kubeconfig changes. The program now hangs.
   file('hangs.sh', '#!/bin/sh\nsleep 1234\n');
   writeFileSync(path, `${readFileSync(path, 'utf8')}\n`);
   let longest = 0;
@@ -144,7 +144,7 @@ it('tls-server-name is the name that the certificate is checked for', async () =
   expect(await open(wrong).then(whoAmI).catch(explainError)).toContain('else.example');
 });
 
-it('a kubeconfig with a tokenFile says that it is not read, in place of calling as nobody', async () => {
+it('a kubeconfig with a tokenFile is rejected with the reason that it is not read, rather than used without credentials', async () => {
   await expect(open(kubeconfig('file', { tokenFile: '/token' }))).rejects.toThrow(
     'names a tokenFile, which is not read',
   );

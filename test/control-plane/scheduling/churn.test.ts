@@ -89,8 +89,8 @@ describe('churn', () => {
       'ungated-scheduler',
       named('ungated', () => undefined),
     );
-    // More nodes that must not be used than the churn itself makes; how many of its own pods find
-    // one is chance, and told.
+    // Closes more nodes than the churn itself does. How many of the churn's pods land on one
+    // is left to chance and is logged.
     await cluster.kubectl(['annotate', 'node', ...nodes.slice(0, 60), 'gpu-gate.dev/hold=control', '--overwrite']);
     await sleep(2000);
     await churn({

@@ -1,5 +1,5 @@
-// Finding and building the cluster's programs, with a `go` of ours that links when it is told to:
-// what is there when, and what is left.
+// Finding and building the cluster's programs, with a stand-in for `go` that links on command: what
+// exists at each moment, and what is left.
 import {
   existsSync,
   mkdirSync,

@@ -44,7 +44,7 @@ describe('the circuit breaker', () => {
     pass(SETTLE_MS);
     expect(lose('n0')).toBeUndefined();
   });
-  it('a node that mends while it is judged, and is lost again later, is judged anew', () => {
+  it('a node that recovers while it is judged, and is lost again later, is judged again', () => {
     const { breaker, lose, pass } = pool(10);
     expect(lose('n0')).toBe('loss being judged');
     breaker.calm('n0', true);
@@ -115,7 +115,7 @@ describe('the circuit breaker', () => {
     next.recall([{ ...aPolicy(), status: released }], [], 700_000);
     expect(next.judge(aPolicy(), 'n0', 4, 700_000).keep).toBe('loss being judged');
   });
-  it('whose nodes had all recovered while nobody led is over', () => {
+  it('whose nodes had all recovered while no replica led is over', () => {
     const status = { breaker: { trippedAt: new Date(0).toISOString(), release: '' } };
     const next = circuitBreaker();
     next.recall([{ ...aPolicy(), status }], [aNode()], 1000);

@@ -1,5 +1,5 @@
-// Every field of the CRD is in the table of edits, the docs show the table, and the plan does what it
-// says: each field is edited on a validated node.
+// Every field of the CRD is in the table of edits, the docs show the table, and the plan does what
+// it says: each field is edited on a validated node.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';

@@ -1,5 +1,6 @@
-// A node whose hardware has a truth of its own: what runs since when, what computes. The kubelet tells the API server of it only
-// when it gets to it, the plan sees only what was told, and this file never asks the plan what is true.
+// A node whose hardware has a truth of its own: what runs since when, what computes. The kubelet
+// reports it to the API server with a delay, the plan sees only what was reported, and this file
+// never asks the plan what is true.
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, REVISION } from '../../../core/keys.ts';
 import { open, serving } from '../../../gate/node-proof.ts';
@@ -43,7 +44,7 @@ export class HardwareModel {
   computes = true;
   busy = false;
   private truth: Truth = { boot: 1, bootedAt: NOW, processes: {}, broken: new Set(), passed: {} };
-  /** The truth as the API server was last told it. */
+  /** The truth as the kubelet last reported it. */
   private told: Truth = this.truth;
   private node: NodeObject;
   private pods = new Map<string, PodObject>();
@@ -55,7 +56,7 @@ export class HardwareModel {
   /** What each watch has brought, where it is late. */
   private late: { readonly node?: NodeObject; readonly pods?: ReadonlyMap<string, PodObject> } = {};
   private hasWritten = false;
-  /** An operator has asked for a retry, which may restart what pods rest upon. */
+  /** An operator has asked for a retry, which may restart what pods depend on. */
   isAsked = false;
   /** Writes of the last pass. */
   writes = 0;
@@ -96,8 +97,9 @@ export class HardwareModel {
   }
 
   /**
-   * Why the node must not be open, by the truth that the API server was told; undefined where it may. Nothing is claimed while
-   * the policy is suspended, and until the plan has looked once after what happened.
+   * Why the node must not be open, by the truth that the kubelet reported; `undefined` if it may.
+   * Nothing is claimed while the policy is suspended, nor until the plan has looked once after a
+   * disturbance.
    */
   get mustNotBeOpen(): string | undefined {
     if (this.policy.spec.suspend || this.unseen || Object.keys(this.late).length > 0) return undefined;
@@ -123,11 +125,14 @@ export class HardwareModel {
   wait(seconds: number): void {
     this.now += seconds * 1000;
   }
-  /** The kernel starts anew: everything ends at once, and the kubelet publishes the new boot ID before any pod's status. */
+  /**
+   * The kernel restarts. Everything ends at once, and the kubelet publishes the new boot ID
+   * before any pod's status.
+   */
   reboot(): void {
     this.now += 1000;
     const boot = this.truth.boot + 1;
-    // The pods are the same, their containers start anew.
+    // The pods stay the same, and their containers start again.
     const processes = Object.fromEntries(
       Object.entries(this.truth.processes).map(([name, process_]) => [
         name,
@@ -178,7 +183,10 @@ export class HardwareModel {
       metadata: { ...this.node.metadata, labels: on ? { ...labels, [name]: 'true' } : labels },
     };
   }
-  /** A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened to them. */
+  /**
+   * A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened
+   * to them.
+   */
   ready(yes: boolean): void {
     this.outOfSight = !yes;
     if (!yes)
@@ -205,7 +213,7 @@ export class HardwareModel {
     if (Object.keys(this.late).length > 0) this.unseen = true;
     this.late = {};
   }
-  /** Somebody removes a label or an annotation by hand. */
+  /** An operator removes a label or an annotation by hand. */
   strip(key: string): void {
     const without = (map: Readonly<Record<string, string>> | undefined): Record<string, string> =>
       Object.fromEntries(Object.entries(map ?? {}).filter(([name]) => name !== key));
@@ -238,7 +246,10 @@ export class HardwareModel {
     this.node = this.fresh();
   }
 
-  /** The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and the API server is told. */
+  /**
+   * The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and
+   * the kubelet reports to the API server.
+   */
   kubelet(): void {
     this.now += 1000;
     if (this.outOfSight) return;
@@ -348,11 +359,15 @@ export class HardwareModel {
     );
   }
 
-  /** One pass of the plan over what the API server was told, and its actions carried out, or the first `most` of them: then it dies. */
+  /**
+   * One pass of the plan over what the kubelet reported. Carries out its actions, or only the first
+   * `most` of them as if the reconciler died then.
+   */
   pass(most = Infinity): void {
     if (this.mistake === 'never-looks-again' && this.isOpen) return;
     this.now += 100;
-    // What it sees gone must be used anew; what came back between two looks nobody can know, nor what happens while it is suspended.
+    // GPUs that the plan sees gone must be used again. It cannot know what came back between two
+    // looks, nor what happened while the policy was suspended.
     if (!this.policy.spec.suspend && Object.keys(this.node.status?.allocatable ?? {}).length === 0)
       this.forget('device-plugin-validation');
     const revisions = REVISIONS.get(this.policy) ?? renderAll(this.policy);

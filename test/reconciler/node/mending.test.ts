@@ -8,7 +8,10 @@ import { World } from './world.ts';
 
 const user: PodObject = keptPod({ name: 'user', namespace: 'team', uid: 'user', gpus: { 'nvidia.com/gpu': 1 } });
 
-/** A node whose kubelet offers no GPU, or whose runtime has lost the handler, until enough was restarted. */
+/**
+ * A node whose kubelet offers no GPU, or whose runtime has lost the handler, until enough was
+ * restarted.
+ */
 class Broken extends World {
   what: 'gpus' | 'handler' | undefined;
   /** The restart of this operand mends it. */

@@ -1,5 +1,6 @@
-// The model test: random histories of a node whose hardware has a truth of its own. Whatever happens, the node is open only
-// while that truth held when the API server was last told of it; and a history that ends quiet and healthy ends validated.
+// The model test: random histories of a node whose hardware has a truth of its own. Whatever
+// happens, the node is open only while that truth held when the kubelet last reported it. A history
+// that ends quiet and healthy ends validated.
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { DEPLOY_PREFIX, RETRY, WALK } from '../../../core/keys.ts';
@@ -25,7 +26,7 @@ const disturbance = fc.oneof(
   happening('CUDA stops computing', (model) => {
     model.computes = false;
   }),
-  happening('mended', (model) => model.mend()),
+  happening('repaired', (model) => model.mend()),
   happening('opted out', (model) => model.label('managed', false)),
   happening('opted in', (model) => model.label('managed', true)),
   happening('NFD label gone', (model) => model.label('nfd', false)),
@@ -55,7 +56,10 @@ const disturbance = fc.oneof(
   happening('suspended', (model) => model.setPolicy(MODEL_POLICIES.suspended)),
   happening('node re-created', (model) => model.recreate()),
 );
-/** What costs no proof by itself: news that is late, marks that others remove, validations that others end, retries, edits. */
+/**
+ * What costs no proof by itself: news that is late, marks that others remove, validations that
+ * others end, retries, edits.
+ */
 const harmless = fc.oneof(
   happening('the watch of pods stands still', (model) => model.lag('pods')),
   happening('the watch of nodes stands still', (model) => model.lag('node')),
@@ -113,13 +117,17 @@ const history = fc.array(
   { minLength: 3, maxLength: 30 },
 );
 
-/** Lives a history; throws where the node is open and must not be. Returns in how many moments it was open. */
+/**
+ * Lives a history; throws where the node is open and must not be. Returns in how many moments it
+ * was open.
+ */
 function live(happenings: readonly Happening[], mistake: Mistake = 'none'): { model: HardwareModel; opened: number } {
   const model = new HardwareModel(mistake);
   let opened = 0;
   for (const [what, happen] of happenings) {
     happen(model);
-    // A reboot closes with no action of ours; of all else the plan may learn first: one observation.
+    // A reboot closes without an action of gpu-gate. Of everything else the plan may learn first,
+    // which takes one observation.
     if (what !== 'reboot' && !what.startsWith(DIES)) model.pass();
     if (!model.isOpen) continue;
     opened += 1;

@@ -1,4 +1,5 @@
-// What a node is told of its surroundings: many silent nodes, pods that its kubelet rejects, and why its own pods do not come.
+// What the plan of a node depends on outside the node: many silent nodes, pods that its kubelet
+// rejects, and why its own pods do not come.
 import { describe, expect, it } from 'vitest';
 import { POD_COMPONENT } from '../../../core/components.ts';
 import { DEPLOY_PREFIX, GPU_VALIDATED } from '../../../core/keys.ts';
@@ -70,7 +71,7 @@ describe('a node that is silent among many', () => {
     expect(world.trust).toEqual([false, false]);
     expect(world.proof).toBeUndefined();
   });
-  it('loses its proof if it stays silent when the others are heard again', () => {
+  it('loses its proof if it stays silent when the others report again', () => {
     const world = silent();
     world.pass(120);
     world.more = {};

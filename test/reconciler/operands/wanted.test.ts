@@ -38,7 +38,7 @@ describe('wanted is what a policy with an opted-in node deploys', () => {
   });
 });
 
-it('left over is what nobody wants and no node names', () => {
+it('an object is left over if no policy wants it and no node names it', () => {
   const present = ['container-toolkit-old', 'container-toolkit-used', 'theirs'].map((name) => ({
     ...trimDaemonSet({ metadata: { name, uid: `ds-${name}`, labels: { 'app.kubernetes.io/part-of': 'gpu-gate' } } }),
     ours: name !== 'theirs',
@@ -54,7 +54,7 @@ it.each([
     [{ manager: 'kube-controller-manager', subresource: 'status', fieldsV1: { 'f:status': {} } }],
     false,
   ],
-  ['an annotation of somebody', [{ manager: 'kubectl', fieldsV1: { 'f:metadata': {} } }], false],
-  ['an env of somebody', [{ manager: 'kubectl-set', fieldsV1: { 'f:spec': { 'f:template': {} } } }], true],
-  ['nothing told', undefined, false],
+  ['an annotation of another writer', [{ manager: 'kubectl', fieldsV1: { 'f:metadata': {} } }], false],
+  ['an env of another writer', [{ manager: 'kubectl-set', fieldsV1: { 'f:spec': { 'f:template': {} } } }], true],
+  ['no managed fields', undefined, false],
 ])('foreign fields: %s', (_, entries, foreign) => expect(hasForeignFields(entries)).toBe(foreign));

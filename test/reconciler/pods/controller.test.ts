@@ -1,4 +1,5 @@
-// Counting once, whoever leads: the API server here is nothing but the names of Events.
+// Each pod is counted once, no matter which replica leads. The API server here is only a set of
+// Event names.
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
@@ -117,7 +118,7 @@ it('a pod bound past the gate is counted by one leader, with the reason of the m
   });
 });
 
-it('on take-over a node that is only held now is no reason to report the pods that are there', () => {
+it('on takeover a node that is only held now does not make the pods on it reported', () => {
   const world = new World({});
   world.node = aNode({ name: 'n', annotations: { 'gpu-gate.dev/hold': 'x' } });
   expect(world.leader().late).toEqual([]);
@@ -137,7 +138,7 @@ it.each([
   ['a bare pod', undefined, 'GPU is lost; no controller owns it, so it has failed for good: create it again'],
   ['a Job’s', 'Job', 'only if its backoffLimit and podFailurePolicy allow that'],
   ['a ReplicaSet’s', 'ReplicaSet', 'its ReplicaSet creates another one'],
-])('a rejected pod is told what becomes of it: %s', async (_, kind, text) => {
+])('the Event of a rejected pod reports what becomes of it: %s', async (_, kind, text) => {
   const world = new World({ ...rejected, controller: kind === undefined ? undefined : { kind, uid: 'x' } });
   await world.leader().work.handlers.pod('team/p');
   expect(world.told.get('GPUPodRejected')).toBeDefined();

@@ -20,7 +20,10 @@ describe('a pod’s policy', () => {
   });
 });
 
-/** As the API server notes who wrote which field: the one that made the pod named its node; a scheduler that binds it owns nothing. */
+/**
+ * As the API server notes who wrote which field: the one that made the pod named its node; a
+ * scheduler that binds it owns nothing.
+ */
 const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
 const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
 
@@ -85,7 +88,7 @@ describe('other pods', () => {
     expect(boundUnseen(requiring('600'), aNode(), one(aPolicy()))?.kind).toBe('driver-old');
     expect(boundUnseen(requiring('600', '2026-11-24T08:00:00Z'), aNode(), one(aPolicy()))).toBeUndefined();
   });
-  it('bound while nobody looked: only where the node shows that it was shut before', () => {
+  it('bound while no replica led: only if the node shows that it was closed before', () => {
     const at = (time: string): PodObject =>
       aGpuPod({}, {}, { conditions: [{ type: 'PodScheduled', status: 'True', lastTransitionTime: time }] });
     const failed = aNode({ annotations: { [PROOF]: '' }, validated: false });
@@ -109,7 +112,7 @@ describe('other pods', () => {
     const held = aNode({ annotations: { [HOLD]: 'x' } });
     expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()))).toBeUndefined();
   });
-  it('are told of the nodes on their way, three by name', () => {
+  it('list the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
       aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' }, validated: false }),
     );
@@ -146,10 +149,10 @@ describe('other pods', () => {
       }),
       'is failed (driver: crash loop)',
     ],
-  ])('are told why a node that is %s takes none, with no time in it', (_, node, says) =>
+  ])('report why a node that is %s takes none, with no time in the text', (_, node, says) =>
     expect(nodesOnTheirWay([node], 'default')).toBe(`waiting for a GPU node: node node-a ${says}`),
   );
-  it('are not told of a node on its way out', () =>
+  it('leave out a node on its way out', () =>
     expect(
       nodesOnTheirWay([aNode({ labels: { [MANAGED]: 'false', [STATE]: 'removing' } })], 'default'),
     ).toBeUndefined());
