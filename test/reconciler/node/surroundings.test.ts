@@ -72,7 +72,7 @@ describe('a node that is silent among many', () => {
     expect(world.trust).toEqual([false, false]);
     expect(world.proof).toBeUndefined();
   });
-  it('loses its proof if it stays silent when the others are heard again', () => {
+  it('loses its proof if it stays silent when the others report again', () => {
     const world = silent();
     world.pass(120);
     world.more = {};
