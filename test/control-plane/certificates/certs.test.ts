@@ -47,7 +47,7 @@ beforeAll(async () => {
   cp = await startControlPlane({ binaries: await binariesFromEnvironment(console.log), scheduler: false });
   gate = await startGate(cp, {
     values: { webhook: { failurePolicy: 'Fail' } },
-    // Handshakes all the time, because a connection that is kept does not check a certificate again.
+    // Handshakes all the time, because a kept connection does not check a certificate again.
     flags: ['--calls-per-connection', '5'],
   });
   await gate.stopReconciler();

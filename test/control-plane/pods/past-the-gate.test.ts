@@ -111,7 +111,7 @@ it(
       '--image=example/train:1',
       `--overrides=${JSON.stringify({ spec: { nodeName: 'gpu-0', containers: [{ name: 'named', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': '1' } } }] } })}`,
     ]);
-    expect(named_.stderr).toContain('spec.nodeName passes the scheduler and so the gate');
+    expect(named_.stderr).toContain('spec.nodeName bypasses the scheduler and so the gate');
     await make('mirror', { annotations: { 'kubernetes.io/config.mirror': 'hash' } }, { nodeName: 'gpu-0' });
     for (const name of ['named', 'mirror']) {
       await reports(name);
