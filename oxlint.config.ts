@@ -1,5 +1,6 @@
-// Lint: every product file is pure unless its name says that it is a shell, and imports point one way,
-// core ← gate ← components ← app ← main. `test/lint.test.ts` plants violations and sees them fail.
+// Lint: every product file is pure unless its name says that it is a shell, and imports point one
+// way, core ← gate ← components ← app ← main. `test/lint.test.ts` plants violations and sees them
+// fail.
 import { defineConfig } from 'oxlint';
 import { anyOf, COMPONENTS, PURE_FOLDERS, SHELLS } from './scripts/pure-files.ts';
 

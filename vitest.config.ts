@@ -13,7 +13,10 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
   },
 });
 
-/** Control-plane files that judge times, make load, or watch the whole machine: they have it to themselves. */
+/**
+ * Control-plane files that judge times, make load, or watch the whole machine: they have it to
+ * themselves.
+ */
 const TIMED = [
   'certificates/certs',
   'scheduling/churn',
@@ -26,10 +29,12 @@ const TIMED = [
 
 export default defineConfig({
   test: {
-    // One heavy process at a time: each control-plane file starts its own API server, and the machine has two cores. `npm test` runs the
-    // project control-plane with two workers all the same: its files wait most of their time.
+    // One heavy process at a time: each control-plane file starts its own API server, and the
+    // machine has two cores. `npm test` runs the project control-plane with two workers all the
+    // same: its files wait most of their time.
     fileParallelism: false,
-    // Off unless asked for: `npm run coverage`. Shells are left out, their tests run on a real control plane.
+    // Off unless asked for: `npm run coverage`. Shells are left out, their tests run on a real
+    // control plane.
     coverage: {
       provider: 'v8',
       include: [`${anyOf(PURE_FOLDERS)}/**/*.ts`],
@@ -38,7 +43,7 @@ export default defineConfig({
       thresholds: { branches: 95 },
     },
     projects: [
-      project('unit', ['test/**/*.test.ts'], 20_000, ['test/{control-plane,real-node}/**']),
+      project('unit', ['test/**/*.test.ts'], 20_000, ['test/{control-plane,real-node}/**', '**/node_modules/**']),
       project('control-plane', ['test/control-plane/**/*.test.ts'], 120_000, TIMED),
       project('control-plane-timed', TIMED, 120_000),
       project('real-node', ['test/real-node/**/*.test.ts'], 240_000),

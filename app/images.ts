@@ -1,4 +1,5 @@
-// The images that a GPUPolicy makes gpu-gate run, for mirroring them to another registry. `main.ts images` prints them.
+// The images that a GPUPolicy makes gpu-gate run, for mirroring them to another registry.
+// `main.ts images` prints them.
 import { COMPONENTS, isDeployed, specOf } from '../core/components.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { renderOperand } from '../reconciler/manifests/render.ts';

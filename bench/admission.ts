@@ -24,8 +24,8 @@ const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookcon
 const VARIANTS = ['none', 'ours', 'go', 'express'] as const;
 type Variant = (typeof VARIANTS)[number];
 /**
- * KB of a pod, and how many of them are created in a cell: a p99 is no figure unless it has tens of
- * calls above it.
+ * KB of a pod, and the number of such pods that each cell creates. A p99 is meaningful only if tens
+ * of calls lie above it.
  */
 const SIZES: readonly (readonly [number, number])[] = [
   [2, 2560],

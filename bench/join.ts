@@ -1,5 +1,6 @@
-// `npm run bench -- join [--long] [--rest 60]`: nodes are opted in at once and walk side by side; how long, how many writes, and
-// what it costs, beside a minimal client that makes the same number of writes on the same simulated hardware.
+// `npm run bench -- join [--long] [--rest 60]`: nodes are opted in at once and walk side by side;
+// how long, how many writes, and what it costs, beside a minimal client that makes the same number
+// of writes on the same simulated hardware.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { MANAGED, POLICIES_PATH, PROOF, STATE } from '../core/keys.ts';
@@ -27,6 +28,8 @@ interface Figures {
   readonly cpuSeconds: number;
   readonly rssMiB: number;
   readonly writes: number;
+  /** Writes by kind and result. */
+  readonly kinds: Readonly<Record<string, number>>;
 }
 
 async function figures(gate: Gate): Promise<Figures> {
@@ -37,6 +40,11 @@ async function figures(gate: Gate): Promise<Figures> {
     cpuSeconds: sum('process_cpu_seconds_total'),
     rssMiB: sum('process_resident_memory_bytes') / 2 ** 20,
     writes: sum('gpu_gate_writes_total'),
+    kinds: Object.fromEntries(
+      [...text.matchAll(/^gpu_gate_writes_total\{kind="([^"]+)",result="([^"]+)"\} (\S+)$/gm)].map(
+        ([, kind, result, count]) => [`${kind} ${result}`, Number(count)],
+      ),
+    ),
   };
 }
 
@@ -78,7 +86,7 @@ interface Join {
   readonly atRest: { readonly percent: number; readonly writes: number };
 }
 
-async function join(size: number, restSeconds: number): Promise<Join> {
+async function join(size: number, restSeconds: number, say: (line: string) => void): Promise<Join> {
   const cluster = await startCluster({ nodes: size });
   try {
     const gate = await startGate(cluster, { values: VALUES, scheduler: false });
@@ -91,6 +99,7 @@ async function join(size: number, restSeconds: number): Promise<Join> {
     const seconds = (performance.now() - began) / 1000;
     await sleep(15_000);
     const after = await figures(gate);
+    for (const [kind, count] of Object.entries(after.kinds)) say(`${kind}: ${(count / size).toFixed(2)} a node`);
     await sleep(restSeconds * 1000);
     const rested = await figures(gate);
     return {
@@ -109,7 +118,10 @@ async function join(size: number, restSeconds: number): Promise<Join> {
   }
 }
 
-/** The minimal client on a cluster of its own, where gpu-gate has made the DaemonSets for one more node. */
+/**
+ * The minimal client on a cluster of its own, where gpu-gate has made the DaemonSets for one more
+ * node.
+ */
 async function floor(size: number, writesEach: number): Promise<number> {
   const cluster = await startCluster({ nodes: size + 1 });
   try {
@@ -134,7 +146,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
   let first: { readonly size: number; readonly join: Join } | undefined;
   for (const size of sizes) {
     say(`${size} nodes are opted in at once`);
-    const measured = await join(size, restSeconds);
+    const measured = await join(size, restSeconds, say);
     say(`${size} nodes with the minimal client, ${Math.round(measured.writesEach)} writes each`);
     const least = await floor(size, Math.round(measured.writesEach));
     first ??= { size, join: measured };

@@ -1,6 +1,6 @@
 // `npm run bench -- limits`: whether the limits of the request path suffice for one event loop and
-// for the memory that the chart gives it. The worst calls that the servers accept are sent over many
-// connections at once, and small calls to the webhook wait beside them.
+// for the memory that the chart gives it. The worst calls that the servers accept are sent over
+// many connections at once, and small calls to the webhook wait beside them.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -122,7 +122,8 @@ async function attacked(
       name: `${name}: longest wait of ${waits.length} small calls to the webhook`,
       value: longest,
       unit: 'ms',
-      // Only a scheduler with its client certificate reaches the extender, and it sends one call at a time.
+      // Only a scheduler with its client certificate reaches the extender, and it sends one call at
+      // a time.
       ...(target === 'extender'
         ? {}
         : { bar: `below ${PATIENCE_MS} ms, the webhook's time limit`, held: longest < PATIENCE_MS }),

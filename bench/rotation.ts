@@ -7,7 +7,9 @@ import { numberArg, type BenchContext, type Row } from './rows.ts';
 
 const SCRIPT = join(import.meta.dirname, '..', 'lab', 'cluster', 'rotation.ts');
 
-/** Rows of the whole proof; none, with the reason printed, where no network namespace can be made. */
+/**
+ * Rows of the whole proof; none, with the reason printed, where no network namespace can be made.
+ */
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const reason = noOwnNetwork();
   if (reason !== undefined) {

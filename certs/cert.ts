@@ -1,6 +1,6 @@
-// A certificate as facts: what it says, how long it holds, whether a key is its key. Reads by
-// node:crypto alone, so that the request path does not load a library that can make certificates.
-// Pure.
+// Reads a certificate: its names, its validity, and whether a key belongs to it. Uses node:crypto
+// alone, so that the request path does not load a library that can make certificates. Pure.
+import { certificatesIn } from '../core/pem.ts';
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 
 /** PEM texts. */
@@ -58,9 +58,7 @@ export function readCert(pem: string | undefined): CertFacts | undefined {
 
 /** The certificates of a bundle. What cannot be parsed is left out. */
 export const readBundle = (bundle: string | undefined): readonly CertFacts[] =>
-  ((bundle ?? '').match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? []).flatMap(
-    (pem) => readCert(`${pem}\n`) ?? [],
-  );
+  certificatesIn(bundle ?? '').flatMap((pem) => readCert(`${pem}\n`) ?? []);
 
 /** The CAs of a bundle. */
 export const readCas = (bundle: string | undefined): readonly CertFacts[] =>

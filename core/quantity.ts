@@ -16,7 +16,7 @@ const DECIMAL: Readonly<Record<string, number>> = {
   E: 18,
 };
 const BINARY: Readonly<Record<string, number>> = { Ki: 10, Mi: 20, Gi: 30, Ti: 40, Pi: 50, Ei: 60 };
-const FORM = /^([+-]?)(?=\.?\d)(\d*)(?:\.(\d*))?(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,18}))?$/;
+const FORM = /^([+-]?)(\d*)(?:\.(\d*))?(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,18}))?$/;
 /** No quantity that means something is longer; the time for one is bounded. */
 const MAX_LENGTH = 256;
 
@@ -30,6 +30,7 @@ export function readQuantity(value: unknown): bigint | undefined {
   const match = text === '' || text.length > MAX_LENGTH ? null : FORM.exec(text);
   if (match === null) return undefined;
   const [, sign = '', whole = '', fraction = '', suffix = '', exponent] = match;
+  if (whole + fraction === '') return undefined;
   const size = scaled(
     whole + fraction,
     (exponent === undefined ? (DECIMAL[suffix] ?? 0) : Number(exponent)) - fraction.length,

@@ -33,8 +33,14 @@ export const driverPathsOf = (policy: GpuPolicy): readonly string[] =>
     policy.spec.hostPaths.driverRoot,
     ...driverMounts(policy).volumes.map(({ hostPath }) => hostPath),
   ]
-    .map((path) => path.replace(/\/+$/, ''))
+    .map(withoutLastSlashes)
     .filter((path) => path !== '');
+
+const withoutLastSlashes = (path: string): string => {
+  let end = path.length;
+  while (path.endsWith('/', end)) end -= 1;
+  return path.slice(0, end);
+};
 
 /** Does a mount of this path of the host bring in a GPU's device or driver? */
 const showsGpu = (path: string, driverPaths: Iterable<string>): boolean => {

@@ -9,6 +9,7 @@ import type { RawPod } from '../gate/gpu-request.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { POLICIES_PATH, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
+import { certificatesIn } from '../core/pem.ts';
 import { printable, printableJson } from '../core/printable.ts';
 import { list, object, text } from '../core/raw.ts';
 import { isOurs, parseProof } from '../gate/node-proof.ts';
@@ -191,7 +192,7 @@ function certificatesUntil(configuration: unknown): string | undefined {
     Buffer.from(text(object(object(webhook)['clientConfig'])['caBundle'], ''), 'base64').toString(),
   );
   const ends = bundles.flatMap((bundle) =>
-    (bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []).flatMap((pem) => {
+    certificatesIn(bundle).flatMap((pem) => {
       try {
         return [new X509Certificate(pem).validToDate.getTime()];
       } catch {

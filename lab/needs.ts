@@ -1,5 +1,5 @@
-// What tests take from the system besides Node.js, npm and Go: which programs, and the Debian
-// package that brings each.
+// The programs that tests require from the system in addition to Node.js, npm and Go, and the
+// Debian package that provides each.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

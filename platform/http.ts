@@ -81,8 +81,9 @@ export interface RunningServer {
 }
 
 /**
- * Takes POST calls of these paths past express, which routes all others. Only for the extender, whose
- * calls are so short that the router shows (docs/adr/0009). A listener must catch what it throws.
+ * Takes POST calls of these paths past express, which routes all others. Only for the extender,
+ * whose calls are so short that the router shows (docs/adr/0009). A listener must catch what it
+ * throws.
  */
 export const routed =
   (calls: ReadonlyMap<string, RequestListener>, others: RequestListener): RequestListener =>

@@ -1,5 +1,6 @@
-// Leader election on a Lease, with client-go's rules: another holder's record is timed by when *we* saw it change, never by
-// its clock; taking over is a compare-and-swap; and whoever holds it believes so only until its own renewal deadline.
+// Leader election on a Lease, with client-go's rules. The age of another holder's record counts
+// from when this replica saw the record change, never from the holder's clock. A takeover is a
+// compare-and-swap, and a holder trusts its lease only until its own renewal deadline.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isConflict, isAlreadyExists, isNotFound, type Kube } from './kube.ts';
 import type { Log } from './log.ts';
@@ -20,16 +21,24 @@ export interface LeaseOptions {
   readonly namespace: string;
   readonly name: string;
   readonly identity: string;
-  /** How long others wait for a silent holder, ms. The holder itself gives up after two thirds of it. */
+  /**
+   * How long others wait for a silent holder, ms. The holder itself gives up after two thirds of
+   * it.
+   */
   readonly durationMs: number;
   readonly log: Log;
-  /** Milliseconds of the machine's clock: it goes on while the machine sleeps, and may be set back or forward. */
+  /**
+   * Milliseconds of the machine's clock: it goes on while the machine sleeps, and may be set back
+   * or forward.
+   */
   readonly now?: () => number;
 }
 
 export interface Leadership {
   readonly identity: string;
-  /** True only while the last renewal is younger than the renewal deadline: computed at each read. */
+  /**
+   * True only while the last renewal is younger than the renewal deadline: computed at each read.
+   */
   readonly held: boolean;
   onChange(listener: (held: boolean) => void): void;
   /** Takes part until the signal; then gives the Lease back. */
@@ -48,7 +57,8 @@ export function leaseElection(options: LeaseOptions): Leadership {
   let told = false;
   let seen: { record: string; at: number } | undefined;
 
-  // The steady clock stands still while the machine sleeps, the other one may be set back: whichever says more counts against us.
+  // The steady clock stands still while the machine sleeps, the other one may be set back:
+  // whichever says more counts against us.
   const held = (): boolean =>
     renewed !== undefined && Math.max(now() - renewed.wall, performance.now() - renewed.steady) < deadline;
   const tell = (): void => {
@@ -60,7 +70,10 @@ export function leaseElection(options: LeaseOptions): Leadership {
   };
   const microTime = (): string => new Date(now()).toISOString().replace('Z', '000Z');
 
-  /** One try to take or renew; the time before the call counts, so that a slow answer shortens the claim. */
+  /**
+   * One try to take or renew; the time before the call counts, so that a slow answer shortens the
+   * claim.
+   */
   const attempt = async (signal: AbortSignal): Promise<void> => {
     const asked = { wall: now(), steady: performance.now() };
     let lease: LeaseObject | undefined;

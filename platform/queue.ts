@@ -1,5 +1,6 @@
-// A keyed work queue as controllers use it: one worker at a time handles a key, and a key added while it is handled is
-// handled once more. Urgent keys come first, and some workers are kept for them. Delays are the only timers of the reconciler.
+// A keyed work queue as controllers use it: one worker at a time handles a key, and a key added
+// while it is handled is handled once more. Urgent keys come first, and some workers are kept for
+// them. Delays are the only timers of the reconciler.
 
 export interface Queue<K> {
   add(key: K): void;
@@ -19,7 +20,9 @@ export interface QueueOptions<K> {
   /** What makes two keys the same. */
   readonly id: (key: K) => string;
   readonly handle: (key: K) => Promise<void>;
-  /** A handler threw: the queue tries the key again, with exponential backoff from 50 ms to 30 s. */
+  /**
+   * A handler threw: the queue tries the key again, with exponential backoff from 50 ms to 30 s.
+   */
   readonly failed: (key: K, error: unknown) => void;
   readonly signal: AbortSignal;
 }

@@ -20,6 +20,8 @@ export interface ReflectorOptions<T> {
   readonly now?: () => number;
   /** Called for each object added (before undefined), changed, or gone (after undefined). */
   readonly onChange?: (key: string, before: T | undefined, after: T | undefined) => void;
+  /** A list is in, and was read by what `trim` keeps now. */
+  readonly onListed?: () => void;
   readonly onError?: (error: unknown) => void;
   /** Objects per page of a list; default 500. */
   readonly pageSize?: number;
@@ -118,6 +120,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       const before = store.get(key);
       if (before === undefined || JSON.stringify(before) !== JSON.stringify(value)) set(key, value);
     }
+    if (!again) options.onListed?.();
     if (!synced) {
       synced = true;
       release();

@@ -1,4 +1,5 @@
-// What the reconciler can do, as values, by subject. Every action is idempotent, and carries what guards its write.
+// What the reconciler can do, as values, by subject. Every action is idempotent, and carries what
+// guards its write.
 import type { PolicyStatus } from '../core/gpu-policy.ts';
 import type { Taint } from './model.ts';
 
@@ -28,10 +29,15 @@ export type NodeWrite =
       /** null removes the key. */
       readonly labels: Readonly<Record<string, string | null>>;
       readonly annotations: Readonly<Record<string, string | null>>;
-      /** Written by the same request, so that no one sees the marks without it; absent if it stays as it is. */
+      /**
+       * Written by the same request, so that no one sees the marks without it; absent if it stays
+       * as it is.
+       */
       readonly status?: { readonly type: string; readonly condition: Condition | undefined };
     })
-  /** Taints are one list: written whole, guarded by the resourceVersion that the list was read at. */
+  /**
+   * Taints are one list: written whole, guarded by the resourceVersion that the list was read at.
+   */
   | (OfNode & { readonly kind: 'set-taints'; readonly resourceVersion: string; readonly taints: readonly Taint[] })
   | (OfNode & {
       readonly kind: 'set-node-condition';
@@ -57,7 +63,10 @@ export type OperandAction =
   | {
       readonly kind: 'apply-daemonset';
       readonly manifest: Manifest;
-      /** resourceVersion at which others' fields were seen: the spec is written whole, so that they go. */
+      /**
+       * resourceVersion at which others' fields were seen: the spec is written whole, so that they
+       * go.
+       */
       readonly wholeAt?: string;
     }
   | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }

@@ -1,4 +1,5 @@
-// Sends actions, one attempt at a time while this replica leads, and says whether the object was as the action expected it.
+// Sends actions, one attempt at a time while this replica leads, and says whether the object was as
+// the action expected it.
 import { isAlreadyExists, isConflict, isNotFound, KubeError, type Kube } from '../platform/kube.ts';
 import type { Action, EventAction } from './actions.ts';
 import type { ReconcilerMetrics } from './metrics.ts';
@@ -49,7 +50,9 @@ export interface ApplierDeps {
 }
 
 export function applier({ kube, metrics, leads, now, instance, standing }: ApplierDeps): Applier {
-  /** Also before each retry of a request that the server put off: an old leader must not write late. */
+  /**
+   * Also before each retry of a request that the server put off: an old leader must not write late.
+   */
   const beforeAttempt = (action: Action) => (): void => {
     if (!leads()) throw new NotLeading(`not leading any more: ${action.kind} is left to the next leader`);
   };
@@ -90,7 +93,8 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
         return outcome;
       } catch (error) {
         if (error instanceof NotLeading) throw error;
-        // The object is gone, or changed, or is there already: not an error but news that the watch brings too.
+        // The object is gone, or changed, or is there already: not an error but news that the watch
+        // brings too.
         const stale = isConflict(error) || isNotFound(error) || isAlreadyExists(error);
         metrics.writes.inc({ kind: action.kind, result: stale ? 'stale' : 'error' });
         if (stale) return { kind: 'stale' };
@@ -103,11 +107,15 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
   };
 }
 
-/** The API server's own sentence where it will not have the object; `undefined` where trying again may help. */
+/**
+ * The API server's own sentence where it will not have the object; `undefined` where trying again
+ * may help.
+ */
 export function refusalOf(error: unknown): string | undefined {
   if (!(error instanceof KubeError)) return undefined;
   const { sentence } = error;
-  // Server-side apply answers 500 for a field that the schema does not have, or a value that it cannot be.
+  // Server-side apply answers 500 for a field that the schema does not have, or a value that it
+  // cannot be.
   const isRefused =
     [400, 403, 422].includes(error.status) ||
     (error.status === 500 && /^failed to (create typed patch|convert new) object/.test(sentence));

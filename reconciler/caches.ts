@@ -1,14 +1,14 @@
-// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that wait, validation pods of a
-// node, and the fleet. Every index is up to date before a listener hears of the change.
-import { COMPONENTS, specOf } from '../core/components.ts';
-import type { GpuPolicy } from '../core/gpu-policy.ts';
+// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that
+// wait, validation pods of a node, and the fleet. Every index is up to date before a listener hears
+// of the change.
+import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { POLICIES_PATH, PROOF } from '../core/keys.ts';
 import { optsOut } from '../gate/namespaces.ts';
-import { driverPathsOf } from '../gate/users.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { evidence } from './evidence.ts';
 import { fleet, type Changed, type Fleet } from './fleet.ts';
 import {
   isSameNode,
@@ -46,6 +46,8 @@ export interface Caches extends PodIndex {
   troubleOf(uid: string): Trouble | undefined;
   /** Name of the Node with that UID. */
   nodeNameOf(uid: string): string | undefined;
+  /** Are all pods that the selector means in the cache? */
+  isWatched(selector: Selector): boolean;
   /** Has the Node a proof? */
   isProven(name: string): boolean;
   /** Is the first list of every watch in? */
@@ -84,16 +86,20 @@ export function watches(deps: {
   const troubles = new Map<string, Trouble>();
   /** UID → name. */
   const names = new Map<string, string>();
-  let kept = '[[],[]]';
-  /** Pods that mount one of these use GPUs. */
-  const driverPaths = (): readonly string[] => [...policies.values()].flatMap(driverPathsOf);
+  const others = evidence({ policies: () => policies.values(), remembered: () => marks.remembered() });
+  /** Pods that did not matter may be evidence now, or use a driver that stands elsewhere. */
+  const refresh = (): void => {
+    if (others.refresh()) pods.relist();
+  };
 
   const nodeChanged = (name: string, before: NodeObject | undefined, after: NodeObject | undefined): void => {
     if (before !== undefined && after !== undefined && isSameNode(before, after))
       return deps.listener().nodeVersion(after);
     if (before !== undefined) names.delete(before.metadata.uid);
     if (after !== undefined) names.set(after.metadata.uid, name);
-    deps.listener().node(name, before, after, marks.update(name, after));
+    const changed = marks.update(name, after);
+    if (changed.has('remembers')) refresh();
+    deps.listener().node(name, before, after, changed);
   };
 
   const nodes = reflector<NodeObject>({
@@ -111,13 +117,7 @@ export function watches(deps: {
     trim: (raw) => parsePolicy(raw),
     onChange: (_, before, after) => {
       if (!sameRules(before, after)) marks.select([...policies.values()], nodes.values());
-      const selectors = [...policies.values()].flatMap((policy) =>
-        COMPONENTS.map((c) => specOf(policy, c).podSelector ?? null),
-      );
-      const wanted = JSON.stringify([selectors, driverPaths()]);
-      // Pods that did not matter may be evidence now, or use a driver that stands elsewhere.
-      if (wanted !== kept && pods.synced) pods.relist();
-      kept = wanted;
+      refresh();
       deps.listener().policy(before, after);
     },
   });
@@ -132,21 +132,12 @@ export function watches(deps: {
       if (before === undefined && pods.synced) deps.listener().namespace(name);
     },
   });
-  const isEvidence = (namespace: string, labels: Readonly<Record<string, string>>): boolean =>
-    [...policies.values()].some((policy) =>
-      COMPONENTS.some((component) => {
-        const wanted = specOf(policy, component).podSelector;
-        return (
-          wanted?.namespace === namespace &&
-          Object.entries(wanted.matchLabels).every(([key, value]) => labels[key] === value)
-        );
-      }),
-    );
   const pods = reflector<PodObject>({
     kube,
     log,
     path: '/api/v1/pods',
-    trim: (raw) => trimPod(raw, operandNamespace, isEvidence, driverPaths()),
+    trim: (raw) => trimPod(raw, operandNamespace, (...pod) => others.selects(...pod), others.driverPaths()),
+    onListed: () => others.listed(),
     onChange: (_, before, after) => {
       index.update(before, after);
       deps.listener().pod(before, after);
@@ -172,14 +163,15 @@ export function watches(deps: {
       deps.listener().trouble(after);
     },
   });
-  const all: Readonly<Record<string, Reflector<unknown>>> = {
+  const needed: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
     policies,
     namespaces,
     daemonsets: daemonSets,
-    events,
   };
+  // Events only explain: nothing waits for them.
+  const all = { ...needed, events };
 
   return {
     ...index,
@@ -191,22 +183,26 @@ export function watches(deps: {
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),
+    isWatched: (selector) => others.isWatched(selector),
     isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
       for (const watch of [policies, nodes, daemonSets, namespaces, events]) watch.start(signal);
-      // Which pods are evidence is up to the policies, so that these must be known first.
-      await policies.whenSynced();
+      // Which pods are evidence is up to policies and nodes, so that these must be known first.
+      await Promise.all([policies.whenSynced(), nodes.whenSynced()]);
       pods.start(signal);
-      await Promise.all(Object.values(all).map((watch) => watch.whenSynced()));
+      await Promise.all(Object.values(needed).map((watch) => watch.whenSynced()));
     },
     get synced() {
-      return Object.values(all).every((watch) => watch.synced);
+      return Object.values(needed).every((watch) => watch.synced);
     },
     lastContacts: () => Object.fromEntries(Object.entries(all).map(([kind, watch]) => [kind, watch.lastContact()])),
   };
 }
 
-/** Is only its status, or nothing, different? A status changes nothing for nodes and pods but when the policy begins to enforce. */
+/**
+ * Is only its status, or nothing, different? A status changes nothing for nodes and pods but when
+ * the policy begins to enforce.
+ */
 export const sameRules = (a: GpuPolicy | undefined, b: GpuPolicy | undefined): boolean =>
   a !== undefined &&
   b !== undefined &&

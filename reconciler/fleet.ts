@@ -1,11 +1,12 @@
-// What is asked of all nodes together, kept by before and after and never by a scan: every node has marks, and every mark has
-// its nodes. Pure but for its memory.
-import { selecting, type GpuPolicy } from '../core/gpu-policy.ts';
+// What is asked of all nodes together, kept by before and after and never by a scan: every node has
+// marks, and every mark has its nodes. Pure but for its memory.
+import { selecting, type GpuPolicy, type Selector } from '../core/gpu-policy.ts';
 import { PROOF, WALK } from '../core/keys.ts';
-import { POD_COMPONENT, type Component } from '../core/components.ts';
+import { GATING, POD_COMPONENT, type Component } from '../core/components.ts';
 import { amountOf } from '../core/quantity.ts';
 import { isGpuResource } from '../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
+import { selectorId } from './evidence.ts';
 import { deployedOn, type NodeObject } from './model.ts';
 import { parseWalk } from './walk.ts';
 
@@ -36,7 +37,9 @@ export type Mark =
   /** Runs, or is to run, that DaemonSet. */
   | readonly [kind: 'runs', daemonSet: string]
   /** The same, and the walk has not come to its end. */
-  | readonly [kind: 'walks', daemonSet: string];
+  | readonly [kind: 'walks', daemonSet: string]
+  /** Was validated with, or walks with, the pods of another installer that the selector means. */
+  | readonly [kind: 'remembers', selectorId: string];
 
 /** Is the kubelet's word of the node missing, as the node-lifecycle controller says it? */
 export const isSilent = (node: NodeObject): boolean =>
@@ -52,12 +55,24 @@ const wasValidated = (node: NodeObject): boolean =>
   parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
   parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.proven !== undefined;
 
-/** A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it holds nothing up. */
+/**
+ * A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it
+ * holds nothing up.
+ */
 const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
 
 /** Does the node keep a policy that selects it from enforcing? */
 const holdsUp = (policy: GpuPolicy, node: NodeObject): boolean =>
   offersGpus(policy, node) && !wasValidated(node) && !isOnItsWay(node);
+
+/** Selectors of other installers' pods that the node itself names, whatever the policies say by now. */
+export function rememberedBy({ metadata }: NodeObject): readonly Selector[] {
+  const target = parseWalk(metadata.annotations?.[WALK], metadata.uid)?.target ?? {};
+  return GATING.flatMap((component) => {
+    const choice = target[component];
+    return choice === undefined || !('external' in choice) || choice.external === 'unwatched' ? [] : [choice.external];
+  });
+}
 
 export function marksOf(node: NodeObject, policies: readonly GpuPolicy[]): readonly Mark[] {
   const labels = node.metadata.labels ?? {};
@@ -68,6 +83,7 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[]): reado
   const selectedBy = selecting(labels, policies);
   const awaitedBy = selectedBy.filter((one) => holdsUp(one, node));
   const marks: Mark[] = awaitedBy.map(({ name }) => ['awaited', name]);
+  for (const selector of rememberedBy(node)) marks.push(['remembers', selectorId(selector)]);
   if (isOpen) marks.push(['open']);
   if (ours) {
     marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
@@ -101,6 +117,8 @@ export interface Fleet {
   count(...mark: Mark): number;
   /** Names of the nodes with the mark. */
   names(...mark: Mark): Iterable<string>;
+  /** Selectors that nodes remember, each once. */
+  remembered(): Iterable<Selector>;
   /** Every `state` mark that some node has, and how many have it. */
   states(): Iterable<{ readonly policy: string; readonly state: string; readonly count: number }>;
 }
@@ -109,6 +127,8 @@ export function fleet(): Fleet {
   const nodesOf = new Map<string, { readonly mark: Mark; readonly names: Set<string> }>();
   const marks = new Map<string, ReadonlyMap<string, Mark>>();
   let policies: readonly GpuPolicy[] = [];
+  /** By their ID; those that a node still has a mark of. */
+  const selectors = new Map<string, Selector>();
   // Names of policies and states have no space.
   const idOf = (mark: Mark): string => mark.join(' ');
 
@@ -121,7 +141,9 @@ export function fleet(): Fleet {
       changed.add(mark[0]);
       const { names } = nodesOf.get(id) ?? { names: new Set<string>() };
       names.delete(name);
-      if (names.size === 0) nodesOf.delete(id);
+      if (names.size > 0) continue;
+      nodesOf.delete(id);
+      if (mark[0] === 'remembers') selectors.delete(mark[1]);
     }
     for (const [id, mark] of after) {
       if (before.has(id)) continue;
@@ -130,6 +152,8 @@ export function fleet(): Fleet {
       if (present === undefined) nodesOf.set(id, { mark, names: new Set([name]) });
       else present.names.add(name);
     }
+    if (node !== undefined && changed.has('remembers'))
+      for (const selector of rememberedBy(node)) selectors.set(selectorId(selector), selector);
     if (node === undefined) marks.delete(name);
     else marks.set(name, after);
     return changed;
@@ -143,6 +167,7 @@ export function fleet(): Fleet {
     },
     count: (...mark) => nodesOf.get(idOf(mark))?.names.size ?? 0,
     names: (...mark) => nodesOf.get(idOf(mark))?.names ?? [],
+    remembered: () => selectors.values(),
     *states() {
       for (const { mark, names } of nodesOf.values())
         if (mark[0] === 'state') yield { policy: mark[1], state: mark[2], count: names.size };

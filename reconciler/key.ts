@@ -1,4 +1,5 @@
-// What a controller is called for. Pure: the queue tells keys apart by `idOf`, and every kind has one handler.
+// What a controller is called for. Pure: the queue tells keys apart by `idOf`, and every kind has
+// one handler.
 
 export type Kind =
   /** An opted-in node, or one that is being released; name of the Node. */
@@ -22,7 +23,9 @@ export interface Key {
   readonly kind: Kind;
   /** Empty for the kinds that concern the whole cluster. */
   readonly name: string;
-  /** Keys of one object with different turns are handled apart, such as wakes after 1, 3 and 10 s. */
+  /**
+   * Keys of one object with different turns are handled apart, such as wakes after 1, 3 and 10 s.
+   */
   readonly turn?: number;
 }
 

@@ -96,7 +96,10 @@ export function reconcilerMetrics(registry: Registry) {
   };
 }
 
-/** What only a leader knows is not said any more: the next one says it, and sums over replicas must not count it twice. */
+/**
+ * What only a leader knows is not said any more: the next one says it, and sums over replicas must
+ * not count it twice.
+ */
 export function forgetCluster(metrics: ReconcilerMetrics): void {
   for (const gauge of [metrics.nodes, metrics.open, metrics.breaker, metrics.pendingGates]) gauge.reset();
 }

@@ -1,5 +1,6 @@
-// What the reconciler looks at: Nodes and Pods trimmed to the fields that decisions need, and the Snapshot made of them.
-// Trimming happens once, when an object arrives; nothing here is written back.
+// What the reconciler looks at: Nodes and Pods trimmed to the fields that decisions need, and the
+// Snapshot made of them. Trimming happens once, when an object arrives; nothing here is written
+// back.
 import { isDeepStrictEqual } from 'node:util';
 import {
   COMPONENT,
@@ -35,7 +36,10 @@ export interface NodeObject extends NodeView {
     readonly allocatable?: Readonly<Record<string, string>>;
     readonly capacity?: Readonly<Record<string, string>>;
     readonly nodeInfo?: { readonly bootID?: string; readonly kernelVersion?: string };
-    /** Names of the container runtime's handlers; absent where the kubelet or the runtime does not tell. */
+    /**
+     * Names of the container runtime's handlers; absent where the kubelet or the runtime does not
+     * tell.
+     */
     readonly runtimeHandlers?: readonly string[];
   };
 }
@@ -141,7 +145,10 @@ export interface RawDaemonSet {
   };
 }
 
-/** Defaults of the API server have no owner, so any other manager that owns a field of the spec is a manual edit. */
+/**
+ * Defaults of the API server have no owner, so any other manager that owns a field of the spec is a
+ * manual edit.
+ */
 export const hasForeignFields = (entries: readonly ManagedFields[] = []): boolean =>
   entries.some(
     ({ manager, subresource, fieldsV1 }) =>
@@ -205,14 +212,17 @@ export const deployedOn = (node: NodeObject): Partial<Record<Component, string>>
 const mayUse = ({ gpus, claims, runtimeClass, hostPaths }: GpuUse): boolean =>
   Object.keys(gpus).length > 0 || claims || runtimeClass !== '' || hostPaths.length > 0;
 
-/** A scheduler binds by a subresource, which owns no field: who owns `spec.nodeName` wrote it when the pod was made. */
+/**
+ * A scheduler binds by a subresource, which owns no field: who owns `spec.nodeName` wrote it when
+ * the pod was made.
+ */
 const isPlaced = (raw: any): boolean =>
   raw.metadata.annotations?.[MIRROR] !== undefined ||
   (raw.metadata.managedFields ?? []).some((entry: any) => entry.fieldsV1?.['f:spec']?.['f:nodeName'] !== undefined);
 
 /**
- * Raw Pod → what we keep; `undefined` for a pod that neither uses GPUs in any way nor is injected, an
- * operand or evidence. `driverPaths` are those of all policies.
+ * Raw Pod → what we keep; `undefined` for a pod that neither uses GPUs in any way nor is injected,
+ * an operand or evidence. `driverPaths` are those of all policies.
  */
 export function trimPod(
   raw: any,
@@ -266,7 +276,10 @@ const gpuAmounts = (raw: any): Record<string, string> =>
 const OUR_PREFIX = 'gpu-gate.dev/';
 const NODE_CONDITIONS = new Set(['Ready', GPU_VALIDATED]);
 
-/** Raw Node → what we keep: our annotations and the conditions that we read. Heartbeats are left out, so that they are not changes. */
+/**
+ * Raw Node → what we keep: our annotations and the conditions that we read. Heartbeats are left
+ * out, so that they are not changes.
+ */
 export function trimNode(raw: any): NodeObject {
   return {
     metadata: {

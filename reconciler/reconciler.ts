@@ -1,4 +1,5 @@
-// The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has one controller.
+// The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has
+// one controller.
 import { PROOF } from '../core/keys.ts';
 import { isOurs, newestProof, open } from '../gate/node-proof.ts';
 import { steadyClock } from '../platform/clock.ts';
@@ -52,9 +53,14 @@ export interface Reconciler {
 }
 
 /** How many keys are handled, and so written, side by side: the limit that this client keeps. */
-const WORKERS = 20;
-/** Workers kept for nodes with a proof: a withdrawal never waits behind the bring-up of other nodes. */
-const RESERVED = 6;
+const WORKERS = 48;
+/**
+ * Workers kept for nodes with a proof: a withdrawal never waits behind the bring-up of other nodes.
+ */
+const RESERVED = 8;
+
+/** How long counts of nodes are gathered before a policy's status is written, ms. */
+const COUNTS_MS = 1000;
 
 /** Every controller on these caches, what a change concerns, and what is due on take-over. */
 export function controllers(deps: Settings & { caches: Caches; apply: Applier; turns: Turns }): {
@@ -78,7 +84,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     revisionsOf: operands.revisionsOf,
     watchedSince: () => watchedSince,
   });
-  const pods = podController(deps);
+  const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
   const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
 
@@ -100,7 +106,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       if (marks.has('led') || marks.has('runs')) after(50, 'operands');
-      if (marks.size > 0) after(300, 'policies');
+      if (marks.size > 0) after(COUNTS_MS, 'policies');
       if (ours) waiting();
     },
     nodeVersion(node) {
@@ -128,7 +134,8 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       for (const node of caches.nodes.values()) if (isOurs(node)) add('node', node.metadata.name);
       for (const pod of caches.pods.values()) if (pod.gated) add('pod', keyOf(pod));
       after(500, 'waiting');
-      // The scheduler looks at no policy, and yet a pod that waits may fit now: suspended, allowed, or the policy is gone.
+      // The scheduler looks at no policy, and yet a pod that waits may fit now: suspended, allowed,
+      // or the policy is gone.
       if (before?.generation !== now?.generation || before?.uid !== now?.uid) wakeLater('wake-any');
     },
     namespace(name) {

@@ -1,4 +1,5 @@
-// Action → HTTP request, as a value. Pure: the time and what the caches know of the object are arguments.
+// Action → HTTP request, as a value. Pure: the time and what the caches know of the object are
+// arguments.
 import { digestOf } from '../core/digest.ts';
 import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
 import type { Action, Condition, EventAction, Manifest } from './actions.ts';
@@ -22,7 +23,10 @@ export interface Circumstances {
   readonly now: number;
   /** Name of this replica, for Events. */
   readonly instance: string;
-  /** Status of the condition to be written as the object has it; the time of a transition is written only with another status. */
+  /**
+   * Status of the condition to be written as the object has it; the time of a transition is written
+   * only with another status.
+   */
   readonly standing?: string | undefined;
   /** resourceVersion that a Node must still have; `undefined` where nothing was read. */
   readonly at?: string | undefined;
@@ -40,7 +44,10 @@ const nodePath = (name: string): string => `/api/v1/nodes/${name}`;
 const podPath = (namespace: string, name: string): string => `/api/v1/namespaces/${namespace}/pods/${name}`;
 const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
 
-/** A merge by type keeps what is not named: the time of the last transition stays where the status does. */
+/**
+ * A merge by type keeps what is not named: the time of the last transition stays where the status
+ * does.
+ */
 const dated = (condition: Condition, { now, standing }: Circumstances): object =>
   standing === condition.status ? condition : { ...condition, lastTransitionTime: seconds(now) };
 
@@ -58,7 +65,8 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
     case 'patch-node': {
       const metadata = { ...guard(action.uid, at), labels: action.labels, annotations: action.annotations };
       if (action.status === undefined) return merge(nodePath(action.node), { metadata });
-      // The subresource takes labels and annotations too, as from kubelets; only the spec is left alone.
+      // The subresource takes labels and annotations too, as from kubelets; only the spec is left
+      // alone.
       return strategic(`${nodePath(action.node)}/status`, {
         metadata,
         status: { conditions: [nodeCondition(action.status, circumstances)] },
@@ -103,7 +111,8 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
       return {
         method: 'POST',
         path: '/apis/node.k8s.io/v1/runtimeclasses',
-        // No scheduling.nodeSelector: the kubelet checks it again at a restart and would reject running pods after an opt-out.
+        // No scheduling.nodeSelector: the kubelet checks it again at a restart and would reject
+        // running pods after an opt-out.
         body: {
           apiVersion: 'node.k8s.io/v1',
           kind: 'RuntimeClass',
@@ -168,7 +177,10 @@ function daemonSet(manifest: Manifest, wholeAt: string | undefined): Request {
   };
 }
 
-/** Events of the same text about the same object are one, by name: a restart of the leader reports nothing twice. */
+/**
+ * Events of the same text about the same object are one, by name: a restart of the leader reports
+ * nothing twice.
+ */
 function event(action: EventAction, { now, instance }: Circumstances): Request {
   const { about } = action;
   const namespace = about.namespace ?? 'default';
@@ -200,7 +212,10 @@ function event(action: EventAction, { now, instance }: Circumstances): Request {
   };
 }
 
-/** Two patches of an Event that is there already: its time, whose answer has the count, then the count. */
+/**
+ * Two patches of an Event that is there already: its time, whose answer has the count, then the
+ * count.
+ */
 export function repeatOf(first: Request, now: number): { seen: Request; counted: (count: number) => Request } {
   const { name } = (first.body as Manifest).metadata;
   const path = `${first.path}/${name}`;

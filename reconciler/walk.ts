@@ -1,7 +1,8 @@
-// The walk's memory on the Node itself, so that a restart or another leader goes on where the last
-// one stopped. Whoever can write Nodes can write anything here, so each field is read by itself.
+// The walk's memory on the Node itself, so that a restart or another leader continues where the
+// previous leader stopped. Any client that can write Nodes can write anything here, so each field
+// is parsed separately.
 import type { Selector } from '../core/gpu-policy.ts';
-import { object, type Raw } from '../core/raw.ts';
+import { list, object, type Raw } from '../core/raw.ts';
 import type { ComponentEvidence } from '../gate/node-proof.ts';
 
 export interface Failure {
@@ -51,6 +52,11 @@ export interface Walk {
   readonly driver?: string;
   /** Set when a validated node moves to what the policy says, at a person's word. */
   readonly renew?: true;
+  /**
+   * Components that were restarted, each once, since the node was validated or a person asked for a
+   * retry.
+   */
+  readonly restarted?: readonly string[];
   /** The stage runs no clock at present; when that ends, its time begins again. */
   readonly untimed?: true;
   /** Raised when the node was lost from sight, or the validation's interval ran out. */
@@ -152,7 +158,10 @@ function failureOf(value: unknown): Failure | undefined {
 
 const EPOCH = new Date(0).toISOString();
 
-/** Parses the annotation; `undefined` if it is not a walk of this node. A field that cannot be read starts afresh. */
+/**
+ * Parses the annotation; `undefined` if it is not a walk of this node. A field that cannot be read
+ * starts afresh.
+ */
 export function parseWalk(text: string | undefined, node: string): Walk | undefined {
   let value: Raw;
   try {
@@ -182,6 +191,7 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
       proven: textOf(value['proven']),
       driver: textOf(value['driver']),
       renew: value['renew'] === true ? (true as const) : undefined,
+      restarted: value['restarted'] === undefined ? undefined : list(value['restarted']).map(String).slice(0, 8),
       untimed: value['untimed'] === true ? (true as const) : undefined,
       booted: timeOf(value['booted']),
       labelGone: timeOf(value['labelGone']),
@@ -201,5 +211,11 @@ export const rebooted = (walk: Walk, boot: string, now: number): Walk => ({
   epoch: walk.epoch,
   gpuEpoch: walk.gpuEpoch,
   booted: new Date(now).toISOString(),
-  ...present({ retry: walk.retry, renew: walk.renew, driver: walk.driver, proven: walk.proven }),
+  ...present({
+    retry: walk.retry,
+    renew: walk.renew,
+    driver: walk.driver,
+    proven: walk.proven,
+    restarted: walk.restarted,
+  }),
 });

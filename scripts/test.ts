@@ -24,7 +24,10 @@ npm test -- --changed [--since REF]   what differs from REF (HEAD): related unit
 /** What a run counts and remembers; a part that runs beside this one hands it back as it is. */
 interface Outcome {
   readonly count: { passed: number; failed: number; skipped: number };
-  /** What failed or was skipped, told once more at the end: the rest is thousands of lines. */
+  /**
+   * What failed or was skipped. Reported again at the end, because the output has thousands of
+   * lines.
+   */
   readonly failures: string[];
   readonly skips: string[];
   /** How long each part and each file took, in milliseconds. */

@@ -1,4 +1,5 @@
-// The rules of oxlint.config.ts are tried: what they forbid is planted in a copy and must be reported.
+// The rules of oxlint.config.ts are tried: what they forbid is planted in a copy and must be
+// reported.
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,5 @@
-// The threat model names a test for each statement that a test shows. A test that was renamed or deleted must not leave a claim behind.
+// The threat model names a test for each statement that a test shows. A test that was renamed or
+// deleted must not leave a claim behind.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';

@@ -1,7 +1,9 @@
-// The judge of the churn: reads the API server's audit log and says which pods were bound to nodes that were not open. It shares
-// no code with gpu-gate on purpose; "open" is written here once more from the text of the design (section 3).
+// The judge of the churn: reads the API server's audit log and reports which pods were bound to
+// nodes that were not open. It shares no code with gpu-gate on purpose, so it has its own
+// definition of "open". Prints a JSON report by namespace; the exit code is 1 if there are
+// violations.
 //
-//   node lab/churn/checker.ts AUDIT_LOG [--slack-ms 1000]    prints a JSON report by namespace; exit code 1 with violations
+//   node lab/churn/checker.ts AUDIT_LOG [--slack-ms 1000]
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 
@@ -28,7 +30,10 @@ interface AuditEvent {
   responseObject?: AuditedNode;
 }
 
-/** "serving": ours, proof of this node object and this boot, condition True, Ready. "open": and not closed, held or cordoned. */
+/**
+ * "serving": ours, proof of this node object and this boot, condition True, Ready. "open": and not
+ * closed, held or cordoned.
+ */
 function whyNotOpen(node: AuditedNode): string | undefined {
   const labels = node.metadata?.labels ?? {};
   const notes = node.metadata?.annotations ?? {};

@@ -1,6 +1,7 @@
-// Random churn: nodes are opted in and out, reboot, fail, are mended; GPU pods come and go. Seeded, so that a run can be told
-// again. Nodes are walked by gpu-gate itself, or, for short tests, by a stand-in that writes what the reconciler would have
-// written: the extender and the scheduler are real in both, and only they are judged.
+// Random churn: nodes are opted in and out, reboot, fail and recover; GPU pods come and go. A seed
+// makes a run repeatable. gpu-gate itself walks the nodes, or, in short tests, a stand-in that
+// writes what the reconciler would have written. The extender and the scheduler are real in both,
+// and only these two are judged.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isConflict, isNotFound, MERGE_PATCH, STRATEGIC_PATCH, type Kube } from '../../platform/kube.ts';
 import type { ControlPlane } from '../cluster/control-plane.ts';
@@ -81,7 +82,7 @@ const failNode = async (kube: Kube, node: string): Promise<void> => {
   });
 };
 
-/** What happens to nodes, whoever walks them. */
+/** What happens to nodes, with the reconciler and with the stand-in. */
 const happenings = (kube: Kube, nonce: () => string, mended: (node: string) => Promise<unknown>): Step[] => [
   { kind: 'reboot', do: (node) => annotate(kube, node, { [`${SIM}reboot`]: nonce() }), undo: mended },
   {
@@ -149,12 +150,17 @@ export interface ChurnOptions {
   /** Steps on nodes, and pods, per second. */
   readonly stepsPerSecond: number;
   readonly podsPerSecond: number;
-  /** Namespace of the pods, by which the checker tells them apart; and their scheduler, where it is not the webhook's. */
+  /**
+   * Namespace of the pods, by which the checker tells them apart; and their scheduler, where it is
+   * not the webhook's.
+   */
   readonly namespace: string;
   readonly schedulerName?: string;
 }
 
-/** Runs it to its end; returns how often each kind of step was done, and how many pods were made. */
+/**
+ * Runs it to its end; returns how often each kind of step was done, and how many pods were made.
+ */
 export async function churn(options: ChurnOptions): Promise<Readonly<Record<string, number>>> {
   const { kube, nodes, namespace } = options;
   const random = seeded(options.seed);

@@ -26,7 +26,7 @@ interface Module {
     /** The names that it is called by; it does what its name says. */
     readonly programs: readonly string[];
   }[];
-  /** Built anew for each version of Kubernetes. */
+  /** Built once for each version of Kubernetes. */
   readonly ofKubernetes: boolean;
   /** Rough time of a cold build on two cores, for the progress line. */
   readonly minutes: number;
@@ -285,7 +285,8 @@ function compileAll(builds: readonly Build[], options: BinariesOptions): Readonl
   const env = goEnvironment(options.path);
   requireGo(env, builds.flatMap(({ module }) => programsOf(module)).join(', '));
   const ready = new Map(builds.map(({ name }) => [name, Promise.withResolvers<void>()]));
-  // Whoever awaits one of them hears of its failure; nobody has to await all.
+  // A caller that awaits one of these promises gets its error. Promises that no caller awaits must
+  // not become unhandled rejections.
   for (const { promise } of ready.values()) promise.catch(() => undefined);
   const together = Map.groupBy(builds, ({ source, flags }) => JSON.stringify([source, flags]));
   void (async () => {

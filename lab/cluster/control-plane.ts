@@ -93,7 +93,7 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** Only a port that somebody has is a reason to try another one. */
+/** Only a port in use justifies a try with another port. */
 const taken = (error: NodeJS.ErrnoException): boolean => error.code === 'EADDRINUSE';
 
 const claimed = (port: number): Promise<boolean> =>
@@ -257,7 +257,8 @@ async function bringUp(
       String(port),
       '--bind-address',
       at ?? '127.0.0.1',
-      // Loopback is no address to advertise: there the API server picks the machine's own.
+      // The API server cannot advertise a loopback address. Without the flag it picks one of the
+      // machine's addresses.
       ...(at === undefined ? [] : ['--advertise-address', at]),
       '--cert-dir',
       certDir,
@@ -400,7 +401,8 @@ async function bringUp(
     startScheduler: async (name, configuration) => startScheduler(name, configuration, await freePort()),
     etcdPort,
     async addApiServer(at, via = etcdPort) {
-      // The certificate is the first one's: whoever calls goes by the name in it.
+      // All servers use the first server's certificate, so clients verify the name in that
+      // certificate.
       const more = launchApiServer(`kube-apiserver-${at}`, at, via);
       const kube = await openKube({
         kubeconfig,

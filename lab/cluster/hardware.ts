@@ -191,7 +191,7 @@ export function startHardware(cp: ControlPlane): Hardware {
   }
 
   /**
-   * The kubelet publishes the new boot ID before the node is Ready again; containers start anew,
+   * The kubelet publishes the new boot ID before the node is Ready again; containers restart,
    * and GPU pods find no plugin.
    */
   async function reboot(name: string, truth: Truth): Promise<void> {

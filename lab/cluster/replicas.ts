@@ -19,7 +19,7 @@ export interface Replica {
   start(): Promise<void>;
   /** SIGTERM; it leaves the EndpointSlice as soon as it says that it is not ready. */
   stop(): Promise<void>;
-  /** SIGKILL: nobody is told. */
+  /** SIGKILL, so the replica cannot announce that it stops. */
   kill(): Promise<void>;
 }
 

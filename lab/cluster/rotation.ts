@@ -82,7 +82,7 @@ export interface Killed extends Measured {
   readonly diedOn: readonly string[];
 }
 
-/** Every kind of step of a change of CA that somebody else began. */
+/** Every kind of step in a change of CA that another writer began. */
 export const STEP_KINDS = [
   'adopt',
   'publish',

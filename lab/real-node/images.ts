@@ -1,5 +1,6 @@
-// Image tars without an engine or a registry: a folder becomes one layer, and one layer may serve several images that differ in
-// entrypoint only. The form is what `ctr images import` and `docker load` take.
+// Image tars without an engine or a registry: a folder becomes one layer, and one layer may serve
+// several images that differ in entrypoint only. The form is what `ctr images import` and `docker
+// load` take.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -52,7 +53,10 @@ function packImages(tree: string, file: string, images: Readonly<Record<string, 
   run('tar', '-C', dir, '-cf', file, '.');
 }
 
-/** NVIDIA's images as our stand-in plays them, and the sandbox's: what the GPUPolicy names in place of the real ones. */
+/**
+ * NVIDIA's images as our stand-in plays them, and the sandbox's: what the GPUPolicy names in place
+ * of the real ones.
+ */
 export const STACK_IMAGES = {
   toolkit: 'gpu-gate.test/container-toolkit:1',
   driver: 'gpu-gate.test/driver',
@@ -64,7 +68,10 @@ export const STACK_IMAGES = {
   pause: 'gpu-gate.test/pause:1',
 } as const;
 
-/** Lays out the stand-in under the names of NVIDIA's programs, with a shell, as their images have one. */
+/**
+ * Lays out the stand-in under the names of NVIDIA's programs, with a shell, as their images have
+ * one.
+ */
 export function packStack(program: string, dir: string): string {
   const tree = join(dir, 'stack');
   for (const folder of ['usr/bin', 'bin', 'cuda-samples', 'tmp', 'dev', 'proc', 'sys', 'run', 'driver'])
@@ -114,7 +121,10 @@ export function packStack(program: string, dir: string): string {
   return file;
 }
 
-/** How gpu-gate's image starts: the last lines of the Dockerfile (test/platform/dockerfile.test.ts compares). */
+/**
+ * How gpu-gate's image starts: the last lines of the Dockerfile (test/platform/dockerfile.test.ts
+ * compares).
+ */
 export const GATE_CONFIG = {
   Entrypoint: ['/usr/local/bin/node', '/app/main.ts'],
   Cmd: ['run'],
@@ -123,7 +133,10 @@ export const GATE_CONFIG = {
   Env: ['NODE_COMPILE_CACHE=/app/.compile-cache', 'NODE_COMPILE_CACHE_PORTABLE=1'],
 } as const satisfies ImageConfig;
 
-/** gpu-gate's image from the tree that the Dockerfile lays out too, on the libraries that its base image has. */
+/**
+ * gpu-gate's image from the tree that the Dockerfile lays out too, on the libraries that its base
+ * image has.
+ */
 export function packGate(dir: string, name: string): string {
   const tree = join(dir, 'gate');
   run(process.execPath, join(ROOT, 'scripts/image-tree.mjs'), tree);

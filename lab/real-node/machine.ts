@@ -1,5 +1,6 @@
-// A machine of its own for one command: namespaces for processes, mounts, network and cgroups, so that a kubelet and containerd
-// there use the very paths that they use in production and nothing of it is seen, or left, on this machine. Root on Linux only.
+// A machine of its own for one command: namespaces for processes, mounts, network and cgroups, so
+// that a kubelet and containerd there use the very paths that they use in production and nothing of
+// it is seen, or left, on this machine. Root on Linux only.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import {
   existsSync,
@@ -49,7 +50,8 @@ export function whyNoMachine(): string | undefined {
     if (without.length > 0)
       return `a real node needs the cgroup controllers ${without.join(', ')}, which ${CGROUPS}/cgroup.subtree_control does not pass on here`;
   }
-  // An overlay cannot lie on every file system: a temporary folder in a container's own root is on an overlay itself.
+  // An overlay cannot lie on every file system: a temporary folder in a container's own root is on
+  // an overlay itself.
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-probe-'));
   try {
     const probe = `mkdir "$1/upper" "$1/work" && mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay "$1"`;
@@ -74,10 +76,16 @@ const hierarchies = (): readonly string[] => {
     .map(([, path]) => path ?? '');
 };
 
-/** Child of the machine's cgroup that its own processes are in, with cgroup v2: what passes controllers on may hold no process itself. */
+/**
+ * Child of the machine's cgroup that its own processes are in, with cgroup v2: what passes
+ * controllers on may hold no process itself.
+ */
 const INIT = 'init';
 
-/** A cgroup in every hierarchy, for the machine's processes; a v1 cpuset starts empty and takes nobody before it is filled. */
+/**
+ * A cgroup in every hierarchy, for the machine's processes; a v1 cpuset starts empty and takes
+ * nobody before it is filled.
+ */
 function makeCgroups(name: string): readonly string[] {
   return hierarchies().map((root) => {
     const path = join(root, name);
@@ -93,9 +101,10 @@ function makeCgroups(name: string): readonly string[] {
 const removeTree = 'find "$1" -depth -type d -exec rmdir {} + 2>/dev/null';
 
 /**
- * Runs a command in a machine of its own to its end and returns its exit code. Whatever ends it (the command itself, Ctrl-C,
- * SIGKILL of this process), its processes, mounts, links, cgroups and files go. `prepare` names a command to run first, outside,
- * with the network and with the machine's folder to write to; it ends with the machine too.
+ * Runs a command in a machine of its own to its end and returns its exit code. Whatever ends it
+ * (the command itself, Ctrl-C, SIGKILL of this process), its processes, mounts, links, cgroups and
+ * files go. `prepare` names a command to run first, outside, with the network and with the
+ * machine's folder to write to; it ends with the machine too.
  */
 export async function runInMachine(
   command: string,
@@ -180,7 +189,10 @@ echo "modprobe: FATAL: Module $1 not found in directory /lib/modules/$(uname -r)
 exit 1
 `;
 
-/** Inside, before anything else: private mounts over the paths that a node writes to, cgroups of its own, an address on `lo`. */
+/**
+ * Inside, before anything else: private mounts over the paths that a node writes to, cgroups of its
+ * own, an address on `lo`.
+ */
 export function furnish(dir: string, address: string): void {
   must('mount', '--make-rprivate', '/');
   must('mount', '--make-rshared', '/');
@@ -247,7 +259,10 @@ export function freshRun(): void {
   mkdirSync('/run/lock', { recursive: true });
 }
 
-/** Folder where kubelet and kube-controller-manager look for volume plugins, and make what is not there, unless they are told another. */
+/**
+ * The default folder in which the kubelet and kube-controller-manager look for volume plugins. They
+ * create the folder if it is missing.
+ */
 const VOLUME_PLUGINS = '/usr/libexec/kubernetes';
 
 /** What this machine shows of a machine of ours: to be the same before and after. */

@@ -1,4 +1,5 @@
-// One real node: containerd, CNI, kubelet and kube-proxy on the machine that machine.ts made, supervised as systemd would.
+// One real node: containerd, CNI, kubelet and kube-proxy on the machine that machine.ts made,
+// supervised as systemd would.
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,7 +20,10 @@ export interface RealNode {
   readonly name: string;
   restartKubelet(): Promise<void>;
   restartContainerd(): Promise<void>;
-  /** Kubelet and containers end, /run is emptied, the boot ID is another one, everything starts again. Returns the new boot ID. */
+  /**
+   * Kubelet and containers end, /run is emptied, the boot ID is another one, everything starts
+   * again. Returns the new boot ID.
+   */
   reboot(): Promise<string>;
 }
 
@@ -74,7 +78,8 @@ const kubeletConfig = (address: string): object => ({
   // Nobody else is on this machine's network.
   authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
   authorization: { mode: 'AlwaysAllow' },
-  // Nobody answers there: no pod here asks for a name, and without it the kubelet complains of every pod.
+  // Nobody answers there: no pod here asks for a name, and without it the kubelet complains of
+  // every pod.
   clusterDNS: ['10.96.0.10'],
   failCgroupV1: false,
   cgroupDriver: 'cgroupfs',
@@ -110,7 +115,8 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   await command('mount', '--bind', bootFile, BOOT_ID);
 
   const env = { PATH: `${join(binaries('containerd'), '..')}:/usr/sbin:/usr/bin:/sbin:/bin`, TMPDIR: tmpdir() };
-  // containerd ends on the toolkit's SIGHUP, a kubelet ends where it finds no runtime, and both come back, as under systemd.
+  // containerd ends on the toolkit's SIGHUP, a kubelet ends where it finds no runtime, and both
+  // come back, as under systemd.
   const containerd = service(
     lifetime,
     'containerd',
@@ -155,7 +161,8 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
         clusterCIDR: '10.244.0.0/16',
         clientConnection: { kubeconfig: cp.kubeconfig },
         conntrack: { maxPerCore: 0, min: 0 },
-        // A pod that reaches a pod of the same bridge by a Service's address needs its answers to come back this way.
+        // A pod that reaches a pod of the same bridge by a Service's address needs its answers to
+        // come back this way.
         iptables: { masqueradeAll: true, minSyncPeriod: '100ms' },
         bindAddress: address,
         healthzBindAddress: `${address}:10256`,
@@ -239,7 +246,10 @@ async function command(program: string, ...args: string[]): Promise<void> {
   if (code !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr.trim()}`);
 }
 
-/** Everything that runs in a container or keeps one: shims, and what has a cgroup below the machine's own. */
+/**
+ * Everything that runs in a container or keeps one: shims, and what has a cgroup below the
+ * machine's own.
+ */
 async function killContainers(): Promise<void> {
   for (;;) {
     const alive = readdirSync('/proc')
@@ -278,7 +288,10 @@ function isContainers(pid: string): boolean {
   }
 }
 
-/** What a power cut does to tmpfs and mounts: pods' volumes, sandboxes and everything under /run are gone. */
+/**
+ * What a power cut does to tmpfs and mounts: pods' volumes, sandboxes and everything under /run are
+ * gone.
+ */
 async function emptyRun(): Promise<void> {
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')

@@ -79,7 +79,10 @@ export function observe(cluster: ControlPlane) {
     const text = (await node()).metadata.annotations['gpu-gate.dev/proof'];
     return text === undefined ? undefined : (JSON.parse(text) as Proof);
   };
-  /** Waits for a condition of the node; where it does not come, says what the node and its pods say instead. */
+  /**
+   * Waits for a condition of the node; where it does not come, says what the node and its pods say
+   * instead.
+   */
   const awaits = async <T>(what: string, check: () => Promise<T | undefined | false>, seconds = 60): Promise<T> => {
     try {
       return await until(what, check, seconds * 1000);
@@ -158,7 +161,10 @@ export function hostTraces(): readonly string[] {
   return found;
 }
 
-/** Every path of the host where the stack could leave something: all but what containerd, CNI and the kubelet keep of their own. */
+/**
+ * Every path of the host where the stack could leave something: all but what containerd, CNI and
+ * the kubelet keep of their own.
+ */
 export function hostPaths(): readonly string[] {
   const theirs = [
     '/run/containerd',

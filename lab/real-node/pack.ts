@@ -1,5 +1,5 @@
-// Packs the image tars of a real node into a folder: NVIDIA's parts, gpu-gate, kube-scheduler. A program of its own, so that
-// whoever started it can end it midway together with what it started (npm, tar).
+// Packs the image tars of a real node into a folder: NVIDIA's parts, gpu-gate, kube-scheduler. A
+// separate program, so that its parent can stop it midway together with its children (npm, tar).
 import { mkdirSync } from 'node:fs';
 import { packGate, packProgram, packStack } from './images.ts';
 

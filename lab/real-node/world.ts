@@ -1,5 +1,6 @@
-// A whole real cluster of one node: control plane, kubelet and containerd, NVIDIA's parts as our stand-in plays them, gpu-gate
-// in the cluster as pods of its own chart from the image that is shipped. Runs inside machine.ts only.
+// A whole real cluster of one node: control plane, kubelet and containerd, NVIDIA's parts as our
+// stand-in plays them, gpu-gate in the cluster as pods of its own chart from the image that is
+// shipped. Runs inside machine.ts only.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -26,7 +27,10 @@ const realNodeBinaries = (say: (line: string) => void): Promise<Binaries> =>
 /** In the machine's folder. */
 const IMAGES = 'images';
 
-/** Runs a Node.js program in a machine of its own. What needs a network (programs, packages) is built before: inside is none. */
+/**
+ * Runs a Node.js program in a machine of its own. What needs a network (programs, packages) is
+ * built before: inside is none.
+ */
 export async function runOnRealNode(args: readonly string[], say: (line: string) => void): Promise<number> {
   const binaries = await realNodeBinaries(say);
   const stack = await ensureOwnProgram(join(import.meta.dirname, 'stack'), 'stack', { ...fromEnvironment(), say });
@@ -47,7 +51,10 @@ export interface RealCluster extends ControlPlane {
   setPolicy(spec: object): Promise<void>;
 }
 
-/** The GPUPolicy of the real node: only images, and how long they play, differ from what production runs. */
+/**
+ * The GPUPolicy of the real node: only images, and how long they play, differ from what production
+ * runs.
+ */
 export const policySpec = (
   faults: Readonly<Partial<Record<'toolkit' | 'driver' | 'devicePlugin', string>>> = {},
 ): object => {
@@ -139,7 +146,8 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
         JSON.stringify({
           image: { tag: '0.1.0', pullPolicy: 'Never' },
           replicas: 2,
-          // Of the only node: its webhook is away exactly when its pods are replaced after a reboot.
+          // Of the only node: its webhook is away exactly when its pods are replaced after a
+          // reboot.
           webhook: { failurePolicy: 'Fail' },
           reconcilerReplicas: 1,
           // It finds the extender with no address set here and no DNS in this cluster.

@@ -1,5 +1,6 @@
-// The circuit breaker: where more proofs than can be believed are about to be withdrawn at once, with no reboot behind it, they
-// are kept and their nodes closed, until a person releases it or the losses have gone. Pure but for its memory.
+// The circuit breaker: where more proofs than can be believed are about to be withdrawn at once,
+// with no reboot behind it, they are kept and their nodes closed, until a person releases it or the
+// losses have gone. Pure but for its memory.
 import type { BreakerStatus, GpuPolicy } from '../../core/gpu-policy.ts';
 import { BREAKER_RELEASE, CLOSED } from '../../core/keys.ts';
 import { policyOf } from '../../gate/node-proof.ts';
@@ -9,7 +10,10 @@ import type { NodeObject } from '../model.ts';
 const WINDOW_MS = 600_000;
 /** So many are believed whatever share they are. */
 const MINIMUM = 3;
-/** Settle time, ms: long enough for a correlated failure to appear on every node before the first proof is withdrawn. */
+/**
+ * Settle time, ms: long enough for a correlated failure to appear on every node before the first
+ * proof is withdrawn.
+ */
 export const SETTLE_MS = 1000;
 
 const BREAKER = 'circuit breaker';
@@ -17,22 +21,33 @@ const BREAKER = 'circuit breaker';
 export type Keep = typeof BREAKER | 'loss being judged';
 
 export interface Verdict {
-  /** `undefined` if the proof is to be withdrawn. With 'loss being judged', ask again after `SETTLE_MS`. */
+  /**
+   * `undefined` if the proof is to be withdrawn. With 'loss being judged', ask again after
+   * `SETTLE_MS`.
+   */
   readonly keep: Keep | undefined;
   /** What this very loss made of the breaker. */
   readonly became?: 'tripped' | 'released';
 }
 
 export interface Breaker {
-  /** The proof of a node is about to be withdrawn. `proofs`: nodes of the policy that have one, this node among them. */
+  /**
+   * The proof of a node is about to be withdrawn. `proofs`: nodes of the policy that have one, this
+   * node among them.
+   */
   judge(policy: GpuPolicy, node: string, proofs: number, now: number): Verdict;
-  /** The node is not about to lose its proof; `proven` where it has one. Returns true if that ended the breaker's time. */
+  /**
+   * The node is not about to lose its proof; `proven` where it has one. Returns true if that ended
+   * the breaker's time.
+   */
   calm(node: string, proven: boolean): boolean;
   /** The node is gone. Returns true if that ended the breaker's time. */
   forget(node: string): boolean;
   /** Does it hold for any policy? */
   readonly holds: boolean;
-  /** What the policy's status keeps for the next leader; `undefined` if there is nothing to keep. */
+  /**
+   * What the policy's status keeps for the next leader; `undefined` if there is nothing to keep.
+   */
   statusOf(policy: string): BreakerStatus | undefined;
   /** How many nodes of the policy are about to lose their proof. */
   pending(policy: string): number;
@@ -88,7 +103,10 @@ export function circuitBreaker(): Breaker {
       for (const names of [withdrawn, back, again]) names.delete(node);
     }
   };
-  /** A loss that has gone before its proof was withdrawn counts no longer; when none is left, the breaker's time is over. */
+  /**
+   * A loss that has gone before its proof was withdrawn counts no longer; when none is left, the
+   * breaker's time is over.
+   */
   const settle = (node: string): { readonly memory: Memory; readonly isOver: boolean } | undefined => {
     const memory = memories.get(ownerOf.get(node) ?? '');
     if (memory === undefined) return undefined;

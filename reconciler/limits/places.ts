@@ -1,4 +1,5 @@
-// The places for first walks (`bringUp.maxConcurrent`): which nodes hold one, which wait, and who is next. Pure but for its memory.
+// The places for first walks (`bringUp.maxConcurrent`): which nodes hold one, which wait, and who
+// is next. Pure but for its memory.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { WALK } from '../../core/keys.ts';
 import { policyOf } from '../../gate/node-proof.ts';
@@ -6,14 +7,22 @@ import type { NodeObject } from '../model.ts';
 import { parseWalk } from '../walk.ts';
 
 export interface Places {
-  /** Does the node hold a place, is one kept for it, or is one free? `managed`: opted-in nodes of the policy. */
+  /**
+   * Does the node hold a place, is one kept for it, or is one free? `managed`: opted-in nodes of
+   * the policy.
+   */
   free(name: string, policy: GpuPolicy, managed: number): boolean;
   hold(name: string, policy: string): void;
-  /** The node needs no place. Returns the policy whose place it gave back; `undefined` if it had none. */
+  /**
+   * The node needs no place. Returns the policy whose place it gave back; `undefined` if it had
+   * none.
+   */
   release(name: string): string | undefined;
   /** The node was refused a place, and is invited when there is one. */
   wait(name: string, policy: string): void;
-  /** Invites those who wait, first come first served, to the places that are free: call them again. */
+  /**
+   * Invites those who wait, first come first served, to the places that are free: call them again.
+   */
   invite(policy: GpuPolicy, managed: number): readonly string[];
   /** On take-over: nodes whose first walk is under way by their own memory hold a place. */
   recall(nodes: Iterable<NodeObject>): void;

@@ -1,5 +1,5 @@
-// GPU pods that a kubelet rejects again and again: so many within a time mean that the node is not fit for new ones. Pure but for
-// its memory.
+// GPU pods that a kubelet rejects again and again: so many within a time mean that the node is not
+// fit for new ones. Pure but for its memory.
 
 export interface Rejection {
   readonly count: number;

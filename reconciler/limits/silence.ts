@@ -1,4 +1,5 @@
-// Silence of many kubelets at once is an overloaded control plane, not broken GPUs: their proofs are kept. Pure but for its memory.
+// Silence of many kubelets at once is an overloaded control plane, not broken GPUs: their proofs
+// are kept. Pure but for its memory.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 
 /** So few silent nodes are believed whatever share they are. */
@@ -8,11 +9,14 @@ export interface Silence {
   /** Notes how many nodes of the policy are silent now, out of how many. */
   note(policy: GpuPolicy, silent: number, managed: number, now: number): void;
   /**
-   * Does the silence of a node say nothing about it? It holds for one more grace time after the silence has ended, because nodes are
-   * heard again one by one.
+   * Does the silence of a node say nothing about it? It holds for one more grace time after the
+   * silence has ended, because nodes are heard again one by one.
    */
   excuses(policy: string, graceMs: number, now: number): boolean;
-  /** On take-over: nodes that are silent now were silent while nobody led, and have a grace time to be heard. */
+  /**
+   * On take-over: nodes that are silent now were silent while nobody led, and have a grace time to
+   * be heard.
+   */
   recall(policies: Iterable<GpuPolicy>, now: number): void;
 }
 

@@ -1,4 +1,5 @@
-// NVIDIA's DCGM exporter: GPU metrics for Prometheus. Gates nothing, comes last, goes first (it holds the kernel module).
+// NVIDIA's DCGM exporter: GPU metrics for Prometheus. Gates nothing, comes last, goes first (it
+// holds the kernel module).
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets, runtimeClass } from './parts.ts';
 

@@ -1,5 +1,5 @@
-// NVIDIA's device plugin: registers nvidia.com/gpu with the kubelet. `envvar`, because the toolkit ran before the driver and
-// made no CDI specs.
+// NVIDIA's device plugin: registers nvidia.com/gpu with the kubelet. `envvar`, because the toolkit
+// ran before the driver and made no CDI specs.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets, runtimeClass } from './parts.ts';
 

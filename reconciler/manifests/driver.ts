@@ -1,5 +1,6 @@
-// NVIDIA's driver container, which compiles and loads the kernel modules, and before it k8s-driver-manager, which unloads old
-// ones. Driver-manager must not evict on its own: there is one owner of evictions, and that is the reconciler.
+// NVIDIA's driver container, which compiles and loads the kernel modules, and before it
+// k8s-driver-manager, which unloads old ones. Driver-manager must not evict on its own: there is
+// one owner of evictions, and that is the reconciler.
 import { digestOf } from '../../core/digest.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullSecrets } from './parts.ts';
@@ -8,7 +9,10 @@ import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullPolicy, pullS
 const DRIVER_VERSION = '595.91.07';
 const DEFAULT_OS = 'ubuntu24.04';
 
-/** Init container that loads what the driver's modules need first, from the host's own tree; a missing one ends it, by name. */
+/**
+ * Init container that loads what the driver's modules need first, from the host's own tree; a
+ * missing one ends it, by name.
+ */
 export const PREREQUISITES = 'prerequisites';
 const LOAD = [
   'for module in i2c_core ipmi_msghandler; do',
@@ -19,7 +23,10 @@ const LOAD = [
   'done',
 ].join('\n');
 
-/** Module loaded, its daemons up, the driver answers: then the contract file that NVIDIA's other parts wait for. */
+/**
+ * Module loaded, its daemons up, the driver answers: then the contract file that NVIDIA's other
+ * parts wait for.
+ */
 const startup = (driverRoot: string): string =>
   [
     'set -e',
@@ -34,7 +41,10 @@ const startup = (driverRoot: string): string =>
 export const driverVersion = (policy: GpuPolicy): string =>
   (policy.spec.components.driver.version ?? DRIVER_VERSION).split('-')[0] ?? DRIVER_VERSION;
 
-/** The driver's image. The stock one is one per operating system: `595.91.07-rhel9` in the policy names another one. */
+/**
+ * The driver's image. The stock one is one per operating system: `595.91.07-rhel9` in the policy
+ * names another one.
+ */
 export function driverImage(policy: GpuPolicy): string {
   const spec = policy.spec.components.driver;
   const version = spec.version ?? DRIVER_VERSION;
@@ -46,7 +56,8 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.driver;
   const { hostPaths } = policy.spec;
   const image = driverImage(policy);
-  // An unchanged restart must not reload the module: driver-manager compares this with what it finds on the node.
+  // An unchanged restart must not reload the module: driver-manager compares this with what it
+  // finds on the node.
   const digest = digestOf(JSON.stringify([image, spec.env, spec.args]), 16);
   const bidirectional = { mountPropagation: 'Bidirectional' };
   return {
@@ -132,7 +143,8 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
       hostPath('var-log', '/var/log', 'Directory'),
       hostPath('host-os-release', '/etc/os-release', 'File'),
       hostPath('firmware-search-path', '/sys/module/firmware_class/parameters/path', ''),
-      // Whole: memory/auto_online_blocks in it is not on every kernel, and nobody can create it there.
+      // Whole: memory/auto_online_blocks in it is not on every kernel, and nobody can create it
+      // there.
       hostPath('sysfs-system', '/sys/devices/system', 'Directory'),
       hostPath('nvidia-firmware', `${hostPaths.driverRoot}/lib/firmware`),
       hostPath('host-root', hostPaths.root, 'Directory'),

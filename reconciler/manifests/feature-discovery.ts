@@ -1,4 +1,5 @@
-// NVIDIA's GPU feature discovery: labels nodes with model, memory, driver and CUDA version. Off by default.
+// NVIDIA's GPU feature discovery: labels nodes with model, memory, driver and CUDA version. Off by
+// default.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, hostPath, imageOf, NODE_NAME, pullSecrets, runtimeClass } from './parts.ts';
 

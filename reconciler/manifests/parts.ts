@@ -4,10 +4,13 @@ import type { ComponentSpec, EnvVar, GpuPolicy } from '../../core/gpu-policy.ts'
 /** The handler that the toolkit adds to the container runtime. */
 export const HANDLER = 'nvidia';
 
-/** `image:version`, unless the policy gives a whole image reference with a tag or digest of its own. */
+/**
+ * `image:version`, unless the policy gives a whole image reference with a tag or digest of its own.
+ */
 export function imageOf(spec: Pick<ComponentSpec, 'image' | 'version'>, repository: string, version: string): string {
   const image = spec.image ?? repository;
-  if (/@sha256:|:[^/]+$/.test(image)) return image;
+  const name = image.slice(image.lastIndexOf('/') + 1);
+  if (image.includes('@sha256:') || /:./.test(name)) return image;
   return `${image}:${spec.version ?? version}`;
 }
 
@@ -18,8 +21,8 @@ export const NODE_NAME = {
 } as const;
 
 /**
- * Environment of a container: ours, overridden by name with the policy's, but for the node's name: that is a fact, and a variable twice is
- * refused by the API server.
+ * Environment of a container: ours, overridden by name with the policy's, but for the node's name:
+ * that is a fact, and a variable twice is refused by the API server.
  */
 export function envOf(ours: Readonly<Record<string, string>>, spec: ComponentSpec): readonly EnvVar[] {
   const merged = { ...ours, ...Object.fromEntries(spec.env.map(({ name, value }) => [name, value])) };
@@ -49,8 +52,8 @@ export const hostPath = (
 ): Readonly<Record<string, unknown>> => ({ name, hostPath: { path, type } });
 
 /**
- * The runtime class of operands and of the driver's proof. Where the policy injects none, ours exists only with our toolkit; with another
- * one the runtime that is the host's default must do.
+ * The runtime class of operands and of the driver's proof. Where the policy injects none, ours
+ * exists only with our toolkit; with another one the runtime that is the host's default must do.
  */
 export const runtimeClass = ({ spec }: GpuPolicy): { readonly runtimeClassName?: string } => {
   const { injection, components } = spec;

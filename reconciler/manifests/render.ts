@@ -1,5 +1,6 @@
-// Policy → DaemonSet, one per component and revision. Pure. The revision is a digest of what the pods will be, so that the
-// same rendering by another gpu-gate is the same revision, and a policy edit makes a new one only where pods differ.
+// Policy → DaemonSet, one per component and revision. Pure. The revision is a digest of what the
+// pods will be, so that the same rendering by another gpu-gate is the same revision, and a policy
+// edit makes a new one only where pods differ.
 import { canonical, digestOf } from '../../core/digest.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED_BY, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys.ts';
@@ -35,7 +36,10 @@ const RENDER: Readonly<Record<Component, (policy: GpuPolicy) => PodSpec>> = {
 
 const revisionOf = (value: unknown): string => digestOf(JSON.stringify(canonical(value)), 10);
 
-/** A container that ends badly leaves the end of its log in the pod's status: there the reason is read, with no permission on logs. */
+/**
+ * A container that ends badly leaves the end of its log in the pod's status: there the reason is
+ * read, with no permission on logs.
+ */
 const withLastWords = (containers: unknown): readonly object[] =>
   (containers as readonly object[]).map((container) => ({
     ...container,
@@ -63,7 +67,8 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
   };
   const spec = {
     selector: { matchLabels: { [COMPONENT]: podComponent, [REVISION]: revision } },
-    // A hand edit, or putting it back, must restart nothing: pods change only with the node's label.
+    // A hand edit, or putting it back, must restart nothing: pods change only with the node's
+    // label.
     updateStrategy: { type: 'OnDelete' },
     template,
   };

@@ -1,5 +1,6 @@
-// NVIDIA's container toolkit: puts the `nvidia` runtime handler into the container runtime's configuration. It runs before
-// the driver here, so everything that needs a driver is off: no CDI specs, no device nodes (facts: gpu-stack.md, fact 1).
+// NVIDIA's container toolkit: puts the `nvidia` runtime handler into the container runtime's
+// configuration. It runs before the driver here, so everything that needs a driver is off: no CDI
+// specs, no device nodes.
 import type { GpuPolicy, ToolkitSpec } from '../../core/gpu-policy.ts';
 import { containerExtras, envOf, HANDLER, hostPath, imageOf, pullSecrets } from './parts.ts';
 
@@ -19,7 +20,10 @@ const DEFAULTS = {
   },
 } as const;
 
-/** Where the runtime's files are on the host; k3s and RKE2 by the policy's configPath and socketPath. */
+/**
+ * Where the runtime's files are on the host; k3s and RKE2 by the policy's configPath and
+ * socketPath.
+ */
 function runtimePaths(spec: ToolkitSpec): {
   readonly config: string;
   readonly dropIn: string;
@@ -36,16 +40,18 @@ function runtimePaths(spec: ToolkitSpec): {
 }
 
 /**
- * Is the toolkit's change in effect, as far as its container can see? The stock toolkit writes its PID file first, then installs,
- * writes the runtime's configuration (also where nothing changes) and restarts the runtime, which makes its socket anew when it
- * starts. So the restart is through once the socket is older neither than the PID file nor than the drop-in. Where a toolkit makes
- * no drop-in, the PID file alone decides. `! -nt`: some shells compare whole seconds. Which handlers the runtime then has, the
- * kubelet says (../stages.ts); what is behind them, driver-validation.
+ * Is the toolkit's change in effect, as far as its container can see? The stock toolkit writes its
+ * PID file first, then installs, writes the runtime's configuration (also where nothing changes)
+ * and restarts the runtime, which creates a new socket when it starts. So the restart is complete
+ * once the socket is older neither than the PID file nor than the drop-in. Where a toolkit makes no
+ * drop-in, the PID file alone decides. `! -nt`: some shells compare whole seconds. Which handlers
+ * the runtime then has, the kubelet says (../stages.ts); what is behind them, driver-validation.
  */
 function inEffect(env: Readonly<Record<string, string>>, install: string): string {
   const { TOOLKIT_PID_FILE: pid, RUNTIME_SOCKET: socket, RUNTIME_DROP_IN_CONFIG: dropIn } = env;
   const installed = `test -s ${pid} && test -x ${install}/toolkit/nvidia-container-runtime`;
-  // Told not to restart the runtime, it leaves that to somebody else, who may have done it long ago.
+  // With restarts disabled, another tool restarts the runtime, possibly long ago. So the socket's
+  // age proves nothing.
   if (env['RUNTIME_RESTART_MODE'] === 'none') return installed;
   return `${installed} && test -S ${socket} && ! test ${pid} -nt ${socket} && ! test ${dropIn} -nt ${socket}`;
 }

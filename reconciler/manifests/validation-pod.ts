@@ -1,6 +1,7 @@
-// The two pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none (driver-validation), and vectorAdd in
-// an unprivileged pod that asks for one GPU as users do (device-plugin-validation). The name carries a hash of what the round
-// proves, so that old evidence is never taken for new.
+// The two pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none
+// (driver-validation), and vectorAdd in an unprivileged pod that asks for one GPU as users do
+// (device-plugin-validation). The name carries a hash of what the round proves, so that old
+// evidence is never taken for new.
 import { digestOf } from '../../core/digest.ts';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
@@ -23,9 +24,10 @@ export interface ValidationInput {
 }
 
 /**
- * Runs the program it is given and says in one line of JSON what came of it. Nothing else can write that line, so that a pod that
- * never ran, or was killed, has no verdict. Exit codes of a shell that found no program, and of a process that another one
- * killed, are not one either. The line reaches the pod's status: reading logs would need another permission.
+ * Runs the program it is given and says in one line of JSON what came of it. Nothing else can write
+ * that line, so that a pod that never ran, or was killed, has no verdict. Exit codes of a shell
+ * that found no program, and of a process that another one killed, are not one either. The line
+ * reaches the pod's status: reading logs would need another permission.
  */
 const WRAPPER = String.raw`lines=
 command -v stdbuf >/dev/null 2>&1 && lines='stdbuf -oL'
@@ -48,13 +50,14 @@ export function validationPod(input: ValidationInput): Manifest {
   const { validation, injection } = policy.spec;
   const hash = digestOf([node.uid, input.round, String(input.attempt)].join('\n'), 10);
   const asksKubernetes = kind === 'device-plugin-validation';
-  // What users' pods will have is what must be proven; the driver's own proof needs it where no runtime brings the driver in.
+  // What users' pods will have is what must be proven; the driver's own proof needs it where no
+  // runtime brings the driver in.
   const mounts = driverMounts(policy);
   return {
     apiVersion: 'v1',
     kind: 'Pod',
     metadata: {
-      name: `${kind}-${node.name.slice(0, 40).replace(/[^a-z0-9]+$/, '')}-${hash}`,
+      name: `${kind}-${node.name.slice(0, 40).replace(/[^a-z0-9]{1,40}$/, '')}-${hash}`,
       namespace: input.namespace,
       labels: { [PART_OF]: PRODUCT, [COMPONENT]: POD_COMPONENT[kind], [REVISION]: hash, [MANAGED_BY]: PRODUCT },
       ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: node.name, uid: node.uid }],

@@ -3,7 +3,7 @@
 import { FOLLOWING } from '../../core/components.ts';
 import type { Finding } from './findings.ts';
 import type { Observed } from './observed.ts';
-import { follow } from './states/operand.ts';
+import { follow, putBack } from './states/operand.ts';
 import type { Ground, PodAction, WalkState } from './states/state.ts';
 
 export interface Stop {
@@ -18,7 +18,7 @@ export interface Climb extends Ground {
   readonly passed: Readonly<Record<string, string>>;
   /** Components whose evidence a validation has passed on. */
   readonly proven: ReadonlySet<string>;
-  /** A state that running pods rest upon is done. */
+  /** A state that running pods depend on is done. */
   readonly upholds: boolean;
   readonly pods: readonly PodAction[];
 }
@@ -26,7 +26,7 @@ export interface Climb extends Ground {
 export function climbed(seen: Observed, states: readonly WalkState[]): Climb {
   let climb: Climb = {
     stop: undefined,
-    deploy: seen.deployed,
+    deploy: putBack(seen),
     evidence: {},
     passed: seen.walk.passed,
     proven: new Set(),

@@ -1,11 +1,12 @@
 // The time of a state: its limit, its failure, its backoff, and what ends a failure early. The time
 // is an argument.
+import type { Component } from '../../core/components.ts';
 import { RETRY } from '../../core/keys.ts';
 import type { Failure, Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import { digest, hasPciLabel } from './findings.ts';
-import { iso, type Observed } from './observed.ts';
-import type { PodAction } from './states/state.ts';
+import { iso, operandPod, type Observed } from './observed.ts';
+import type { PodAction, WalkState } from './states/state.ts';
 
 /** Inputs of a state: a change of them ends a failure at once. */
 const inputsOf = ({ input, boot }: Observed, stage: string): string =>
@@ -65,7 +66,10 @@ const PLACE_MS = 60_000;
 
 const none = (walk: Walk): Timed => ({ walk, failure: undefined, wakeAt: undefined, message: '', discard: [] });
 
-/** Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the next try. */
+/**
+ * Moves the walk's clock on: another state starts it, a failure or a limit sets the time of the
+ * next try.
+ */
 export function clocked(seen: Observed, climb: Climb): Timed {
   const { stop } = climb;
   if (stop === undefined) return none(obeyed(seen, seen.walk));
@@ -86,7 +90,7 @@ export function clocked(seen: Observed, climb: Climb): Timed {
       ...none({ ...obeyed(seen, begun), since: iso(input.now) }),
       wakeAt: limitOf(seen, stop, { ...begun, since: iso(input.now) }),
       message: stop.finding.message,
-      discard: discarded(seen, climb, stop),
+      discard: restarted(seen, climb, stop.state.operand, `trying ${stop.state.name} again`),
     };
   return judged(seen, stop, begun);
 }
@@ -103,7 +107,9 @@ function started(walk: Walk, { state, finding }: Stop, now: number): Walk {
 
 const obeyed = (seen: Observed, walk: Walk): Walk => {
   const value = asked(seen);
-  return value === undefined ? walk : { ...walk, retry: value };
+  if (value === undefined) return walk;
+  const { restarted: _, ...rest } = walk;
+  return { ...rest, retry: value };
 };
 
 function triedAgain(seen: Observed, climb: Climb, stop: Stop, begun: Walk, due: Due): Timed {
@@ -120,16 +126,40 @@ function triedAgain(seen: Observed, climb: Climb, stop: Stop, begun: Walk, due: 
   };
   // Nothing to try: preflight is judged by what is seen now.
   if (stop.state.name === 'preflight' && stop.finding.kind === 'failed') return judged(seen, stop, walk);
-  const isStuck = stop.finding.kind === 'failed' || failed?.reason === 'TimedOut';
-  // An operand that is on its feet again, or that pods with GPUs rest upon, is left to the kubelet.
-  const mayDiscard = due === 'operator' || (isStuck && seen.proof === undefined && users.length === 0);
+  const component = remedy(seen, stop, due, failed);
+  const isByClock = component !== undefined && due !== 'operator';
   return {
-    ...none(walk),
+    ...none(isByClock ? { ...walk, restarted: [...(walk.restarted ?? []), component] } : walk),
     wakeAt: limitOf(seen, stop, walk),
     message: 'trying again',
-    discard: mayDiscard ? discarded(seen, climb, stop) : [],
+    discard: restarted(seen, climb, component, `trying ${stop.state.name} again`),
   };
 }
+
+/**
+ * The operand that a retry restarts. The operator's retry restarts the state's own operand. A timed
+ * retry restarts one only if no pod with GPUs depends on it: the operand that fails or hangs, or,
+ * if its pod is Ready and the state still fails, each operand that a person would restart, one
+ * after the other and each once.
+ */
+function remedy(
+  seen: Observed,
+  { state, finding }: Stop,
+  due: Due,
+  failed: Failure | undefined,
+): Component | undefined {
+  if (due === 'operator') return state.operand;
+  if (seen.users.length > 0) return undefined;
+  const isHealthy = finding.kind === 'waiting' ? finding.healthy === true : finding.disproves === true;
+  if (isHealthy) return due === 'backoff' ? nextOf(seen, state) : undefined;
+  // An operand that is on its feet again is left to the kubelet.
+  const isStuck = finding.kind === 'failed' || failed?.reason === 'TimedOut';
+  return isStuck && seen.proof === undefined ? state.operand : undefined;
+}
+
+/** The nearest component of ours that was not restarted yet. */
+const nextOf = ({ walk, deployed }: Observed, { restarts }: WalkState): Component | undefined =>
+  restarts.find((component) => deployed[component] !== undefined && walk.restarted?.includes(component) !== true);
 
 /** The revision that the node is to run has no DaemonSet any more: its pod cannot come. */
 const isOrphaned = ({ input, walk }: Observed, { state, finding }: Stop): boolean => {
@@ -194,17 +224,17 @@ function failing(seen: Observed, { state }: Stop, walk: Walk, reason: string, me
   return { ...none({ ...walk, failed }), failure: failed, wakeAt: retryAt, message };
 }
 
-function discarded(seen: Observed, climb: Climb, { state }: Stop): readonly PodAction[] {
-  const pod = state.culprit?.(seen, climb);
+/** The component's pod goes, so that its DaemonSet makes another one. */
+function restarted(
+  seen: Observed,
+  climb: Climb,
+  component: Component | undefined,
+  because: string,
+): readonly PodAction[] {
+  const revision = component === undefined ? undefined : climb.deploy[component];
+  if (component === undefined || revision === undefined) return [];
+  const pod = operandPod(seen.input, component, revision);
   return pod === undefined
     ? []
-    : [
-        {
-          kind: 'delete-pod',
-          namespace: pod.namespace,
-          name: pod.name,
-          uid: pod.uid,
-          because: `trying ${state.name} again`,
-        },
-      ];
+    : [{ kind: 'delete-pod', namespace: pod.namespace, name: pod.name, uid: pod.uid, because }];
 }

@@ -1,9 +1,11 @@
-// Opted-in nodes: observe from the caches, plan, ask the limits across nodes, write, and count what was written.
+// Opted-in nodes: observe from the caches, plan, ask the limits across nodes, write, and count what
+// was written.
 import { selecting, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { PROOF } from '../../core/keys.ts';
 import { isOurs, policyOf, stateOf } from '../../gate/node-proof.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
-import { isSilent } from '../fleet.ts';
+import { selectorsOf } from '../evidence.ts';
+import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -22,7 +24,11 @@ import { carryOut } from './writes.ts';
 
 /** How long a node whose write met a later version waits for the watch to bring it, ms. */
 const CATCH_UP_MS = 1000;
-/** How long a report about a pod is believed, ms: kubelets and controllers repeat it while it holds. */
+/** How long a node whose evidence is being listed waits, ms. */
+const LISTING_MS = 200;
+/**
+ * How long a report about a pod is believed, ms: kubelets and controllers repeat it while it holds.
+ */
 const TROUBLE_MS = 600_000;
 /** When a refused pod is tried again, ms. */
 const REFUSED_MS = 10_000;
@@ -30,7 +36,7 @@ const REFUSED_MS = 10_000;
 export interface NodeControllerDeps {
   readonly caches: Pick<
     Caches,
-    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf'
+    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf' | 'isWatched'
   >;
   readonly apply: Applier;
   readonly turns: Turns;
@@ -63,7 +69,10 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   const { nodes, policies, fleet } = caches;
   /** resourceVersion of our last write: an older cached Node has yet to catch up. */
   const written = new Map<string, bigint>();
-  /** resourceVersion that a write was refused at: the cache has yet to bring a later one, and is given until then, ms since the epoch. */
+  /**
+   * resourceVersion that a write was refused at: the cache has yet to bring a later one, and is
+   * given until then, ms since the epoch.
+   */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
 
   /** Node → the pod that the API server refused last. */
@@ -84,6 +93,10 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const node = nodes.get(name);
     if (node === undefined || isBehind(node)) return;
     const [policy, ...others] = selecting(node.metadata.labels ?? {}, [...policies.values()]);
+    // Pods that are not listed yet must not be taken for pods that are gone.
+    const selectors = [...rememberedBy(node), ...(policy === undefined ? [] : selectorsOf(policy))];
+    if (!selectors.every((selector) => caches.isWatched(selector)))
+      return turns.addAfter({ kind: 'node', name }, LISTING_MS);
     const slotFree = policy !== undefined && places.free(name, policy, fleet.count('managed', policy.name));
     const plan = judged(policy, {
       node,
@@ -104,7 +117,8 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     });
     if (plan.holdsSlot && policy !== undefined) places.hold(name, policy.name);
     await write(node, plan);
-    // Only now that it is written: otherwise the next one could be seen on its way before this one has ended.
+    // Only now that it is written: otherwise the next one could be seen on its way before this one
+    // has ended.
     const freed = plan.holdsSlot ? undefined : places.release(name);
     if (policy !== undefined && !slotFree && wantsPlace(node)) places.wait(name, policy.name);
     invite(policy);

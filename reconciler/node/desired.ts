@@ -89,7 +89,7 @@ const hasSameRounds = (now: Walk['passed'], before: Walk['passed']): boolean =>
   Object.entries(now).every(([state, round]) => before[state] === round);
 
 function ended(walk: Walk, boot: string, now: number): Walk {
-  const { failed: _, renew: __, untimed: ___, ...rest } = walk;
+  const { failed: _, renew: __, untimed: ___, restarted: ____, ...rest } = walk;
   return { ...rest, stage: DONE, since: iso(now), streak: 0, proven: boot };
 }
 
@@ -155,7 +155,9 @@ function underway(
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
   const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
-  const again = failure === undefined ? {} : { retryAt: failure.retryAt, command: retryCommand(input.node) };
+  const command = retryCommand(input.node);
+  const isHealthy = stop.finding.kind === 'waiting' && stop.finding.healthy === true;
+  const again = failure === undefined ? (isHealthy ? { command } : {}) : { retryAt: failure.retryAt, command };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {
     const said: Said = { text: `no new GPU pods, ${what}`, at: walk.since, ...again };

@@ -5,6 +5,7 @@ import type { Action } from '../actions.ts';
 import type { NodeObject } from '../model.ts';
 import type { Walk } from '../walk.ts';
 import type { Desired } from './marks.ts';
+import type { PodAction } from './states/state.ts';
 
 type NodeEvent = Extract<Action, { readonly kind: 'event' }>;
 
@@ -21,9 +22,20 @@ export const nodeEvent = (
   message,
 });
 
-/** Going from one state of a walk to the next is shown by label and condition; its begin, its end, and its loss are reported. */
+/**
+ * Going from one state of a walk to the next is shown by label and condition; its begin, its end,
+ * and its loss are reported.
+ */
 const isReported = (before: string | undefined, after: string | undefined): boolean =>
   before !== after && (before === undefined || before === 'validated' || after === 'validated');
+
+/** What is started afresh without anybody's word, so that it is not taken for a crash. */
+export const restartsOf = (node: NodeObject, discard: readonly PodAction[]): readonly NodeEvent[] =>
+  discard.flatMap((action) =>
+    action.kind === 'delete-pod'
+      ? [nodeEvent(node, 'Normal', 'GPUOperandRestart', `pod ${action.name} is restarted: ${action.because}`)]
+      : [],
+  );
 
 /** `before`: what the node remembered before this look. */
 export function eventsOf(node: NodeObject, before: Walk | undefined, desired: Desired): readonly NodeEvent[] {

@@ -1,7 +1,7 @@
 // What a node's pods and labels show about one state: done, waiting for what, or failed and why.
 import { digestOf } from '../../core/digest.ts';
-import { amountOf } from '../../core/quantity.ts';
 import type { Selector } from '../../core/gpu-policy.ts';
+import { amountOf } from '../../core/quantity.ts';
 import { isGpuResource } from '../../gate/gpu-request.ts';
 import { NFD_PCI_LABEL } from '../../core/keys.ts';
 import type { ComponentEvidence } from '../../gate/node-proof.ts';
@@ -27,6 +27,8 @@ export type Finding =
       readonly wakeAt?: number;
       /** What was awaited in vain says more than that time ran out. */
       readonly telling?: true;
+      /** Its pods are Ready, so that waiting for them does not help. */
+      readonly healthy?: true;
       /** The validation's own program has begun and not ended. */
       readonly computing?: true;
     }
@@ -55,7 +57,10 @@ export const evidenceOf = (pod: PodObject, revision: string): ComponentEvidence 
   started: startedOf(pod),
 });
 
-/** Is it the same pod with the same containers as is known? What was never watched has no pod to compare. */
+/**
+ * Is it the same pod with the same containers as is known? What was never watched has no pod to
+ * compare.
+ */
 export const isAsKnown = (seen: ComponentEvidence | undefined, known: ComponentEvidence | undefined): boolean =>
   seen !== undefined &&
   known !== undefined &&
@@ -103,8 +108,8 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
     );
   }
   if (
-    /no runtime for ".*" is configured/.test(stuck?.message ?? '') ||
-    /no runtime for ".*" is configured/.test(pod.message)
+    /no runtime for "[^"]*" is configured/.test(stuck?.message ?? '') ||
+    /no runtime for "[^"]*" is configured/.test(pod.message)
   )
     return handlerMissing(pod);
   if (reason === 'CreateContainerConfigError' || reason === 'CreateContainerError' || reason === 'RunContainerError') {
@@ -122,7 +127,9 @@ const handlerMissing = (pod: PodObject): Finding =>
     `the container runtime has no handler for ${pod.name}: the toolkit's change is not in effect, check its runtime, configPath and socketPath in the GPUPolicy`,
   );
 
-/** How long a kubelet may take to publish its pods after a boot, ms. What it says then is believed. */
+/**
+ * How long a kubelet may take to publish its pods after a boot, ms. What it says then is believed.
+ */
 const STALE_MS = 120_000;
 
 /** What evidence is compared with to see whether it is from before a reboot. */
@@ -159,7 +166,10 @@ export function operandFinding(
   return stale(evidence, pod.name, freshness) ?? { kind: 'done', evidence };
 }
 
-/** Pods that the selector of an external component means, in one order: which was heard of last is not a restart. */
+/**
+ * Pods that the selector of an external component means, in one order: which was heard of last is
+ * not a restart.
+ */
 const selectedBy = (selector: Selector, pods: readonly PodObject[]): readonly PodObject[] =>
   pods
     .filter(
@@ -189,7 +199,10 @@ export function externalEvidence(
       };
 }
 
-/** What an external component shows: all its pods on the node where the policy names some, else it is taken as given. */
+/**
+ * What an external component shows: all its pods on the node where the policy names some, else it
+ * is taken as given.
+ */
 export function externalFinding(
   pods: readonly PodObject[],
   selector: Selector | 'unwatched',
@@ -223,7 +236,8 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
   if (scheduled?.status === 'False' && scheduled.reason === 'Unschedulable') {
     const isFull = /Insufficient nvidia\.com\//.test(scheduled.message ?? '');
     const message = `${pod.name} cannot be scheduled: ${lastWords(scheduled.message)}`;
-    // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs no clock.
+    // On a full node no new pod could come anyway: waiting for a free GPU is not a failure and runs
+    // no clock.
     return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
       : { kind: 'waiting', reason: 'Unschedulable', message, telling: true };

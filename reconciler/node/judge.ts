@@ -1,17 +1,18 @@
 // What a stop means for a proof that stands. Only the driver's own end and the verdict of the
 // validation's program take it away; all else closes the node at most.
-import type { ComponentEvidence } from '../../gate/node-proof.ts';
+import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Choice, Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { evidenceOf, externalEvidence, isAsKnown } from './findings.ts';
+import { isUnwatched } from './target.ts';
 import { operandPod, type NodeInput, type Observed } from './observed.ts';
 
 export type Judgement = 'unproven' | 'stands' | 'closed' | 'withdrawn';
 
 export function judge({ proof, walk, input }: Observed, { stop }: Climb, timed: Timed): Judgement {
   if (proof === undefined) return 'unproven';
-  if (!isAsKnown(driverAsSeen(input, walk.target['driver']), proof.components['driver'])) return 'withdrawn';
+  if (!isDriverAsProven(input, walk.target['driver'], proof)) return 'withdrawn';
   if (
     walk.notReady !== undefined &&
     input.isOverloaded !== true &&
@@ -22,16 +23,32 @@ export function judge({ proof, walk, input }: Observed, { stop }: Climb, timed: 
   return stop.state.upholds === true && isDisproven(stop, timed.walk) ? 'withdrawn' : 'closed';
 }
 
-/** Has the program itself failed, or hung until its time was over? One that never ran says nothing about the driver. */
+/**
+ * Has the program itself failed, or hung until its time was over? One that never ran says nothing
+ * about the driver.
+ */
 function isDisproven({ state, finding }: Stop, { failed }: Walk): boolean {
   if (finding.kind === 'failed') return finding.disproves === true;
   return failed?.stage === state.name && failed.reason === 'TimedOut' && finding.computing === true;
 }
 
-/** The driver's evidence whatever state stops the walk: a toolkit's restart must not hide a driver's. */
-export function driverAsSeen(input: NodeInput, choice: Choice | undefined): ComponentEvidence | undefined {
+/**
+ * The driver's evidence whatever state stops the walk: a toolkit's restart must not hide a
+ * driver's.
+ */
+function driverAsSeen(input: NodeInput, choice: Choice | undefined): ComponentEvidence | undefined {
   if (choice === undefined) return undefined;
   if ('external' in choice) return externalEvidence(choice.external, input.pods);
   const pod = operandPod(input, 'driver', choice.revision);
   return pod === undefined ? undefined : evidenceOf(pod, choice.revision);
+}
+
+/**
+ * Does the driver that was proven still run? An external one that was never watched cannot be
+ * missed: its selector is new.
+ */
+export function isDriverAsProven(input: NodeInput, choice: Choice | undefined, { components }: Proof): boolean {
+  const known = components['driver'];
+  const isNewlyWatched = choice !== undefined && 'external' in choice && known !== undefined && isUnwatched(known);
+  return isNewlyWatched || isAsKnown(driverAsSeen(input, choice), known);
 }

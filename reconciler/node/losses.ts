@@ -6,7 +6,10 @@ import { DONE, type Walk } from '../walk.ts';
 import { allocatable, hasPciLabel } from './findings.ts';
 import type { WithPolicy } from './observed.ts';
 
-/** Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss count once. */
+/**
+ * Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss
+ * count once.
+ */
 export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefined, isIdle: boolean): Walk {
   const { node, now, policy } = input;
   const at = new Date(now).toISOString();
@@ -36,7 +39,10 @@ export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefin
   };
 }
 
-/** Rejections count once, and only after the proof: what the kubelet rejected earlier was bound before it. */
+/**
+ * Rejections count once, and only after the proof: what the kubelet rejected earlier was bound
+ * before it.
+ */
 function newRejection(
   rejection: Rejection | undefined,
   proof: Proof,

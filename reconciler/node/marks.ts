@@ -1,5 +1,5 @@
-// The marks that a Node of ours carries, and the fewest writes that bring them there, in the safe order: what takes trust
-// away is written first, what gives it last. Pure.
+// The marks that a Node of ours carries, and the fewest writes that bring them there, in the safe
+// order: what takes trust away is written first, what gives it last. Pure.
 import {
   CLOSED,
   DEPLOY_PREFIX,
@@ -44,7 +44,10 @@ export const setTaints = (node: NodeObject, taints: readonly Taint[]): Action =>
   taints,
 });
 
-/** Desired marks → the fewest writes. Marks, taint on, condition, taint off: trust goes first and comes last. */
+/**
+ * Desired marks → the fewest writes. Marks, taint on, condition, taint off: trust goes first and
+ * comes last.
+ */
 export function differences(node: NodeObject, desired: Desired): Action[] {
   const actions: Action[] = [];
   const { name, uid } = node.metadata;
@@ -78,7 +81,9 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
   return actions;
 }
 
-/** The walk, and what the condition says with its times apart, so that nobody parses that message. */
+/**
+ * The walk, and what the condition says with its times apart, so that nobody parses that message.
+ */
 const memoryOf = (walk: Walk, said: Said | undefined): string => JSON.stringify(canonical({ ...walk, said }));
 
 /** Does the write leave the walk as it is, and change only what is said of it? */

@@ -5,7 +5,10 @@ import type { Walk } from '../walk.ts';
 
 export interface NodePlan {
   readonly actions: readonly Action[];
-  /** The milder plan that keeps a proof about to be withdrawn, with the reason that the closed node shows. */
+  /**
+   * The milder plan that keeps a proof about to be withdrawn, with the reason that the closed node
+   * shows.
+   */
   readonly unless?: (keep: Keep) => readonly Action[];
   /** When to look again though nothing changes, ms since the epoch. */
   readonly wakeAt: number | undefined;

@@ -1,4 +1,5 @@
-// What is known of a node now: the objects that the caches hold, and what the node itself remembers.
+// What is known of a node now: the objects that the caches hold, and what the node itself
+// remembers.
 import { usesGpus } from '../../gate/users.ts';
 import { hasEnded } from '../model.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
@@ -31,13 +32,19 @@ export interface NodeInput {
   /** How long a node may be not Ready before its proof goes, ms. */
   readonly notReadyGrace: number;
   readonly now: number;
-  /** Since when this leader looks at the cluster, by the same clock as `now`: no limit runs longer than that. */
+  /**
+   * Since when this leader looks at the cluster, by the same clock as `now`: no limit runs longer
+   * than that.
+   */
   readonly watchedSince: number;
   /** Many nodes are silent at once, so that the silence of this one says nothing about its GPUs. */
   readonly isOverloaded?: boolean;
   /** The kubelet rejects GPU pods again and again. */
   readonly rejection?: Rejection | undefined;
-  /** Why a pod does not come or does not start: by the UID of a pod or DaemonSet, or by the name of a pod that was refused. */
+  /**
+   * Why a pod does not come or does not start: by the UID of a pod or DaemonSet, or by the name of
+   * a pod that was refused.
+   */
   readonly troubles?: ReadonlyMap<string, string>;
 }
 
@@ -60,7 +67,10 @@ export interface Observed {
 
 export const iso = (now: number): string => new Date(now).toISOString();
 
-/** Validation pods are owned by their Node, so that they go with it; unbound ones are found by that owner. */
+/**
+ * Validation pods are owned by their Node, so that they go with it; unbound ones are found by that
+ * owner.
+ */
 export const isOfNode = (pod: PodObject, node: NodeObject): boolean =>
   pod.nodeName === node.metadata.name || pod.validates === node.metadata.uid;
 
@@ -83,7 +93,8 @@ export function remembered(node: NodeObject, now: number): Walk {
   const published = node.status?.nodeInfo?.bootID ?? '';
   const known = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
   if (known !== undefined) return known;
-  const fresh = newWalk(node.metadata.uid, published, now);
+  // Rounds of a walk that was forgotten must not be taken for rounds of this one.
+  const fresh = { ...newWalk(node.metadata.uid, published, now), epoch: Math.floor(now / 1000) };
   const retry = node.metadata.annotations?.[RETRY];
   const proof = proofOn(node);
   return {
@@ -137,7 +148,9 @@ export function observe(input: WithPolicy): Observed {
   return { input, boot, proof, before, walk, deployed, users };
 }
 
-/** Times that lie ahead are of a clock that has been put back since: what they began has begun now. */
+/**
+ * Times that lie ahead are of a clock that has been put back since: what they began has begun now.
+ */
 function sane(walk: Walk, now: number): Walk {
   const capped = (time: string): string => (Date.parse(time) > now ? iso(now) : time);
   return {
@@ -156,7 +169,10 @@ export const isManagedHere = ({ walk }: Pick<Observed, 'walk'>, component: Compo
   return choice !== undefined && 'revision' in choice;
 };
 
-/** The pods of that component that a DaemonSet made in the operand namespace, of whatever revision, on their way out or not. */
+/**
+ * The pods of that component that a DaemonSet made in the operand namespace, of whatever revision,
+ * on their way out or not.
+ */
 export const componentPods = (
   input: Pick<NodeInput, 'pods' | 'operandNamespace'>,
   component: Component,
@@ -168,7 +184,10 @@ export const componentPods = (
       pod.labels[COMPONENT] === POD_COMPONENT[component],
   );
 
-/** The pod that is evidence for a managed component: made by our DaemonSet of this revision, and not on its way out. */
+/**
+ * The pod that is evidence for a managed component: made by our DaemonSet of this revision, and not
+ * on its way out.
+ */
 export const operandPod = (input: NodeInput, component: Component, revision: string): PodObject | undefined => {
   const uid = input.daemonSets.get(`${POD_COMPONENT[component]}-${revision}`);
   return uid === undefined

@@ -1,6 +1,6 @@
 // What a validation says, and what happened to its pod, are two things. Only the verdict that the
-// wrapper writes around the program proves or disproves a stack; a pod that never ran, was killed or
-// ran something else says nothing about it.
+// wrapper writes around the program proves or disproves a stack; a pod that never ran, was killed
+// or ran something else says nothing about it.
 import { object, text } from '../../core/raw.ts';
 import type { PodObject } from '../model.ts';
 import { lastWords } from './words.ts';
@@ -47,7 +47,7 @@ export function outcomeOf(pod: PodObject): Outcome | undefined {
     return { kind: 'Verdict', passed: said.verdict === 'pass', words: lastWords(said.words) };
   if (pod.phase !== 'Succeeded' && pod.phase !== 'Failed') return undefined;
   const hasBegun = ended?.startedAt !== undefined && !NOT_STARTED.has(ended.reason ?? '');
-  // The pod's own reason is the kubelet's, or of whoever evicted it, and never the program's.
+  // The kubelet or the evicting controller sets the pod's own reason. The program never sets it.
   if (pod.reason !== '')
     return { kind: hasBegun ? 'Killed' : 'NeverRan', what: pod.reason, words: lastWords(pod.message) };
   if (ended === undefined) return { kind: 'NeverRan', what: 'no reason given', words: lastWords(pod.message) };

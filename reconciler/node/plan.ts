@@ -8,7 +8,7 @@ import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
 import { desiredMarks } from './desired.ts';
-import { eventsOf } from './events.ts';
+import { eventsOf, restartsOf } from './events.ts';
 import { judge } from './judge.ts';
 import type { NodeObject } from '../model.ts';
 import { changesOnlySaid, differences, setTaints, withoutOurs, type Desired } from './marks.ts';
@@ -22,7 +22,7 @@ import type { WalkState } from './states/state.ts';
 export function planNode(input: NodeInput, states: readonly WalkState[] = WALK_STATES): NodePlan {
   const { node, policy } = input;
   if (node.metadata.deletionTimestamp !== undefined) return NOTHING;
-  // Somebody took both labels away by hand: what is left of a walk goes too.
+  // Both labels were removed by hand, so the walk's remaining annotation is removed too.
   const isLeft = node.metadata.annotations?.[WALK] !== undefined;
   if (!isOurs(node) && !isLeft) return NOTHING;
   if (node.metadata.labels?.[MANAGED] !== 'true') return planRemoval(input, true);
@@ -51,7 +51,12 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
     const isEarly = settled !== undefined && now < settled;
     return {
       after: desired.walk,
-      actions: [...(isEarly ? [] : marks), ...pods, ...eventsOf(node, seen.before, desired)],
+      actions: [
+        ...(isEarly ? [] : marks),
+        ...pods,
+        ...eventsOf(node, seen.before, desired),
+        ...restartsOf(node, timed.discard),
+      ],
       wakeAt: isEarly ? settled : undefined,
     };
   };
@@ -84,7 +89,10 @@ interface Written {
 /** A state that is passed sooner has one sentence: the one that it began with. */
 const SETTLE_MS = 5000;
 
-/** When a new sentence about the same state of a first walk is written, ms since the epoch; `undefined` if at once. */
+/**
+ * When a new sentence about the same state of a first walk is written, ms since the epoch;
+ * `undefined` if at once.
+ */
 function settlesAt(node: NodeObject, { condition, walk }: Desired, marks: readonly Action[]): number | undefined {
   const present = node.status?.conditions?.find(({ type }) => type === GPU_VALIDATED);
   const isOnlySentence =

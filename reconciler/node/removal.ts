@@ -5,14 +5,16 @@ import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { PodObject } from '../model.ts';
 import { nodeEvent } from './events.ts';
-import { isAsKnown } from './findings.ts';
-import { driverAsSeen } from './judge.ts';
+import { isDriverAsProven } from './judge.ts';
 import { differences, type Desired } from './marks.ts';
 import { deployedOn } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
 
-/** How long a policy that vanished is not believed to be gone, ms: its CRD may be changing, or a label of the node flaps. */
+/**
+ * How long a policy that vanished is not believed to be gone, ms: its CRD may be changing, or a
+ * label of the node flaps.
+ */
 const UNSELECTED_MS = 300_000;
 
 const NO_POLICY = "no GPUPolicy selects this node: see 'kubectl get gpupolicies' and their spec.nodeSelector";
@@ -32,9 +34,8 @@ const NONE: Desired = {
 function standing(input: NodeInput): Proof | undefined {
   const { node } = input;
   const proof = parseProof(node.metadata.annotations?.[PROOF]);
-  if (proof?.boot !== node.status?.nodeInfo?.bootID) return proof;
-  const driver = driverAsSeen(input, remembered(node, input.now).target['driver']);
-  return isAsKnown(driver, proof?.components['driver']) ? proof : undefined;
+  if (proof === undefined || proof.boot !== node.status?.nodeInfo?.bootID) return proof;
+  return isDriverAsProven(input, remembered(node, input.now).target['driver'], proof) ? proof : undefined;
 }
 
 /** No policy selects the node: it is closed, and torn down only when that has lasted. */
@@ -70,9 +71,9 @@ export function planUnselected(input: NodeInput): NodePlan {
 }
 
 /**
- * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone. Where
- * a policy went and not the operator's label (`isFinal` false) the node stays ours, and says that no
- * policy selects it.
+ * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone.
+ * Where a policy went and not the operator's label (`isFinal` false) the node stays ours, and says
+ * that no policy selects it.
  */
 export function planRemoval(input: NodeInput, isFinal: boolean): NodePlan {
   const actions = removal(input, isFinal);
@@ -108,7 +109,7 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
     });
   const users = gpuUsers(input);
   const proof = standing(input);
-  // Also where the proof is gone: what pods rest upon is not taken from under them.
+  // Applies without a proof too. Removal must not take away operands that running pods depend on.
   if (users.length > 0 && (proof !== undefined || Object.keys(deployed).length > 0)) {
     const text = `opting out: waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end (${some(users)})`;
     const status = proof === undefined ? 'False' : 'True';
@@ -135,7 +136,8 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
           because: 'the node was opted out',
         })),
     ];
-  // The condition goes before the state label: while that label is there, the node is still ours and this runs again.
+  // The condition goes before the state label: while that label is there, the node is still ours
+  // and this runs again.
   return isFinal
     ? differences(node, NONE).toSorted(conditionFirst)
     : differences(node, {

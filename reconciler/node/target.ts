@@ -7,7 +7,9 @@ import type { Component } from '../../core/components.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Choice, Walk } from '../walk.ts';
 
-/** Evidence of a component that another installer brings and whose pods the policy does not name. */
+/**
+ * Evidence of a component that another installer brings and whose pods the policy does not name.
+ */
 export const UNWATCHED: ComponentEvidence = { revision: 'external', pod: '', started: '' };
 export const isUnwatched = (evidence: ComponentEvidence): boolean =>
   evidence.revision === UNWATCHED.revision && evidence.pod === '';
@@ -51,7 +53,7 @@ export function targetOf(input: TargetInput): { target: Readonly<Record<string, 
     const watches = held !== undefined && 'external' in held && wanted !== undefined && 'external' in wanted;
     const choice = isFree || held === undefined || watches ? (wanted ?? held) : held;
     if (choice !== undefined) target[component] = choice;
-    // Other pods are looked at from now on. That they are not the ones of the proof is no loss.
+    // From now on the walk watches other pods. The proof survives although it names different pods.
     if (watches && JSON.stringify(held) !== JSON.stringify(choice) && proof?.components[component] !== undefined)
       proof = { ...proof, components: { ...proof.components, [component]: UNWATCHED } };
   }

@@ -6,7 +6,10 @@ const MOST = 4096;
 const TELLING =
   /\b(?:errors?|fail(?:ed|ure|s)?|panic|fatal|cannot|can't|could not|couldn't|unable|denied|not found|no such)\b/i;
 
-/** The first line that reports an error or a failure, and the last line; the last alone if none does. */
+/**
+ * The first line that reports an error or a failure, and the last line; the last alone if none
+ * does.
+ */
 export function lastWords(text: string | undefined): string {
   const lines = (text ?? '')
     .slice(-MOST)

@@ -1,5 +1,6 @@
-// Writes one node's actions in order. What changed meanwhile ends the writes, and the node is looked at again; Events come last and
-// tell only what was written, also where a later write did not come through.
+// Writes one node's actions in order. What changed meanwhile ends the writes, and the node is
+// looked at again; Events come last and tell only what was written, also where a later write did
+// not come through.
 import type { Action } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { NodeObject } from '../model.ts';
@@ -40,7 +41,8 @@ export async function carryOut(
 
   const write = async (): Promise<'done' | 'stale'> => {
     for (const action of writes) {
-      // Our previous write has moved the version on; the list that the taints were planned from must still stand.
+      // Our previous write has moved the version on; the list that the taints were planned from
+      // must still stand.
       if (action.kind === 'set-taints' && latest !== undefined && latest.taints !== planned) return 'stale';
       const outcome = await apply.apply(action, latest?.resourceVersion ?? node.metadata.resourceVersion);
       if (outcome.kind === 'refused') {

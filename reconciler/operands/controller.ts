@@ -1,5 +1,6 @@
-// The operands' DaemonSets: applies what wanted.ts wants and deletes what is left over, each by itself, so that one which the
-// API server refuses stops no other. What was changed by hand is put back.
+// The operands' DaemonSets: applies what wanted.ts wants and deletes what is left over, each by
+// itself, so that one which the API server refuses stops no other. What was changed by hand is put
+// back.
 import { COMPONENTS, isDeployed, specOf, type Component } from '../../core/components.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Log } from '../../platform/log.ts';
@@ -10,9 +11,15 @@ import { renderOperand, type Rendered } from '../manifests/render.ts';
 import type { DaemonSetView } from '../model.ts';
 import { leftOver, wantedOperands, type Wanted } from './wanted.ts';
 
-/** A refused operand is tried again only so often: what mends it is an edit of the policy, which makes another one. */
+/**
+ * A refused operand is tried again only so often: what mends it is an edit of the policy, which
+ * makes another one.
+ */
 const AGAIN_MS = 60_000;
-/** How often it is checked that the RuntimeClass is still there: creating one that is there is refused, and costs a request. */
+/**
+ * How often it is checked that the RuntimeClass is still there: creating one that is there is
+ * refused, and costs a request.
+ */
 const CLASS_AGAIN_MS = 10 * 60_000;
 
 export interface OperandControllerDeps {
@@ -44,7 +51,7 @@ interface Refusal {
 export function operandController(deps: OperandControllerDeps): OperandController {
   const { apply, turns, log, now, operandNamespace } = deps;
   const { policies, daemonSets, fleet } = deps.caches;
-  /** Generation of each DaemonSet after our last write: another one was made by somebody else. */
+  /** Generation of each DaemonSet after our last write. Another generation means another writer. */
   const appliedGeneration = new Map<string, number>();
   const refused = new Map<string, Refusal>();
   let tried = false;
@@ -70,7 +77,8 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<string | undefined> {
     const { operand } = wanted;
     let outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
-    // A forced apply takes back the fields that we own; what others added stays until the spec is written whole.
+    // A forced apply takes back the fields that we own; what others added stays until the spec is
+    // written whole.
     const foreign = outcome.kind === 'done' && outcome.foreign === true;
     if (outcome.kind === 'done' && outcome.foreign === true)
       outcome = await apply.apply({
@@ -86,7 +94,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     appliedGeneration.set(name, outcome.generation ?? 0);
     const edited = present?.rendered === operand.digest && outcome.generation !== present.generation;
     if (!foreign && !edited) return undefined;
-    log.info('operand was changed by somebody else and put back', { daemonset: name });
+    log.info('operand was changed by another writer and restored', { daemonset: name });
     await tell(
       wanted,
       'OperandPutBack',
@@ -103,7 +111,10 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     await tell(wanted, 'OperandRefused', `DaemonSet ${name} was refused by the API server: ${because}`);
   }
 
-  /** A class of that name that somebody else made stays as it is: k3s, RKE2 and NVIDIA's GPU Operator bring one. */
+  /**
+   * Leaves a class of that name that already exists as it is, because k3s, RKE2 and NVIDIA's GPU
+   * Operator create one.
+   */
   async function bringRuntimeClass(): Promise<void> {
     const { name, handler } = deps.runtimeClass;
     if (name === '' || now() < classCheckAt) return;
@@ -119,7 +130,10 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     const before = said();
     const wanted = wantedOperands([...policies.values()], fleet, operandsOf);
     let failure: unknown;
-    /** One operand's trouble ends no other's turn; the first that is no refusal is thrown in the end, to be tried again. */
+    /**
+     * An error of one operand does not stop the others. The first error that is not a refusal is
+     * thrown at the end, so that the queue retries.
+     */
     const alone = async (step: () => Promise<void>): Promise<void> => {
       try {
         await step();

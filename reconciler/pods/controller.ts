@@ -1,25 +1,33 @@
-// Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected, missed, or bound past the gate. Each
-// is counted once, whoever leads: the Event is the memory, and the replica that makes it counts.
+// Users' GPU pods: writes their readiness conditions, and Events on pods that were rejected,
+// missed, or bound past the gate. Each pod is counted once across leaders, because the Event
+// records it and only the replica that creates the Event counts the pod.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { namespaceRule } from '../../gate/namespaces.ts';
 import type { Reason } from '../../gate/reasons.ts';
 import { policyNameOf } from '../../gate/verdict.ts';
+import { open } from '../../gate/node-proof.ts';
 import type { ObjectRef } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
+import type { Rejections } from '../limits/rejections.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { keyOf, type NodeObject, type PodObject } from '../model.ts';
 import { gateOf, saysAlready } from './readiness.ts';
-import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed, isRejected } from './reports.ts';
+import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed } from './reports.ts';
+import { fateOf, isRejected, wordsOf } from './rejected.ts';
 
-/** API servers keep Events for an hour: what is older than this when we take over was told by an earlier leader, and may be forgotten. */
+/**
+ * API servers expire Events after an hour. On takeover, ignore anything older than this: a previous
+ * leader reported it and the Event may already be gone.
+ */
 const TOLD_MS = 45 * 60_000;
 
 export interface PodControllerDeps {
   readonly caches: Pick<Caches, 'nodes' | 'policies' | 'pods' | 'namespaces'>;
   readonly apply: Applier;
   readonly turns: Turns;
+  readonly rejections: Rejections;
   readonly metrics: ReconcilerMetrics;
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches. */
@@ -29,7 +37,10 @@ export interface PodControllerDeps {
 
 export interface PodController {
   readonly handlers: Pick<Handlers, 'pod' | 'bound'>;
-  /** This replica leads from now on. Keys of the pods that were bound past the gate in between: `bound` is to be called for each. */
+  /**
+   * This replica leads from now on. Keys of the pods that were bound past the gate in between:
+   * `bound` is to be called for each.
+   */
   takeOver(): readonly string[];
   /** A pod is gone. */
   forget(uid: string): void;
@@ -41,9 +52,12 @@ const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.met
 const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
 
 export function podController(deps: PodControllerDeps): PodController {
-  const { apply, turns, metrics, operandNamespace, excludedNamespaces } = deps;
+  const { apply, turns, rejections, metrics, operandNamespace, excludedNamespaces } = deps;
   const { nodes, policies, pods, namespaces } = deps.caches;
-  /** UIDs of pods of which it is decided whether they were missed, and of those whose rejection is told. */
+  /**
+   * UIDs of pods already checked for a missed webhook call, and of pods whose rejection is already
+   * reported.
+   */
   const judged = new Set<string>();
   const toldRejected = new Set<string>();
   /** UIDs of running pods whose readiness gate is not True. */
@@ -92,9 +106,10 @@ export function podController(deps: PodControllerDeps): PodController {
         condition: gate,
       });
     }
-    if (node !== undefined && isRejected(pod, node)) await rejected(pod, node);
+    if (node !== undefined && isRejected(pod, node)) await rejected(pod, node, policy);
     // Not only the first time: a permission may come later.
-    if (policy?.spec.rejectedPods === 'Delete' && !pod.deleting && isRejected(pod, node)) {
+    // A pod without a controller is its author's to delete.
+    if (policy?.spec.rejectedPods === 'Delete' && pod.owned && !pod.deleting && isRejected(pod, node)) {
       await apply.apply({
         kind: 'delete-pod',
         namespace: pod.namespace,
@@ -106,12 +121,18 @@ export function podController(deps: PodControllerDeps): PodController {
     await judge(pod, policy);
   }
 
-  async function rejected(pod: PodObject, node: NodeObject): Promise<void> {
+  async function rejected(pod: PodObject, node: NodeObject, policy: GpuPolicy | undefined): Promise<void> {
     if (toldRejected.has(pod.uid) || !isNews(changedAt(pod))) return;
+    const { name } = node.metadata;
+    // Pods that a closed node rejects were bound before it closed, as after a reboot.
+    if (policy !== undefined && open(node).yes) {
+      const seen = { uid: pod.uid, words: wordsOf(pod), at: changedAt(pod) };
+      if (rejections.add(name, seen, policy.spec.rejections)) turns.add({ kind: 'node', name });
+    }
     const first = await tellOnce(
       pod,
       'GPUPodRejected',
-      `the kubelet of ${node.metadata.name} rejected this pod (${pod.reason}): it was bound before a reboot or a restart of the device plugin; its controller makes a new one`,
+      `the kubelet of ${name} rejected this pod (${pod.reason}): ${wordsOf(pod)}; ${fateOf(pod.controller?.kind)}`,
     );
     toldRejected.add(pod.uid);
     if (!first) return;
@@ -125,7 +146,10 @@ export function podController(deps: PodControllerDeps): PodController {
     });
   }
 
-  /** Was it missed? Decided once, as things are when the pod comes: a namespace that opts in again later misses none of its old pods. */
+  /**
+   * Was it missed? Decided once, as things are when the pod comes: a namespace that opts in again
+   * later misses none of its old pods.
+   */
   async function judge(pod: PodObject, policy: GpuPolicy | undefined): Promise<void> {
     if (judged.has(pod.uid) || policy === undefined || namespaces.get(pod.namespace) === undefined) return;
     if (isNews(Date.parse(pod.created)) && isMissed(pod, policy, left)) {

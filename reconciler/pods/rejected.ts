@@ -1,16 +1,23 @@
-// Pods that a kubelet has rejected: for want of a GPU or of something else, and what becomes of them. Pure.
+// Pods that a kubelet has rejected: for want of a GPU or of something else, and what becomes of
+// them. Pure.
 import { isOurs } from '../../gate/node-proof.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 
 const GPU_PREFIX = 'nvidia.com/';
 
-/** Resources that the kubelet's message names, such as `rdma/hca` in "devices unavailable for rdma/hca. Requested: 1". */
+/**
+ * Resources that the kubelet's message names, such as `rdma/hca` in "devices unavailable for
+ * rdma/hca. Requested: 1".
+ */
 const resourcesIn = (message: string): readonly string[] =>
   [...message.matchAll(/\b(?:for|devices) ([a-z0-9][a-z0-9.-]*\/[\w-][\w.-]*)/g)].map(([, name = '']) =>
     name.replace(/\.$/, ''),
   );
 
-/** Did the kubelet of a managed node reject the pod for want of a GPU, as happens to bound pods after a reboot? */
+/**
+ * Did the kubelet of a managed node reject the pod for want of a GPU, as happens to bound pods
+ * after a reboot?
+ */
 export function isRejected(pod: PodObject, node: NodeObject | undefined): boolean {
   if (node === undefined || !isOurs(node) || pod.phase !== 'Failed') return false;
   if (pod.reason.startsWith('OutOf')) return pod.reason.includes(GPU_PREFIX);

@@ -10,17 +10,6 @@ import { askOf, nodeFacts, verdict, type Policies } from '../../gate/verdict.ts'
 import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
 
 /**
- * Did the kubelet reject the pod for want of a GPU, as happens to bound pods after a reboot? Its
- * controller replaces it.
- */
-export const isRejected = (pod: PodObject, node: NodeObject | undefined): boolean =>
-  node !== undefined &&
-  isOurs(node) &&
-  pod.owned &&
-  pod.phase === 'Failed' &&
-  (pod.reason === 'UnexpectedAdmissionError' || /^OutOf.*nvidia\.com\//.test(pod.reason));
-
-/**
  * A GPU pod that should have been injected and was not, because it was created while the webhook
  * was away. Pods that the webhook leaves alone by its rules are not missed: opted out, in a
  * namespace that is left alone (`left`), or created with `spec.nodeName`.

@@ -1,5 +1,6 @@
-// Pods that wait for a node: reports what they wait for, and has the scheduler try them again where one could fit. Keeps the pods
-// that wait by what they ask, so that no turn looks at every pod for every node.
+// Pods that wait for a node: reports what they wait for, and has the scheduler try them again where
+// one could fit. Keeps the pods that wait by what they ask, so that no turn looks at every pod for
+// every node.
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { WAKE } from '../../core/keys.ts';
 import { isOurs, open } from '../../gate/node-proof.ts';
@@ -135,5 +136,8 @@ export function waking(deps: WakingDeps): Waking {
   };
 }
 
-/** When a pod may hear another reason, ms since the epoch: while many nodes walk, the reason changes every second. */
+/**
+ * When a pod may hear another reason, ms since the epoch: while many nodes walk, the reason changes
+ * every second.
+ */
 const dueAfter = ({ at, count }: Report): number => at + Math.min(MOST_PATIENCE_MS, PATIENCE_MS * 2 ** (count - 1));

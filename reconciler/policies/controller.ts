@@ -1,4 +1,5 @@
-// GPUPolicies: writes their status as status.ts decides it, keeps their finalizers, and sets the gauges that count nodes.
+// GPUPolicies: writes their status as status.ts decides it, keeps their finalizers, and sets the
+// gauges that count nodes.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { POLICY_FINALIZER } from '../../core/keys.ts';
 import type { Log } from '../../platform/log.ts';

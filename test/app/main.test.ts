@@ -24,7 +24,8 @@ it.each(['webhook-port', 'canary-port', 'extender-port', 'metrics-port'])(
   'a taken --%s ends the process with exit code 1',
   { timeout: 60_000 },
   async (taken) => {
-    // Nothing listens there: the parts that did start go on trying, and must not keep the process alive.
+    // Nothing listens there: the parts that did start go on trying, and must not keep the process
+    // alive.
     const server = `https://127.0.0.1:${await freePort()}`;
     const kubeconfig = join(dir, 'kubeconfig');
     writeFileSync(

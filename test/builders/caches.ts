@@ -35,6 +35,7 @@ export function cachesOf(parts: ClusterParts): Caches {
     fleet: fleetOf(nodes, policies),
     troubleOf: () => undefined,
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,
+    isWatched: () => true,
     isProven: () => false,
     synced: true,
   };

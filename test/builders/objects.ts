@@ -134,8 +134,8 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
 });
 
 /**
- * The node as the API server would have it after one of our writes to it; undefined where the
- * action is no write to a node.
+ * The node as the API server would hold it after one of our writes; `undefined` if the action does
+ * not write to a node.
  */
 export function afterWrite(node: NodeObject, action: Action): NodeObject | undefined {
   const merged = (

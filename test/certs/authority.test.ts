@@ -33,7 +33,7 @@ const facts = ({ cert }: KeyPair): CertFacts => {
 };
 const tls = ({ cert, key }: KeyPair): Record<string, string> => ({ 'tls.crt': cert, 'tls.key': key });
 
-describe('a broken Secret is told in one sentence', () => {
+describe('a broken Secret is reported in one sentence', () => {
   const EC_KEY = generateKeyPairSync('ec', {
     namedCurve: 'P-256',
     publicKeyEncoding: { type: 'spki', format: 'pem' },

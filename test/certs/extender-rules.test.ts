@@ -133,12 +133,12 @@ describe('the next step for the extender', () => {
     ['patience: schedulers that mount Secrets lag behind', changing({ now: NOW + GRACE - 1 }), 'wait for schedulers'],
     ['a client certificate of the new one after that', changing({ now: NOW + GRACE }), 'issue-client by current'],
     [
-      'patience where replicas were told later than the change began',
+      'patience where replicas received the CA later than the change began',
       changing({ now: NOW + GRACE, handedOutSince: NOW + 1 }),
       'wait for schedulers',
     ],
     [
-      'patience where nobody saw that replicas were told',
+      'patience where no replica is known to have received the CA',
       changing({ now: NOW + GRACE, handedOutSince: undefined }),
       'wait for schedulers',
     ],

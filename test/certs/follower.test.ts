@@ -11,7 +11,7 @@ import { until } from '../../lab/cluster/gate.ts';
 const DAY = 86_400_000;
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 
-/** An API server with one object for each path; `put` is heard by whoever watches. */
+/** An API server with one object for each path; every watch sees a `put`. */
 function served() {
   const listeners = new Map<string, (line: string) => void>();
   let version = 1;

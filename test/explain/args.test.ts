@@ -17,7 +17,7 @@ describe('the arguments of explain', () => {
     ['takes --kubeconfig as one path', ['p', '--kubeconfig', '/a:b'], { KUBECONFIG: '/c' }, { kubeconfigs: ['/a:b'] }],
     ['excludes kube-system', ['p'], {}, { excludedNamespaces: ['kube-system'] }],
     [
-      'excludes what gpu-gate was told to',
+      'excludes the namespaces that gpu-gate excludes',
       ['p', '--excluded-namespaces', 'a, b,'],
       {},
       { excludedNamespaces: ['a', 'b'] },

@@ -163,7 +163,7 @@ describe('explain: a pod', () => {
     expect(rows[0]).toMatchObject({ verdict: 'refused', since: '', next: expect.stringContaining(detail) });
     expect(rows[0]?.reason).not.toContain('new ');
   });
-  it('that gpu-gate has no say in: nothing is told of the nodes', () =>
+  it('that gpu-gate does not judge: nothing is reported about the nodes', () =>
     expect(explained([aNode()], { pod: aPod() })).toMatchObject({
       notes: [],
       rows: [{ verdict: 'open', since: '', next: '' }],

@@ -7,7 +7,7 @@ import { aNode, aPod, aPolicy } from '../builders/objects.ts';
 const EVIL = '\u001B]0;owned\u0007\u001B[2J\u001B[1;1H\u001B[32mall nodes open\u001B[0m\u009B2J\u202E';
 
 describe('explain: what others wrote', () => {
-  // All that an author, and whoever writes a node's status, can put before a reader.
+  // Every text that the author of a pod or a writer of a node's status can put before a reader.
   const record = { policy: EVIL, injected: [EVIL], skipped: [{ what: 'x\nNODE  STATE  VERDICT', because: EVIL }] };
   const pod = aPod({
     gpus: '1',

@@ -1,4 +1,5 @@
-// A call by names allocates its answer, and nothing for each node: what many nodes leave behind, the next call waits for.
+// A call by names allocates its answer, and nothing for each node: what many nodes leave behind,
+// the next call waits for.
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';

@@ -20,7 +20,7 @@ describe('what the variables of a pod require', () => {
     ['cuda>=12, cuda>=13', [['cuda>=13']], ['cuda>=12,']],
     ['sm>=9', [], ['sm>=9']],
     ['  ', [], []],
-  ])('NVIDIA_REQUIRE_CUDA %j: a space is OR, a comma AND, what cannot be read is told', (text, judged, unread) => {
+  ])('NVIDIA_REQUIRE_CUDA %j: a space is OR, a comma AND, what cannot be read is reported', (text, judged, unread) => {
     const { requirement, unread: told } = parseRequireCuda(text);
     expect(requirement.map((limits) => limits.map(({ what, operator, version }) => what + operator + version))).toEqual(
       judged,

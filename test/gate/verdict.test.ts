@@ -19,7 +19,9 @@ import { aNode, aPod, aPolicy } from '../builders/objects.ts';
 
 const OPERANDS = 'gpu-gate-operands';
 const pick = <T>(...values: readonly T[]): fc.Arbitrary<T> => fc.constantFrom(...values);
-/** The first four times of five, so that every answer, down to the last rule, is among the cases. */
+/**
+ * The first four times of five, so that every answer, down to the last rule, is among the cases.
+ */
 const mostly = <T>(usual: T, ...others: readonly T[]): fc.Arbitrary<T> =>
   fc.oneof({ weight: 4, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
 const NOTHING: unknown = undefined;

@@ -1,4 +1,5 @@
-// The unit tests that mutants are tried against. Left out: what is slow and what judges other things than behaviour.
+// The unit tests that mutants are tried against. Left out: what is slow and what judges other
+// things than behaviour.
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({

@@ -1,5 +1,5 @@
-// What the Dockerfile builds and what tests run must not drift apart: the same files, the same Node.js, started the same way.
-// test/control-plane/chart/image.test.ts builds it.
+// What the Dockerfile builds and what tests run must not drift apart: the same files, the same
+// Node.js, started the same way. test/control-plane/chart/image.test.ts builds it.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';

@@ -1,5 +1,5 @@
-// Callers that keep their half of a connection open, whatever the server does: every connection ends,
-// and what it held is free again.
+// Callers that keep their half of a connection open, whatever the server does: every connection
+// ends, and what it held is free again.
 import { connect, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { setFlagsFromString } from 'node:v8';
@@ -110,7 +110,8 @@ it('one connection too many takes the place of the oldest that has no call, and 
   expect([server.connections, closed, busy.readableEnded]).toEqual([2, 1, false]);
   next.write(waits);
   const late = call('', false);
-  // The last one that was idle is in a call now, or it is gone and the late one is there: never three.
+  // The last one that was idle is in a call now, or it is gone and the late one is there: never
+  // three.
   await Promise.race([ended(late), ended(next)]);
   expect([server.connections, closed, busy.readableEnded]).toEqual([2, 2, false]);
 });

@@ -1,5 +1,5 @@
-// Clients that mean harm, or are broken, at the webhook's endpoint, written byte by byte: each is answered or cut off, others are
-// served meanwhile, nothing is kept.
+// Clients that mean harm, or are broken, at the webhook's endpoint, written byte by byte: each is
+// answered or cut off, others are served meanwhile, nothing is kept.
 import { connect, type Socket } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -48,7 +48,7 @@ async function open(): Promise<{ socket: Socket; answer: Promise<string> }> {
   socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
   const answer = new Promise<string>((resolve) => {
     socket.on('close', () => resolve(text));
-    // Whoever is still sending when the server has had enough is reset.
+    // The server resets a client that is still sending when the server has had enough.
     socket.on('error', () => undefined);
   });
   return { socket, answer };
@@ -194,6 +194,7 @@ it('400 MiB of junk leave nothing behind', { timeout: 60_000 }, async () => {
   await send(10);
   const before = held();
   await send(70);
-  // The last bodies may still be on their way out of the sockets; 70 that were kept would be 350 MiB.
+  // The last bodies may still be on their way out of the sockets; 70 that were kept would be 350
+  // MiB.
   await expect.poll(held, { timeout: 10_000 }).toBeLessThan(before + 10);
 });

@@ -120,7 +120,7 @@ describe('a server with an intake', () => {
     await expect.poll(() => limited.calls).toBe(0);
     expect(await post('small')).toEqual([200, '5']);
   });
-  it('cuts off whoever does not take an answer that holds too much', async () => {
+  it('cuts off a client that does not read an answer that holds too many bytes', async () => {
     const limited = intake({ calls: 10, bytes: 20_000_000 });
     const big = Buffer.alloc(16_000_000);
     server = await startServer({

@@ -1,4 +1,5 @@
-// The client against a server of the test's own on loopback: what is sent again, and what is asked before that.
+// The client against a server of the test's own on loopback: what is sent again, and what is asked
+// before that.
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

@@ -28,7 +28,7 @@ describe('after a watch has ended', () => {
       expect(pauses).toEqual([190, 390, 790, 1590, 3190, 6390, 9990, 9990]);
     }
   });
-  it('a server that is not reached keeps its place: nothing is listed anew', () => {
+  it('an unreachable server keeps its place in the watch: nothing is listed again', () => {
     const all = following(...times(30, { lived: undefined, failure: 'cut' }));
     expect(all.some(({ list }) => list)).toBe(false);
     expect(all.at(-1)?.pauseMs).toBe(10_000);

@@ -1,5 +1,6 @@
-// The whole chain on a real kubelet and containerd, in the order in which a node lives: it fails at each stage in turn, is mended,
-// proven, used, disturbed, rebooted, and opted out. gpu-gate runs in the cluster, from its own chart and image.
+// The whole chain on a real kubelet and containerd, in the order in which a node lives: it fails at
+// each stage in turn, is repaired, proven, used, disturbed, rebooted, and opted out. gpu-gate runs
+// in the cluster, from its own chart and image.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -8,7 +9,8 @@ import { MACHINE, MISSING_MODULE } from '../../lab/real-node/machine.ts';
 import { gpuDeployment, hostPaths, hostTraces, observe, type Pod } from '../../lab/real-node/observe.ts';
 import { NODE, policySpec, startRealCluster, type RealCluster } from '../../lab/real-node/world.ts';
 
-// Outside a machine of its own nothing here may run: it would write to this machine's paths. `npm test` says why it cannot make one.
+// Outside a machine of its own nothing here may run: it would write to this machine's paths. `npm
+// test` says why it cannot make one.
 describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
   let cluster: RealCluster;
   let see: ReturnType<typeof observe>;
@@ -85,7 +87,8 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
 
   it('a kernel module that the driver needs is missing: the walk stops at driver, and names it', async () => {
     writeFileSync(MISSING_MODULE, 'ipmi_msghandler');
-    // From here on the handler is there by its name, with plain runc behind it: nobody can know yet.
+    // From here on the handler is there by its name, with plain runc behind it: nobody can know
+    // yet.
     await cluster.setPolicy(policySpec({ toolkit: 'wrong-handler', driver: 'crash' }));
     expect(await failure('DriverFailedKernelModuleMissing')).toContain('Module ipmi_msghandler not found');
     rmSync(MISSING_MODULE);
@@ -113,7 +116,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
 
   it('no driver root: the walk stops at driver-validation, with vectorAdd’s own words', async () => {
     await cluster.setPolicy(policySpec({ driver: 'no-root' }));
-    await see.awaits('the walk to go on with the mended toolkit', async () =>
+    await see.awaits('the walk to go on with the repaired toolkit', async () =>
       (await see.condition())?.message.includes('no driver root'),
     );
     expect(await failure('DriverValidationFailedVectorAdd')).toContain(
@@ -131,9 +134,9 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.proof()).toBeUndefined();
   });
 
-  it('a user’s GPU pod waits, told why, until the node is proven; then it runs with all that it needs', async () => {
+  it('a user’s GPU pod waits, with the reason in an Event, until the node is proven; then it runs with all that it needs', async () => {
     await see.create(gpuDeployment('app', STACK_IMAGES.app));
-    await see.awaits('the waiting pod to be told', async () =>
+    await see.awaits('the Event of the waiting pod', async () =>
       (await see.kubectl('get', 'events', '--field-selector', 'reason=WaitingForGPUNode')).includes(
         'device-plugin-validation',
       ),
@@ -243,7 +246,8 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
   });
 
   it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
-    // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as anybody let it.
+    // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as
+    // anybody let it.
     await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
     await see.awaits('a third GPU pod to wait', async () =>
       (await see.pods('default', 'app=app')).some(({ spec }) => spec.nodeName === undefined),
@@ -344,7 +348,10 @@ interface Seen {
   readonly boundUser?: string;
 }
 
-/** What the API server did, in its own order: boot IDs and proofs written to the node, users' pods bound. */
+/**
+ * What the API server did, in its own order: boot IDs and proofs written to the node, users' pods
+ * bound.
+ */
 function auditOf(file: string): readonly Seen[] {
   interface Entry {
     objectRef: { resource: string; subresource?: string; namespace?: string; name?: string };

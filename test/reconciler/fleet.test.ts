@@ -1,12 +1,14 @@
 // The index against a scan: whatever changes, in whatever order, both say the same.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { CLOSED, DEPLOY_PREFIX, MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
-import { fleet, isSilent, marksOf } from '../../reconciler/fleet.ts';
+import { CLOSED, DEPLOY_PREFIX, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../core/keys.ts';
+import { selectorId } from '../../reconciler/evidence.ts';
+import { fleet, isSilent, marksOf, rememberedBy } from '../../reconciler/fleet.ts';
 import { figuresOf } from '../../reconciler/gauges.ts';
 import type { NodeObject } from '../../reconciler/model.ts';
+import { newWalk } from '../../reconciler/walk.ts';
 import { fleetOf } from '../builders/caches.ts';
-import { aNode, aPolicy } from '../builders/objects.ts';
+import { aNode, aPolicy, NOW } from '../builders/objects.ts';
 
 const policy = (name: string, nodeSelector: Record<string, string>) =>
   aPolicy({ nodeSelector }, { metadata: { name, uid: name, creationTimestamp: `2026-11-0${name}T00:00:00Z` } });
@@ -24,6 +26,7 @@ const someNode = fc
     closed: fc.boolean(),
     revision: fc.constantFrom('r1', 'r2', undefined),
     ready: fc.constantFrom('True', 'Unknown'),
+    driver: fc.constantFrom('a', 'b', undefined),
   })
   .map((it): NodeObject => {
     const node = aNode({ name: it.name });
@@ -33,6 +36,11 @@ const someNode = fc
     const annotations: Record<string, string> = { [NODE_POLICY]: it.of };
     if (it.proof) annotations[PROOF] = node.metadata.annotations?.[PROOF] ?? '';
     if (it.closed) annotations[CLOSED] = 'x';
+    if (it.driver !== undefined)
+      annotations[WALK] = JSON.stringify({
+        ...newWalk(node.metadata.uid, 'boot-1', NOW),
+        target: { driver: { external: { namespace: 'theirs', matchLabels: { app: it.driver } } } },
+      });
     const [, validated] = node.status?.conditions ?? [];
     const conditions = [{ type: 'Ready', status: it.ready }, ...(validated === undefined ? [] : [validated])];
     return { ...node, metadata: { ...node.metadata, labels, annotations }, status: { ...node.status, conditions } };
@@ -71,6 +79,8 @@ it('counts what a scan counts after any changes', () =>
           expect(new Set(index.names(...mark))).toEqual(scanned.get(mark.join(' ')));
           expect(index.count(...mark)).toBe(scanned.get(mark.join(' '))?.size);
         }
+      const remembered = [...nodes.values()].flatMap(rememberedBy).map(selectorId);
+      expect([...index.remembered()].map(selectorId).toSorted()).toEqual([...new Set(remembered)].toSorted());
       const states = [...index.states()].map(({ policy, state }) => `state ${policy} ${state}`);
       expect(states.toSorted()).toEqual([...scanned.keys()].filter((mark) => mark.startsWith('state ')).toSorted());
     }),

@@ -1,154 +1,15 @@
-// Work per event does not grow with the cluster: the nodes and pods that controllers look at are counted, not the time.
-import { Registry } from 'prom-client';
+// Work per event does not grow with the cluster: the nodes and pods that controllers look at are
+// counted, not the time.
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
-import { jsonLog } from '../../platform/log.ts';
-import type { Action } from '../../reconciler/actions.ts';
-import type { Cache, Caches } from '../../reconciler/caches.ts';
-import { fleet } from '../../reconciler/fleet.ts';
-import { idOf, type Key } from '../../reconciler/key.ts';
-import { reconcilerMetrics } from '../../reconciler/metrics.ts';
-import { keyOf, type NodeObject, type PodObject } from '../../reconciler/model.ts';
-import { podIndex } from '../../reconciler/pod-index.ts';
-import { controllers } from '../../reconciler/reconciler.ts';
-import { OPERANDS } from '../builders/caches.ts';
-import { afterWrite, aNode, aPolicy, keptPod, NOW } from '../builders/objects.ts';
+import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../core/keys.ts';
+import type { NodeObject, PodObject } from '../../reconciler/model.ts';
+import { newWalk } from '../../reconciler/walk.ts';
+import { Cluster, VALIDATIONS_ONLY } from '../builders/cluster.ts';
+import { aNode, aPolicy, keptPod, NOW } from '../builders/objects.ts';
 
-/** A map that counts what is looked at. */
-class Counted<T> implements Cache<T> {
-  readonly all = new Map<string, T>();
-  looks = 0;
-  get(key: string): T | undefined {
-    this.looks += 1;
-    return this.all.get(key);
-  }
-  *values(): Iterable<T> {
-    for (const value of this.all.values()) {
-      this.looks += 1;
-      yield value;
-    }
-  }
-}
+const THEIRS = { external: { namespace: 'theirs', matchLabels: { app: 'driver' } } };
+const remembering = JSON.stringify({ ...newWalk('uid-n1', 'boot-1', NOW), target: { driver: THEIRS } });
 
-/** All controllers on a cluster in memory; what they write comes back as watch events would bring it. */
-class Cluster {
-  readonly nodes = new Counted<NodeObject>();
-  readonly pods = new Counted<PodObject>();
-  readonly policies = new Map<string, GpuPolicy>();
-  readonly writes: Action[] = [];
-  now = NOW;
-  #version = 1;
-  readonly #index = podIndex(OPERANDS);
-  readonly #fleet = fleet();
-  readonly #due = new Map<string, { key: Key; at: number }>();
-  readonly #all: ReturnType<typeof controllers>;
-
-  constructor(policy: GpuPolicy) {
-    const add = (key: Key, ms = 0): void => {
-      const at = this.now + ms;
-      if ((this.#due.get(idOf(key))?.at ?? Infinity) > at) this.#due.set(idOf(key), { key, at });
-    };
-    const caches: Caches = {
-      ...this.#index,
-      nodes: this.nodes,
-      pods: this.pods,
-      policies: this.policies,
-      namespaces: new Map([['team', { optedOut: false }]]),
-      daemonSets: new Map(),
-      fleet: this.#fleet,
-      troubleOf: () => undefined,
-      nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
-      isProven: () => false,
-      synced: true,
-    };
-    this.#all = controllers({
-      caches,
-      turns: { add, addAfter: add },
-      apply: {
-        apply: async (action) => {
-          this.writes.push(action);
-          return { kind: 'done', ...this.#carryOut(action) };
-        },
-      },
-      log: jsonLog('error', () => undefined),
-      metrics: reconcilerMetrics(new Registry()),
-      operandNamespace: OPERANDS,
-      runtimeClass: { name: '', handler: '' },
-      excludedNamespaces: new Set(),
-      webhookResources: ['nvidia.com/gpu', 'nvidia.com/gpu.shared'],
-      notReadyGrace: 60_000,
-      now: () => this.now,
-      wakeAfter: [1000],
-    });
-    this.setPolicy(policy);
-  }
-
-  setPolicy(policy: GpuPolicy): void {
-    const before = this.policies.get(policy.name);
-    this.policies.set(policy.name, policy);
-    if (before?.generation !== policy.generation) this.#fleet.select([policy], this.nodes.all.values());
-    this.#all.listener.policy(before, policy);
-  }
-
-  setNode(node: NodeObject): string {
-    const { name } = node.metadata;
-    this.#version += 1;
-    const after = { ...node, metadata: { ...node.metadata, resourceVersion: String(this.#version) } };
-    const before = this.nodes.all.get(name);
-    this.nodes.all.set(name, after);
-    this.#all.listener.node(name, before, after, this.#fleet.update(name, after));
-    return after.metadata.resourceVersion;
-  }
-
-  setPod(pod: PodObject): void {
-    const before = this.pods.all.get(keyOf(pod));
-    this.pods.all.set(keyOf(pod), pod);
-    this.#index.update(before, pod);
-    this.#all.listener.pod(before, pod);
-  }
-
-  #carryOut(action: Action): { resourceVersion?: string } {
-    if (action.kind === 'policy-status') {
-      const policy = this.policies.get(action.name);
-      if (policy !== undefined) this.setPolicy({ ...policy, status: action.status });
-    }
-    if (action.kind !== 'patch-node' && action.kind !== 'set-taints' && action.kind !== 'set-node-condition') return {};
-    const node = this.nodes.all.get(action.node);
-    const written = node === undefined ? undefined : afterWrite(node, action);
-    return written === undefined ? {} : { resourceVersion: this.setNode(written) };
-  }
-
-  /** Handles every key that is due within the time, delayed ones too. */
-  async settle(ms = 5000): Promise<void> {
-    const end = this.now + ms;
-    for (;;) {
-      const next = Math.min(...[...this.#due.values()].map(({ at }) => at));
-      if (next > end) break;
-      this.now = Math.max(this.now, next);
-      for (const [id, { key, at }] of this.#due) {
-        if (at > this.now) continue;
-        this.#due.delete(id);
-        await this.#all.handlers[key.kind](key.name);
-      }
-    }
-    this.now = end;
-  }
-
-  /** What is looked at for one event, until nothing is left to do. */
-  async looksFor(event: () => void): Promise<number> {
-    this.nodes.looks = 0;
-    this.pods.looks = 0;
-    event();
-    await this.settle();
-    return this.nodes.looks + this.pods.looks;
-  }
-}
-
-const external = { mode: 'external' };
-const POLICY = aPolicy({
-  components: { toolkit: external, driver: external, devicePlugin: external, dcgmExporter: { enabled: false } },
-});
 /** A node that waits for its turn. */
 const waiting = (name: string): NodeObject => {
   const node = aNode({ name, labels: { [STATE]: 'preflight' }, validated: false });
@@ -156,7 +17,7 @@ const waiting = (name: string): NodeObject => {
 };
 
 async function quiet(size: number, more: (cluster: Cluster) => void = () => undefined): Promise<Cluster> {
-  const cluster = new Cluster(POLICY);
+  const cluster = new Cluster(VALIDATIONS_ONLY);
   for (let i = 0; i < size; i += 1) cluster.setNode(aNode({ name: `n${i}` }));
   more(cluster);
   await cluster.settle(60_000);
@@ -174,9 +35,10 @@ const EVENTS: readonly (readonly [string, (cluster: Cluster) => void])[] = [
   ['a node that comes', (c) => c.setNode(aNode({ name: 'new', labels: { [MANAGED]: 'true' } }))],
   ['a node that closes', (c) => c.setNode(aNode({ name: 'n1', annotations: { [CLOSED]: 'x' } }))],
   ['a proof that is gone', (c) => c.setNode(aNode({ name: 'n1', annotations: { [PROOF]: '' } }))],
+  ['a driver of another installer', (c) => c.setNode(aNode({ name: 'n1', annotations: { [WALK]: remembering } }))],
   ['a pod that is bound', (c) => c.setPod(pod('p'))],
   ['a pod that waits', (c) => c.setPod(pod('p', { nodeName: undefined, conditions: [unschedulable] }))],
-  ['a status of the policy', (c) => c.setPolicy({ ...POLICY, status: { nodes: { total: 7 } } })],
+  ['a status of the policy', (c) => c.setPolicy({ ...VALIDATIONS_ONLY, status: { nodes: { total: 7 } } })],
 ];
 
 describe('work for one event is the same among 5,000 nodes as among 100', () => {
@@ -196,7 +58,7 @@ it('a freed place wakes one of the nodes that wait', async () => {
   const looks = await Promise.all(
     [100, 2000].map(async (size) => {
       const cluster = await quiet(0, (c) => {
-        c.setPolicy({ ...aPolicy({ ...POLICY.spec, bringUp: { maxConcurrent: '1' } }), generation: 2 });
+        c.setPolicy({ ...aPolicy({ ...VALIDATIONS_ONLY.spec, bringUp: { maxConcurrent: '1' } }), generation: 2 });
         for (let i = 0; i < size; i += 1) c.setNode(waiting(`w${i}`));
       });
       const holder = [...cluster.nodes.all.values()].find(

@@ -1,5 +1,5 @@
-// Builds the Dockerfile for real, with no registry: Debian's buildah, and base images of the names that the Dockerfile has, made of this
-// machine's own files. Called by the image's test.
+// Builds the Dockerfile for real, with no registry: Debian's buildah, and base images of the names
+// that the Dockerfile has, made of this machine's own files. Called by the image's test.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -171,7 +171,10 @@ export function imageBuilder(): Builder {
   };
 }
 
-/** The command that runs a program in the image's files as a container does: that folder as its root, read only, as that user. */
+/**
+ * The command that runs a program in the image's files as a container does: that folder as its
+ * root, read only, as that user.
+ */
 export const inImage = (files: string, user: string, mounts: Readonly<Record<string, string>>): readonly string[] => [
   'unshare',
   '--mount',

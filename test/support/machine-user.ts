@@ -1,5 +1,5 @@
-// A process that makes a machine of its own: what test/control-plane/platform/machine.test.ts interrupts.
-// With a script, that script runs there; without, a real node with one pod.
+// A process that makes a machine of its own: what test/control-plane/platform/machine.test.ts
+// interrupts. With a script, that script runs there; without, a real node with one pod.
 import { join } from 'node:path';
 import { runInMachine } from '../../lab/real-node/machine.ts';
 import { runOnRealNode } from '../../lab/real-node/world.ts';

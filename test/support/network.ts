@@ -1,5 +1,5 @@
-// Scenarios that need more than loopback: one of our scripts in a network namespace of its own, whose
-// `lo` has further addresses.
+// Scenarios that need more than loopback: one of our scripts in a network namespace of its own,
+// whose `lo` has further addresses.
 import { spawn, spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
 

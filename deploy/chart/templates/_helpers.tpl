@@ -92,7 +92,7 @@ unhealthyPodEvictionPolicy: AlwaysAllow
 {{- range include "gpu-gate.resources" . | fromJsonArray -}}
 {{- /* It goes into CEL as text: nothing that could end a string there. */ -}}
 {{- if not (regexMatch "^[a-z0-9][-a-z0-9.]*/[-._A-Za-z0-9]*[*]?$" .) -}}
-{{- fail (printf "policy.spec.resources: %q is no resource: write an exact name such as nvidia.com/gpu, or nvidia.com/mig-*" .) -}}
+{{- fail (printf "policy.spec.resources: %q is not a resource name: write an exact name such as nvidia.com/gpu, or nvidia.com/mig-*" .) -}}
 {{- end -}}
 {{- if hasSuffix "*" . -}}
 {{- $clauses = append $clauses (printf "k.startsWith('%s')" (trimSuffix "*" .)) -}}
@@ -147,7 +147,7 @@ quantity(string(c.resources.limits[k])).isGreaterThan(quantity('0'))))
     caFile: {{ $.ca }}/ca.crt
     serverName: gpu-gate-extender.{{ .Release.Namespace }}.svc
     {{- if .Values.extender.requireClientCertificate }}
-    # Read anew when they change, unlike the CA.
+    # The scheduler reloads these two files when they change. It does not reload the CA.
     certFile: {{ $.client }}/tls.crt
     keyFile: {{ $.client }}/tls.key
     {{- end }}
@@ -189,6 +189,12 @@ startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate
 {{- define "gpu-gate.beforeAndAfter" -}}
 - {name: after, expression: "object == null ? dyn({}) : dyn(object)"}
 - {name: before, expression: "oldObject == null ? dyn({}) : dyn(oldObject)"}
+{{- end }}
+{{- /* What the API server would fill into matchConstraints, so that tools see no difference. */ -}}
+{{- define "gpu-gate.matchAll" -}}
+matchPolicy: Equivalent
+namespaceSelector: {}
+objectSelector: {}
 {{- end }}
 {{- /* CEL: the status is the same but for the condition of that type. */ -}}
 {{- define "gpu-gate.onlyCondition" -}}
@@ -254,7 +260,7 @@ gpu-gate-device-plugin-{{ .Values.devicePlugin.config | toJson | sha256sum | tru
 {{- end }}
 {{- /* Options of the program, each once, so that a typing error in `env` is refused here and not by a pod that does not start. */ -}}
 {{- define "gpu-gate.variables" -}}
-["GPU_GATE_ROLES", "GPU_GATE_KUBECONFIG", "GPU_GATE_NAMESPACE", "GPU_GATE_OPERAND_NAMESPACE", "GPU_GATE_EXCLUDED_NAMESPACES", "GPU_GATE_WEBHOOK_RESOURCES", "GPU_GATE_BIND_ADDRESS", "GPU_GATE_WEBHOOK_PORT", "GPU_GATE_CANARY_PORT", "GPU_GATE_EXTENDER_PORT", "GPU_GATE_METRICS_PORT", "GPU_GATE_CALLS_PER_CONNECTION", "GPU_GATE_MAX_CONNECTIONS", "GPU_GATE_MAX_CALLS_IN_FLIGHT", "GPU_GATE_MAX_BYTES_IN_FLIGHT", "GPU_GATE_LEASE_NAME", "GPU_GATE_LEASE_DURATION", "GPU_GATE_NOT_READY_GRACE", "GPU_GATE_WAKE_AFTER", "GPU_GATE_WATCH_LIMIT", "GPU_GATE_DRAIN", "GPU_GATE_CERT_LIFE", "GPU_GATE_CA_LIFE", "GPU_GATE_EXTENDER_CA_LIFE", "GPU_GATE_EXTENDER_CA_OVERLAP", "GPU_GATE_CANARY_WINDOW", "GPU_GATE_CA_GRACE", "GPU_GATE_CERT_CHECK", "GPU_GATE_CERT_SOURCE", "GPU_GATE_API_SERVERS", "GPU_GATE_API_SERVER_NAME", "GPU_GATE_WEBHOOK_REPLICAS", "GPU_GATE_EXTENDER_CLIENTS", "GPU_GATE_CERT_EXTRA_SANS", "GPU_GATE_LOG_LEVEL"]
+["GPU_GATE_ROLES", "GPU_GATE_KUBECONFIG", "GPU_GATE_NAMESPACE", "GPU_GATE_OPERAND_NAMESPACE", "GPU_GATE_EXCLUDED_NAMESPACES", "GPU_GATE_WEBHOOK_RESOURCES", "GPU_GATE_RUNTIME_CLASS", "GPU_GATE_RUNTIME_CLASS_HANDLER", "GPU_GATE_BIND_ADDRESS", "GPU_GATE_WEBHOOK_PORT", "GPU_GATE_CANARY_PORT", "GPU_GATE_EXTENDER_PORT", "GPU_GATE_METRICS_PORT", "GPU_GATE_CALLS_PER_CONNECTION", "GPU_GATE_MAX_CONNECTIONS", "GPU_GATE_MAX_CALLS_IN_FLIGHT", "GPU_GATE_MAX_BYTES_IN_FLIGHT", "GPU_GATE_LEASE_NAME", "GPU_GATE_LEASE_DURATION", "GPU_GATE_NOT_READY_GRACE", "GPU_GATE_WAKE_AFTER", "GPU_GATE_WATCH_LIMIT", "GPU_GATE_DRAIN", "GPU_GATE_CERT_LIFE", "GPU_GATE_CA_LIFE", "GPU_GATE_EXTENDER_CA_LIFE", "GPU_GATE_EXTENDER_CA_OVERLAP", "GPU_GATE_CANARY_WINDOW", "GPU_GATE_CA_GRACE", "GPU_GATE_CERT_CHECK", "GPU_GATE_CERT_SOURCE", "GPU_GATE_API_SERVERS", "GPU_GATE_API_SERVER_NAME", "GPU_GATE_WEBHOOK_REPLICAS", "GPU_GATE_EXTENDER_REPLICAS", "GPU_GATE_EXTENDER_CLIENTS", "GPU_GATE_WEBHOOK_CLIENT_CA", "GPU_GATE_WEBHOOK_CLIENTS", "GPU_GATE_CERT_EXTRA_SANS", "GPU_GATE_LOG_LEVEL"]
 {{- end }}
 {{- /* Values that would install and fail later. */ -}}
 {{- define "gpu-gate.check" -}}

@@ -6,6 +6,7 @@ import type { WalkState } from './state.ts';
 export const devicePluginValidation: WalkState = {
   name: 'device-plugin-validation',
   limit: (policy) => policy.spec.validation.timeouts.devicePluginValidation,
+  restarts: ['device-plugin', 'toolkit', 'driver'],
   look(seen, { evidence }) {
     const { node, policy } = seen.input;
     const resource = Object.keys(allocatable(node, policy.spec.resources))[0];

@@ -1,6 +1,6 @@
 // The device plugin: its pod is Ready, and the kubelet offers GPUs.
 import { allocatable } from '../findings.ts';
-import { culprit, operand } from './operand.ts';
+import { operand } from './operand.ts';
 import type { WalkState } from './state.ts';
 
 export const devicePlugin: WalkState = {
@@ -17,8 +17,10 @@ export const devicePlugin: WalkState = {
         kind: 'waiting',
         reason: 'NoAllocatableGPUs',
         message: `waiting for the kubelet to offer ${resources[0] ?? 'GPUs'} on this node`,
+        healthy: true,
       },
     };
   },
-  culprit: (seen, ground) => culprit(seen, ground, 'device-plugin'),
+  operand: 'device-plugin',
+  restarts: ['device-plugin', 'toolkit', 'driver'],
 };

@@ -5,6 +5,7 @@ import type { WalkState } from './state.ts';
 export const driverValidation: WalkState = {
   name: 'driver-validation',
   limit: (policy) => policy.spec.validation.timeouts.driverValidation,
+  restarts: ['toolkit', 'driver'],
   upholds: true,
   look: (seen, { evidence }) =>
     check(seen, {

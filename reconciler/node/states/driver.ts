@@ -1,10 +1,11 @@
 // The driver: its pod is Ready, so the module is loaded and the driver answers.
-import { culprit, operand } from './operand.ts';
+import { operand } from './operand.ts';
 import type { WalkState } from './state.ts';
 
 export const driver: WalkState = {
   name: 'driver',
   limit: (policy) => policy.spec.validation.timeouts.driver,
   look: (seen, ground) => operand(seen, ground, 'driver'),
-  culprit: (seen, ground) => culprit(seen, ground, 'driver'),
+  operand: 'driver',
+  restarts: ['driver'],
 };

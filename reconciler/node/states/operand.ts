@@ -1,7 +1,6 @@
 // What the states of components share: an operand's DaemonSet is let onto the node, and its pod is
 // the evidence; or another installer's pods are.
-import { COMPONENTS, POD_COMPONENT, type Component } from '../../../core/components.ts';
-import { isDeployed, specOf } from '../../../core/components.ts';
+import { COMPONENTS, GATING, isDeployed, POD_COMPONENT, specOf, type Component } from '../../../core/components.ts';
 import { REVISION } from '../../../core/keys.ts';
 import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';
 import { componentPods, operandPod, type Observed } from '../observed.ts';
@@ -19,7 +18,10 @@ export const notReady = ({ isOverloaded }: Observed['input']): Finding => ({
   untimed: true,
 });
 
-/** With what a kubelet or a controller reported of the pod, or of the DaemonSet that does not create it. */
+/**
+ * With what a kubelet or a controller reported of the pod, or of the DaemonSet that does not create
+ * it.
+ */
 export const withTrouble = (finding: Finding, trouble: string | undefined): Finding =>
   finding.kind === 'waiting' && trouble !== undefined
     ? { ...finding, message: `${finding.message}; ${trouble}` }
@@ -34,7 +36,8 @@ export const troubleOfPod = ({ troubles }: Observed['input'], pod: PodObject): s
 export function operand(seen: Observed, ground: Ground, name: Component): Look {
   const look = lookAt(seen, ground, name);
   const { finding } = look;
-  // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held against them.
+  // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held
+  // against them.
   if (finding.kind !== 'done' && seen.walk.notReady !== undefined && finding.reason !== REPLACING)
     return { ...look, finding: notReady(seen.input) };
   return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
@@ -57,26 +60,34 @@ const freshness = ({ walk, boot, input }: Observed, name: Component): Freshness 
   now: input.now,
 });
 
-/** A label value changes only as: remove, old pods gone, set new; and from the last component back to this one. */
+/**
+ * A label value changes only as: remove, old pods gone, set new; and from the last component back
+ * to this one.
+ */
 function deployment(seen: Observed, ground: Ground, name: Component, revision: string): Look {
   const { input, walk } = seen;
-  if (ground.deploy[name] === revision) {
-    const pod = operandPod(input, name, revision);
-    const finding = operandFinding(pod, POD_COMPONENT[name], revision, freshness(seen, name));
-    const daemonSet = input.daemonSets.get(`${POD_COMPONENT[name]}-${revision}`) ?? '';
-    const trouble = pod === undefined ? input.troubles?.get(daemonSet) : troubleOfPod(input, pod);
-    return { finding: withTrouble(finding, trouble) };
-  }
-  const set: Look = {
-    finding: waiting('PodMissing', `waiting for the ${POD_COMPONENT[name]} pod to be created`),
-    deploy: { ...ground.deploy, [name]: revision },
-  };
-  // Somebody changed or removed the label of what runs here: it is put back, and nothing that came later is touched.
+  if (ground.deploy[name] === revision) return { finding: running(seen, name, revision) };
+  const deploy = { ...ground.deploy, [name]: revision };
+  // Another writer changed or removed the label of an operand that runs here. Restore the label and
+  // leave all later components as they are.
   if (walk.evidence[name]?.revision === revision) {
     const others = componentPods(input, name).filter((pod) => pod.labels[REVISION] !== revision);
-    return others.length === 0 ? set : without(ground, name, name);
+    return others.length === 0 ? { finding: running(seen, name, revision), deploy } : without(ground, name, name);
   }
-  return takeOff(seen, ground, name) ?? set;
+  return (
+    takeOff(seen, ground, name) ?? {
+      finding: waiting('PodMissing', `waiting for the ${POD_COMPONENT[name]} pod to be created`),
+      deploy,
+    }
+  );
+}
+
+function running(seen: Observed, name: Component, revision: string): Finding {
+  const { input } = seen;
+  const pod = operandPod(input, name, revision);
+  const finding = operandFinding(pod, POD_COMPONENT[name], revision, freshness(seen, name));
+  const daemonSet = input.daemonSets.get(`${POD_COMPONENT[name]}-${revision}`) ?? '';
+  return withTrouble(finding, pod === undefined ? input.troubles?.get(daemonSet) : troubleOfPod(input, pod));
 }
 
 /**
@@ -103,11 +114,21 @@ function without(ground: Ground, off: Component, awaited: Component): Look {
   };
 }
 
-/** The pod of a managed operand on this node. */
-export const culprit = (seen: Observed, ground: Ground, name: Component): PodObject | undefined => {
-  const revision = ground.deploy[name];
-  return revision === undefined ? undefined : operandPod(seen.input, name, revision);
-};
+/**
+ * The deploy labels, with those restored that another writer removed from a proven node. Restores
+ * them at once and in every state of the walk, because otherwise the operands there would go.
+ */
+export function putBack({ input, walk, proof, deployed }: Observed): Ground['deploy'] {
+  if (proof === undefined || walk.renew === true) return deployed;
+  return GATING.reduce((deploy, name) => {
+    const choice = walk.target[name];
+    if (choice === undefined || !('revision' in choice) || deploy[name] === choice.revision) return deploy;
+    const { revision } = choice;
+    const isKnown = walk.evidence[name]?.revision === revision;
+    const hasOthers = componentPods(input, name).some((pod) => pod.labels[REVISION] !== revision);
+    return isKnown && !hasOthers ? { ...deploy, [name]: revision } : deploy;
+  }, deployed);
+}
 
 /** Components that gate nothing come after the proof, and follow the policy at once. */
 export function follow({ input }: Observed, deploy: Ground['deploy'], name: Component): Ground['deploy'] {

@@ -8,16 +8,22 @@ import { allocatable, failed, hasPciLabel, type Finding } from '../findings.ts';
 import { componentPods, isManagedHere, type Observed } from '../observed.ts';
 import type { WalkState } from './state.ts';
 
-/** How often a node that waits for a place asks, ms: places also become more without a node that gives one back. */
+/**
+ * How often a node that waits for a place asks, ms: places also become more without a node that
+ * gives one back.
+ */
 const PLACE_MS = 60_000;
 
 export const preflight: WalkState = {
   name: 'preflight',
   limit: () => undefined,
+  restarts: [],
   look: (seen) => ({ finding: discovery(seen) ?? host(seen) ?? others(seen) ?? place(seen) ?? { kind: 'done' } }),
 };
 
-/** Discovery lets a walk begin. It is not evidence: what was proven here is not doubted for a label. */
+/**
+ * Discovery lets a walk begin. It is not evidence: what was proven here is not doubted for a label.
+ */
 function discovery({ input, walk }: Observed): Finding | undefined {
   const { node, now, policy } = input;
   if (walk.proven !== undefined || hasPciLabel(node)) return undefined;
@@ -42,11 +48,17 @@ function host(seen: Observed): Finding | undefined {
   return mismatch === undefined ? undefined : failed('WrongDriverImage', mismatch);
 }
 
-/** `595.91.07-ubuntu24.04`, or for one kernel alone `595-6.8.0-71-generic-ubuntu24.04`: NVIDIA's way to tag driver images. */
+/**
+ * `595.91.07-ubuntu24.04`, or for one kernel alone `595-6.8.0-71-generic-ubuntu24.04`: NVIDIA's way
+ * to tag driver images.
+ */
 const DRIVER_TAG =
   /:\d[\d.]*(?:-(\d+\.\d+\.\d+-[\w.-]+))?-((?:ubuntu|rhel|rhcos|sles|rocky|flatcar|amzn|centos|fedora)[\d.]*)$/;
 
-/** A driver image made for another operating system or kernel than the node's, as a sentence; undefined where nothing is known against it. */
+/**
+ * A driver image made for another operating system or kernel than the node's, as a sentence;
+ * undefined where nothing is known against it.
+ */
 export function hostMismatch(node: NodeObject, image: string): string | undefined {
   const [, kernel, os] = DRIVER_TAG.exec(image) ?? [];
   const labels = node.metadata.labels ?? {};
@@ -67,7 +79,10 @@ export function hostMismatch(node: NodeObject, image: string): string | undefine
 /** Operands of the GPU Operator that give a node's GPUs to virtual machines. */
 const FOR_MACHINES = /^(vfio|vgpu|sandbox|kata|cc)-/;
 
-/** Another installer's marks, judged only where we install something ourselves and nothing of ours is or was there. */
+/**
+ * Another installer's marks, judged only where we install something ourselves and nothing of ours
+ * is or was there.
+ */
 function others(seen: Observed): Finding | undefined {
   const { input, walk, deployed } = seen;
   const labels = input.node.metadata.labels ?? {};

@@ -3,7 +3,6 @@ import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import type { Component } from '../../../core/components.ts';
 import type { ComponentEvidence } from '../../../gate/node-proof.ts';
 import type { Action } from '../../actions.ts';
-import type { PodObject } from '../../model.ts';
 import type { Finding } from '../findings.ts';
 import type { Observed } from '../observed.ts';
 
@@ -31,8 +30,13 @@ export interface WalkState {
   /** How long it may take, ms; `undefined` if it runs no clock. */
   readonly limit: (policy: GpuPolicy) => number | undefined;
   readonly look: (seen: Observed, ground: Ground) => Look;
-  /** Pods that run already rest upon it: its verdict ends a proof, and passing it restores one. */
+  /** Running pods depend on this state: its failure ends a proof, and its success restores one. */
   readonly upholds?: true;
-  /** Its pod, which another try may start afresh; none for a validation, whose next try is another pod. */
-  readonly culprit?: (seen: Observed, ground: Ground) => PodObject | undefined;
+  /** The component that this state waits for; its pod is what another try starts afresh. */
+  readonly operand?: Component;
+  /**
+   * What may help where pods are Ready and the state fails all the same: each in its turn, the
+   * nearest first.
+   */
+  readonly restarts: readonly Component[];
 }

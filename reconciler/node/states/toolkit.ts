@@ -2,7 +2,7 @@
 import { HANDLER } from '../../manifests/parts.ts';
 import type { Finding } from '../findings.ts';
 import { isManagedHere, type Observed } from '../observed.ts';
-import { culprit, operand } from './operand.ts';
+import { operand } from './operand.ts';
 import type { WalkState } from './state.ts';
 
 export const toolkit: WalkState = {
@@ -12,10 +12,13 @@ export const toolkit: WalkState = {
     const look = operand(seen, ground, 'toolkit');
     return look.finding.kind === 'done' ? { ...look, finding: handlerMissing(seen) ?? look.finding } : look;
   },
-  culprit: (seen, ground) => culprit(seen, ground, 'toolkit'),
+  operand: 'toolkit',
+  restarts: ['toolkit', 'driver'],
 };
 
-/** A pod that names a handler that the runtime does not have would wait with an Event and no more. */
+/**
+ * A pod that names a handler that the runtime does not have would wait with an Event and no more.
+ */
 function handlerMissing(seen: Observed): Finding | undefined {
   const handlers = seen.input.node.status?.runtimeHandlers ?? [];
   if (handlers.length === 0 || handlers.includes(HANDLER) || !isManagedHere(seen, 'toolkit')) return undefined;
@@ -29,5 +32,6 @@ function handlerMissing(seen: Observed): Finding | undefined {
         : "its configuration was changed since this node was validated; restarting the toolkit's pod writes it again"
     }`,
     telling: true,
+    healthy: true,
   };
 }

@@ -1,5 +1,6 @@
-// Certificates by cert-manager in place of gpu-gate: what the chart renders for it, and gpu-gate with Secrets of its form (EC
-// keys) on a real API server. The test writes what cert-manager and its cainjector would.
+// Certificates by cert-manager in place of gpu-gate: what the chart renders for it, and gpu-gate
+// with Secrets of its form (EC keys) on a real API server. The test writes what cert-manager and
+// its cainjector would.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';

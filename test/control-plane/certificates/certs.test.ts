@@ -1,6 +1,7 @@
-// Every way in which certificates may be harmed, on a real API server with `failurePolicy: Fail` and a steady load of calls:
-// what comes of it is written down in docs/certificates.md. The leader's part runs in this process, under the chart's
-// ServiceAccount, so that it can die after any write and live by another clock.
+// Every way in which certificates may be harmed, on a real API server with `failurePolicy: Fail`
+// and a steady load of calls: what comes of it is written down in docs/certificates.md. The
+// leader's part runs in this process, under the chart's ServiceAccount, so that it can die after
+// any write and live by another clock.
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
@@ -34,7 +35,10 @@ let gate: Gate;
 let load: Load;
 let leaderKube: Kube;
 let leaderAccess: { kubeconfig: string; userAgent: string };
-/** Every line that any keeper of this file logged, every metric it showed, every private key that was ever in a Secret. */
+/**
+ * Every line that any keeper of this file logged, every metric it showed, every private key that
+ * was ever in a Secret.
+ */
 const logged: string[] = [];
 const registries: Registry[] = [];
 const keys = new Set<string>();
@@ -114,7 +118,7 @@ async function quiet(keeper: CertKeeper): Promise<readonly string[]> {
   );
   return steps;
 }
-/** What is served now is known to whoever calls: ten more of them. */
+/** Waits for ten more calls, so that callers have met what is served now. */
 async function tenCalls(): Promise<void> {
   const seen = load.calls.length;
   await until('ten calls', () => load.calls.length >= seen + 10);
@@ -163,7 +167,10 @@ const extenderCas = async (): Promise<readonly CertFacts[]> => {
   return readBundle(data['ca.crt']);
 };
 const fails = (since: number): readonly string[] => load.failures(since).map(({ failure }) => failure ?? '');
-/** Everything in order: one CA, trusted alone, its certificate served, each API server's canary too; the extender's as well. */
+/**
+ * Everything in order: one CA, trusted alone, its certificate served, each API server's canary too;
+ * the extender's as well.
+ */
 async function expectSound(): Promise<void> {
   const ca = new X509Certificate(await textOf('gpu-gate-ca', 'tls.crt'));
   const leaf = new X509Certificate(await textOf('gpu-gate-webhook-tls', 'tls.crt'));
@@ -209,7 +216,7 @@ beforeEach(async () => {
 });
 
 describe('the extender', () => {
-  it('serves whoever has the client certificate of the Secret, and nobody else', async () => {
+  it('serves only callers that have the client certificate of the Secret', async () => {
     const mine = await schedulerClient();
     const foreign = await issueLeaf(
       await issueCa('foreign', DAY, Date.now()),
@@ -305,14 +312,14 @@ describe('a Secret of the webhook', () => {
         return harm('gpu-gate-webhook-tls', { 'tls.crt': leaf.cert, 'tls.key': leaf.key });
       },
     ],
-  ])('%s: made anew, the last good one is served meanwhile, no call fails', async (_, doHarm) => {
+  ])('%s: it is issued again, the last good one is served meanwhile, and no call fails', async (_, doHarm) => {
     await doHarm();
     expect(await settled(aKeeper())).toEqual(['issue-leaf']);
     expect(fails(began)).toEqual([]);
     await expectSound();
   });
 
-  it('of a foreign CA: replicas go on with one that callers trust, made anew, no call fails', async () => {
+  it('of a foreign CA: replicas keep one that callers trust, it is issued again, and no call fails', async () => {
     const foreign = await issueCa('foreign', DAY, Date.now());
     const leaf = await issueLeaf(foreign, { name: 'x', sans: SANS, usage: 'server', life: DAY }, Date.now());
     const said = saidBy('gpu-gate', 'no CA of the webhook configuration signed it');
@@ -395,7 +402,7 @@ describe('the certificates beside it', () => {
     ],
     ['the client of the scheduler deleted', 'gpu-gate-scheduler-client', () => remove('gpu-gate-scheduler-client')],
     ['the canary deleted', 'gpu-gate-canary-tls', () => remove('gpu-gate-canary-tls')],
-  ])('%s: made anew by the CA that is known, no call fails', async (_, name, doHarm) => {
+  ])('%s: it is issued again by the known CA, and no call fails', async (_, name, doHarm) => {
     const cas = (await extenderCas()).map(({ fingerprint }) => fingerprint);
     await doHarm();
     expect(await settled(aKeeper())).toEqual(name === 'gpu-gate-canary-tls' ? ['issue-canary'] : []);
@@ -490,8 +497,9 @@ const metricsNow = async (): Promise<string> => (await registries.at(-1)?.metric
 const restartBy = (metrics: string): number =>
   Number(/^gpu_gate_schedulers_restart_by_seconds (\S+)/m.exec(metrics)?.[1] ?? Number.NaN);
 /**
- * Nothing is due in either chain, and no change of a CA is under way. Schedulers count as restarted, so that the extender may
- * serve a certificate of its newest CA at once: where the key of the previous one is lost, the leader itself would wait for weeks.
+ * Nothing is due in either chain, and no change of a CA is under way. Schedulers count as
+ * restarted, so that the extender may serve a certificate of its newest CA at once: where the key of
+ * the previous CA is lost, the leader itself would wait for weeks.
  */
 async function oneExtenderCa(): Promise<void> {
   // One keeper: it must see for the grace time that replicas were given the newest CA.
@@ -519,7 +527,7 @@ async function oneExtenderCa(): Promise<void> {
 }
 
 describe('the CA of the extender', () => {
-  it('due: the one before signs on until the stated day, then the new one; callers are served all the time', async () => {
+  it('due: the previous CA signs until the stated day, then the new CA; callers are served all the time', async () => {
     await oneExtenderCa();
     const made = Date.now() - 300 * DAY;
     const old = await issueCa('aged', 400 * DAY, made);
@@ -551,12 +559,13 @@ describe('the CA of the extender', () => {
     expect(await metricsNow()).toContain('gpu_gate_certificate_not_after_seconds{certificate="extender-ca-previous"}');
     expect(logged.some((line) => line.includes('restart every scheduler that asks it'))).toBe(true);
 
-    // Lost meanwhile, it is made anew by the CA that schedulers know.
+    // A certificate that is lost meanwhile is issued again by the CA that schedulers know.
     await remove('gpu-gate-extender-tls');
     await aKeeper({ caGrace: DAY }).check();
     expect(await servedBy(oldCa)).toBe(true);
 
-    // The client certificate follows after the grace time, and the one of before goes on being served.
+    // The client certificate follows after the grace time, and the one of before goes on being
+    // served.
     const follows = aKeeper();
     await until('a client certificate of the new CA', async () => {
       await follows.check();
@@ -596,7 +605,7 @@ describe('time', () => {
     await harm('gpu-gate-ca', { 'tls.crt': ca.cert, 'tls.key': ca.key });
   };
 
-  it('a certificate that expired during a long sleep: not served, said so, made anew at the first check', async () => {
+  it('a certificate that expired during a long sleep is not served, is reported, and is issued again at the first check', async () => {
     const ca = { cert: await textOf('gpu-gate-ca', 'tls.crt'), key: await textOf('gpu-gate-ca', 'tls.key') };
     const old = await issueLeaf(ca, { name: 'x', sans: SANS, usage: 'server', life: DAY }, Date.now() - 2 * DAY);
     await gate.stopRequestPath();
@@ -785,19 +794,19 @@ describe('the leader', () => {
       console.log(`${what}: ${Date.now() - at} ms`);
     };
     await healed(
-      'a certificate anew',
+      'the certificate to be issued again',
       () => remove('gpu-gate-webhook-tls'),
       async () => (await textOf('gpu-gate-webhook-tls', 'tls.crt')).includes('BEGIN'),
     );
     await healed(
-      'the ConfigMap anew',
+      'the ConfigMap to be written again',
       () => cp.admin.request('DELETE', EXTENDER_CA),
       async () => (await extenderCas()).length > 0,
     );
     await sleep(500);
     expect(fails(began)).toEqual([]);
     const wiped = Date.now();
-    await healed('caBundle anew', wipeBundles, async () => (await bundle(0)).includes('BEGIN'));
+    await healed('caBundle to be written again', wipeBundles, async () => (await bundle(0)).includes('BEGIN'));
     await until('twenty calls that do not fail', () =>
       load.calls.slice(-20).every(({ failure }) => failure === undefined),
     );

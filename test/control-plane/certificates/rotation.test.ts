@@ -1,4 +1,5 @@
-// The short form of `npm run bench -- rotation`, with a second API server that hears of every change late.
+// The short form of `npm run bench -- rotation`, with a second API server that hears of every
+// change late.
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ADDRESSES, type RotationOptions, type RotationResult } from '../../../lab/cluster/rotation.ts';
@@ -38,7 +39,8 @@ describe.skipIf(reason !== undefined)(
       );
       expect(result.example).toBeUndefined();
       expect(result.failed).toBe(0);
-      // How many calls there are depends on the machine; that there are some while certificates rotate does not.
+      // How many calls there are depends on the machine; that there are some while certificates
+      // rotate does not.
       expect(result.calls).toBeGreaterThan(0);
       expect(result.leafRotations).toBeGreaterThanOrEqual(1);
       expect(result.caRotations).toBeGreaterThanOrEqual(1);

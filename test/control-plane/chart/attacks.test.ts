@@ -1,5 +1,6 @@
-// What a stolen credential of a GPU node or of gpu-gate itself can do on a real API server. Each attack is one that RBAC lets through,
-// so the answer must come from an admission policy of the chart, unless the row says that RBAC refuses it.
+// What a stolen credential of a GPU node or of gpu-gate itself can do on a real API server. Each
+// attack is one that RBAC lets through, so the answer must come from an admission policy of the
+// chart, unless the row says that RBAC refuses it.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
 import { startControlPlane, type ControlPlane } from '../../../lab/cluster/control-plane.ts';

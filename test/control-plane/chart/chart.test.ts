@@ -1,4 +1,5 @@
-// What the chart renders for given values, and what it refuses to render and why. `helm template` only: nothing runs.
+// What the chart renders for given values, and what it refuses to render and why. `helm template`
+// only: nothing runs.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -63,7 +64,7 @@ const pods = (objects: readonly Rendered[]): readonly (PodTemplate & { name: str
   );
 const policy = (spec: object): object => ({ policy: { spec } });
 
-describe('what both Deployments of the program are told', () => {
+describe('options of both Deployments of the program', () => {
   it('the namespaces that the API server never calls us for', () => {
     const objects = render({ webhook: { excludedNamespaces: ['kube-system', 'team'] } });
     for (const name of ['gpu-gate', 'gpu-gate-reconciler']) {
@@ -91,7 +92,7 @@ describe('which pods the API server calls the webhook for', () => {
       find(
         render(resources === undefined ? {} : policy({ resources })),
         'MutatingWebhookConfiguration',
-        'gpu-gate',
+        'zz-gpu-gate',
       )?.webhooks?.[0]?.matchConditions[0]?.expression.replaceAll('\n', ' ') ?? '',
     )?.[1];
   it.each([
@@ -131,7 +132,7 @@ describe('the scheduler', () => {
     expect(
       scheduler({ scheduler: { image: 'mirror/kube-scheduler', version: 'v1.36.1' } })?.spec.containers[0]?.image,
     ).toBe('mirror/kube-scheduler:v1.36.1'));
-  it('starts anew with another configuration, and only then', () => {
+  it('restarts when its configuration changes, and only then', () => {
     const sum = (values: object): string | undefined => scheduler(values)?.metadata.annotations?.['checksum/config'];
     expect(sum({})).toMatch(/^[0-9a-f]{64}$/);
     expect(sum({ replicas: 3 })).toBe(sum({}));
@@ -207,7 +208,7 @@ describe('the RuntimeClass', () => {
     const mayCreate = JSON.stringify(find(objects, 'ClusterRole', 'gpu-gate-reconciler')?.rules).includes(
       'runtimeclasses',
     );
-    const [, name = ''] = /"--runtime-class","([^"]*)"/.exec(args) ?? [];
+    const [, name = ''] = /"--runtime-class=([^"]*)"/.exec(args) ?? [];
     expect(mayCreate).toBe(name !== '');
     return [name, injection.runtimeClassName];
   };
@@ -217,7 +218,7 @@ describe('the RuntimeClass', () => {
     ['named in the policy', policy({ injection: { runtimeClassName: 'gpu' } }), ['gpu', 'gpu']],
     ['not injected', policy({ injection: { runtimeClassName: '' } }), ['nvidia', '']],
     [
-      'of somebody else',
+      'created by another installer',
       { runtimeClass: { create: false }, ...policy({ injection: { runtimeClassName: 'theirs' } }) },
       ['', 'theirs'],
     ],
@@ -249,7 +250,8 @@ describe('rights', () => {
   ])('the driver’s pods may write Nodes: %s', (_, values, may) => {
     const objects = render(values);
     const kinds = objects.filter(({ metadata }) => metadata.name === 'gpu-gate-driver').map(({ kind }) => kind);
-    // The account is always there: without it the driver's pods would not be made, and nobody would say why.
+    // The account is always there: without it the driver's pods would not be made, and nobody would
+    // say why.
     expect(kinds.toSorted()).toEqual(
       may ? ['ClusterRole', 'ClusterRoleBinding', 'Role', 'RoleBinding', 'ServiceAccount'] : ['ServiceAccount'],
     );
@@ -284,7 +286,7 @@ describe('values that are refused, and with what advice', () => {
     [
       'a resource that would break out of the expression',
       policy({ resources: ["x' || true"] }),
-      'is no resource: write',
+      'is not a resource name: write',
     ],
     [
       'patterns only, for the cluster’s own scheduler',
@@ -625,7 +627,7 @@ describe('deploy/install.yaml, for kubectl alone', () => {
       'metadata: {name: gpu-gate}',
       stdout,
     ].join('\n');
-    if (process.env['GPU_GATE_TEST_UPDATE'] !== undefined) writeFileSync(file, text);
+    if (process.env['GPU_GATE_TEST_UPDATE'] === '1') writeFileSync(file, text);
     expect(readFileSync(file, 'utf8'), 'GPU_GATE_TEST_UPDATE=1 renders it').toBe(text);
   });
 });

@@ -1,4 +1,5 @@
-// The image is built from the Dockerfile for real and started as a container starts it: its files read only, as its user.
+// The image is built from the Dockerfile for real and started as a container starts it: its files
+// read only, as its user.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,6 @@
-// The chart's life on a real API server, by the real helm and by kubectl: what a release, an upgrade, a rollback and an uninstall leave, and
-// that nobody undoes what gpu-gate itself writes into the chart's objects.
+// The chart's life on a real API server, by the real helm and by kubectl: what a release, an
+// upgrade, a rollback and an uninstall leave, and that nobody undoes what gpu-gate itself writes
+// into the chart's objects.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -108,6 +109,7 @@ describe('a release of helm', () => {
     async () => {
       await helm('uninstall', 'gpu-gate');
       expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
+        'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',
         'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
         'gpupolicy.gpu-gate.dev/default',
         'namespace/gpu-gate',

@@ -1,4 +1,5 @@
-// The chart's alerts: rendered by the real helm, read by the real promtool, and every metric that they name is one that we have.
+// The chart's alerts: rendered by the real helm, read by the real promtool, and every metric that
+// they name is one that we have.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -56,7 +57,10 @@ it('every alert names metrics that exist, and says what to do', async () => {
   }
 });
 
-/** Runs promtool on the chart's rules, in a folder that holds them as `rules.yaml`, and `tests.yaml` where there are tests. */
+/**
+ * Runs promtool on the chart's rules, in a folder that holds them as `rules.yaml`, and `tests.yaml`
+ * where there are tests.
+ */
 async function promtool(args: readonly string[], tests: object = {}): Promise<void> {
   const rule = (await rendered()).find((object) => object?.kind === 'PrometheusRule');
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-rules-'));
@@ -72,7 +76,10 @@ async function promtool(args: readonly string[], tests: object = {}): Promise<vo
 
 it.skipIf(noPromtool)('promtool takes the rules', () => promtool(['check', 'rules', 'rules.yaml']));
 
-/** What Prometheus scrapes of one replica of the request path: how long its certificate holds, how long its watches have been silent. */
+/**
+ * What Prometheus scrapes of one replica of the request path: how long its certificate holds, how
+ * long its watches have been silent.
+ */
 const replica = (instance: string, certificate: number, silent: number): object[] =>
   Object.entries({
     'gpu_gate_extender_known_nodes{state="validated",open="true",': 3,
@@ -119,7 +126,9 @@ it.skipIf(noPromtool).each([
   }),
 );
 
-/** A cluster in good order, as Prometheus sees it; each row of the table below changes one thing. */
+/**
+ * A cluster in good order, as Prometheus sees it; each row of the table below changes one thing.
+ */
 const healthy: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [...replica('a', YEAR, 1)].map((row) => {

@@ -1,5 +1,5 @@
-// The chart on a real API server with no gpu-gate running: which GPUPolicies it refuses and with what advice, and that an
-// uninstall keeps what running work stands on.
+// The chart on a real API server with no gpu-gate running: which GPUPolicies it refuses and with
+// what advice, and that an uninstall keeps what running work stands on.
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -45,7 +45,7 @@ describe('a GPUPolicy', () => {
       'initial is above max; write a first wait that is no longer than the longest',
     ],
     ['a breaker above 100%', { breaker: '101%' }, 'write a share in quotes from "0%" to "100%"'],
-    ['a breaker that is no share', { breaker: 'half' }, 'write a share in quotes'],
+    ['a breaker that is not a share', { breaker: 'half' }, 'write a share in quotes'],
     ['maxConcurrent 0', { bringUp: { maxConcurrent: 0 } }, 'write a number of nodes from 1'],
     ['maxConcurrent "0%"', { bringUp: { maxConcurrent: '0%' } }, 'or a share from "1%" to "100%"'],
     ['maxConcurrent in words', { bringUp: { maxConcurrent: 'all' } }, 'write a number of nodes from 1'],

@@ -1,5 +1,6 @@
-// The audit of rights: what the chart grants each ServiceAccount, as the API server itself answers, against what gpu-gate calls in a whole
-// life, as the API server's audit log has it. A right that is not used fails here, and so does a call that is not allowed.
+// The audit of rights: what the chart grants each ServiceAccount, as the API server itself answers,
+// against what gpu-gate calls in a whole life, as the API server's audit log has it. A right that
+// is not used fails here, and so does a call that is not allowed.
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { certProbe } from '../../../certs/probe.ts';
@@ -26,7 +27,10 @@ interface Rule {
   readonly resources: readonly string[];
   readonly resourceNames?: readonly string[];
 }
-/** One right or one call, such as `elsewhere: patch nodes/status gpu-0`; a right that holds for all names ends with `*`. */
+/**
+ * One right or one call, such as `elsewhere: patch nodes/status gpu-0`; a right that holds for all
+ * names ends with `*`.
+ */
 interface Entry {
   readonly where: string;
   readonly what: string;
@@ -58,7 +62,10 @@ const entriesOf = (where: string, rules: readonly Rule[]): readonly Entry[] =>
     ),
   );
 
-/** Everything that an account may do, each right where it begins: cluster-wide ones are not said again for a namespace. */
+/**
+ * Everything that an account may do, each right where it begins: cluster-wide ones are not said
+ * again for a namespace.
+ */
 async function granted(account: Account): Promise<readonly Entry[]> {
   const kube = kubes.get(account);
   if (kube === undefined) throw new Error(account);
@@ -180,7 +187,8 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
   });
   await until('it to be deleted', async () => (await cluster.kubectl(['get', 'pod', 'rejected'])).code !== 0);
 
-  // A Secret of another type is made again, one with other data is written, and so is the extender's CA.
+  // A Secret of another type is made again, one with other data is written, and so is the
+  // extender's CA.
   const tls = ['gpu-gate-webhook-tls', 'gpu-gate-canary-tls', 'gpu-gate-extender-tls', 'gpu-gate-scheduler-client'];
   const whole = (): Promise<unknown> =>
     until('all certificates to be there', async () => {
@@ -215,7 +223,7 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
   await gate.startReconciler();
   await whole();
 
-  // What the test cluster's processes are told by options, and pods find out by themselves.
+  // The test cluster passes these to its processes as options. Pods find them out by themselves.
   const webhookCert = await kubectl(
     'get',
     'secret',
@@ -300,7 +308,10 @@ it('the scheduler has the rights of Kubernetes’ own scheduler, and one Lease',
   expect(unused(more, called('scheduler'))).toEqual([]);
 });
 
-/** What k8s-driver-manager v0.12 calls with ENABLE_GPU_POD_EVICTION and ENABLE_AUTO_DRAIN false; update is what its earlier versions call. */
+/**
+ * What k8s-driver-manager v0.12 calls with ENABLE_GPU_POD_EVICTION and ENABLE_AUTO_DRAIN false;
+ * update is what its earlier versions call.
+ */
 const DRIVER_MANAGER = [
   'elsewhere: get nodes *',
   'elsewhere: patch nodes *',

@@ -1,5 +1,6 @@
-// What the reconciler keeps and says beside the walk, on a real control plane: counts, operands that were edited or are refused, reports
-// on pods past webhook and gate, wake-ups after an edit of the policy, a lost leadership.
+// What the reconciler keeps and says beside the walk, on a real control plane: counts, operands
+// that were edited or are refused, reports on pods past webhook and gate, wake-ups after an edit of
+// the policy, a lost leadership.
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -115,7 +116,7 @@ describe('what is said of nodes', () => {
       expect(columns.split('\n')[1]).toMatch(/^default +True +Enforcing +1 +(<none> +)?1 +\d/);
       await sleep(1500);
       const { resourceVersion } = (await policy()).metadata;
-      // Each change of a node has the status worked out anew.
+      // Each change of a node makes the reconciler compute the status again.
       for (const nonce of ['1', '2', '3']) {
         await annotate('gpu-0', `example.com/nonce=${nonce}`);
         await sleep(600);
@@ -185,7 +186,7 @@ describe('operands', () => {
     expect(await podsOf('driver')).toBe(uids);
   });
 
-  it('so does a node selector that somebody adds', { timeout: 60_000 }, async () => {
+  it('so does a node selector that another writer adds', { timeout: 60_000 }, async () => {
     const { metadata, spec } = await operand('dcgm-exporter');
     await kubectl(
       'patch',
@@ -304,7 +305,7 @@ describe('reports', () => {
 });
 
 describe('leaders', () => {
-  it('a policy that is suspended wakes a pod that waits, and told why it did', { timeout: 90_000 }, async () => {
+  it('suspending the policy wakes a pending pod, which had the reason reported', { timeout: 90_000 }, async () => {
     for (const name of ['gpu-0', 'gpu-2']) await annotate(name, 'gpu-gate.dev/hold=test');
     await gpuPod('waits', 'gpu-0');
     await until('the Event', async () =>
@@ -372,6 +373,6 @@ describe('leaders', () => {
       'templates/deployments.yaml',
     ]);
     expect(stderr).toBe('');
-    expect(stdout.match(/--webhook-resources, "nvidia\.com\/pgpu"/g)).toHaveLength(1);
+    expect(stdout.match(/--webhook-resources=nvidia\.com\/pgpu$/gm)).toHaveLength(1);
   });
 });

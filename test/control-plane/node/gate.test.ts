@@ -1,4 +1,5 @@
-// gpu-gate whole, on a real control plane with simulated hardware, under its chart's own RBAC: what the demo does not tell.
+// gpu-gate whole, on a real control plane with simulated hardware, under its chart's own RBAC: what
+// the demo does not tell.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -189,7 +190,7 @@ describe('the walk on a real control plane', () => {
     await gone('after-reboot');
   });
 
-  it('an image that cannot be pulled is named, and mended goes on', { timeout: 90_000 }, async () => {
+  it('an image that cannot be pulled is named, and the walk goes on once it can be', { timeout: 90_000 }, async () => {
     await annotate('gpu-1', 'sim.gpu-gate.dev/image-pull-fails=driver', 'sim.gpu-gate.dev/reboot=2');
     const condition = await until('the failure', async () =>
       (await node('gpu-1')).status.conditions.find(
@@ -275,7 +276,7 @@ describe('pods and the gate', () => {
   });
 
   it(
-    'the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and told',
+    'the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and reported',
     { timeout: 60_000 },
     async () => {
       await gate.stopRequestPath();
@@ -337,7 +338,7 @@ describe('pods and the gate', () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining('GPUPolicy "nope" does not exist')]);
   });
 
-  it('caBundle wiped by somebody is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
+  it('a wiped caBundle is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
     const bundle = (): Promise<string> =>
       kubectl(
         'get',
@@ -351,7 +352,7 @@ describe('pods and the gate', () => {
     await kubectl(
       'patch',
       'mutatingwebhookconfiguration',
-      'gpu-gate',
+      'zz-gpu-gate',
       '--type',
       'json',
       '-p',
@@ -362,7 +363,7 @@ describe('pods and the gate', () => {
     expect(await bundle()).toBe(before);
   });
 
-  it('the Secret of the webhook deleted or corrupted is made anew, and served', { timeout: 60_000 }, async () => {
+  it('the webhook’s Secret, deleted or corrupted, is issued again and served', { timeout: 60_000 }, async () => {
     const fingerprint = (): Promise<string> =>
       kubectl('get', 'secret', 'gpu-gate-webhook-tls', '-n', 'gpu-gate', '-o', 'jsonpath={.data.tls\\.crt}');
     for (const harm of [

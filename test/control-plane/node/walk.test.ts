@@ -1,5 +1,6 @@
-// The walk on a real control plane, where the demo and gate.test.ts do not go: places for first walks, a retry that an operator asks
-// for, and the table of losses (design, section 3) on a node whose GPUs are all taken.
+// The walk on a real control plane, where the demo and gate.test.ts do not go: places for first
+// walks, a retry that an operator asks for, and what each kind of loss does to a node whose
+// GPUs are all taken.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';
@@ -197,7 +198,7 @@ describe('losses on a full node', () => {
   );
 
   it(
-    'driver validation fails: no proof, the gate closes, mended at the operator’s word',
+    'driver validation fails: no proof, the gate closes, repaired when the operator requests a retry',
     { timeout: 90_000 },
     async () => {
       await fill('gpu-2');
@@ -221,7 +222,7 @@ describe('losses on a full node', () => {
   );
 
   it(
-    'some GPUs lost on a full node: open, told in its condition until they are back',
+    'some GPUs lost on a full node: open, reported in its condition until they are back',
     { timeout: 60_000 },
     async () => {
       await fill('gpu-1');
@@ -301,7 +302,7 @@ describe('losses on a full node', () => {
   );
 
   it(
-    'unreachable too long: the proof goes, nothing is deleted, both validations run anew; opt-out: the proof stays until the pod has ended',
+    'unreachable too long: the proof goes, nothing is deleted, both validations run again; opt-out: the proof stays until the pod has ended',
     { timeout: 90_000 },
     async () => {
       await fill('gpu-2');

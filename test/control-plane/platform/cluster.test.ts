@@ -1,4 +1,5 @@
-// The test cluster itself: what it says where it cannot start, and that it leaves nothing behind whatever ends it.
+// The test cluster itself: what it says where it cannot start, and that it leaves nothing behind
+// whatever ends it.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';

@@ -1,4 +1,5 @@
-// What a real API server makes of credentials that change while a process runs: its CA, client certificates, programs that hang.
+// What a real API server makes of credentials that change while a process runs: its CA, client
+// certificates, programs that hang.
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -94,7 +95,7 @@ it('a program that hangs holds up no call, and is gone after its time', async ()
   const path = byProgram('hangs', giveToken());
   const kube = await open(path, WITHIN);
   expect(await whoAmI(kube)).toBe('admin');
-  // Credentials are read anew as the kubeconfig changes; now the program waits for somebody.
+  // The client reads the credentials again when the kubeconfig changes. The program now hangs.
   file('hangs.sh', '#!/bin/sh\nsleep 1234\n');
   writeFileSync(path, `${readFileSync(path, 'utf8')}\n`);
   let longest = 0;

@@ -1,4 +1,5 @@
-// The machine that a real node runs in must leave nothing here, however it ends. Skipped with its reason where none can be made.
+// The machine that a real node runs in must leave nothing here, however it ends. Skipped with its
+// reason where none can be made.
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';

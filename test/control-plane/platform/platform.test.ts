@@ -85,7 +85,7 @@ describe('a reflector', () => {
     await until('the deletion', () => watch.get('default/t-cut') === undefined);
     expect(changes.filter((change) => change.startsWith('t-cut'))).toEqual(['t-cut:->1', 't-cut:1>2', 't-cut:2>-']);
   });
-  it('goes on where it was after each cut of a quiet stream, and lists nothing anew', async () => {
+  it('resumes after each cut of a quiet stream without listing again', async () => {
     let lists = 0;
     const opened: string[] = [];
     const kube: Kube = {
@@ -123,7 +123,7 @@ describe('a reflector', () => {
     await until('the text', () => watch.get('default/t-line') === 'a\u2028b');
     await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-line`);
   });
-  it('lists anew after 410, without a moment of emptiness, and tells what is gone', { timeout: 90_000 }, async () => {
+  it('lists again after 410 without a moment of emptiness, and reports what is gone', { timeout: 90_000 }, async () => {
     await put('t-gone', '1');
     await put('t-stays', '1');
     // A server that has just started remembers no history, and etcd's is thrown away.
@@ -132,7 +132,8 @@ describe('a reflector', () => {
     await cp.startApiServer();
     const errors: unknown[] = [];
     let first = true;
-    // The first watch asks the real server for a version that is compacted away; the server's own 410 is what comes back.
+    // The first watch asks the real server for a version that is compacted away; the server's own
+    // 410 is what comes back.
     const kube: Kube = {
       ...proxied,
       async stream(path, query, signal) {
@@ -161,7 +162,8 @@ describe('a reflector', () => {
     await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-stays`);
   });
   it('a server that goes on answering 410 is not listed in a tight loop', { timeout: 60_000 }, async () => {
-    // The history before this is thrown away, so that every watch from version 1 gets the server's own 410.
+    // The history before this is thrown away, so that every watch from version 1 gets the server's
+    // own 410.
     await cp.compactEtcd();
     let lists = 0;
     const kube: Kube = {
@@ -268,11 +270,11 @@ describe('a GPUPolicy on the real server', () => {
 });
 
 describe('an Event', () => {
-  it('told again is counted, and stays one', async () => {
+  it('reported again is counted and stays one Event', async () => {
     const { metadata } = await cp.admin.request<{ metadata: { name: string; uid: string } }>(
       'POST',
       `${NAMESPACE}/configmaps`,
-      { body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'told' } } },
+      { body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'reported' } } },
     );
     let now = Date.now();
     const events = applier({
@@ -288,14 +290,14 @@ describe('an Event', () => {
         kind: 'event',
         about: { kind: 'Pod', namespace: 'default', ...metadata },
         type: 'Normal',
-        reason: 'Told',
+        reason: 'Reported',
         message: 'x',
       });
       now += 60_000;
     }
     const { items } = await cp.admin.request<{
       items: { count: number; firstTimestamp: string; lastTimestamp: string }[];
-    }>('GET', `${NAMESPACE}/events`, { query: { fieldSelector: 'reason=Told' } });
+    }>('GET', `${NAMESPACE}/events`, { query: { fieldSelector: 'reason=Reported' } });
     expect(items.map(({ count }) => count)).toEqual([3]);
     expect(Date.parse(items[0]?.lastTimestamp ?? '') - Date.parse(items[0]?.firstTimestamp ?? '')).toBe(120_000);
   });

@@ -1,4 +1,5 @@
-// Every way past webhook or extender (docs/extender.md), and the line behind it: the startup taint, or a report.
+// Every way past webhook or extender (docs/extender.md), and the line behind it: the startup taint,
+// or a report.
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
@@ -26,7 +27,10 @@ const make = (name: string, metadata: object, spec: object): Promise<unknown> =>
     },
   });
 const on = (name: string): object => ({ nodeSelector: { 'kubernetes.io/hostname': name } });
-/** A node in the midst of its bring-up whose GPUs are on offer all the same, so that nothing but the taint keeps pods off. */
+/**
+ * A node in the midst of its bring-up whose GPUs are on offer all the same, so that nothing but the
+ * taint keeps pods off.
+ */
 async function stuck(name: string): Promise<void> {
   await annotate(name, 'sim.gpu-gate.dev/driver-fails=boom');
   await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
@@ -123,7 +127,8 @@ it(
   'no scheduler of ours at all: the startup taint alone keeps an injected pod off until the proof',
   { timeout: 120_000 },
   async () => {
-    // As the documents say it: this one value. What the policy named before must go with the scheduler.
+    // As the documents say it: this one value. What the policy named before must go with the
+    // scheduler.
     await gate.upgrade({ scheduler: { create: false } });
     const { spec } = await cluster.admin.request<{ spec: { injection: { schedulerName: string } } }>(
       'GET',

@@ -1,4 +1,5 @@
-// Pods' readiness condition on a real control plane: how soon it follows the node, and that nothing confuses it.
+// Pods' readiness condition on a real control plane: how soon it follows the node, and that nothing
+// confuses it.
 import { spawnSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -46,13 +47,14 @@ it('what happened while no reconciler ran is said when one runs again', { timeou
 });
 
 it(
-  'a pod made again under the same name begins anew, also while the former one’s state is still being written',
+  'a pod re-created under the same name starts over, also while the previous pod’s state is still being written',
   { timeout: 60_000 },
   async () => {
     await gpuPod('same', 'gpu-1');
     await until('the first to be Ready', async () => isReady(await pod('same')));
     const { uid } = (await pod('same')).metadata;
-    // Its node stops serving and it goes at the same moment: the write for the old one must not land on the new one.
+    // Its node stops serving and it goes at the same moment: the write for the old one must not
+    // land on the new one.
     await Promise.all([annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true'), gone('same')]);
     await annotate('gpu-1', 'gpu-gate.dev/hold=test', 'sim.gpu-gate.dev/not-ready-');
     await gpuPod('same', 'gpu-1');
@@ -77,7 +79,7 @@ it.skipIf(noPromtool)('promtool finds nothing wrong with the metrics of either p
   }
 });
 
-it('a GPU pod bound past the gate is counted and told', { timeout: 60_000 }, async () => {
+it('a GPU pod that bypasses the gate is counted and reported', { timeout: 60_000 }, async () => {
   await annotate('gpu-1', 'gpu-gate.dev/hold=test');
   await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
     body: {

@@ -1,4 +1,5 @@
-// GPUPolicies on a real control plane: pools, conflicts, nodes that are not opted in, suspension, external components, the breaker.
+// GPUPolicies on a real control plane: pools, conflicts, nodes that are not opted in, suspension,
+// external components, the breaker.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
@@ -155,7 +156,8 @@ describe('policies', () => {
   });
 
   it('rejectedPods: Delete removes what a kubelet rejected after a reboot', { timeout: 90_000 }, async () => {
-    // By the chart's value: it also gives the permission to delete pods, which gpu-gate does not have otherwise.
+    // By the chart's value: it also gives the permission to delete pods, which gpu-gate does not
+    // have otherwise.
     await gate.upgrade({ policy: { spec: { rejectedPods: 'Delete' } } });
     await kubectl('create', 'deployment', 'rejected', '--image', 'example/train:1', '--replicas', '1');
     await cluster.admin.request('PATCH', '/apis/apps/v1/namespaces/default/deployments/rejected', {
@@ -236,7 +238,8 @@ describe('policies', () => {
       });
       await edit('default', { spec: { unmanagedNodes } });
       const asks = `on-${unmanagedNodes.toLowerCase()}`;
-      // The extender learns of the edit by its watch: a pod made too soon would be judged by the old word.
+      // The extender learns of the edit by its watch: a pod made too soon would be judged by the
+      // old word.
       await until(
         'the extender to know',
         async () => (await policy('default')).spec['unmanagedNodes'] === unmanagedNodes,

@@ -1,6 +1,7 @@
-// Random churn on 200 nodes, judged from the API server's audit log by a program that shares no code with gpu-gate. Webhook,
-// extender and scheduler are real; what the reconciler writes on nodes is written by a stand-in, so that 200 nodes change within
-// seconds (`npm run bench -- churn` has gpu-gate walk them, for 20 minutes).
+// Random churn on 200 nodes, judged from the API server's audit log by a program that shares no
+// code with gpu-gate. Webhook, extender and scheduler are real; what the reconciler writes on nodes
+// is written by a stand-in, so that 200 nodes change within seconds (`npm run bench -- churn` has
+// gpu-gate walk them, for 20 minutes).
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { churn, judge, openNode } from '../../../lab/churn/churn.ts';
@@ -15,7 +16,8 @@ let gate: Gate;
 beforeAll(async () => {
   cluster = await startCluster({ nodes: 200 });
   gate = await startGate(cluster, { values: { policy: { spec: { unmanagedNodes: 'Deny', startupTaint: 'Off' } } } });
-  // Opted in while the reconciler runs, so that the policy enforces by its own rule; from then on the stand-in writes.
+  // Opted in while the reconciler runs, so that the policy enforces by its own rule; from then on
+  // the stand-in writes.
   await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
   await untilEnforcing(cluster);
   await gate.stopReconciler();
@@ -87,7 +89,8 @@ describe('churn', () => {
       'ungated-scheduler',
       named('ungated', () => undefined),
     );
-    // More nodes that must not be used than the churn itself makes; how many of its own pods find one is chance, and told.
+    // Closes more nodes than the churn itself does. How many of the churn's pods land on one
+    // is left to chance and is logged.
     await cluster.kubectl(['annotate', 'node', ...nodes.slice(0, 60), 'gpu-gate.dev/hold=control', '--overwrite']);
     await sleep(2000);
     await churn({

@@ -92,10 +92,12 @@ const scheduler = (name: string, change: Parameters<typeof named>[1], port = gat
 beforeAll(async () => {
   cluster = await startCluster({
     nodes: NODES,
-    // Leases of 1,000 nodes come late on a machine that does much else, and nobody takes back what is then said of a simulated node.
+    // Leases of 1,000 nodes come late on a machine that does much else, and nobody takes back what
+    // is then said of a simulated node.
     managerArgs: ['--node-monitor-grace-period', '20m', '--node-startup-grace-period', '20m'],
   });
-  // Every node offers GPUs, so that nothing but the extender keeps pods off those that are not open.
+  // Every node offers GPUs, so that nothing but the extender keeps pods off those that are not
+  // open.
   const queue = Array.from({ length: NODES }, (_, i) => `gpu-${i}`);
   await Promise.all(
     Array.from({ length: 16 }, async () => {
@@ -114,7 +116,8 @@ beforeAll(async () => {
     });
   gate = await startGate(cluster, {
     values: { policy: { spec: { unmanagedNodes: 'Deny' } } },
-    // Low, so that all that follows shows a scheduler whose connections are given up again and again.
+    // Low, so that all that follows shows a scheduler whose connections are given up again and
+    // again.
     flags: ['--calls-per-connection', '10'],
   });
   await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
@@ -136,13 +139,15 @@ describe('1,000 nodes of which one is open', () => {
       const others = (await pods('thirty')).filter((pod) => pod.spec.nodeName === undefined);
       return others.length === 22 && others.every((pod) => waitsBecause(pod) !== '') && others;
     });
-    // The open node is full, gpu-1 has no device plugin yet; a simulated kubelet's lease may be late on a busy machine (taint).
+    // The open node is full, gpu-1 has no device plugin yet; a simulated kubelet's lease may be
+    // late on a busy machine (taint).
     for (const pod of waiting) {
       const reason = waitsBecause(pod);
       expect(reason).toMatch(new RegExp(`^0/${NODES} nodes are available: .*2 Insufficient nvidia.com/gpu`));
       expect(Number(/(\d+) node not opted in to gpu-gate/.exec(reason)?.[1])).toBeGreaterThan(NODES / 2);
     }
-    // As pods end the others follow: none is lost, whatever sample of nodes a scheduler would have drawn.
+    // As pods end the others follow: none is lost, whatever sample of nodes a scheduler would have
+    // drawn.
     for (const pod of there)
       await cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${pod.metadata.name}`, {
         query: { gracePeriodSeconds: 0 },
@@ -164,8 +169,9 @@ it(
       return rest;
     });
     for (let i = 0; i < 8; i += 1) await make('sample', `sample-${i}`, { schedulerName: 'sampling' });
-    // A pod that was refused is tried again with what happens in the cluster, and then looks at the nodes that come next. Here
-    // nothing happens, where any cluster has such changes all the time; it would else take the scheduler's five minutes.
+    // A pod that was refused is tried again with what happens in the cluster, and then looks at the
+    // nodes that come next. Here nothing happens, where any cluster has such changes all the time;
+    // it would else take the scheduler's five minutes.
     let changes = 0;
     let missed = 0;
     await until(
@@ -215,7 +221,7 @@ it(
       return found.length === 1 && found;
     });
     expect([there?.metadata.name, there?.spec.nodeName]).toEqual(['fine', 'gpu-0']);
-    await until('the other to be told why', async () =>
+    await until('the other pod to have its reason', async () =>
       (await pods('cuda')).some((pod) =>
         waitsBecause(pod).includes("1 driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA"),
       ),
@@ -271,7 +277,8 @@ describe('pre-emption', () => {
       await until('both to be bound', async () => (await bound('low')).length === 2);
       await scheduler('no-preempt', (extender) => ({ ...extender, preemptVerb: undefined }));
       await make('high', 'high', { ...pair, priorityClassName: 'high', schedulerName: 'no-preempt' }, 8);
-      // For nothing: the extender refuses gpu-1 all the same. (A later attempt may evict on gpu-0 as well.)
+      // For nothing: the extender refuses gpu-1 all the same. (A later attempt may evict on gpu-0
+      // as well.)
       await until('the eviction on the closed node', async () => !(await victims()).includes('on-closed'));
       await sleep(1000);
       expect((await bound('high')).map((pod) => pod.spec.nodeName)).not.toContain('gpu-1');

@@ -1,5 +1,5 @@
-// An extender whose watch lags by 2 s is asked before it knows that the node opened, and refuses the pod once more: the second
-// writes make the scheduler ask again.
+// An extender whose watch lags by 2 s is asked before it knows that the node opened, and refuses
+// the pod once more: the second writes make the scheduler ask again.
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { startLagging, type Lagging } from '../../../lab/cluster/lagging.ts';
 
@@ -16,7 +16,8 @@ it(
     const times = await lagging.tries(20, 15_000);
     console.log(`extender 2 s behind, proof to bound, 20 tries: p50 ${times[10]} ms, largest ${times[19]} ms`);
     expect(times.every((ms) => ms < 15_000)).toBe(true);
-    // Sooner than the lag nobody could know, but where it had not yet heard of the closing either: without it this would show nothing.
+    // Sooner than the lag nobody could know, but where it had not yet heard of the closing either:
+    // without it this would show nothing.
     expect(times[10]).toBeGreaterThan(1500);
   },
 );

@@ -1,4 +1,5 @@
-// The fast way for calls by names against the plain way, on whatever a scheduler, or somebody who is none, may send.
+// Compares the fast way for calls by name with the plain way, on anything that a scheduler or
+// another caller may send.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NameAnswers } from '../../../extender/by-name/answer.ts';
@@ -143,7 +144,7 @@ describe('the table of nodes', () => {
     );
   });
 
-  it('goes empty in time: a list read anew may take every node away one by one', () => {
+  it('empties quickly, because a new list may remove every node one by one', () => {
     const ours = new NodeTable();
     const [facts] = [...table.facts()];
     const names = Array.from({ length: 10_000 }, (_, i) => `node-${i}`);

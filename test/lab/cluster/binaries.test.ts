@@ -1,4 +1,5 @@
-// Finding and building the cluster's programs, with a `go` of ours that links when it is told to: what is there when, and what is left.
+// Finding and building the cluster's programs, with a stand-in for `go` that links on command: what
+// exists at each moment, and what is left.
 import {
   existsSync,
   mkdirSync,
@@ -21,7 +22,10 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-/** Notes its arguments, links each package when a file of its name is there, and ends with what the file `end` holds. */
+/**
+ * Notes its arguments, links each package when a file of its name is there, and ends with what the
+ * file `end` holds.
+ */
 const GO = `#!/bin/sh
 [ "$1" = version ] && exit 0
 printf '%s\\n' "$@" > "$HERE/arguments"

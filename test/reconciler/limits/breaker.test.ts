@@ -44,7 +44,7 @@ describe('the circuit breaker', () => {
     pass(SETTLE_MS);
     expect(lose('n0')).toBeUndefined();
   });
-  it('a node that mends while it is judged, and is lost again later, is judged anew', () => {
+  it('a node that recovers while it is judged, and is lost again later, is judged again', () => {
     const { breaker, lose, pass } = pool(10);
     expect(lose('n0')).toBe('loss being judged');
     breaker.calm('n0', true);

@@ -127,7 +127,7 @@ describe('what the policy cannot break', () => {
   });
   it.each([
     ['ours, where none is injected but our toolkit is there', {}, 'nvidia'],
-    ['none, where the toolkit is somebody else’s too', { toolkit: { mode: 'external' } }, undefined],
+    ['none, where the toolkit is external too', { toolkit: { mode: 'external' } }, undefined],
   ])('runtime class of operands: %s', (_, components, expected) => {
     const policy = aPolicy({ injection: { runtimeClassName: '' }, components });
     for (const component of ['device-plugin', 'dcgm-exporter', 'feature-discovery'] as const)

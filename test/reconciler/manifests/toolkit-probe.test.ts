@@ -1,4 +1,5 @@
-// The toolkit's readiness probe, run by a shell as the kubelet would, on files as the stock toolkit leaves them at each moment.
+// The toolkit's readiness probe, run by a shell as the kubelet would, on files as the stock toolkit
+// leaves them at each moment.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -73,7 +74,7 @@ describe.each(SHELLS.map((words) => [words.join(' '), words] as const))('the too
     moment(times);
     expect(ready(probe())).toBe(expected);
   });
-  it('where somebody else restarts the runtime, installed is all that can be seen', () => {
+  it('where another installer restarts the runtime, the probe can only see that the toolkit is installed', () => {
     moment({ pid: 200, dropIn: 202, socket: 100 });
     expect(ready(probe([{ name: 'RUNTIME_RESTART_MODE', value: 'none' }]))).toBe(true);
   });

@@ -1,10 +1,11 @@
-// What a user expects where news is late or lost, where marks are undone by others, and where clocks
-// are wrong. Each was once not so.
+// What a user expects where news is late or lost, where marks are undone by others, and where
+// clocks are wrong. Each was once not so.
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, RETRY, REVISION, WALK } from '../../../core/keys.ts';
 import type { Action } from '../../../reconciler/actions.ts';
-import { trimPod, type PodObject } from '../../../reconciler/model.ts';
+import { trimNode, trimPod, type PodObject } from '../../../reconciler/model.ts';
 import { selecting } from '../../../core/gpu-policy.ts';
+import { allocatable } from '../../../reconciler/node/findings.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { places as placesOf } from '../../../reconciler/limits/places.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
@@ -28,7 +29,7 @@ const created = (actions: readonly Action[]): string[] =>
   actions.flatMap((a) => (a.kind === 'create-pod' ? [a.manifest.metadata.name] : []));
 const deleted = (actions: readonly Action[]): string[] =>
   actions.flatMap((a) => (a.kind === 'delete-pod' ? [a.name] : []));
-/** External stack: the node offers GPUs by somebody else's plugin. */
+/** External stack: the node offers GPUs by another installer's plugin. */
 class ExternalWorld extends World {
   gpus = '8';
   override reality(): void {
@@ -228,7 +229,7 @@ describe('A3 a policy edit changes no validated node before its turn', () => {
     const plan = planNode(world.input());
     expect(plan.withdraws).toBe(false);
   });
-  it('external → managed: a driver that is still somebody else’s is still watched', () => {
+  it('external → managed: a driver that is still external is still watched', () => {
     const selector = {
       mode: 'external',
       podSelector: { namespace: 'gpu-operator', matchLabels: { app: 'nvidia-driver-daemonset' } },
@@ -264,7 +265,7 @@ describe('A3 a policy edit changes no validated node before its turn', () => {
   });
 });
 
-describe('A4 marks lost or stripped by somebody else', () => {
+describe('A4 marks lost or stripped by another writer', () => {
   it('a deploy label removed on a busy proven node comes back; nothing later is taken from under GPU pods', () => {
     const world = new World().validated();
     world.pods.set('user', user());
@@ -272,6 +273,26 @@ describe('A4 marks lost or stripped by somebody else', () => {
     world.pods.delete('toolkit-pod');
     const actions = many(world, 6);
     expect(taken(actions)).toEqual([]);
+  });
+  it('the driver’s label removed while an earlier state is not done comes back in the same look', () => {
+    const world = new World().validated();
+    world.broken['toolkit'] = {};
+    world.reality();
+    world.step();
+    world.relabel((labels) => delete labels[`${DEPLOY_PREFIX}driver`]);
+    const [first] = planNode(world.input()).actions;
+    expect(first).toMatchObject({ kind: 'patch-node', labels: { [`${DEPLOY_PREFIX}driver`]: expect.any(String) } });
+  });
+  it('the walk’s memory lost after GPUs had vanished: the round that passed before proves nothing', () => {
+    const world = new World().validated();
+    const rounds = [...world.pods.keys()].filter((name) => name.includes('-validation-'));
+    world.node = { ...world.node, status: { ...world.node.status, allocatable: {} } };
+    world.step();
+    const { [WALK]: _, ...annotations } = world.node.metadata.annotations ?? {};
+    world.node = { ...world.node, metadata: { ...world.node.metadata, annotations } };
+    const run = created(many(world, 10));
+    expect(run).toHaveLength(2);
+    expect(run.filter((name) => rounds.includes(name))).toEqual([]);
   });
   it('a deploy label removed after a policy edit comes back with the revision that the proof names', () => {
     const world = new World().validated();
@@ -298,7 +319,7 @@ describe('A4 marks lost or stripped by somebody else', () => {
     );
     expect(() => world.step()).not.toThrow();
   });
-  it('a walk whose time is no time still times out', () => {
+  it('a walk whose time cannot be read still times out', () => {
     const world = new World();
     world.broken['driver'] = {};
     world.settle(6);
@@ -310,7 +331,7 @@ describe('A4 marks lost or stripped by somebody else', () => {
     many(world, 3);
     expect(world.state).toBe('failed');
   });
-  it('a failure whose time of retry is no time is tried again', () => {
+  it('a failure whose time of retry cannot be read is tried again', () => {
     const world = new World();
     world.validationsFail = true;
     world.settle(10);
@@ -335,7 +356,7 @@ describe('A5 the retry annotation', () => {
     const attempts = created(many(world, 30)); // 30 seconds
     expect(attempts.length).toBeLessThanOrEqual(4);
   });
-  it('taken away again, while GPU pods rest upon a crashing operand: it is not deleted again and again', () => {
+  it('taken away again, while GPU pods depend on a crashing operand: it is not deleted again and again', () => {
     const world = new World().validated();
     world.pods.set('user', user());
     const crash = {
@@ -356,7 +377,7 @@ describe('A6 stuck', () => {
   it('a revision whose DaemonSet is gone for good (older gpu-gate or older policy): an idle node takes the newest', () => {
     const world = new World().validated();
     world.policy = aPolicy({ components: { driver: { version: '610.1.1' } } });
-    // Somebody deleted the old DaemonSet: its pod goes, none comes.
+    // The old DaemonSet was deleted, so its pod goes and none comes.
     const old = world.node.metadata.labels?.[`${DEPLOY_PREFIX}driver`];
     world.daemonSets.delete(`driver-${old}`);
     const reality = world.reality.bind(world);
@@ -391,6 +412,13 @@ describe('A6 stuck', () => {
       many(world, 4);
     }
     expect(world.trust[0]).toBe(true);
+  });
+  it('1,000 shared GPUs (the API writes 1k) are GPUs', () => {
+    const node = trimNode({
+      metadata: { name: 'n', uid: 'u', resourceVersion: '1' },
+      status: { allocatable: { 'nvidia.com/gpu.shared': '1k' } },
+    });
+    expect(allocatable(node, ['nvidia.com/gpu.shared'])).toEqual({ 'nvidia.com/gpu.shared': 1000 });
   });
 });
 
@@ -580,7 +608,7 @@ it('B4 a downgrade: a walk with a stage that this version does not know keeps th
   expect(taken).toEqual([]);
 });
 
-it('B5 a node re-created under its name while its plugin still serves is not told to be another installer’s', () => {
+it('B5 a node re-created under its name while its plugin still serves is not reported as another installer’s', () => {
   const world = new World().validated();
   world.node = {
     ...world.node,
@@ -616,8 +644,8 @@ it('B6 dcgm-exporter gates nothing: its new version reaches validated nodes', ()
   expect(world.node.metadata.labels?.[`${DEPLOY_PREFIX}dcgm-exporter`]).not.toBe(before);
 });
 
-it('B7 a waiting place is asked for again when places become more (more nodes, an edit): not until somebody else ends', () => {
-  // planNode says no time to look again.
+it('B7 a node that waits for a place looks again after a time, so that added places (more nodes, an edit) count before another node finishes', () => {
+  // planNode once returned no time to look again.
   const world = new World();
   world.slotFree = false;
   world.settle(5);

@@ -1,8 +1,9 @@
-// A node whose hardware has a truth of its own: what runs since when, what computes. The kubelet tells the API server of it only
-// when it gets to it, the plan sees only what was told, and this file never asks the plan what is true.
+// A node whose hardware has a truth of its own: what runs since when, what computes. The kubelet
+// reports it to the API server with a delay, the plan sees only what was reported, and this file
+// never asks the plan what is true.
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { COMPONENT, DEPLOY_PREFIX, MANAGED, PART_OF, REVISION } from '../../../core/keys.ts';
-import { open } from '../../../gate/node-proof.ts';
+import { open, serving } from '../../../gate/node-proof.ts';
 import { POD_COMPONENT, type Component } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
@@ -43,7 +44,7 @@ export class HardwareModel {
   computes = true;
   busy = false;
   private truth: Truth = { boot: 1, bootedAt: NOW, processes: {}, broken: new Set(), passed: {} };
-  /** The truth as the API server was last told it. */
+  /** The truth as the kubelet last reported it. */
   private told: Truth = this.truth;
   private node: NodeObject;
   private pods = new Map<string, PodObject>();
@@ -52,6 +53,13 @@ export class HardwareModel {
   private uid = 1;
   private unseen = false;
   private outOfSight = false;
+  /** What each watch has brought, where it is late. */
+  private late: { readonly node?: NodeObject; readonly pods?: ReadonlyMap<string, PodObject> } = {};
+  private hasWritten = false;
+  /** An operator has asked for a retry, which may restart what pods depend on. */
+  isAsked = false;
+  /** Writes of the last pass. */
+  writes = 0;
   /** The plugin serves, but the kubelet has lost every GPU. */
   private noGPUs = false;
 
@@ -89,11 +97,12 @@ export class HardwareModel {
   }
 
   /**
-   * Why the node must not be open, by the truth that the API server was told; undefined where it may. Nothing is claimed while
-   * the policy is suspended, and until the plan has looked once after what happened.
+   * Why the node must not be open, by the truth that the kubelet reported; `undefined` if it may.
+   * Nothing is claimed while the policy is suspended, nor until the plan has looked once after a
+   * disturbance.
    */
   get mustNotBeOpen(): string | undefined {
-    if (this.policy.spec.suspend || this.unseen) return undefined;
+    if (this.policy.spec.suspend || this.unseen || Object.keys(this.late).length > 0) return undefined;
     const { processes, broken, passed, bootedAt, boot } = this.told;
     if (this.node.status?.nodeInfo?.bootID !== `boot-${boot}`) return 'it was rebooted';
     for (const name of ['toolkit', 'driver', 'device-plugin'] as const) {
@@ -116,11 +125,14 @@ export class HardwareModel {
   wait(seconds: number): void {
     this.now += seconds * 1000;
   }
-  /** The kernel starts anew: everything ends at once, and the kubelet publishes the new boot ID before any pod's status. */
+  /**
+   * The kernel restarts. Everything ends at once, and the kubelet publishes the new boot ID
+   * before any pod's status.
+   */
   reboot(): void {
     this.now += 1000;
     const boot = this.truth.boot + 1;
-    // The pods are the same, their containers start anew.
+    // The pods stay the same, and their containers start again.
     const processes = Object.fromEntries(
       Object.entries(this.truth.processes).map(([name, process_]) => [
         name,
@@ -149,6 +161,7 @@ export class HardwareModel {
   }
   /** Nobody knows what became of it meanwhile: what passed before proves nothing any more. */
   outOfSightForLong(): void {
+    this.catchUp();
     this.ready(false);
     this.pass();
     this.wait(70);
@@ -170,7 +183,10 @@ export class HardwareModel {
       metadata: { ...this.node.metadata, labels: on ? { ...labels, [name]: 'true' } : labels },
     };
   }
-  /** A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened to them. */
+  /**
+   * A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened
+   * to them.
+   */
   ready(yes: boolean): void {
     this.outOfSight = !yes;
     if (!yes)
@@ -188,13 +204,52 @@ export class HardwareModel {
     if (this.policy.spec.suspend) this.unseen = true;
     this.policy = policy;
   }
+  /** A watch stands still: what the plan sees of it is as it is now. */
+  lag(what: 'node' | 'pods'): void {
+    this.hasWritten = false;
+    this.late = what === 'node' ? { ...this.late, node: this.node } : { ...this.late, pods: new Map(this.pods) };
+  }
+  catchUp(): void {
+    if (Object.keys(this.late).length > 0) this.unseen = true;
+    this.late = {};
+  }
+  /** An operator removes a label or an annotation by hand. */
+  strip(key: string): void {
+    const without = (map: Readonly<Record<string, string>> | undefined): Record<string, string> =>
+      Object.fromEntries(Object.entries(map ?? {}).filter(([name]) => name !== key));
+    const { labels, annotations } = this.node.metadata;
+    this.node = {
+      ...this.node,
+      metadata: { ...this.node.metadata, labels: without(labels), annotations: without(annotations) },
+    };
+  }
+  annotate(key: string, value: string): void {
+    this.node = {
+      ...this.node,
+      metadata: { ...this.node.metadata, annotations: { ...this.node.metadata.annotations, [key]: value } },
+    };
+  }
+  /** Validation pods that wait to run are thrown out by the kubelet. */
+  evict(): void {
+    for (const name of this.unrun.keys()) {
+      const pod = this.pods.get(name);
+      if (pod !== undefined) this.pods.set(name, { ...pod, nodeName: 'n', phase: 'Failed', reason: 'Evicted' });
+    }
+    this.unrun.clear();
+  }
+  get isServing(): boolean {
+    return serving(this.node).yes;
+  }
   /** Deleted and made again under the same name. */
   recreate(): void {
     this.uid += 1;
     this.node = this.fresh();
   }
 
-  /** The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and the API server is told. */
+  /**
+   * The kubelet and the DaemonSet controller: processes follow the labels, validation pods run, and
+   * the kubelet reports to the API server.
+   */
   kubelet(): void {
     this.now += 1000;
     if (this.outOfSight) return;
@@ -304,17 +359,24 @@ export class HardwareModel {
     );
   }
 
-  /** One pass of the plan over what the API server was told, and its actions carried out, or the first `most` of them: then it dies. */
+  /**
+   * One pass of the plan over what the kubelet reported. Carries out its actions, or only the first
+   * `most` of them as if the reconciler died then.
+   */
   pass(most = Infinity): void {
     if (this.mistake === 'never-looks-again' && this.isOpen) return;
     this.now += 100;
-    // What it sees gone must be used anew; what came back between two looks nobody can know, nor what happens while it is suspended.
+    // GPUs that the plan sees gone must be used again. It cannot know what came back between two
+    // looks, nor what happened while the policy was suspended.
     if (!this.policy.spec.suspend && Object.keys(this.node.status?.allocatable ?? {}).length === 0)
       this.forget('device-plugin-validation');
     const revisions = REVISIONS.get(this.policy) ?? renderAll(this.policy);
-    const all = [...this.pods.values(), ...(this.busy ? [USER] : [])];
+    const node = this.late.node ?? this.node;
+    // The shell waits until its own write has come back.
+    if (this.late.node !== undefined && this.late.node !== this.node && this.hasWritten) return;
+    const all = [...(this.late.pods ?? this.pods).values(), ...(this.busy ? [USER] : [])];
     const { actions } = planNode({
-      node: this.node,
+      node,
       pods: all.filter(({ nodeName }) => nodeName === 'n'),
       validationPods: new Map(all.filter(({ validates }) => validates !== undefined).map((pod) => [pod.name, pod])),
       policy: this.policy,
@@ -327,11 +389,30 @@ export class HardwareModel {
       now: this.now,
       watchedSince: NOW,
     });
+    this.writes = actions.length;
+    if (actions.length > 0) this.hasWritten = true;
     for (const action of actions.slice(0, most)) this.carryOut(action);
     // The first write is the one that takes trust away.
     if (most > 0) this.unseen = false;
   }
+  /** Nothing is ever taken from under pods that hold GPUs. */
+  private guard(action: Action): void {
+    if (!this.busy) return;
+    const taken =
+      action.kind === 'patch-node'
+        ? RUN.filter(
+            (name) =>
+              name !== 'dcgm-exporter' &&
+              action.labels[DEPLOY_PREFIX + name] === null &&
+              this.truth.processes[name] !== undefined,
+          )
+        : action.kind === 'delete-pod'
+          ? RUN.filter((name) => `${name}-pod` === action.name)
+          : [];
+    if (taken.length > 0 && !this.isAsked) throw new Error(`${taken.join(', ')} taken from under GPU pods`);
+  }
   private carryOut(action: Action): void {
+    this.guard(action);
     const { node } = this;
     const written = afterWrite(node, action);
     if (written !== undefined) {
@@ -385,6 +466,7 @@ const short = { validation: { timeouts: { driver: '60s' }, backoff: { initial: '
 export const MODEL_POLICIES = {
   first: aPolicy(short),
   otherDriver: aPolicy({ ...short, components: { driver: { version: '580.1.1' } } }),
+  otherImage: aPolicy({ validation: { ...short.validation, image: 'example/other:1' } }),
   suspended: aPolicy({ ...short, suspend: true }),
 } as const;
 

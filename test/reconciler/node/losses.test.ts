@@ -1,5 +1,5 @@
-// What ends trust in a node and what gives it back, where a plain restart is not all that happened; and what a change of the policy does
-// to nodes that were validated under the one before.
+// What ends trust in a node and what restores it, where more than a plain restart happened. Also
+// what a change of the policy does to nodes that were validated under the previous policy.
 import { describe, expect, it } from 'vitest';
 import { COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, RETRY } from '../../../core/keys.ts';
 import { POD_COMPONENT } from '../../../core/components.ts';
@@ -39,7 +39,7 @@ const waitsForGPU = (world: World): void => {
 const memory = (world: World) => parseWalk(world.node.metadata.annotations?.['gpu-gate.dev/walk'], 'node-uid');
 
 describe('a node out of sight', () => {
-  it('whose pods were marked not Ready comes back with the same containers: both validations run anew', () => {
+  it('whose pods were marked not Ready comes back with the same containers: both validations run again', () => {
     const world = new World().validated();
     world.ready('Unknown');
     world.podsReady(false);
@@ -91,7 +91,7 @@ describe('a node out of sight', () => {
   });
 });
 
-it('all GPUs vanish and come back while an earlier stage is being mended: one must be used again', () => {
+it('all GPUs vanish and come back while an earlier stage is being repaired: one must be used again', () => {
   const world = new World().validated();
   world.broken['toolkit'] = {};
   world.reality();
@@ -106,7 +106,7 @@ it('all GPUs vanish and come back while an earlier stage is being mended: one mu
   expect(world.trust).toEqual([true, true]);
 });
 
-it('some of several GPUs lost: open, told in the condition and by one Event, also when they are back', () => {
+it('some of several GPUs lost: open, reported in the condition and by one Event, also when they are back', () => {
   const world = new World().validated();
   const offers = (amount: string): void => {
     world.node = {
@@ -271,7 +271,7 @@ describe('a change of the policy', () => {
     world.validated();
     expect(revisionOf(world, 'driver')).toBe(before);
   });
-  it('its proof names the driver that it runs, not the one that the policy names by now, nor NFD’s label of the one before', () => {
+  it('its proof names the driver that it runs, not the one that the policy names by now, nor NFD’s label of the previous driver', () => {
     const world = new World().validated();
     const versions = (): unknown => {
       const { driver, cuda } = JSON.parse(world.proof ?? '{}') as { driver?: string; cuda?: string };
@@ -373,7 +373,7 @@ describe('a change of the policy', () => {
   });
 });
 
-it('two pods of an external component on a node: which was heard of last is no restart', () => {
+it('two pods of an external component on a node: the order of their watch events is not a restart', () => {
   const podSelector = { namespace: 'theirs', matchLabels: { app: 'theirs' } };
   const world = new World(aPolicy({ components: { driver: { mode: 'external', podSelector } } }));
   const theirs = (name: string): PodObject =>

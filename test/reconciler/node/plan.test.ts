@@ -172,7 +172,7 @@ describe('a failure', () => {
       message: expect.stringMatching(/Module ipmi_msghandler not found.*linux-modules-extra/),
     });
   });
-  it('stops the walk there, is told once, and nothing later runs', () => {
+  it('stops the walk there, is reported once, and nothing later runs', () => {
     const world = new World();
     world.broken['driver'] = crash;
     world.settle(8);

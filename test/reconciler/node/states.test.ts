@@ -28,6 +28,7 @@ it('gives every state a limit but preflight, and each its own', () => {
 const bandwidth = (isFast: () => boolean): WalkState => ({
   name: 'bandwidth',
   limit: () => 60_000,
+  restarts: [],
   look: () => ({
     finding: isFast()
       ? { kind: 'done' }

@@ -1,4 +1,5 @@
-// What a node is told of its surroundings: many silent nodes, pods that its kubelet rejects, and why its own pods do not come.
+// What the plan of a node depends on outside the node: many silent nodes, pods that its kubelet
+// rejects, and why its own pods do not come.
 import { describe, expect, it } from 'vitest';
 import { POD_COMPONENT } from '../../../core/components.ts';
 import { DEPLOY_PREFIX, GPU_VALIDATED } from '../../../core/keys.ts';

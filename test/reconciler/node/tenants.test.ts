@@ -12,7 +12,10 @@ import { World } from './world.ts';
 const SELECTOR = { namespace: 'gpu-operator', matchLabels: { app: 'nvidia-driver' } };
 const EXTERNAL = aPolicy({ components: { driver: { mode: 'external', podSelector: SELECTOR } } });
 
-/** What an API server would hold of a pod that a tenant made up, seen through the reconciler's own reader. */
+/**
+ * What an API server would hold of a pod that a tenant made up, seen through the reconciler's own
+ * reader.
+ */
 function tenantPod(world: World, parts: Parts): PodObject | undefined {
   const labels = {
     ...parts.labels,

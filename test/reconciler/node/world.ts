@@ -1,5 +1,5 @@
-// One node in memory, for tests of the plan: what is observed → what is written. The shell is left out; a small loop applies actions to
-// the node as the API server would.
+// One node in memory, for tests of the plan: what is observed → what is written. The shell is left
+// out; a small loop applies actions to the node as the API server would.
 import { expect } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import {
@@ -28,7 +28,7 @@ import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../build
 const NAMESPACE = 'gpu-gate-operands';
 const iso = (ms: number): string => new Date(ms).toISOString();
 
-/** One node with its pods, hardware that does as it is told, and a clock. */
+/** One node with its pods, hardware that does what the test sets, and a clock. */
 export class World {
   now = NOW;
   node: NodeObject;
@@ -40,7 +40,10 @@ export class World {
   validationsFail = false;
   slotFree = true;
   uid = 0;
-  /** UIDs of our DaemonSets: as the reconciler does, one is made for every revision that the policy has had. */
+  /**
+   * UIDs of our DaemonSets: as the reconciler does, one is made for every revision that the policy
+   * has had.
+   */
   daemonSets = new Map<string, string>();
   watchedSince = NOW;
 
@@ -221,7 +224,10 @@ export class World {
     const others = (this.node.status?.conditions ?? []).filter(({ type }) => type !== 'Ready');
     this.node = { ...this.node, status: { ...this.node.status, conditions: [...others, { type: 'Ready', status }] } };
   }
-  /** As the node-lifecycle controller does for a node out of sight: its pods are not Ready, though nothing happened to them. */
+  /**
+   * As the node-lifecycle controller does for a node out of sight: its pods are not Ready, though
+   * nothing happened to them.
+   */
   podsReady(yes: boolean): void {
     for (const [name, pod] of this.pods)
       if (pod.nodeName === 'n' && pod.validates === undefined)

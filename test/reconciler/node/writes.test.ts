@@ -18,7 +18,10 @@ const event: Action = {
 const done: Outcome = { kind: 'done', resourceVersion: '7', taints: [] };
 const stale: Outcome = { kind: 'stale' };
 
-/** Carries the list out on an API server that answers as told; what came through, and how it ended. */
+/**
+ * Carries out the list on an API server that gives the listed answers. Returns what was reported
+ * and how it ended.
+ */
 async function told(
   actions: readonly Action[],
   answers: Partial<Record<Action['kind'], Outcome | Error>>,
@@ -45,21 +48,21 @@ it.each([
     'done',
   ],
   [
-    'the taints have changed meanwhile: what was written is told',
+    'the taints have changed meanwhile: what was written is reported',
     { 'set-taints': stale },
     ['marks with condition@1', 'event'],
     'stale',
   ],
   [
-    'a write fails after the marks: they are told',
+    'a write fails after the marks: the marks are reported',
     { 'set-taints': new Error('no') },
     ['marks with condition@1', 'event'],
     'no',
   ],
-  ['the marks were not written: nothing is told', { 'patch-node': stale }, [], 'stale'],
-  ['the marks fail: nothing is told', { 'patch-node': new Error('no') }, [], 'no'],
+  ['the marks were not written: nothing is reported', { 'patch-node': stale }, [], 'stale'],
+  ['the marks fail: nothing is reported', { 'patch-node': new Error('no') }, [], 'no'],
   [
-    'others’ taints came between: not overwritten, the marks told',
+    'another writer’s taints came between: they stay, and the marks are reported',
     { 'patch-node': { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] } },
     ['marks with condition@1', 'event'],
     'stale',
@@ -71,7 +74,7 @@ it.each([
 it('marks that come last take the condition with them', async () =>
   expect(await told([condition, taints, marks], {})).toEqual([['set-taints@1', 'marks with condition@7'], 'done']));
 
-it('a list without marks is told once all of it is written', async () => {
+it('a list without marks is reported once all of it is written', async () => {
   expect(await told([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
   expect(await told([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
 });

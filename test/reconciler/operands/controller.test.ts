@@ -1,4 +1,5 @@
-// Each operand by itself: what the API server says to one must not keep the others, nor the garbage, waiting.
+// Each operand by itself: what the API server says to one must not keep the others, nor the
+// garbage, waiting.
 import { describe, expect, it } from 'vitest';
 import { KubeError } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';
@@ -54,7 +55,7 @@ function world(
 const fine: Outcome = { kind: 'done', generation: 1, resourceVersion: '5' };
 const OTHERS = ['container-toolkit', 'device-plugin', 'dcgm-exporter'];
 
-it('one that is refused stops no other and no garbage collection, is told, and tried again later', async () => {
+it('a refused operand stops neither the others nor garbage collection, is reported, and is tried again later', async () => {
   const { work, done, again, policy, later } = world((name) =>
     name === 'driver' ? { kind: 'refused', because: 'it is invalid' } : fine,
   );
@@ -87,7 +88,7 @@ it('one that could not be sent stops no other either, and is tried again at once
   expect(work.refusals(policy)).toEqual([]);
 });
 
-it('one with fields of others is written whole, and that is told; our own is not', async () => {
+it('an operand with another writer’s fields is written whole, and that is reported; one without is not', async () => {
   const { work, done } = world((name, action) =>
     name === 'driver' && action.kind === 'apply-daemonset' && action.wholeAt === undefined
       ? { ...fine, foreign: true }
@@ -113,7 +114,7 @@ describe('the RuntimeClass', () => {
 
   it.each<[string, Outcome, number]>([
     ['is created', fine, 1],
-    ['of somebody else stays as it is', { kind: 'stale' }, 1],
+    ['of another installer stays as it is', { kind: 'stale' }, 1],
   ])('%s; it is looked for again every ten minutes, and no operand waits for it', async (_, outcome, expected) => {
     const { work, done, again, later } = worldWith(outcome);
     await work.handlers.operands('');

@@ -54,7 +54,7 @@ it.each([
     [{ manager: 'kube-controller-manager', subresource: 'status', fieldsV1: { 'f:status': {} } }],
     false,
   ],
-  ['an annotation of somebody', [{ manager: 'kubectl', fieldsV1: { 'f:metadata': {} } }], false],
-  ['an env of somebody', [{ manager: 'kubectl-set', fieldsV1: { 'f:spec': { 'f:template': {} } } }], true],
-  ['nothing told', undefined, false],
+  ['an annotation of another writer', [{ manager: 'kubectl', fieldsV1: { 'f:metadata': {} } }], false],
+  ['an env of another writer', [{ manager: 'kubectl-set', fieldsV1: { 'f:spec': { 'f:template': {} } } }], true],
+  ['no managed fields', undefined, false],
 ])('foreign fields: %s', (_, entries, foreign) => expect(hasForeignFields(entries)).toBe(foreign));

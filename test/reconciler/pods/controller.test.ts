@@ -1,4 +1,5 @@
-// Counting once, whoever leads: the API server here is nothing but the names of Events.
+// Each pod is counted once, no matter which replica leads. The API server here is only a set of
+// Event names.
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
@@ -6,6 +7,7 @@ import type { Action } from '../../../reconciler/actions.ts';
 import { reconcilerMetrics } from '../../../reconciler/metrics.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import type { NamespaceView } from '../../../reconciler/caches.ts';
+import { rejections } from '../../../reconciler/limits/rejections.ts';
 import { podController } from '../../../reconciler/pods/controller.ts';
 import { cachesOf, OPERANDS } from '../../builders/caches.ts';
 import { aNode, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
@@ -14,9 +16,13 @@ import { aNode, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
 class World {
   pod: PodObject;
   node: NodeObject = aNode({ name: 'n' });
-  readonly policy: GpuPolicy = aPolicy();
+  policy: GpuPolicy = aPolicy();
   readonly namespaces = new Map<string, NamespaceView>([['team', { optedOut: false }]]);
   readonly told = new Map<string, Action>();
+  readonly texts: string[] = [];
+  readonly turns: string[] = [];
+  readonly deleted: string[] = [];
+  readonly rejections = rejections();
   constructor(pod: Partial<PodObject>) {
     this.pod = keptPod({ namespace: 'team', gpus: { 'nvidia.com/gpu': 1 }, ...pod });
   }
@@ -30,16 +36,19 @@ class World {
         ...cachesOf({ nodes: [node], policies: [policy], pods: [pod], namespaces }),
         pods: { get: () => this.pod, values: () => [pod] },
       },
-      turns: { add: () => undefined, addAfter: () => undefined },
+      turns: { add: ({ kind, name }) => void this.turns.push(`${kind} ${name}`), addAfter: () => undefined },
+      rejections: this.rejections,
       metrics: reconcilerMetrics(registry),
       operandNamespace: OPERANDS,
       excludedNamespaces: new Set(),
       now: () => now,
       apply: {
         apply: async (action) => {
+          if (action.kind === 'delete-pod') this.deleted.push(action.name);
           if (action.kind !== 'event') return { kind: 'done' };
           const known = this.told.has(action.reason);
           this.told.set(action.reason, action);
+          this.texts.push(action.message);
           return { kind: 'done', known };
         },
       },
@@ -109,7 +118,7 @@ it('a pod bound past the gate is counted by one leader, with the reason of the m
   });
 });
 
-it('on take-over a node that is only held now is no reason to report the pods that are there', () => {
+it('on takeover a node that is only held now does not make the pods on it reported', () => {
   const world = new World({});
   world.node = aNode({ name: 'n', annotations: { 'gpu-gate.dev/hold': 'x' } });
   expect(world.leader().late).toEqual([]);
@@ -121,4 +130,53 @@ it('on take-over pods are named that came to a node after it had rebooted', () =
   const conditions = [{ type: 'Ready', status: 'True', lastTransitionTime: '2026-11-24T09:30:00Z' }];
   world.node = { ...rebooted, status: { ...rebooted.status, conditions } };
   expect(world.leader().late).toEqual(['team/p']);
+});
+
+const rejected = { phase: 'Failed', reason: 'UnexpectedAdmissionError', message: 'Pod was rejected: GPU is lost' };
+
+it.each([
+  ['a bare pod', undefined, 'GPU is lost; no controller owns it, so it has failed for good: create it again'],
+  ['a Job’s', 'Job', 'only if its backoffLimit and podFailurePolicy allow that'],
+  ['a ReplicaSet’s', 'ReplicaSet', 'its ReplicaSet creates another one'],
+])('the Event of a rejected pod reports what becomes of it: %s', async (_, kind, text) => {
+  const world = new World({ ...rejected, controller: kind === undefined ? undefined : { kind, uid: 'x' } });
+  await world.leader().work.handlers.pod('team/p');
+  expect(world.told.get('GPUPodRejected')).toBeDefined();
+  const told = [...world.texts].find((message) => message.startsWith('the kubelet of n rejected this pod'));
+  expect(told).toContain(text);
+});
+
+it('rejected pods of an open node count for it, and the last one calls for a look at it', async () => {
+  const world = new World(rejected);
+  const { work } = world.leader();
+  for (let i = 0; i < 5; i += 1) {
+    world.pod = { ...world.pod, uid: `u${i}` };
+    expect(world.turns).toEqual([]);
+    await work.handlers.pod('team/p');
+  }
+  expect(world.turns).toEqual(['node n']);
+  expect(world.rejections.reached('n')).toMatchObject({ count: 5, words: 'GPU is lost' });
+});
+
+it('rejected pods of a node that is not open do not count: they were bound before', async () => {
+  const world = new World(rejected);
+  world.node = aNode({ name: 'n', boot: 'boot-2' });
+  const { work } = world.leader();
+  for (let i = 0; i < 9; i += 1) {
+    world.pod = { ...world.pod, uid: `u${i}` };
+    await work.handlers.pod('team/p');
+  }
+  expect(world.rejections.reached('n')).toBeUndefined();
+});
+
+it('a rejected pod is deleted where the policy says so, but not one without a controller', async () => {
+  for (const [owned, deleted] of [
+    [true, ['p']],
+    [false, []],
+  ] as const) {
+    const world = new World({ ...rejected, owned });
+    world.policy = aPolicy({ rejectedPods: 'Delete' });
+    await world.leader().work.handlers.pod('team/p');
+    expect(world.deleted).toEqual(deleted);
+  }
 });

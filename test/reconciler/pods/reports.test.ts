@@ -4,7 +4,7 @@ import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../..
 import { policyNameOf } from '../../../gate/verdict.ts';
 import { newWalk } from '../../../reconciler/walk.ts';
 import { trimPod, type PodObject } from '../../../reconciler/model.ts';
-import { boundPastGate, boundUnseen, isMissed, isRejected, nodesOnTheirWay } from '../../../reconciler/pods/reports.ts';
+import { boundPastGate, boundUnseen, isMissed, nodesOnTheirWay } from '../../../reconciler/pods/reports.ts';
 import { aGpuPod } from '../../builders/gpu-pod.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
@@ -20,7 +20,10 @@ describe('a pod’s policy', () => {
   });
 });
 
-/** As the API server notes who wrote which field: the one that made the pod named its node; a scheduler that binds it owns nothing. */
+/**
+ * As the API server notes who wrote which field: the one that made the pod named its node; a
+ * scheduler that binds it owns nothing.
+ */
 const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
 const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
 
@@ -28,18 +31,6 @@ describe('other pods', () => {
   const theirs = aNode({ name: 'theirs', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
   const rebooted = aNode({ name: 'rebooted', boot: 'x' });
 
-  it('rejected after a reboot are told from those that failed by themselves', () => {
-    const failed = (reason: string): PodObject => aGpuPod({}, {}, { phase: 'Failed', reason });
-    expect(isRejected(failed('UnexpectedAdmissionError'), aNode())).toBe(true);
-    expect(isRejected(failed('OutOfnvidia.com/gpu'), aNode())).toBe(true);
-    expect(isRejected(failed('Evicted'), aNode())).toBe(false);
-    expect(
-      isRejected(
-        aGpuPod({ ownerReferences: [] }, {}, { phase: 'Failed', reason: 'UnexpectedAdmissionError' }),
-        aNode(),
-      ),
-    ).toBe(false);
-  });
   it.each([
     ['one that came past the webhook', aGpuPod({ labels: {} }), true],
     ['not one that was injected', aGpuPod(), false],
@@ -121,7 +112,7 @@ describe('other pods', () => {
     const held = aNode({ annotations: { [HOLD]: 'x' } });
     expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()))).toBeUndefined();
   });
-  it('are told of the nodes on their way, three by name', () => {
+  it('list the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
       aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' }, validated: false }),
     );
@@ -158,10 +149,10 @@ describe('other pods', () => {
       }),
       'is failed (driver: crash loop)',
     ],
-  ])('are told why a node that is %s takes none, with no time in it', (_, node, says) =>
+  ])('report why a node that is %s takes none, with no time in the text', (_, node, says) =>
     expect(nodesOnTheirWay([node], 'default')).toBe(`waiting for a GPU node: node node-a ${says}`),
   );
-  it('are not told of a node on its way out', () =>
+  it('leave out a node on its way out', () =>
     expect(
       nodesOnTheirWay([aNode({ labels: { [MANAGED]: 'false', [STATE]: 'removing' } })], 'default'),
     ).toBeUndefined());

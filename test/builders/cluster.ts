@@ -1,0 +1,240 @@
+// All controllers on a cluster in memory, with a clock of the test's own: what they write comes
+// back as watch events would bring it.
+import { Registry } from 'prom-client';
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { jsonLog } from '../../platform/log.ts';
+import type { Action, Manifest } from '../../reconciler/actions.ts';
+import type { Outcome } from '../../reconciler/apply.ts';
+import type { Cache, Caches } from '../../reconciler/caches.ts';
+import { evidence } from '../../reconciler/evidence.ts';
+import { fleet } from '../../reconciler/fleet.ts';
+import { idOf, type Key } from '../../reconciler/key.ts';
+import { reconcilerMetrics } from '../../reconciler/metrics.ts';
+import { keyOf, type NodeObject, type PodObject } from '../../reconciler/model.ts';
+import { podIndex } from '../../reconciler/pod-index.ts';
+import { controllers } from '../../reconciler/reconciler.ts';
+import { OPERANDS } from './caches.ts';
+import { afterWrite, aPolicy, keptPod, NOW, verdict } from './objects.ts';
+
+/** How long a list of all pods takes, ms. */
+const LIST_MS = 700;
+
+/** A map that counts what is looked at. */
+class Counted<T> implements Cache<T> {
+  readonly all = new Map<string, T>();
+  looks = 0;
+  get(key: string): T | undefined {
+    this.looks += 1;
+    return this.all.get(key);
+  }
+  *values(): Iterable<T> {
+    for (const value of this.all.values()) {
+      this.looks += 1;
+      yield value;
+    }
+  }
+}
+
+export class Cluster {
+  readonly nodes = new Counted<NodeObject>();
+  readonly pods = new Counted<PodObject>();
+  readonly policies = new Map<string, GpuPolicy>();
+  readonly writes: Action[] = [];
+  /** What the API server says to a write before it is carried out; `undefined` if it takes it. */
+  answer: (action: Action) => Outcome | undefined = () => undefined;
+  now = NOW;
+  #version = 1;
+  readonly #index = podIndex(OPERANDS);
+  readonly #fleet = fleet();
+  readonly #evidence = evidence({
+    policies: () => this.policies.values(),
+    remembered: () => this.#fleet.remembered(),
+  });
+  /** Pods of other installers as the API server has them: the caches hold those that are evidence. */
+  readonly #theirs = new Map<string, PodObject>();
+  /** How often all pods were listed again, and when the list that is under way comes in. */
+  relists = 0;
+  #listedAt = Infinity;
+  readonly #due = new Map<string, { key: Key; at: number }>();
+  readonly #all: ReturnType<typeof controllers>;
+
+  constructor(policy: GpuPolicy) {
+    const add = (key: Key, ms = 0): void => {
+      const at = this.now + ms;
+      if ((this.#due.get(idOf(key))?.at ?? Infinity) > at) this.#due.set(idOf(key), { key, at });
+    };
+    const caches: Caches = {
+      ...this.#index,
+      nodes: this.nodes,
+      pods: this.pods,
+      policies: this.policies,
+      namespaces: new Map([['team', { optedOut: false }]]),
+      daemonSets: new Map(),
+      fleet: this.#fleet,
+      troubleOf: () => undefined,
+      nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
+      isWatched: (selector) => this.#evidence.isWatched(selector),
+      isProven: () => false,
+      synced: true,
+    };
+    this.#all = controllers({
+      caches,
+      turns: { add, addAfter: add },
+      apply: {
+        apply: async (action) => {
+          this.writes.push(action);
+          const answer = this.answer(action);
+          if (answer !== undefined) return answer;
+          return { kind: 'done', ...this.#carryOut(action) };
+        },
+      },
+      log: jsonLog('error', () => undefined),
+      metrics: reconcilerMetrics(new Registry()),
+      operandNamespace: OPERANDS,
+      runtimeClass: { name: '', handler: '' },
+      excludedNamespaces: new Set(),
+      webhookResources: ['nvidia.com/gpu', 'nvidia.com/gpu.shared'],
+      notReadyGrace: 60_000,
+      now: () => this.now,
+      wakeAfter: [1000],
+    });
+    this.setPolicy(policy);
+    this.#listedAt = Infinity;
+    this.relists = 0;
+    this.#evidence.listed();
+  }
+
+  #refresh(): void {
+    if (!this.#evidence.refresh()) return;
+    this.relists += 1;
+    this.#listedAt = this.now + LIST_MS;
+  }
+
+  #list(): void {
+    this.#listedAt = Infinity;
+    for (const pod of this.#theirs.values()) this.setTheirs(pod);
+    this.#evidence.listed();
+  }
+
+  /** A pod of another installer, kept where it is evidence. */
+  setTheirs(pod: PodObject): void {
+    this.#theirs.set(keyOf(pod), pod);
+    if (this.#evidence.selects(pod.namespace, pod.labels)) this.setPod(pod);
+    else this.#forget(pod);
+  }
+  removeTheirs(pod: PodObject): void {
+    this.#theirs.delete(keyOf(pod));
+    this.#forget(pod);
+  }
+  #forget(pod: PodObject): void {
+    const before = this.pods.all.get(keyOf(pod));
+    if (before === undefined) return;
+    this.pods.all.delete(keyOf(pod));
+    this.#index.update(before, undefined);
+    this.#all.listener.pod(before, undefined);
+  }
+
+  setPolicy(policy: GpuPolicy): void {
+    const before = this.policies.get(policy.name);
+    this.policies.set(policy.name, policy);
+    if (before?.generation !== policy.generation) this.#fleet.select([policy], this.nodes.all.values());
+    this.#refresh();
+    this.#all.listener.policy(before, policy);
+  }
+
+  setNode(node: NodeObject): string {
+    const { name } = node.metadata;
+    this.#version += 1;
+    const after = { ...node, metadata: { ...node.metadata, resourceVersion: String(this.#version) } };
+    const before = this.nodes.all.get(name);
+    this.nodes.all.set(name, after);
+    const changed = this.#fleet.update(name, after);
+    if (changed.has('remembers')) this.#refresh();
+    this.#all.listener.node(name, before, after, changed);
+    return after.metadata.resourceVersion;
+  }
+
+  node(name: string): NodeObject {
+    const node = this.nodes.all.get(name);
+    if (node === undefined) throw new Error(`no node ${name}`);
+    return node;
+  }
+
+  setPod(pod: PodObject): void {
+    const before = this.pods.all.get(keyOf(pod));
+    this.pods.all.set(keyOf(pod), pod);
+    this.#index.update(before, pod);
+    this.#all.listener.pod(before, pod);
+  }
+
+  /**
+   * Do validation pods that are made from now on pass, or wait? Without this they are not
+   * simulated.
+   */
+  validationsPass: boolean | undefined = undefined;
+  passValidations(): void {
+    this.validationsPass = true;
+  }
+
+  #carryOut(action: Action): { resourceVersion?: string } {
+    if (action.kind === 'create-pod' && this.validationsPass !== undefined)
+      this.setPod(validationOf(action.manifest, this.validationsPass));
+    if (action.kind === 'policy-status') {
+      const policy = this.policies.get(action.name);
+      if (policy !== undefined) this.setPolicy({ ...policy, status: action.status });
+    }
+    if (action.kind !== 'patch-node' && action.kind !== 'set-taints' && action.kind !== 'set-node-condition') return {};
+    const node = this.nodes.all.get(action.node);
+    const written = node === undefined ? undefined : afterWrite(node, action);
+    return written === undefined ? {} : { resourceVersion: this.setNode(written) };
+  }
+
+  /** Handles every key that is due within the time, delayed ones too. */
+  async settle(ms = 5000): Promise<void> {
+    const end = this.now + ms;
+    for (;;) {
+      const next = Math.min(this.#listedAt, ...[...this.#due.values()].map(({ at }) => at));
+      if (next > end) break;
+      this.now = Math.max(this.now, next);
+      if (this.now >= this.#listedAt) this.#list();
+      for (const [id, { key, at }] of this.#due) {
+        if (at > this.now) continue;
+        this.#due.delete(id);
+        await this.#all.handlers[key.kind](key.name);
+      }
+    }
+    this.now = end;
+  }
+
+  /** What is looked at for one event, until nothing is left to do. */
+  async looksFor(event: () => void): Promise<number> {
+    this.nodes.looks = 0;
+    this.pods.looks = 0;
+    event();
+    await this.settle();
+    return this.nodes.looks + this.pods.looks;
+  }
+}
+
+/** The pod of a validation, as its kubelet leaves it. */
+function validationOf({ metadata }: Manifest, passes: boolean): PodObject {
+  const [owner] = metadata['ownerReferences'] as readonly { readonly uid: string; readonly name: string }[];
+  const message = verdict(true);
+  return keptPod({
+    name: metadata.name,
+    uid: metadata.name,
+    labels: metadata['labels'] as Record<string, string>,
+    validates: owner?.uid,
+    nodeName: owner?.name,
+    phase: passes ? 'Succeeded' : 'Pending',
+    containers: passes
+      ? [{ name: 'c', ready: false, restartCount: 0, state: { terminated: { exitCode: 0, message } } }]
+      : [],
+  });
+}
+
+const external = { mode: 'external' };
+/** All that a node needs is there: its walk is the two validations. */
+export const VALIDATIONS_ONLY = aPolicy({
+  components: { toolkit: external, driver: external, devicePlugin: external, dcgmExporter: { enabled: false } },
+});

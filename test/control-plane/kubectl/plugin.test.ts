@@ -1,0 +1,208 @@
+// `kubectl gpu-gate` as users get it: packed, installed from the tarball, run beside a real control
+// plane.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
+import { runCommand } from '../../../lab/cluster/control-plane.ts';
+import { startGate, until } from '../../../lab/cluster/gate.ts';
+import { viewOf } from '../../builders/view.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..', '..');
+let cluster: Cluster;
+let home: string;
+let program: string;
+const { kubectl, annotate, validated, gpuPod, gone } = viewOf(() => cluster);
+
+interface Result {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+/** Runs the installed plugin with a kubeconfig, the test cluster's unless another is given. */
+const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promise<Result> =>
+  new Promise((resolve) => {
+    const child = spawn(process.execPath, [program, ...args], {
+      env: { PATH: process.env['PATH'] ?? '', HOME: home, KUBECONFIG: kubeconfig },
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    child.on('close', (code) => resolve({ code: code ?? -1, stdout, stderr }));
+  });
+
+beforeAll(async () => {
+  home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
+  const npm = (...args: string[]) =>
+    runCommand('npm', [...args, '--loglevel', 'error'], process.env as Record<string, string>);
+  const packed = await npm('pack', join(ROOT, 'kubectl'), '--pack-destination', home);
+  expect(packed).toMatchObject({ code: 0, stderr: '' });
+  const tarball = packed.stdout.trim().split('\n').at(-1) ?? '';
+  const installed = await npm('install', '--prefix', home, '--no-audit', '--no-fund', '--offline', join(home, tarball));
+  expect(installed).toMatchObject({ code: 0, stderr: '' });
+  program = join(home, 'node_modules/.bin/kubectl-gpu_gate');
+  cluster = await startCluster({ nodes: 3, say: console.log });
+});
+afterAll(async () => {
+  await cluster?.stop();
+  rmSync(home, { recursive: true, force: true });
+});
+
+describe('kubectl gpu-gate', () => {
+  it('brings nothing but its own files', () => {
+    const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'kubectl/package.json'), 'utf8')) as {
+      dependencies?: object;
+    };
+    expect(dependencies).toBeUndefined();
+  });
+
+  it('says in one sentence that gpu-gate is not installed, that there is no API server, or no kubeconfig', async () => {
+    expect(await plugin(['status'])).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/^gpu-gate is not installed in this cluster.*\n$/),
+    });
+    const away = join(home, 'away');
+    writeFileSync(away, readFileSync(cluster.kubeconfig, 'utf8').replace(/127\.0\.0\.1:\d+/, '127.0.0.1:1'));
+    expect(await plugin(['nodes'], away)).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/^API server .* not reached.*\n$/),
+    });
+    expect(await plugin(['nodes'], join(home, 'none'))).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/^kubeconfig .* cannot be read.*\n$/),
+    });
+  });
+
+  describe('with gpu-gate', () => {
+    beforeAll(async () => {
+      await startGate(cluster, {
+        values: { policy: { spec: { validation: { backoff: { initial: '5m', max: '10m' } } } } },
+      });
+    });
+
+    it('waits with a line for each state, and shows a node that is open', { timeout: 120_000 }, async () => {
+      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
+      const waited = await plugin(['wait', 'gpu-0', '--timeout', '2m']);
+      expect(waited).toMatchObject({ code: 0, stderr: '' });
+      expect(waited.stdout).toMatch(/^gpu-0: validated at /m);
+      const nodes = await plugin(['nodes']);
+      expect(nodes.stdout).toMatch(/^gpu-0 +validated +yes +0\/\d/m);
+      const story = await plugin(['node', 'gpu-0']);
+      expect(story).toMatchObject({ code: 0, stderr: '' });
+      expect(story.stdout).toMatch(/^proof: +\d{4}-/m);
+      expect(story.stdout).toMatch(/GPUValidated/);
+      const { nodes: rows } = JSON.parse((await plugin(['nodes', '-o', 'json'])).stdout) as {
+        nodes: { name: string; open: boolean }[];
+      };
+      expect(rows.find(({ name }) => name === 'gpu-0')?.open).toBe(true);
+      expect((await plugin(['nodes', '-o', 'name'])).stdout.split('\n')).toContain('node/gpu-0');
+      expect((await plugin(['status', '-o', 'yaml'])).stdout).toMatch(/^policies:$/m);
+    });
+
+    it(
+      'shows a failed node and the pod that waits, exits 1, and the next step works',
+      { timeout: 120_000 },
+      async () => {
+        await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=boom');
+        await kubectl('label', 'node', 'gpu-1', 'gpu-gate.dev/managed=true');
+        try {
+          const failed = await plugin(['wait', 'gpu-1', '--timeout', '90s']);
+          expect(failed.code).toBe(1);
+          expect(failed.stdout).toMatch(/^gpu-1: failed, driver: /m);
+          await gpuPod('plugin-waits', 'gpu-1');
+          await until('status to show the pod', async () =>
+            (await plugin(['status'])).stdout.includes('default/plugin-waits'),
+          );
+          const status = await plugin(['status']);
+          expect(status.code).toBe(1);
+          expect(status.stdout).toMatch(/^gpu-1 +failed +no/m);
+          expect(status.stdout).toContain('kubectl gpu-gate explain plugin-waits -n default');
+          const explained = await plugin(['explain', 'plugin-waits', '-n', 'default', '--why-not', 'gpu-1']);
+          expect(explained).toMatchObject({ code: 0, stderr: '' });
+          expect(explained.stdout).toMatch(/gpu-1 +failed +refused/);
+          expect(explained.stdout).not.toContain('gpu-0');
+          await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
+          expect(await plugin(['retry', 'gpu-1'])).toMatchObject({ code: 0, stdout: 'node/gpu-1 retry\n' });
+          await validated('gpu-1', 90);
+        } finally {
+          await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
+          await gone('plugin-waits');
+        }
+      },
+    );
+
+    it('holds a node and releases it; a dry run writes nothing', { timeout: 120_000 }, async () => {
+      await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
+      await validated('gpu-0', 90);
+      const held = async (): Promise<boolean> => (await plugin(['node', 'gpu-0'])).stdout.includes('held');
+      expect((await plugin(['hold', 'gpu-0', '--dry-run'])).stdout).toBe(
+        'node/gpu-0 hold (dry run, nothing was written)\n',
+      );
+      expect(await held()).toBe(false);
+      expect((await plugin(['hold', 'gpu-0', '--reason', 'fans'])).code).toBe(0);
+      expect(await held()).toBe(true);
+      expect((await plugin(['release', 'gpu-0'])).code).toBe(0);
+      expect(await held()).toBe(false);
+    });
+
+    it('explains a manifest of a pod that does not exist yet', async () => {
+      const file = join(home, 'job.yaml');
+      writeFileSync(
+        file,
+        'apiVersion: batch/v1\nkind: Job\nmetadata: {name: later}\nspec:\n  template:\n    spec:\n      containers: [{name: c, image: x, resources: {limits: {nvidia.com/gpu: 1}}}]\n',
+      );
+      const explained = await plugin(['explain', '-f', file, '-n', 'default']);
+      expect(explained).toMatchObject({ code: 0, stderr: '' });
+      expect(explained.stdout).toMatch(/later/);
+      expect(explained.stdout).toMatch(/gpu-2 +- +refused/);
+    });
+
+    it('shows a user without rights what he may see, and one line on what he may not', async () => {
+      await kubectl('create', 'serviceaccount', 'reader', '-n', 'default');
+      await kubectl('create', 'clusterrole', 'policies-only', '--verb=get,list', '--resource=gpupolicies.gpu-gate.dev');
+      await kubectl(
+        'create',
+        'clusterrolebinding',
+        'policies-only',
+        '--clusterrole=policies-only',
+        '--serviceaccount=default:reader',
+      );
+      try {
+        const token = (await kubectl('create', 'token', 'reader', '-n', 'default')).trim();
+        const config = join(home, 'reader');
+        const admin = JSON.parse(readFileSync(cluster.kubeconfig, 'utf8')) as { clusters: { cluster: object }[] };
+        writeFileSync(
+          config,
+          JSON.stringify({
+            apiVersion: 'v1',
+            kind: 'Config',
+            'current-context': 'c',
+            clusters: [{ name: 'c', cluster: admin.clusters[0]?.cluster }],
+            users: [{ name: 'u', user: { token } }],
+            contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
+          }),
+        );
+        const status = await plugin(['status'], config);
+        expect(status.stderr).toBe('');
+        expect(status.stdout).toContain('not shown: nodes (you have no right to read them)');
+        expect(status.stdout).toMatch(/^default +(yes|no)/m);
+        const held = await plugin(['hold', 'gpu-0'], config);
+        expect(held).toMatchObject({
+          code: 1,
+          stdout: '',
+          stderr: expect.stringContaining('ask a cluster administrator for that right'),
+        });
+      } finally {
+        await kubectl('delete', 'clusterrolebinding', 'policies-only');
+        await kubectl('delete', 'clusterrole', 'policies-only');
+        await kubectl('delete', 'serviceaccount', 'reader', '-n', 'default');
+      }
+    });
+  });
+});

@@ -1,0 +1,201 @@
+// Controllers together, on a cluster in memory: what no one of them decides alone.
+import { describe, expect, it } from 'vitest';
+import { CLOSED, MANAGED, PROOF } from '../../core/keys.ts';
+import { open } from '../../gate/node-proof.ts';
+import type { NodeObject, PodObject } from '../../reconciler/model.ts';
+import { newWalk } from '../../reconciler/walk.ts';
+import { Cluster, VALIDATIONS_ONLY } from '../builders/cluster.ts';
+import { aNode, aPolicy, keptPod, NOW } from '../builders/objects.ts';
+
+const GRACE_S = 60;
+const names = Array.from({ length: 10 }, (_, i) => `n${i}`);
+
+/** Ten nodes that were validated, and whose walk has come to its end. */
+async function validated(policy = VALIDATIONS_ONLY, theirs: readonly PodObject[] = []): Promise<Cluster> {
+  const cluster = new Cluster(policy);
+  for (const pod of theirs) cluster.setTheirs(pod);
+  cluster.passValidations();
+  for (const name of names) {
+    const { metadata, ...rest } = aNode({ name });
+    const { [PROOF]: _, ...annotations } = metadata.annotations ?? {};
+    const walk = JSON.stringify(newWalk(metadata.uid, 'boot-1', NOW));
+    cluster.setNode({ ...rest, metadata: { ...metadata, annotations: { ...annotations, 'gpu-gate.dev/walk': walk } } });
+  }
+  await cluster.settle(60_000);
+  for (const name of names) expect(open(cluster.node(name)).yes, name).toBe(true);
+  return cluster;
+}
+const ready = (node: NodeObject, status: string): NodeObject => ({
+  ...node,
+  status: {
+    ...node.status,
+    conditions: (node.status?.conditions ?? []).map((one) => (one.type === 'Ready' ? { ...one, status } : one)),
+  },
+});
+const proofs = (cluster: Cluster): (string | undefined)[] =>
+  names.map((name) => cluster.node(name).metadata.annotations?.[PROOF]);
+
+describe('kubelets that are silent', () => {
+  it('at once, on many nodes: every proof stays, and the nodes open again with it', async () => {
+    const cluster = await validated();
+    const before = proofs(cluster);
+    const writes = cluster.writes.length;
+    for (const name of names.slice(0, 5)) {
+      cluster.setNode(ready(cluster.node(name), 'Unknown'));
+      await cluster.settle(2000);
+    }
+    await cluster.settle(10 * GRACE_S * 1000);
+    expect(proofs(cluster)).toEqual(before);
+    for (const name of names.slice(0, 5)) {
+      cluster.setNode(ready(cluster.node(name), 'True'));
+      await cluster.settle(2000);
+    }
+    await cluster.settle();
+    expect(proofs(cluster)).toEqual(before);
+    for (const name of names) expect(open(cluster.node(name)).yes, name).toBe(true);
+    expect(cluster.writes.slice(writes).filter(({ kind }) => kind === 'create-pod')).toEqual([]);
+  });
+  it('on one node: its proof goes after the grace time', async () => {
+    const cluster = await validated();
+    cluster.setNode(ready(cluster.node('n0'), 'Unknown'));
+    await cluster.settle((GRACE_S + 10) * 1000);
+    expect(proofs(cluster).filter((proof) => proof === undefined)).toHaveLength(1);
+  });
+});
+
+describe('a kubelet that rejects GPU pods', () => {
+  const reject = (cluster: Cluster, count: number): void => {
+    for (let i = 0; i < count; i += 1)
+      cluster.setPod(
+        keptPod({
+          namespace: 'team',
+          name: `p${i}`,
+          uid: `p${i}`,
+          nodeName: 'n0',
+          phase: 'Failed',
+          reason: 'UnexpectedAdmissionError',
+          message: 'Pod was rejected: Allocate failed: GPU is lost',
+          created: new Date(cluster.now).toISOString(),
+        }),
+      );
+  };
+  it('again and again closes its node, with its words, until a validation passes', async () => {
+    const cluster = await validated();
+    cluster.validationsPass = false;
+    reject(cluster, 5);
+    await cluster.settle();
+    const { metadata, status } = cluster.node('n0');
+    expect(metadata.annotations?.[CLOSED]).toBe('awaiting device-plugin-validation');
+    expect(status?.conditions?.find(({ type }) => type === 'GPUValidated')?.message).toContain('GPU is lost');
+    expect(proofs(cluster)[0]).toBeDefined();
+    expect(open(cluster.node('n1')).yes).toBe(true);
+  });
+  it('now and then does not', async () => {
+    const cluster = await validated();
+    reject(cluster, 4);
+    await cluster.settle();
+    expect(open(cluster.node('n0')).yes).toBe(true);
+  });
+});
+
+it('a validation pod that the API server refuses is in the condition within seconds, and tried again', async () => {
+  const cluster = new Cluster(VALIDATIONS_ONLY);
+  cluster.answer = ({ kind }) =>
+    kind === 'create-pod' ? { kind: 'refused', because: 'pods is forbidden: PodSecurity' } : undefined;
+  const { metadata, ...rest } = aNode({ name: 'n0' });
+  cluster.setNode({ ...rest, metadata: { ...metadata, labels: { ...metadata.labels }, annotations: {} } });
+  await cluster.settle(10_000);
+  const message = (): string =>
+    cluster.node('n0').status?.conditions?.find(({ type }) => type === 'GPUValidated')?.message ?? '';
+  expect(message()).toContain('refused by the API server: pods is forbidden: PodSecurity');
+  const tries = cluster.writes.filter(({ kind }) => kind === 'create-pod').length;
+  await cluster.settle(30_000);
+  const more = cluster.writes.filter(({ kind }) => kind === 'create-pod').length - tries;
+  expect(more).toBeGreaterThanOrEqual(2);
+  expect(more).toBeLessThanOrEqual(8);
+});
+
+describe('a driver of another installer', () => {
+  const selector = (app: string) => ({ namespace: 'theirs', matchLabels: { app } });
+  const policyWith = (driver: object, generation = 1) => ({
+    ...aPolicy({ components: { ...VALIDATIONS_ONLY.spec.components, driver } }),
+    generation,
+  });
+  const EXTERNAL = { mode: 'external', podSelector: selector('driver') };
+  const driverOn = (nodeName: string, startedAt = '2026-11-24T09:00:00Z', app = 'driver'): PodObject =>
+    keptPod({
+      namespace: 'theirs',
+      name: `${app}-${nodeName}`,
+      uid: `${app}-${nodeName}`,
+      nodeName,
+      labels: { app },
+      conditions: [{ type: 'Ready', status: 'True' }],
+      containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt } } }],
+    });
+  const drivers = names.map((name) => driverOn(name));
+  const selected = (): Promise<Cluster> => validated(policyWith(EXTERNAL), drivers);
+  const madeSince = (cluster: Cluster, writes: number): readonly string[] =>
+    cluster.writes.slice(writes).flatMap((one) => (one.kind === 'create-pod' ? [one.manifest.metadata.name] : []));
+
+  it('is watched on after the policy went to managed, where nodes stay with it', async () => {
+    const cluster = await selected();
+    const [before, writes] = [proofs(cluster), cluster.writes.length];
+    cluster.setPolicy(policyWith({ mode: 'managed' }, 2));
+    await cluster.settle(60_000);
+    expect(proofs(cluster)).toEqual(before);
+    expect(names.filter((name) => !open(cluster.node(name)).yes)).toEqual([]);
+    expect([madeSince(cluster, writes), cluster.relists]).toEqual([[], 0]);
+    cluster.validationsPass = false;
+    cluster.setTheirs(driverOn('n3', '2026-11-24T12:00:00Z'));
+    await cluster.settle(60_000);
+    expect(proofs(cluster).map((proof) => proof !== undefined)).toEqual(names.map((name) => name !== 'n3'));
+  });
+  it('is watched on while the node is opted out: a driver that crashes withdraws', async () => {
+    const cluster = await selected();
+    cluster.setPolicy(policyWith({ mode: 'managed' }, 2));
+    const opted = cluster.node('n3');
+    cluster.setPod(
+      keptPod({ namespace: 'team', name: 'user', uid: 'user', nodeName: 'n3', gpus: { 'nvidia.com/gpu': 1 } }),
+    );
+    cluster.setNode({
+      ...opted,
+      metadata: { ...opted.metadata, labels: { ...opted.metadata.labels, [MANAGED]: 'false' } },
+    });
+    await cluster.settle(60_000);
+    expect(proofs(cluster)[3]).toBeDefined();
+    cluster.setTheirs({ ...driverOn('n3'), conditions: [], containers: [] });
+    await cluster.settle(60_000);
+    expect(proofs(cluster).map((proof) => proof !== undefined)).toEqual(names.map((name) => name !== 'n3'));
+  });
+  it.each([
+    [
+      'that means its pods: they are validated, and never taken for missing while they are listed',
+      'driver',
+      ['awaiting driver-validation', 'awaiting device-plugin-validation'],
+    ],
+    ['that means no pod: no proof goes, and nodes say what they wait for', 'wrong', ['awaiting driver']],
+  ])('gets a podSelector %s', async (_, app, expected) => {
+    const cluster = await validated(policyWith({ mode: 'external' }), drivers);
+    expect(cluster.pods.all.get('theirs/driver-n0')).toBeUndefined();
+    const writes = cluster.writes.length;
+    cluster.setPolicy(policyWith({ mode: 'external', podSelector: selector(app) }, 2));
+    await cluster.settle(60_000);
+    const closings = cluster.writes
+      .slice(writes)
+      .flatMap((one) => (one.kind === 'patch-node' ? (one.annotations[CLOSED] ?? []) : []));
+    expect([...new Set(closings)]).toEqual(expected);
+    expect(names.every((name) => open(cluster.node(name)).yes)).toBe(app === 'driver');
+    expect(proofs(cluster).filter((proof) => proof === undefined)).toEqual([]);
+    expect([cluster.relists, cluster.pods.all.has('theirs/driver-n0')]).toEqual([1, app === 'driver']);
+  });
+  it('is dropped when neither a policy nor a node names it: one list for each change, however many nodes', async () => {
+    const cluster = await selected();
+    for (const name of names) cluster.setTheirs(driverOn(name, '2026-11-24T09:30:00Z', 'other'));
+    cluster.setPolicy(policyWith({ mode: 'external', podSelector: selector('other') }, 2));
+    await cluster.settle(60_000);
+    expect(proofs(cluster).filter((proof) => proof === undefined)).toEqual([]);
+    expect([...cluster.pods.all.keys()].filter((key) => key.startsWith('theirs/driver-'))).toEqual([]);
+    expect([...cluster.pods.all.keys()].filter((key) => key.startsWith('theirs/other-'))).toHaveLength(10);
+    expect(cluster.relists).toBe(2);
+  });
+});
