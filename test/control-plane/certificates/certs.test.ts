@@ -946,7 +946,8 @@ describe('secrets', () => {
       kubeconfig: await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate'),
       userAgent: 'test',
     });
-    await requestPath.request('GET', `${SECRETS}/gpu-gate-webhook-tls`);
+    const own = { query: { fieldSelector: 'metadata.name=gpu-gate-webhook-tls' } };
+    await requestPath.request('GET', SECRETS, own);
     for (const denied of ['gpu-gate-ca', 'gpu-gate-scheduler-client'])
       await expect(requestPath.request('GET', `${SECRETS}/${denied}`)).rejects.toThrow('forbidden');
     await expect(requestPath.request('GET', SECRETS)).rejects.toThrow('forbidden');
