@@ -6,11 +6,16 @@ import { bundleOf, type Authority } from './authority.ts';
 import { BACKDATED, validAt, type CertFacts } from './cert.ts';
 
 /**
- * What a handshake with a ready replica showed. `leaf` is `undefined` if there was no handshake.
+ * What a handshake with a replica showed. `leaf` is `undefined` if there was no handshake.
  */
 export interface Served {
   readonly address: string;
   readonly leaf: CertFacts | undefined;
+  /**
+   * Present if the replica turned the handshake down and nothing says that it is ready: it serves
+   * nothing.
+   */
+  readonly idle?: true;
 }
 export type Replicas =
   | { readonly kind: 'unknown'; readonly because: string }

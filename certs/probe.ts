@@ -5,7 +5,7 @@ import { isForbidden, openKube, type Kube, type KubeOptions } from '../platform/
 import { explainError } from '../platform/log.ts';
 import { dryRunConfigMap, sendCanary } from './canary.ts';
 import { readCert, type CertFacts } from './cert.ts';
-import type { Replicas } from './chain.ts';
+import type { Replicas, Served } from './chain.ts';
 
 /** The replicas behind a Service. */
 export interface Target {
@@ -61,8 +61,11 @@ const addressesOf = (slices: readonly EndpointSlice[], portName: string): readon
   ),
 ];
 
-/** The certificate that an address serves. `undefined` if there was no handshake. */
-const served = (address: string, serverName: string): Promise<CertFacts | undefined> =>
+/** The certificate that an address serves, or why there was no handshake. */
+const served = (
+  address: string,
+  serverName: string,
+): Promise<{ readonly leaf: CertFacts | undefined; readonly turnedDown: boolean }> =>
   new Promise((resolve) => {
     const { hostname, port } = new URL(`https://${address}`);
     const socket = connect({
@@ -73,13 +76,16 @@ const served = (address: string, serverName: string): Promise<CertFacts | undefi
       rejectUnauthorized: false,
       timeout: HANDSHAKE_MS,
     });
-    const end = (leaf: CertFacts | undefined): void => {
+    const end = (leaf: CertFacts | undefined, turnedDown = false): void => {
       socket.destroy();
-      resolve(leaf);
+      resolve({ leaf, turnedDown });
     };
     socket.on('secureConnect', () => end(readCert(socket.getPeerX509Certificate()?.toString())));
     socket.on('timeout', () => end(undefined));
-    socket.on('error', () => end(undefined));
+    // Nobody listens, or a server without a certificate listens.
+    socket.on('error', ({ code }: NodeJS.ErrnoException) =>
+      end(undefined, /^(ECONNREFUSED|ECONNRESET|ERR_SSL_)/.test(code ?? '')),
+    );
   });
 
 export function certProbe(options: ProbeOptions): Probe {
@@ -125,7 +131,12 @@ export function certProbe(options: ProbeOptions): Probe {
       try {
         const addresses = replicas.length > 0 ? replicas : await endpointsOf(service);
         const name = `${service}.${namespace}.svc`;
-        const seen = addresses.map(async (address) => ({ address, leaf: await served(address, name) }));
+        const seen = addresses.map(async (address): Promise<Served> => {
+          const { leaf, turnedDown } = await served(address, name);
+          // An address in an EndpointSlice is that of a ready replica, which a firewall may turn
+          // down.
+          return turnedDown && replicas.length > 0 ? { address, leaf, idle: true } : { address, leaf };
+        });
         return { kind: 'known', served: await Promise.all(seen) };
       } catch (error) {
         if (!isForbidden(error)) throw error;

@@ -114,8 +114,10 @@ const goodIsServed = <C extends Callers>(input: ChainInput<C>, of: CallerRules<C
   const { ca, replicas, now } = input;
   const patient = ca.previous.some((previous) => validAt(previous, now)) && of.patient(input);
   if (replicas.kind === 'unknown') return patient;
-  return replicas.served.some(({ leaf }) =>
-    leaf === undefined ? patient : validAt(leaf, now) && (of.trustHidden(input) || trustedBy(input, leaf)),
+  return replicas.served.some(({ leaf, idle }) =>
+    leaf === undefined
+      ? patient && idle !== true
+      : validAt(leaf, now) && (of.trustHidden(input) || trustedBy(input, leaf)),
   );
 };
 

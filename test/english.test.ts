@@ -1,5 +1,5 @@
-// Comments, messages and docs are product: the width of comments, words that make readers stumble, and
-// references to documents that are not in the repository.
+// Comments, messages and docs are product: the width of comments, words that make readers stumble,
+// and references to documents that are not in the repository.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -328,7 +328,7 @@ const confirmationsOf = (steps: readonly Step[]): readonly number[] => {
     } else if (step === 'publish' && made) {
       published = at;
       made = false;
-    } else if (step === 'issue-leaf' && published !== undefined) {
+    } else if (step === 'confirm' && published !== undefined) {
       took.push(at - published);
       published = undefined;
     }

@@ -11,7 +11,9 @@ const FOR_MACHINES = /^(vfio|vgpu|sandbox|kata|cc)-/;
 const PRE_INSTALLED = 'pre-installed';
 const DRIVER_KEY = GPU_OPERATOR_DEPLOY_PREFIX + namesOf('driver').operator;
 
-/** Operands that NVIDIA's installer must bring. Our driver-manager leaves labels without a value. */
+/**
+ * Operands that NVIDIA's installer must bring. Our driver-manager leaves labels without a value.
+ */
 export const markedBy = ({ metadata: { labels = {} } }: NodeObject): readonly string[] =>
   Object.entries(labels).flatMap(([key, value]) =>
     key.startsWith(GPU_OPERATOR_DEPLOY_PREFIX) && value !== 'false' && value !== ''

@@ -205,6 +205,11 @@ describe('the next step for the extender', () => {
     ],
     ['one of the new CA where no replica serves anything', keyLost({ replicas: serving() }), 'issue-leaf by current'],
     [
+      'one of the new CA where the only replica turns handshakes down: it has no certificate',
+      keyLost({ replicas: { kind: 'known', served: [{ address: 'r', leaf: undefined, idle: true }] } }),
+      'issue-leaf by current',
+    ],
+    [
       'one of the new CA if replicas serve a certificate that no caller trusts',
       keyLost({ replicas: serving(leaf('foreign')) }),
       'issue-leaf by current',

@@ -497,8 +497,9 @@ const metricsNow = async (): Promise<string> => (await registries.at(-1)?.metric
 const restartBy = (metrics: string): number =>
   Number(/^gpu_gate_schedulers_restart_by_seconds (\S+)/m.exec(metrics)?.[1] ?? Number.NaN);
 /**
- * Nothing is due in either chain, and no change of a CA is under way: schedulers count as
- * restarted.
+ * Nothing is due in either chain, and no change of a CA is under way. Schedulers count as
+ * restarted, so that the extender may serve a certificate of its newest CA at once: where the key
+ * of the previous CA is lost, the leader itself would wait for weeks.
  */
 async function oneExtenderCa(): Promise<void> {
   // One keeper: it must see for the grace time that replicas were given the newest CA.
@@ -507,8 +508,19 @@ async function oneExtenderCa(): Promise<void> {
     'one CA of each chain',
     async () => {
       const step = await keeper.check();
-      const leaf = readCert(await textOf('gpu-gate-extender-tls', 'tls.crt'));
-      return step.kind === 'wait' && step.on === 'nothing' && leaf !== undefined && (await extenderCas()).length === 1;
+      const ca = {
+        cert: await textOf('gpu-gate-ca', 'extender-ca.crt'),
+        key: await textOf('gpu-gate-ca', 'extender-ca.key'),
+      };
+      const newest = readCert(ca.cert) as CertFacts;
+      if (readCert(await textOf('gpu-gate-extender-tls', 'tls.crt'))?.signedBy(newest) !== true) {
+        const sans = ['gpu-gate-extender.gpu-gate.svc', '127.0.0.1'];
+        const request_ = { name: 'e', sans, usage: 'server', life: 90 * DAY } as const;
+        const leaf = await issueLeaf(ca, request_, Date.now());
+        await harm('gpu-gate-extender-tls', { 'tls.crt': leaf.cert, 'tls.key': leaf.key });
+        return false;
+      }
+      return step.kind === 'wait' && step.on === 'nothing' && (await extenderCas()).length === 1;
     },
     30_000,
   );
@@ -934,7 +946,8 @@ describe('secrets', () => {
       kubeconfig: await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate'),
       userAgent: 'test',
     });
-    await requestPath.request('GET', `${SECRETS}/gpu-gate-webhook-tls`);
+    const own = { query: { fieldSelector: 'metadata.name=gpu-gate-webhook-tls' } };
+    await requestPath.request('GET', SECRETS, own);
     for (const denied of ['gpu-gate-ca', 'gpu-gate-scheduler-client'])
       await expect(requestPath.request('GET', `${SECRETS}/${denied}`)).rejects.toThrow('forbidden');
     await expect(requestPath.request('GET', SECRETS)).rejects.toThrow('forbidden');
