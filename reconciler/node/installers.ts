@@ -11,9 +11,7 @@ const FOR_MACHINES = /^(vfio|vgpu|sandbox|kata|cc)-/;
 const PRE_INSTALLED = 'pre-installed';
 const DRIVER_KEY = GPU_OPERATOR_DEPLOY_PREFIX + namesOf('driver').operator;
 
-/**
- * Operands that NVIDIA's installer must bring. Our driver-manager leaves labels without a value.
- */
+/** Operands that NVIDIA's installer is to bring. Our driver-manager leaves empty labels. */
 export const markedBy = ({ metadata: { labels = {} } }: NodeObject): readonly string[] =>
   Object.entries(labels).flatMap(([key, value]) =>
     key.startsWith(GPU_OPERATOR_DEPLOY_PREFIX) && value !== 'false' && value !== ''
@@ -21,7 +19,7 @@ export const markedBy = ({ metadata: { labels = {} } }: NodeObject): readonly st
       : [],
   );
 
-/** The label, with its value if that matters, that reserves the GPUs for virtual machines. */
+/** The label that says that the GPUs are for virtual machines. */
 export function markForMachines(node: NodeObject): string | undefined {
   const workload = node.metadata.labels?.[GPU_OPERATOR_WORKLOAD];
   if (workload !== undefined && workload !== 'container') return `${GPU_OPERATOR_WORKLOAD}=${workload}`;
