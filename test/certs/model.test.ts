@@ -158,7 +158,10 @@ const HARMS: Readonly<Record<string, { readonly row: string; readonly harm: (w: 
     row: 'certificate expired during a long sleep',
     harm: (w, n) => w.sleep(n * DAY),
   },
-  'a short sleep': { row: 'the leader was asleep or led not while it confirmed', harm: (w, n) => w.sleep(n * MINUTE) },
+  'a short sleep': {
+    row: 'the leader was asleep or lost its lease during the confirmation',
+    harm: (w, n) => w.sleep(n * MINUTE),
+  },
   'another leader': { row: 'the leader dies after any write', harm: (w) => w.newLeader() },
   'a leader that dies in the middle': {
     row: 'the leader dies after any write',
