@@ -16,7 +16,7 @@ const newCaKey = () =>
     privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
   });
 
-/** P-256, because the key signs in every handshake (docs/adr/0007-p256-serving-keys.md). */
+/** P-256, because the key signs in every handshake (docs/adr/0012-p256-serving-keys.md). */
 const newLeafKey = () =>
   generate('ec', {
     namedCurve: 'P-256',
