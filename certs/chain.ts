@@ -11,7 +11,10 @@ import { BACKDATED, validAt, type CertFacts } from './cert.ts';
 export interface Served {
   readonly address: string;
   readonly leaf: CertFacts | undefined;
-  /** Present if the replica turned the handshake down and nothing says that it is ready: it serves nothing. */
+  /**
+   * Present if the replica turned the handshake down and nothing says that it is ready: it serves
+   * nothing.
+   */
   readonly idle?: true;
 }
 export type Replicas =

@@ -133,7 +133,8 @@ export function certProbe(options: ProbeOptions): Probe {
         const name = `${service}.${namespace}.svc`;
         const seen = addresses.map(async (address): Promise<Served> => {
           const { leaf, turnedDown } = await served(address, name);
-          // An address in an EndpointSlice is that of a ready replica, which a firewall may turn down.
+          // An address in an EndpointSlice is that of a ready replica, which a firewall may turn
+          // down.
           return turnedDown && replicas.length > 0 ? { address, leaf, idle: true } : { address, leaf };
         });
         return { kind: 'known', served: await Promise.all(seen) };

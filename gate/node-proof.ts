@@ -83,6 +83,10 @@ const condition = (node: NodeView, type: string) => node.status?.conditions?.fin
 /** Opted in by an operator's label. */
 export const isManaged = (node: NodeView): boolean => label(node, MANAGED) === 'true';
 
+/** Is it meant to be opted in, in a spelling that does not count? */
+export const isMisspelt = (node: NodeView): boolean =>
+  !isManaged(node) && /^(true|yes|y|t|on|1|enabled?)$/i.test(label(node, MANAGED) ?? '');
+
 /** A node is ours while it is opted in, and until its tear-down has ended. */
 export const isOurs = (node: NodeView): boolean => isManaged(node) || label(node, STATE) !== undefined;
 

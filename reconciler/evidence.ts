@@ -5,7 +5,7 @@ import { COMPONENTS, specOf } from '../core/components.ts';
 import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
 import { driverPathsOf } from '../gate/users.ts';
 
-/** Who owns the pods is left out: whoever looks at them asks for that. */
+/** The id ignores the pods' owner. The code that reads the pods checks their owner. */
 export const selectorId = ({ namespace, matchLabels }: Selector): string =>
   JSON.stringify([namespace, Object.entries(matchLabels).toSorted(([a], [b]) => (a < b ? -1 : 1))]);
 
@@ -50,7 +50,8 @@ export function evidence(deps: {
       wanted = next;
       paths = nextPaths;
       byNamespace = Map.groupBy(next.values(), ({ namespace }) => namespace);
-      // What is dropped is not kept up to date from now on, also if it is named again before the list.
+      // Pods of a dropped selector get no more updates, so a selector that returns is not watched
+      // before the next list.
       watched = new Set([...watched].filter((id) => next.has(id)));
       return true;
     },

@@ -65,7 +65,7 @@ const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) 
 const holdsUp = (policy: GpuPolicy, node: NodeObject): boolean =>
   offersGpus(policy, node) && !wasValidated(node) && !isOnItsWay(node);
 
-/** Selectors of other installers' pods that the node itself names, whatever the policies say by now. */
+/** Selectors of other installers' pods that the node itself names, independent of the policies. */
 export function rememberedBy({ metadata }: NodeObject): readonly Selector[] {
   const target = parseWalk(metadata.annotations?.[WALK], metadata.uid)?.target ?? {};
   return GATING.flatMap((component) => {

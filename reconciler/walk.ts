@@ -73,6 +73,8 @@ export interface Walk {
   readonly rejected?: { readonly at: string; readonly count: number; readonly words: string };
   /** GPUs that the kubelet knows of and does not offer, by resource, as last reported. */
   readonly lost?: Readonly<Record<string, number>>;
+  /** Labels of a second installer, as last reported. */
+  readonly installer?: string;
 }
 
 /** The stage of a walk that has come to its end. */
@@ -198,6 +200,7 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
       notReady: timeOf(value['notReady']),
       unselected: timeOf(value['unselected']),
       rejected: rejectedOf(value['rejected']),
+      installer: textOf(value['installer']),
       lost: value['lost'] === undefined ? undefined : entriesOf(value['lost'], countOf),
     }),
   };

@@ -52,6 +52,9 @@ export function driverImage(policy: GpuPolicy): string {
   return imageOf({ ...spec, version: tagged }, 'nvcr.io/nvidia/driver', tagged);
 }
 
+/** The init container that unloads an earlier driver. */
+export const DRIVER_MANAGER = 'k8s-driver-manager';
+
 export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
   const spec = policy.spec.components.driver;
   const { hostPaths } = policy.spec;
@@ -73,7 +76,7 @@ export function driver(policy: GpuPolicy): Readonly<Record<string, unknown>> {
         volumeMounts: [{ name: 'host-root', mountPath: '/host', readOnly: true, mountPropagation: 'HostToContainer' }],
       },
       {
-        name: 'k8s-driver-manager',
+        name: DRIVER_MANAGER,
         image: imageOf(spec.manager, 'nvcr.io/nvidia/cloud-native/k8s-driver-manager', 'v0.12.0'),
         ...pullPolicy(spec),
         command: ['driver-manager'],

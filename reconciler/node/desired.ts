@@ -10,6 +10,7 @@ import { DONE, type Accepted, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { isAsKnown, lostGpus } from './findings.ts';
+import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
@@ -63,9 +64,13 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     (walk.stage === DONE || hasSameRounds(climb.passed, seen.walk.passed)) &&
     Object.entries(climb.evidence).every(([name, evidence]) => isAsKnown(evidence, proof.components[name]));
   const next: Proof = isUnchanged ? { ...proof, components: climb.evidence } : proofOf(seen, walk, climb.evidence);
-  const { lost: _, ...rest } = walk;
+  const { lost: _, installer: __, ...rest } = walk;
   const lost = lostGpus(input.node, input.policy.spec.resources);
-  const told = Object.keys(lost).length === 0 ? {} : { lost };
+  const installer = secondInstaller(seen);
+  const told = {
+    ...(Object.keys(lost).length === 0 ? {} : { lost }),
+    ...(installer === '' ? {} : { installer }),
+  };
   return {
     state: 'validated',
     deploy: climb.deploy,

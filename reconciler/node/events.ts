@@ -1,6 +1,7 @@
 // What is reported of a node's changes: each change of state, each new failure, GPUs lost. Events
 // carry no times, because equal ones are counted as one.
-import { CLOSED, PROOF, STATE } from '../../core/keys.ts';
+import { CLOSED, MANAGED, PROOF, STATE } from '../../core/keys.ts';
+import { isMisspelt } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { NodeObject } from '../model.ts';
 import type { Walk } from '../walk.ts';
@@ -39,6 +40,24 @@ export const restartsOf = (node: NodeObject, discard: readonly PodAction[]): rea
 
 /** `before`: what the node remembered before this look. */
 export function eventsOf(node: NodeObject, before: Walk | undefined, desired: Desired): readonly NodeEvent[] {
+  return [...changesOf(node, before, desired), ...installerOf(node, before, desired)];
+}
+
+/** Another installer has come to a node that is validated. */
+function installerOf(node: NodeObject, before: Walk | undefined, { walk }: Desired): readonly NodeEvent[] {
+  const installer = walk?.installer;
+  if (installer === undefined || installer === before?.installer) return [];
+  return [
+    nodeEvent(
+      node,
+      'Warning',
+      'GPUSecondInstaller',
+      `a second installer (NVIDIA's GPU Operator) is to bring what gpu-gate runs here: remove these labels from the node, or set what it installs to mode: external in the GPUPolicy: ${installer}`,
+    ),
+  ];
+}
+
+function changesOf(node: NodeObject, before: Walk | undefined, desired: Desired): readonly NodeEvent[] {
   const { walk, condition, state, closed, proof } = desired;
   const { labels, annotations } = node.metadata;
   const text = condition?.said.text ?? '';
@@ -56,3 +75,19 @@ export function eventsOf(node: NodeObject, before: Walk | undefined, desired: De
     return [nodeEvent(node, 'Warning', 'GPUsLost', text)];
   return [];
 }
+
+/** Who wrote `True` or `yes` means to opt in, and would wait for it in vain. */
+export const misspeltOf = (node: NodeObject): readonly NodeEvent[] =>
+  isMisspelt(node)
+    ? [
+        {
+          ...nodeEvent(
+            node,
+            'Warning',
+            'GPUNotOptedIn',
+            `label gpu-gate.dev/managed=${node.metadata.labels?.[MANAGED] ?? ''} does not opt this node in: write exactly gpu-gate.dev/managed=true`,
+          ),
+          once: true,
+        },
+      ]
+    : [];

@@ -4,7 +4,7 @@ import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { PodObject } from '../model.ts';
-import { nodeEvent } from './events.ts';
+import { misspeltOf, nodeEvent } from './events.ts';
 import { isDriverAsProven } from './judge.ts';
 import { differences, type Desired } from './marks.ts';
 import { deployedOn } from '../model.ts';
@@ -87,6 +87,7 @@ function reported({ node }: NodeInput, actions: readonly Action[]): Action[] {
   if (after === undefined || after === before) return [];
   const condition = actions.find((action) => action.kind === 'set-node-condition')?.condition;
   return [
+    ...(after === null ? misspeltOf(node) : []),
     after === null
       ? nodeEvent(node, 'Normal', 'GPURemoved', 'opted out: nothing of gpu-gate is left on the node')
       : nodeEvent(node, 'Normal', condition?.reason ?? 'GPUStage', condition?.message ?? after),

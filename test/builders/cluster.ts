@@ -50,7 +50,7 @@ export class Cluster {
     policies: () => this.policies.values(),
     remembered: () => this.#fleet.remembered(),
   });
-  /** Pods of other installers as the API server has them: the caches hold those that are evidence. */
+  /** Pods of other installers as the API server has them. The caches hold only the evidence. */
   readonly #theirs = new Map<string, PodObject>();
   /** How often all pods were listed again, and when the list that is under way comes in. */
   relists = 0;

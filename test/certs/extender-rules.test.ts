@@ -163,7 +163,7 @@ describe('the next step for the extender', () => {
       'wait for schedulers',
     ],
     [
-      'one at once where the client certificate has expired: it harms nobody',
+      'one at once if the client certificate has expired, because no caller can be harmed',
       changing({ client: client('old', NOW - 91 * DAY) }, { previousSigns: false }),
       'issue-client by current',
     ],
@@ -199,7 +199,7 @@ describe('the next step for the extender', () => {
       'wait for schedulers',
     ],
     [
-      'none where nobody can say which replicas there are',
+      'none if the replicas are unknown',
       keyLost({ replicas: { kind: 'unknown', because: 'no' } }),
       'wait for schedulers',
     ],
@@ -210,7 +210,7 @@ describe('the next step for the extender', () => {
       'issue-leaf by current',
     ],
     [
-      'one of the new CA where replicas serve what nobody trusts',
+      'one of the new CA if replicas serve a certificate that no caller trusts',
       keyLost({ replicas: serving(leaf('foreign')) }),
       'issue-leaf by current',
     ],
@@ -295,7 +295,7 @@ describe('the day by which schedulers must have been restarted', () => {
       NOW - 10 * DAY + 89 * DAY,
     ],
     ['the end of what replicas serve where the certificate is lost as well', keyLost(), NOW - 10 * DAY + 89 * DAY],
-    ['the stated time where nobody shows what is served', keyLost({ replicas: serving(undefined) }), NOW + 50 * DAY],
+    ['the stated time if no replica shows what it serves', keyLost({ replicas: serving(undefined) }), NOW + 50 * DAY],
     [
       'the time when the certificate had to be replaced, for as long as the previous CA is handed out',
       changing({ leaf: leaf('new', NOW + DAY), now: NOW + 2 * DAY }),

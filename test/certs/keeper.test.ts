@@ -218,7 +218,7 @@ describe('the leader', () => {
       return { w, keeper, until };
     };
 
-    it('after a minute of canaries, and not after an hour in which nobody looked', async () => {
+    it('after a minute of canaries, and not after an hour in which the process was suspended', async () => {
       const { w, keeper, until } = await changing();
       await until('confirmation');
       w.of.now += 50_000;

@@ -114,7 +114,7 @@ describe('the next step', () => {
       'issue-leaf by current',
     ],
     [
-      'leaving a certificate of an unknown CA where nobody can say what is trusted',
+      'leaving a certificate of an unknown CA if the trusted CAs are unknown',
       input({ leaf: cert('l', NOW, 'other', 90), configuration: { kind: 'unknown', because: 'no' } }),
       'wait for configuration',
     ],
@@ -155,7 +155,7 @@ describe('the next step', () => {
       'wait for confirmation',
     ],
     [
-      'patience where the series is as long only because nobody looked',
+      'patience if the series is as long only because nothing checked',
       changing({ canary: series(NOW - 21, undefined, NOW - 2) }),
       'wait for confirmation',
     ],
@@ -225,7 +225,7 @@ describe('the next step', () => {
       'wait for confirmation',
     ],
     [
-      'patience where they are lost and nobody can say which replicas there are',
+      'patience if they are lost and the replicas are unknown',
       changing({ leaf: undefined, replicas: { kind: 'unknown', because: 'no' } }, { previousSigns: false }),
       'wait for confirmation',
     ],
@@ -311,7 +311,7 @@ describe('the next step', () => {
       'drop-old',
     ],
     [
-      'not dropping it where a certificate changed within the grace time: a replica may still hold the former one',
+      'not dropping it where a certificate changed within the grace time: a replica may still hold the previous one',
       changing({ leaf: LEAF2, replicas: serving(LEAF2) }, { confirmed: 'ca2', retiredAt: NOW - 50 }),
       'wait for grace',
     ],
@@ -335,17 +335,20 @@ describe('the next step', () => {
   });
 
   it.each([
-    ['all replicas show what they serve: one may be about to take what it has not heard of yet', serving(LEAF, LEAF)],
+    [
+      'all replicas show what they serve: one may be about to take a certificate that its watch has yet to deliver',
+      serving(LEAF, LEAF),
+    ],
     ['replicas answer no handshake', serving(LEAF, undefined)],
     ['there are none', serving()],
-    ['nobody can say which there are', { kind: 'unknown' as const, because: 'no' }],
+    ['the replicas are unknown', { kind: 'unknown' as const, because: 'no' }],
   ])('takes every trusted CA along where CA and certificate are lost and %s', (_, replicas) => {
     const known = [CA1, cert('older', NOW), cert('expired', NOW - 400)];
     const step = nextStep(input({ ca: ca({ current: undefined }), leaf: undefined, known, replicas }));
     expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1', 'older']);
   });
 
-  it('takes every trusted CA along where the certificate is so young that a replica may still hold the former one', () => {
+  it('takes every trusted CA along where the certificate is so young that a replica may still hold the previous one', () => {
     const step = nextStep(input({ ca: ca({ current: undefined }), known: [CA1, CA2] }));
     expect(step.kind === 'make-ca' && step.previous.map(({ fingerprint }) => fingerprint)).toEqual(['ca1', 'ca2']);
   });

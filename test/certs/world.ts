@@ -46,11 +46,11 @@ interface Bundles {
   readonly harmed: boolean;
 }
 
-/** Something that hears of a value late, in order. */
+/** Receives each value after a delay, in order. */
 class Follower<T> {
   readonly #take: (value: T) => void;
   readonly #queue: { readonly at: number; readonly value: T }[] = [];
-  /** Nothing is heard at once. */
+  /** Delay before a value is delivered. */
   lag = SECOND;
   constructor(take: (value: T) => void) {
     this.#take = take;
@@ -61,7 +61,7 @@ class Follower<T> {
   deliver(now: number): void {
     while ((this.#queue[0]?.at ?? Infinity) <= now) this.#take((this.#queue.shift() as { value: T }).value);
   }
-  /** What is on its way is heard at once, and what was not heard is forgotten. */
+  /** Takes the value now and drops what is still on its way. */
   restart(value: T): void {
     this.#queue.length = 0;
     this.#take(value);

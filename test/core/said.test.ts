@@ -3,7 +3,7 @@ import { readSaid, timeless, withTimes } from '../../core/said.ts';
 
 const said = { text: 'driver: crashed', at: 'T1', retryAt: 'T2', command: 'kubectl x' };
 
-describe('what is said of a node', () => {
+describe('the report about a node', () => {
   it.each([
     [{ text: 'a' }, 'a'],
     [{ text: 'a', at: 'T1' }, 'a, since T1'],
@@ -12,7 +12,7 @@ describe('what is said of a node', () => {
     [{ text: 'a', command: 'kubectl x' }, 'a; now: kubectl x'],
   ])('%j reads %j', (one, text) => expect(withTimes(one)).toBe(text));
   it('has a sentence without times', () => expect(timeless(said)).toBe('driver: crashed'));
-  it.each([null, 7, 'x', [], {}, { text: 7 }])('%j is nothing said', (value) =>
+  it.each([null, 7, 'x', [], {}, { text: 7 }])('%j is not a report', (value) =>
     expect(readSaid(value)).toBeUndefined(),
   );
   it('is read back as it was written, and no more of it', () => {

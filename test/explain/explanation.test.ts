@@ -101,7 +101,7 @@ describe('explain: a node', () => {
       'revalidation is automatic; if this persists, check that gpu-gate-reconciler is running',
     ],
     [
-      'opted in, and nobody has begun',
+      'opted in, and the walk has not begun',
       { metadata: { name: 'new', uid: 'u', labels: { 'gpu-gate.dev/managed': 'true' } } },
       'GPU stack not validated: walk not started',
       '',

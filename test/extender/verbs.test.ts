@@ -117,7 +117,7 @@ describe('a GPU pod and a node', () => {
       'GPU driver version not known',
     ],
     [
-      'not opted in, Allow, for a pod that asks for a least driver: nobody knows the driver there',
+      'not opted in, Allow, for a pod that requires a minimum driver, because the driver there is unknown',
       gpuPod({ 'gpu-gate.dev/min-driver': '400' }),
       unmanaged(),
       aPolicy({ unmanagedNodes: 'Allow' }),

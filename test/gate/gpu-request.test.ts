@@ -20,7 +20,7 @@ describe('what a pod asks for', () => {
     ['another vendor’s', aPod({ container: { resources: { limits: { 'amd.com/gpu': 1 } } } }), undefined],
   ])('%s', (_, pod, expected) => expect(gpuRequest(pod, RESOURCES)).toEqual(expected));
 
-  it('malformed wishes are said in a sentence', () => {
+  it('malformed requirements are reported in one sentence', () => {
     expect(wishesOf(aPod({ annotations: { 'gpu-gate.dev/min-driver': 'newest' } }))).toMatchObject({
       ok: false,
       because: expect.stringContaining('is not a driver version'),

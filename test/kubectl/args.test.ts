@@ -70,7 +70,7 @@ describe('the command line of kubectl gpu-gate', () => {
       ['wait', 'a', '--timeout', 'soon'],
       '--timeout soon is not a duration: write one such as 90s, 30m or 1h',
     ],
-    ['nobody to wait for', ['wait'], 'name nodes, or give --all'],
+    ['no node to wait for', ['wait'], 'name nodes, or give --all'],
     ['names and all', ['hold', 'a', '--all'], 'name nodes, or give --all'],
     [
       'a write that is none',

@@ -24,23 +24,26 @@ const ask = (port: number, client: Partial<KeyPair>): Promise<number | string> =
     call.end();
   });
 
-it.each([[''], ['\n'], ['junk']])('serves nobody where the text of CAs is %j, be they of a public CA', async (ca) => {
-  const [publicCa, own] = [await issueCa('public', DAY, Date.now()), await issueCa('own', DAY, Date.now())];
-  setDefaultCACertificates([publicCa.cert]);
-  const serving = await issueLeaf(own, { name: 's', sans: ['localhost'], usage: 'server', life: DAY }, Date.now());
-  const of = (signer: KeyPair): Promise<KeyPair> =>
-    issueLeaf(signer, { name: 'client', sans: [], usage: 'client', life: DAY }, Date.now());
-  server = await startServer({
-    port: 0,
-    host: '127.0.0.1',
-    portOption: 'p',
-    handler: (_, response) => void response.end('ok'),
-    tls: { client: { names: ['client'] } },
-  });
-  const clients = { publicly: await of(publicCa), ours: await of(own) };
-  server.setTls({ ...serving, ca });
-  for (const client of [clients.publicly, clients.ours, {}]) expect(await ask(server.port, client)).not.toBe(200);
-  server.setTls({ ...serving, ca: own.cert });
-  expect(await ask(server.port, clients.ours)).toBe(200);
-  expect(await ask(server.port, clients.publicly)).not.toBe(200);
-});
+it.each([[''], ['\n'], ['junk']])(
+  'rejects every client if the text of CAs is %j, even one with a certificate of a public CA',
+  async (ca) => {
+    const [publicCa, own] = [await issueCa('public', DAY, Date.now()), await issueCa('own', DAY, Date.now())];
+    setDefaultCACertificates([publicCa.cert]);
+    const serving = await issueLeaf(own, { name: 's', sans: ['localhost'], usage: 'server', life: DAY }, Date.now());
+    const of = (signer: KeyPair): Promise<KeyPair> =>
+      issueLeaf(signer, { name: 'client', sans: [], usage: 'client', life: DAY }, Date.now());
+    server = await startServer({
+      port: 0,
+      host: '127.0.0.1',
+      portOption: 'p',
+      handler: (_, response) => void response.end('ok'),
+      tls: { client: { names: ['client'] } },
+    });
+    const clients = { publicly: await of(publicCa), ours: await of(own) };
+    server.setTls({ ...serving, ca });
+    for (const client of [clients.publicly, clients.ours, {}]) expect(await ask(server.port, client)).not.toBe(200);
+    server.setTls({ ...serving, ca: own.cert });
+    expect(await ask(server.port, clients.ours)).toBe(200);
+    expect(await ask(server.port, clients.publicly)).not.toBe(200);
+  },
+);

@@ -245,7 +245,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await container()).toBe(before);
   });
 
-  it('rebooted: nobody is bound between the new boot ID and the new proof, and what the kubelet rejects is reported', async () => {
+  it('rebooted: no pod is bound between the new boot ID and the new proof, and a pod that the kubelet rejects is reported', async () => {
     // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as
     // anybody let it.
     await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
@@ -284,7 +284,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     }
   });
 
-  it('opted out: waits for the last GPU pod, then everything of ours is gone from the node and the host', async () => {
+  it('opted out: waits for the last GPU pod, then everything of gpu-gate is gone from the node and the host', async () => {
     expect(hostTraces().length).toBeGreaterThan(3);
     await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed-');
     await see.awaits('the opt-out to wait for GPU pods', async () => {

@@ -199,3 +199,22 @@ describe('a driver of another installer', () => {
     expect(cluster.relists).toBe(2);
   });
 });
+
+it('an opt-in in a spelling that does not count is reported when it comes, and not at every change', async () => {
+  const cluster = await validated();
+  const reported = (): number =>
+    cluster.writes.filter((one) => one.kind === 'event' && one.reason === 'GPUNotOptedIn').length;
+  const { metadata, ...rest } = aNode({ name: 'new', validated: false });
+  const labelled = (labels: Record<string, string>): void => {
+    cluster.setNode({ ...rest, metadata: { ...metadata, labels, annotations: {} } });
+  };
+  labelled({ [MANAGED]: 'True' });
+  await cluster.settle();
+  labelled({ [MANAGED]: 'True', other: 'x' });
+  await cluster.settle();
+  expect(reported()).toBe(1);
+  labelled({ [MANAGED]: 'yes' });
+  await cluster.settle();
+  expect(reported()).toBe(2);
+  expect(cluster.node('new').metadata.labels).toEqual({ [MANAGED]: 'yes' });
+});

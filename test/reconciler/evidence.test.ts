@@ -62,7 +62,7 @@ describe('pods of other installers', () => {
     const turned = selector('', { matchLabels: { tier: 'b', app: 'a' }, ownerKind: 'DaemonSet' });
     expect(watched.node('x', running('x', { external: turned }))).toBe(false);
   });
-  it('a node that takes another selector drops the one before', () => {
+  it('a node that takes another selector drops the previous selector', () => {
     const watched = new Watched();
     watched.node('x', running('x', { external: selector('a') }));
     expect(watched.node('x', running('x', { external: selector('b') }))).toBe(true);

@@ -98,7 +98,7 @@ describe('a change names the marks that it changed', () => {
   ])('%s', (_, node, marks) => expect([...index.update('node-a', node)].toSorted()).toEqual([...marks].toSorted()));
 });
 
-it('a node is silent while its kubelet is not heard, and not where the kubelet says that it is not ready', () => {
+it('a node is silent while its kubelet reports nothing, and not if the kubelet reports that it is not ready', () => {
   const ready = (status: string) => ({ ...aNode(), status: { conditions: [{ type: 'Ready', status }] } });
   expect(['True', 'False', 'Unknown'].map((status) => isSilent(ready(status)))).toEqual([false, false, true]);
 });

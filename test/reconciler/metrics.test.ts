@@ -13,7 +13,7 @@ it('the depth of the queue is read at the scrape', async () => {
   expect(await registry.metrics()).toMatch(/^gpu_gate_queue_depth 0$/m);
 });
 
-it('who leads no longer says nothing of the cluster', async () => {
+it('a replica that no longer leads reports nothing about the cluster', async () => {
   const registry = new Registry();
   const metrics = reconcilerMetrics(registry);
   metrics.nodes.set({ state: 'failed', policy: 'default' }, 2);

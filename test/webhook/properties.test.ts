@@ -1,4 +1,4 @@
-// Laws of the injection, over pods as nobody would write them.
+// Laws of the injection, over pods that no user would write.
 import fc from 'fast-check';
 import { posix } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -67,7 +67,7 @@ const name = fc.oneof(
 // Made once: what a JSON value holds is not the point, that it stays is.
 const odd = fc.constantFrom<unknown>(...fc.sample(fc.jsonValue(), { numRuns: 200, seed: 1 }), null, [], {}, '');
 const unknown = fc.dictionary(fc.constantFrom('futureField', 'toString', '__proto__', 'x/y'), odd, { maxKeys: 2 });
-/** With fields that nobody knows, and those it has. */
+/** Adds unknown fields to those it has. */
 const withUnknown = <T extends object>(known: fc.Arbitrary<T>): fc.Arbitrary<object> =>
   fc.tuple(unknown, known).map(([extra, base]) => ({ ...extra, ...base }));
 const list = <T>(of: fc.Arbitrary<T>, maxLength: number): fc.Arbitrary<T[] | null> =>

@@ -22,7 +22,7 @@ describe('what decode takes', () => {
   it.each([
     ['the least pod', pod({})],
     ['null where nothing is', pod({ containers: null, volumes: null, nodeSelector: null }, { labels: null })],
-    ['fields that nobody knows', pod({ containers: [{ name: 'a', future: [1, { x: null }] }], future: 1 })],
+    ['unknown fields', pod({ containers: [{ name: 'a', future: [1, { x: null }] }], future: 1 })],
     ['every field that the rules read', aPod({ gpus: '1', initGpus: '1', labels: {}, annotations: {} })],
   ])('%s', (_, object) => expect(decode(review(object))).toMatchObject({ ok: true, review: { namespace: 'team' } }));
 

@@ -3,6 +3,7 @@
 import { COMPONENTS, GATING, isDeployed, POD_COMPONENT, specOf, type Component } from '../../../core/components.ts';
 import { REVISION } from '../../../core/keys.ts';
 import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';
+import { foundPreInstalled, preInstalled } from '../installers.ts';
 import { componentPods, operandPod, type Observed } from '../observed.ts';
 import type { PodObject } from '../../model.ts';
 import type { Ground, Look } from './state.ts';
@@ -86,6 +87,8 @@ function running(seen: Observed, name: Component, revision: string): Finding {
   const { input } = seen;
   const pod = operandPod(input, name, revision);
   const finding = operandFinding(pod, POD_COMPONENT[name], revision, freshness(seen, name));
+  if (name === 'driver' && finding.kind !== 'done' && pod !== undefined && foundPreInstalled(input.node, pod))
+    return preInstalled();
   const daemonSet = input.daemonSets.get(`${POD_COMPONENT[name]}-${revision}`) ?? '';
   return withTrouble(finding, pod === undefined ? input.troubles?.get(daemonSet) : troubleOfPod(input, pod));
 }

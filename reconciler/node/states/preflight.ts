@@ -1,10 +1,11 @@
 // Before anything is installed: is there an NVIDIA device, does nobody else install what we are to
 // install, does the driver fit the host, and may this node begin?
 import { COMPONENTS, GATING, isDeployed, namesOf, specOf } from '../../../core/components.ts';
-import { GPU_OPERATOR_DEPLOY_PREFIX, GPU_OPERATOR_WORKLOAD, NFD_OS_RELEASE, NFD_PREFIX } from '../../../core/keys.ts';
+import { GPU_OPERATOR_DEPLOY_PREFIX, NFD_OS_RELEASE, NFD_PREFIX } from '../../../core/keys.ts';
 import { driverImage } from '../../manifests/driver.ts';
 import type { NodeObject } from '../../model.ts';
 import { allocatable, failed, hasPciLabel, type Finding } from '../findings.ts';
+import { isPreInstalled, markedBy, markForMachines, preInstalled } from '../installers.ts';
 import { componentPods, isManagedHere, type Observed } from '../observed.ts';
 import type { WalkState } from './state.ts';
 
@@ -76,29 +77,17 @@ export function hostMismatch(node: NodeObject, image: string): string | undefine
   return undefined;
 }
 
-/** Operands of the GPU Operator that give a node's GPUs to virtual machines. */
-const FOR_MACHINES = /^(vfio|vgpu|sandbox|kata|cc)-/;
-
 /**
  * Another installer's marks, judged only where we install something ourselves and nothing of ours
  * is or was there.
  */
 function others(seen: Observed): Finding | undefined {
   const { input, walk, deployed } = seen;
-  const labels = input.node.metadata.labels ?? {};
   const hasBeenHere = walk.stage !== 'preflight' || walk.proven !== undefined || Object.keys(deployed).length > 0;
   const managed = COMPONENTS.filter((component) => isDeployed(specOf(input.policy, component)));
   if (hasBeenHere || managed.length === 0) return undefined;
-  const marked = Object.keys(labels).flatMap((key) =>
-    key.startsWith(GPU_OPERATOR_DEPLOY_PREFIX) && labels[key] !== 'false'
-      ? [key.slice(GPU_OPERATOR_DEPLOY_PREFIX.length)]
-      : [],
-  );
-  const workload = labels[GPU_OPERATOR_WORKLOAD];
-  const forMachines =
-    workload !== undefined && workload !== 'container'
-      ? `${GPU_OPERATOR_WORKLOAD}=${workload}`
-      : marked.filter((name) => FOR_MACHINES.test(name)).map((name) => GPU_OPERATOR_DEPLOY_PREFIX + name)[0];
+  const marked = markedBy(input.node);
+  const forMachines = markForMachines(input.node);
   if (forMachines !== undefined)
     return failed(
       'AnotherInstaller',
@@ -106,11 +95,7 @@ function others(seen: Observed): Finding | undefined {
     );
   const theirs = managed.find((component) => marked.includes(namesOf(component).operator));
   const key = theirs === undefined ? '' : GPU_OPERATOR_DEPLOY_PREFIX + namesOf(theirs).operator;
-  if (theirs !== undefined && labels[key] === 'pre-installed')
-    return failed(
-      'DriverPreInstalled',
-      `label ${key}=pre-installed: NVIDIA's driver-manager found a driver on this host; set components.driver.mode: external and hostPaths.driverRoot: / in its GPUPolicy, or remove that driver and the label`,
-    );
+  if (theirs === 'driver' && isPreInstalled(input.node)) return preInstalled();
   if (theirs !== undefined)
     return failed(
       'AnotherInstaller',

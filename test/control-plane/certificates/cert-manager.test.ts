@@ -129,7 +129,7 @@ describe('the chart', () => {
         apiGroups: [''],
         resources: ['secrets'],
         resourceNames: ['gpu-gate-webhook-tls', 'gpu-gate-canary-tls', 'gpu-gate-extender-tls'],
-        verbs: ['get', 'list', 'watch'],
+        verbs: ['list', 'watch'],
       },
     ]);
     const [create, ...others] = secretsOf('gpu-gate-reconciler') ?? [];

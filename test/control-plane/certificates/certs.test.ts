@@ -47,7 +47,7 @@ beforeAll(async () => {
   cp = await startControlPlane({ binaries: await binariesFromEnvironment(console.log), scheduler: false });
   gate = await startGate(cp, {
     values: { webhook: { failurePolicy: 'Fail' } },
-    // Handshakes all the time: over a connection that is kept nobody looks at a certificate.
+    // Handshakes all the time, because a kept connection does not check a certificate again.
     flags: ['--calls-per-connection', '5'],
   });
   await gate.stopReconciler();
@@ -498,8 +498,8 @@ const restartBy = (metrics: string): number =>
   Number(/^gpu_gate_schedulers_restart_by_seconds (\S+)/m.exec(metrics)?.[1] ?? Number.NaN);
 /**
  * Nothing is due in either chain, and no change of a CA is under way. Schedulers count as
- * restarted, so that the extender may serve a certificate of its newest CA at once: where the key of
- * the previous CA is lost, the leader itself would wait for weeks.
+ * restarted, so that the extender may serve a certificate of its newest CA at once: where the key
+ * of the previous CA is lost, the leader itself would wait for weeks.
  */
 async function oneExtenderCa(): Promise<void> {
   // One keeper: it must see for the grace time that replicas were given the newest CA.
@@ -564,7 +564,7 @@ describe('the CA of the extender', () => {
     await aKeeper({ caGrace: DAY }).check();
     expect(await servedBy(oldCa)).toBe(true);
 
-    // The client certificate follows after the grace time, and the one of before goes on being
+    // The client certificate follows after the grace time, and the previous one goes on being
     // served.
     const follows = aKeeper();
     await until('a client certificate of the new CA', async () => {
@@ -752,7 +752,7 @@ describe('the leader', () => {
     await expectSound();
   });
 
-  it('alone writes: one that does not lead mends nothing', async () => {
+  it('alone writes: a replica that does not lead repairs nothing', async () => {
     await remove('gpu-gate-webhook-tls');
     await remove('gpu-gate-extender-tls');
     const versions = async (): Promise<readonly string[]> =>
@@ -774,7 +774,7 @@ describe('the leader', () => {
     await expectSound();
   });
 
-  it('mends at once what it hears of by its watches, long before its next check', { timeout: 60_000 }, async () => {
+  it('repairs at once what its watches report, long before its next check', { timeout: 60_000 }, async () => {
     const stop = new AbortController();
     let leads = true;
     const keeper = aKeeper({ checkEvery: 300_000, leads: () => leads });
@@ -857,7 +857,7 @@ describe('the leader', () => {
     await expectSound();
   });
 
-  it('may read the configuration and not change it: said once, the leader stays ready, tried again', async () => {
+  it('may read the configuration and not change it: it reports this once, stays ready, and tries again', async () => {
     const path = '/apis/rbac.authorization.k8s.io/v1/clusterroles/gpu-gate-reconciler';
     const role = await cp.admin.request<{ rules: { resources?: string[]; verbs: string[] }[] }>('GET', path);
     const set = (rules: unknown): Promise<unknown> =>

@@ -220,14 +220,14 @@ const NODE_KEYS = "ValidatingAdmissionPolicy 'gpu-gate-node-keys'";
 describe('a kubelet', () => {
   const own = '/api/v1/nodes/gpu-0';
   it.each<[string, string, CallOptions, string]>([
-    ['a label of ours', own, labels({ 'gpu-gate.dev/state': 'validated' }), 'labels below gpu-gate.dev/'],
+    ['a label of gpu-gate', own, labels({ 'gpu-gate.dev/state': 'validated' }), 'labels below gpu-gate.dev/'],
     [
-      'a label of ours by way of the status',
+      'a label of gpu-gate by way of the status',
       `${own}/status`,
       labels({ 'gpu-gate.dev/state': 'validated' }),
       'labels below gpu-gate.dev/',
     ],
-    ['another label of ours', own, labels({ 'gpu-gate.dev/deploy.driver': 'x' }), 'labels below gpu-gate.dev/'],
+    ['another label of gpu-gate', own, labels({ 'gpu-gate.dev/deploy.driver': 'x' }), 'labels below gpu-gate.dev/'],
     ['an opt-out', own, labels({ 'gpu-gate.dev/managed': null }), 'labels below gpu-gate.dev/'],
     ['a proof', own, annotations({ 'gpu-gate.dev/proof': '{"at":"now"}' }), 'annotations below gpu-gate.dev/'],
     [

@@ -304,7 +304,7 @@ describe('values that are refused, and with what advice', () => {
     ['an unknown source of certificates', { certs: { source: 'vault' } }, "'self', 'cert-manager'"],
     ['an unknown value', { replica: 3 }, "'replica' not allowed"],
     ['an unknown value further in', { webhook: { failurepolicy: 'Fail' } }, "'failurepolicy' not allowed"],
-    ['a label of ours as a pod label', { podLabels: { 'app.kubernetes.io/name': 'x' } }, 'app.kubernetes.io/name'],
+    ['a label of the chart as a pod label', { podLabels: { 'app.kubernetes.io/name': 'x' } }, 'app.kubernetes.io/name'],
   ])('%s', (_, values, advice) => expect(refusal(values)).toContain(advice));
 
   it('a url needs no canary’s where cert-manager makes the certificates', () =>

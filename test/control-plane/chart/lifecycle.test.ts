@@ -166,14 +166,17 @@ describe.each([
       ['apply', '-f', '-'],
       stringify({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'gpu-gate' } }),
     );
-    await kubectl(apply, await manifest());
-    await writeBundles();
-    const written = await bundles();
-    await kubectl(apply, await manifest('webhook.timeoutSeconds=7'));
-    expect(await bundles()).toEqual(written);
-    expect(await kubectl(apply, await manifest('webhook.timeoutSeconds=7'))).not.toMatch(/configured/);
-    await kubectl(['delete', '--ignore-not-found', '-f', '-'], await manifest());
-    await remove();
+    try {
+      await kubectl(apply, await manifest());
+      await writeBundles();
+      const written = await bundles();
+      await kubectl(apply, await manifest('webhook.timeoutSeconds=7'));
+      expect(await bundles()).toEqual(written);
+      expect(await kubectl(apply, await manifest('webhook.timeoutSeconds=7'))).not.toMatch(/configured/);
+    } finally {
+      await kubectl(['delete', '--ignore-not-found', '-f', '-'], await manifest());
+      await remove();
+    }
     expect(await left()).toEqual([]);
   });
 });

@@ -98,7 +98,7 @@ beforeAll(async () => {
 });
 afterAll(async () => cluster?.stop());
 
-describe('what is said of nodes', () => {
+describe('reports about nodes', () => {
   it(
     'a count that is no more goes from the policy, and then nothing more is written',
     { timeout: 90_000 },
@@ -328,7 +328,7 @@ describe('leaders', () => {
   });
 
   it(
-    'who leads no longer says nothing of the cluster; who leads again knows the last validation',
+    'a replica that no longer leads reports nothing about the cluster; one that leads again knows the last validation',
     { timeout: 60_000 },
     async () => {
       const text = await gate.metrics();

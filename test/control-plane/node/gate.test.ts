@@ -203,7 +203,7 @@ describe('the walk on a real control plane', () => {
   });
 
   it(
-    'opt-out: waits for the GPU pod, then leaves nothing of ours on the node; taken back midway it resumes',
+    'opt-out: waits for the GPU pod, then leaves nothing of gpu-gate on the node; taken back midway it resumes',
     { timeout: 120_000 },
     async () => {
       await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');

@@ -144,7 +144,7 @@ it('tls-server-name is the name that the certificate is checked for', async () =
   expect(await open(wrong).then(whoAmI).catch(explainError)).toContain('else.example');
 });
 
-it('a kubeconfig with a tokenFile says that it is not read, in place of calling as nobody', async () => {
+it('a kubeconfig with a tokenFile is rejected with the reason that it is not read, rather than used without credentials', async () => {
   await expect(open(kubeconfig('file', { tokenFile: '/token' }))).rejects.toThrow(
     'names a tokenFile, which is not read',
   );

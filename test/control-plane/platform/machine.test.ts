@@ -21,7 +21,7 @@ echo littered
 const folders = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('gpu-gate-machine-'));
 const sleepers = (): number => commandLines().filter((line) => line === 'sleep 987654').length;
 
-/** A process that makes a machine, and what it has said. */
+/** A process that makes a machine, and what it has printed. */
 function user(...args: string[]) {
   const child = spawn(process.execPath, [join(import.meta.dirname, '../../support/machine-user.ts'), ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -111,7 +111,7 @@ it(
       '--image=example/train:1',
       `--overrides=${JSON.stringify({ spec: { nodeName: 'gpu-0', containers: [{ name: 'named', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': '1' } } }] } })}`,
     ]);
-    expect(named_.stderr).toContain('spec.nodeName passes the scheduler and so the gate');
+    expect(named_.stderr).toContain('spec.nodeName bypasses the scheduler and so the gate');
     await make('mirror', { annotations: { 'kubernetes.io/config.mirror': 'hash' } }, { nodeName: 'gpu-0' });
     for (const name of ['named', 'mirror']) {
       await reports(name);
@@ -124,7 +124,7 @@ it(
 );
 
 it(
-  'no scheduler of ours at all: the startup taint alone keeps an injected pod off until the proof',
+  'without gpu-gate’s scheduler: the startup taint alone keeps an injected pod off until the proof',
   { timeout: 120_000 },
   async () => {
     // As the documents say it: this one value. What the policy named before must go with the

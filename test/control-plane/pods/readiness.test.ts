@@ -35,7 +35,7 @@ it('64 pods of one node follow it within a second', { timeout: 120_000 }, async 
   });
 });
 
-it('what happened while no reconciler ran is said when one runs again', { timeout: 60_000 }, async () => {
+it('what happened while no reconciler ran is reported when one runs again', { timeout: 60_000 }, async () => {
   await gate.stopReconciler();
   await annotate('gpu-0', 'sim.gpu-gate.dev/not-ready=true');
   await sleep(1500);
@@ -60,7 +60,7 @@ it(
     await gpuPod('same', 'gpu-1');
     expect((await pod('same')).metadata.uid).not.toBe(uid);
     await sleep(1500);
-    // Not placed, so nobody may have said anything of its node.
+    // The pod is not placed, so there must be no report about its node.
     expect(await says('same')).toBeUndefined();
     await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
     await until('the second to be Ready', async () => isReady(await pod('same')));

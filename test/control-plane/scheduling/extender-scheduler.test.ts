@@ -246,7 +246,7 @@ describe('pre-emption', () => {
   const victims = async (): Promise<string[]> => (await pods('low')).map((pod) => pod.metadata.name).toSorted();
 
   it(
-    'evicts nobody for a node that would then be refused; without /preempt it does',
+    'evicts no pod for a node that would then be refused; without /preempt it does',
     { timeout: 120_000 },
     async () => {
       for (const [name, value] of [
@@ -455,10 +455,10 @@ describe('outages', () => {
   );
 
   it(
-    'a replica that has heard nothing of a watch for longer than its limit is not ready, and gives the scheduler’s connection up',
+    'a replica whose watch is silent for longer than its limit is not ready, and closes the scheduler’s connection',
     { timeout: 60_000 },
     async () => {
-      // Nobody touches policies here, so that nothing is heard of them but a bookmark a minute.
+      // Nothing changes policies here, so their watch brings only a bookmark a minute.
       const replica = await gate.startReplica(['--watch-limit', '3s']);
       const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
       const fresh = await ask(replica.extenderPort, agent, AN_ASK);

@@ -115,7 +115,7 @@ describe('the circuit breaker', () => {
     next.recall([{ ...aPolicy(), status: released }], [], 700_000);
     expect(next.judge(aPolicy(), 'n0', 4, 700_000).keep).toBe('loss being judged');
   });
-  it('whose nodes had all recovered while nobody led is over', () => {
+  it('whose nodes had all recovered while no replica led is over', () => {
     const status = { breaker: { trippedAt: new Date(0).toISOString(), release: '' } };
     const next = circuitBreaker();
     next.recall([{ ...aPolicy(), status }], [aNode()], 1000);

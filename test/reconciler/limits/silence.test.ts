@@ -25,7 +25,7 @@ it('the share is the policy’s, and one policy says nothing about another', () 
   expect([all.excuses('default', GRACE, 1), all.excuses('other', GRACE, 1)]).toEqual([true, false]);
 });
 
-it('nodes that are not heard yet when most are have another grace time', () => {
+it('nodes that do not report yet when most do get another grace time', () => {
   const all = silence();
   all.note(aPolicy(), 40, 100, 0);
   all.note(aPolicy(), 1, 100, 1000);

@@ -48,7 +48,7 @@ const outcome = (script: string, program?: string) => {
 it.each([
   ['passes', 'echo Test PASSED; echo Done', { kind: 'Verdict', passed: true }],
   ['fails', 'echo no device >&2; exit 1', { kind: 'Verdict', passed: false, words: 'no device' }],
-  ['fails after it said so', 'echo Test PASSED; exit 3', { kind: 'Verdict', passed: false }],
+  ['fails after it printed PASSED', 'echo Test PASSED; exit 3', { kind: 'Verdict', passed: false }],
   ['crashes', 'kill -SEGV $$', { kind: 'Verdict', passed: false }],
   ['is killed', 'kill -KILL $$', { kind: 'Killed', what: 'exit code 137' }],
   ['is another program', 'echo hello', { kind: 'NotTheProgram', words: 'hello' }],

@@ -234,7 +234,7 @@ describe('driver-validation while a proof stands', () => {
     phase: 'Running',
     containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: {} } }],
   });
-  it('its image cannot be pulled: nothing is said about the driver, closed only', () => {
+  it('its image cannot be pulled: the node only closes, because that says nothing about the driver', () => {
     const world = again(waiting('ErrImagePull', 'no such host'));
     world.step();
     expect([world.condition?.reason, world.trust]).toEqual(['DriverValidationFailedImagePull', [true, false]]);

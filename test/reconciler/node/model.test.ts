@@ -126,8 +126,8 @@ function live(happenings: readonly Happening[], mistake: Mistake = 'none'): { mo
   let opened = 0;
   for (const [what, happen] of happenings) {
     happen(model);
-    // A reboot closes with no action of ours; of all else the plan may learn first: one
-    // observation.
+    // A reboot closes without an action of gpu-gate. Of everything else the plan may learn first,
+    // which takes one observation.
     if (what !== 'reboot' && !what.startsWith(DIES)) model.pass();
     if (!model.isOpen) continue;
     opened += 1;

@@ -24,7 +24,7 @@ it('gives every state a limit but preflight, and each its own', () => {
   expect(WALK_STATES.map(({ limit }) => limit(policy))).toEqual([undefined, 1000, 2000, 3000, 4000, 5000]);
 });
 
-/** A state that nobody has thought of: links between GPUs are fast enough. */
+/** A new state, as an engineer may add one: links between GPUs are fast enough. */
 const bandwidth = (isFast: () => boolean): WalkState => ({
   name: 'bandwidth',
   limit: () => 60_000,

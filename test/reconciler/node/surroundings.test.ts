@@ -2,11 +2,12 @@
 // rejects, and why its own pods do not come.
 import { describe, expect, it } from 'vitest';
 import { POD_COMPONENT } from '../../../core/components.ts';
-import { DEPLOY_PREFIX, GPU_VALIDATED } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, GPU_VALIDATED, MANAGED } from '../../../core/keys.ts';
 import { open } from '../../../gate/node-proof.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
+import { aPolicy } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
 class Surrounded extends World {
@@ -71,7 +72,7 @@ describe('a node that is silent among many', () => {
     expect(world.trust).toEqual([false, false]);
     expect(world.proof).toBeUndefined();
   });
-  it('loses its proof if it stays silent when the others are heard again', () => {
+  it('loses its proof if it stays silent when the others report again', () => {
     const world = silent();
     world.pass(120);
     world.more = {};
@@ -157,4 +158,104 @@ describe('why a pod does not come reaches the condition', () => {
     expect(actions.map(({ kind }) => kind)).toContain('create-pod');
     expect(world.node.status?.conditions?.some(({ type }) => type === GPU_VALIDATED)).toBe(true);
   });
+});
+
+const eventsIn = (actions: readonly Action[], reason: string): readonly string[] =>
+  actions.flatMap((action) => (action.kind === 'event' && action.reason === reason ? [action.message] : []));
+
+describe('a spelling of the opt-in that does not count', () => {
+  const labelled = (value: string): Surrounded => {
+    const world = new Surrounded();
+    world.relabel((labels) => (labels[MANAGED] = value));
+    return world;
+  };
+  it.each(['True', 'TRUE', 'yes', '1', 'on', 'enabled'])('%s is reported once, and does nothing else', (value) => {
+    const { actions } = planNode(labelled(value).input());
+    expect(actions).toMatchObject([{ kind: 'event', type: 'Warning', reason: 'GPUNotOptedIn', once: true }]);
+    expect(eventsIn(actions, 'GPUNotOptedIn')[0]).toContain('write exactly gpu-gate.dev/managed=true');
+  });
+  it.each(['false', 'no', '', '0'])('“%s” opts out, and needs no word', (value) =>
+    expect(planNode(labelled(value).input()).actions).toEqual([]),
+  );
+  it('on a node that was ours: it is taken apart, and the Event says why', () => {
+    const world = validated();
+    world.relabel((labels) => (labels[MANAGED] = 'True'));
+    const actions = Array.from({ length: 20 }, () => {
+      const before = world.state;
+      return before === undefined ? [] : world.step();
+    }).flat();
+    expect(eventsIn(actions, 'GPUNotOptedIn')).toHaveLength(1);
+    expect(world.state).toBeUndefined();
+  });
+});
+
+describe('a second installer on a validated node', () => {
+  const OPERATOR = 'nvidia.com/gpu.deploy.';
+  const comes = (world: Surrounded, labels: Record<string, string>): readonly string[] => {
+    world.relabel((all) => Object.assign(all, labels));
+    return eventsIn(Array.from({ length: 5 }, () => world.step()).flat(), 'GPUSecondInstaller');
+  };
+  it('is reported by one Event with its labels, and changes nothing', () => {
+    const world = validated();
+    const { proof } = world;
+    const said = comes(world, { [`${OPERATOR}driver`]: 'true', [`${OPERATOR}device-plugin`]: 'true' });
+    expect(said).toHaveLength(1);
+    expect(said[0]).toContain(`${OPERATOR}driver, ${OPERATOR}device-plugin`);
+    expect([world.proof, world.trust]).toEqual([proof, [true, true]]);
+  });
+  it('is reported again when it brings more, and when it comes again', () => {
+    const world = validated();
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toHaveLength(1);
+    expect(comes(world, { [`${OPERATOR}container-toolkit`]: 'true' })).toHaveLength(1);
+    expect(comes(world, { [`${OPERATOR}driver`]: 'false', [`${OPERATOR}container-toolkit`]: 'false' })).toEqual([]);
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toHaveLength(1);
+  });
+  it('is reported where it would give the GPUs to virtual machines', () =>
+    expect(comes(validated(), { 'nvidia.com/gpu.workload.config': 'vm-passthrough' })).toHaveLength(1));
+  it.each([
+    ['what our driver-manager leaves without a value', { [`${OPERATOR}device-plugin`]: '' }],
+    ['what our driver-manager found', { [`${OPERATOR}driver`]: 'pre-installed' }],
+    ['what it does not bring', { [`${OPERATOR}driver`]: 'false' }],
+    ['what is not ours', { [`${OPERATOR}operator-validator`]: 'true' }],
+  ])('is not taken from %s', (_, labels) => expect(comes(validated(), labels)).toEqual([]));
+  it('is not the one that the policy leaves a component to', () => {
+    const world = new Surrounded(aPolicy({ components: { driver: { mode: 'external' } } })).validated();
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toEqual([]);
+    // The node stays with their driver, whatever the policy says since.
+    world.policy = aPolicy();
+    expect(comes(world, { other: 'x' })).toEqual([]);
+  });
+});
+
+describe('our own driver-manager that finds a driver on the host', () => {
+  const ended = (message: string, exitCode = 1) => ({
+    conditions: [],
+    initContainers: [
+      {
+        name: 'k8s-driver-manager',
+        ready: false,
+        restartCount: 3,
+        state: { waiting: { reason: 'CrashLoopBackOff' } },
+        lastState: { terminated: { exitCode, message } },
+      },
+    ],
+  });
+  const reasonOf = (labels: Record<string, string>, message: string, exitCode = 1): string | undefined => {
+    const world = new Surrounded();
+    world.broken['driver'] = { conditions: [] };
+    world.settle(4);
+    // It writes the label before it ends.
+    world.relabel((all) => Object.assign(all, labels));
+    world.broken['driver'] = ended(message, exitCode);
+    world.reality();
+    world.settle(4);
+    return world.condition?.reason;
+  };
+  const LABEL = { 'nvidia.com/gpu.deploy.driver': 'pre-installed' };
+  it.each([
+    ['by its label', LABEL, '', 1, 'DriverFailedDriverPreInstalled'],
+    ['by its words', {}, 'driver is pre-installed on host', 1, 'DriverFailedDriverPreInstalled'],
+    ['not: it ends for another reason', {}, 'cannot reach the API server', 1, 'DriverFailedCrashLoop'],
+    ['not: it has ended well', LABEL, '', 0, 'DriverFailedCrashLoop'],
+  ])('%s', (_, labels, message, exitCode, expected) => expect(reasonOf(labels, message, exitCode)).toBe(expected));
 });

@@ -38,7 +38,7 @@ describe('wanted is what a policy with an opted-in node deploys', () => {
   });
 });
 
-it('left over is what nobody wants and no node names', () => {
+it('an object is left over if no policy wants it and no node names it', () => {
   const present = ['container-toolkit-old', 'container-toolkit-used', 'theirs'].map((name) => ({
     ...trimDaemonSet({ metadata: { name, uid: `ds-${name}`, labels: { 'app.kubernetes.io/part-of': 'gpu-gate' } } }),
     ours: name !== 'theirs',

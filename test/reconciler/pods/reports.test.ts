@@ -88,7 +88,7 @@ describe('other pods', () => {
     expect(boundUnseen(requiring('600'), aNode(), one(aPolicy()))?.kind).toBe('driver-old');
     expect(boundUnseen(requiring('600', '2026-11-24T08:00:00Z'), aNode(), one(aPolicy()))).toBeUndefined();
   });
-  it('bound while nobody looked: only where the node shows that it was shut before', () => {
+  it('bound while no replica led: only if the node shows that it was closed before', () => {
     const at = (time: string): PodObject =>
       aGpuPod({}, {}, { conditions: [{ type: 'PodScheduled', status: 'True', lastTransitionTime: time }] });
     const failed = aNode({ annotations: { [PROOF]: '' }, validated: false });

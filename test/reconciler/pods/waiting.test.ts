@@ -46,8 +46,8 @@ describe('a pending pod', () => {
     ['no node whose driver is older than the pod requires', requiring('min-driver', '600'), aPolicy(), [aNode()], []],
     ['a node whose driver is new enough', requiring('min-driver', '590'), aPolicy(), [aNode()], ['node-a']],
     ['no node whose CUDA the pod cannot use', needing('cuda>=14'), aPolicy(), [aNode()], []],
-    ['nobody for a pod whose annotation is malformed', requiring('min-driver', 'new'), aPolicy(), [aNode()], []],
-    ['nobody for a pod without GPUs', aGpuPod({}, { containers: [{}] }), aPolicy(), [], []],
+    ['no node for a pod whose annotation is malformed', requiring('min-driver', 'new'), aPolicy(), [aNode()], []],
+    ['no node for a pod without GPUs', aGpuPod({}, { containers: [{}] }), aPolicy(), [], []],
   ])('woken after a policy changed, %s', (_, pod, policy, nodes, names) =>
     expect(nodesToWake([pod, pod], nodes, () => [], one(policy)).map((node) => node.metadata.name)).toEqual(names),
   );
