@@ -432,8 +432,13 @@ export class World {
             ? { ...step, by: 'current' }
             : step;
       }
+      case 'knows-only-the-configuration': {
+        const known = input.leaf !== undefined && signedByOne(input.leaf, bundleOf(ca, now), now);
+        return callers.kind === 'watch' && callers.configuration.kind === 'absent' && step.kind === 'wait' && !known
+          ? { kind: 'issue-leaf', by: 'current', because: this.#mistake }
+          : step;
+      }
       case 'keeps-only-what-it-saw':
-      case 'knows-only-the-configuration':
       case 'stops-stating-the-day':
       case undefined:
         return step;
