@@ -738,7 +738,8 @@ describe('the leader', () => {
     await aKeeper().check();
     for (const name of ['ca', 'webhook-tls', 'canary-tls', 'extender-tls', 'scheduler-client'])
       await remove(`gpu-gate-${name}`);
-    // It names the former CA of the extender, and schedulers that know that one would be waited for.
+    // It names the former CA of the extender, and schedulers that know that one would be waited
+    // for.
     await cp.admin.request('DELETE', EXTENDER_CA);
     await wipeBundles();
     await gate.stopRequestPath();
