@@ -1,6 +1,6 @@
 // The command line of `explain`, which takes kubeconfigs and namespaces as kubectl does.
-import { delimiter, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { kubeconfigsOf } from '../core/kubeconfigs.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 
 export interface ExplainArgs {
@@ -25,12 +25,6 @@ export const EXPLAIN_USAGE = `  node main.ts explain POD [options]              
     --own-namespace, --operand-namespace NAME      gpu-gate's, if they are not gpu-gate and gpu-gate-operands
     --excluded-namespaces LIST                     as given to gpu-gate; default: kube-system
 `;
-
-/** All in `$KUBECONFIG` as kubectl takes it, or the file at home. */
-const kubeconfigsOf = (env: Readonly<Record<string, string | undefined>>): string[] => {
-  const named = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
-  return named.length > 0 ? [...new Set(named)] : [join(env['HOME'] ?? '', '.kube', 'config')];
-};
 
 /** The arguments, or what is wrong with them. */
 export function parseExplainArgs(

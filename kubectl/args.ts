@@ -1,7 +1,7 @@
 // The command line of `kubectl gpu-gate`: one table of commands and flags, from which usage,
 // parsing and shell completion are made. Pure.
-import { delimiter, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { kubeconfigsOf } from '../core/kubeconfigs.ts';
 
 const OUTPUTS = ['text', 'wide', 'json', 'yaml', 'name'] as const;
 export type Output = (typeof OUTPUTS)[number];
@@ -169,11 +169,6 @@ const durationMs = (text: string): number | undefined => {
 };
 
 const bad = (because: string): Parsed => ({ ok: false, because });
-
-const kubeconfigsOf = (env: Readonly<Record<string, string | undefined>>): string[] => {
-  const named = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
-  return named.length > 0 ? [...new Set(named)] : [join(env['HOME'] ?? '', '.kube', 'config')];
-};
 
 /**
  * The command, the usage text if that was asked for, or what is wrong and what to write instead.

@@ -24,6 +24,7 @@ import {
   managedNames,
   markOf,
   nodeReport,
+  usageByNode,
   type EventView,
   type Fleet,
   type RawNode,
@@ -294,11 +295,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
   const resources = [
     ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
   ];
-  const used: Record<string, number> = {};
-  for (const pod of pods)
-    if (pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed')
-      for (const [name, count] of Object.entries(gpusOfPod(pod))) used[name] = (used[name] ?? 0) + count;
-  const report = nodeReport(found, resources, used);
+  const report = nodeReport(found, resources, usageByNode(pods).get(command.node) ?? {});
   const story: EventView[] = events
     .map((event) => ({
       at: event.lastTimestamp ?? event.eventTime ?? event.firstTimestamp ?? '',

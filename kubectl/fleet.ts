@@ -154,7 +154,7 @@ export const gpusOfPod = (pod: RawPodView): Readonly<Record<string, number>> => 
 const hasEnded = (pod: RawPodView): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
 /** GPUs in use, by node and resource. */
-function usage(pods: readonly RawPodView[]): ReadonlyMap<string, Readonly<Record<string, number>>> {
+export function usageByNode(pods: readonly RawPodView[]): ReadonlyMap<string, Readonly<Record<string, number>>> {
   const used = new Map<string, Record<string, number>>();
   for (const pod of pods) {
     const node = pod.spec?.nodeName;
@@ -168,7 +168,7 @@ function usage(pods: readonly RawPodView[]): ReadonlyMap<string, Readonly<Record
 
 /** The command that helps a node on; empty if none does. */
 function nextOf(node: RawNode, isOpen: boolean): string {
-  const { name, annotations } = { name: node.metadata.name, annotations: node.metadata.annotations ?? {} };
+  const { name, annotations = {} } = node.metadata;
   if (!isOurs(node)) return `kubectl label node ${name} ${MANAGED}=true`;
   if (annotations[HOLD] !== undefined) return `kubectl gpu-gate release ${name}`;
   if (node.spec?.unschedulable === true) return `kubectl uncordon ${name}`;
@@ -257,7 +257,7 @@ function deploymentReport(raw: unknown): Fleet['deployments'] {
 export function fleetReport(input: FleetInput): Fleet {
   const { policies, now } = input;
   const resources = [...new Set(['nvidia.com/gpu', ...policies.flatMap(({ spec }) => spec.resources)])];
-  const used = usage(input.pods);
+  const used = usageByNode(input.pods);
   const nodes = input.nodes
     .map((node) => nodeReport(node, resources, used.get(node.metadata.name) ?? {}))
     .filter((node) => node.state !== 'unmanaged' || node.gpus.length > 0)
