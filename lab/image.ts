@@ -1,6 +1,6 @@
 // Builds the Dockerfile for real, with no registry: Debian's buildah, and base images of the names
-// that the Dockerfile has, made of this machine's own files. Called by the image's test and by a dry
-// run of a release.
+// that the Dockerfile has, made of this machine's own files. Called by the image's test and by a
+// dry run of a release.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -90,7 +90,9 @@ export interface Built {
   readonly bytes: number;
   /** The image's files, for as long as the builder lives. */
   readonly files: string;
-  /** Writes it as an OCI archive, which `docker load`, `podman load` and `ctr images import` read. */
+  /**
+   * Writes it as an OCI archive, which `docker load`, `podman load` and `ctr images import` read.
+   */
   archive(file: string): void;
 }
 

@@ -1,5 +1,6 @@
-// `npm run release -- --dry-run [--out FOLDER] [--key FILE]`: makes every file of a release into one
-// folder. Nothing is published. The image stands on bases that are made of this machine's files.
+// `npm run release -- --dry-run [--out FOLDER] [--key FILE]`: makes every file of a release into
+// one folder. Nothing is published. The image stands on bases that are made of this machine's
+// files.
 import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import {
@@ -171,16 +172,28 @@ async function release(out: string, keyFile: string | undefined): Promise<void> 
   sha256sum --check SHA256SUMS`);
 }
 
+/** Throws a TypeError with the usage where an option is unknown. */
+function options(): { readonly help: boolean; readonly dryRun: boolean; readonly out: string; readonly key?: string } {
+  try {
+    const { values } = parseArgs({
+      options: {
+        help: { type: 'boolean', short: 'h', default: false },
+        'dry-run': { type: 'boolean', default: false },
+        out: { type: 'string', default: 'release' },
+        key: { type: 'string' },
+      },
+    });
+    return { ...values, dryRun: values['dry-run'] };
+  } catch (error) {
+    throw new TypeError(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`, { cause: error });
+  }
+}
+
 try {
-  const { values } = parseArgs({
-    options: {
-      'dry-run': { type: 'boolean', default: false },
-      out: { type: 'string', default: 'release' },
-      key: { type: 'string' },
-    },
-  });
-  if (!values['dry-run']) throw new TypeError(`this version publishes nothing: write --dry-run\n\n${USAGE}`);
-  await release(resolve(values.out), values.key);
+  const { help, dryRun, out, key } = options();
+  if (help) console.log(USAGE);
+  else if (dryRun) await release(resolve(out), key);
+  else throw new TypeError(`this version publishes nothing: write --dry-run\n\n${USAGE}`);
 } catch (error) {
   if (!(error instanceof TypeError)) throw error;
   console.error(error.message);
