@@ -21,6 +21,8 @@ COPY reconciler reconciler
 COPY certs certs
 COPY gate gate
 COPY explain explain
+COPY support support
+COPY uninstall uninstall
 COPY app app
 RUN node scripts/image-tree.mjs /image
 

@@ -3,13 +3,14 @@
 import { optionsHelp, parseOptions } from './app/options.ts';
 import { EXPLAIN_USAGE, parseExplainArgs } from './explain/args.ts';
 import { printable } from './core/printable.ts';
+import { parseReleaseArgs, RELEASE_USAGE } from './uninstall/args.ts';
 import { errorPlace, explainError } from './platform/log.ts';
 
 const USAGE = `gpu-gate: a GPU pod starts only on a node whose GPU stack has been proven to work
 
   node main.ts [run] [options]                     run the parts named by --roles
   node main.ts images [-]                          print the operands' images, to mirror them; -: of the GPUPolicy on stdin
-${EXPLAIN_USAGE}
+${EXPLAIN_USAGE}${RELEASE_USAGE}
 options of run; each is also an environment variable, GPU_GATE_LIKE_THIS for --like-this:
 ${optionsHelp()}
 `;
@@ -23,11 +24,9 @@ async function runCommand(args: readonly string[]): Promise<number> {
     err(`gpu-gate cannot start:\n${parsed.problems.map((problem) => `  ${problem}\n`).join('')}`);
     return 2;
   }
-  const stop = new AbortController();
-  for (const signal of ['SIGTERM', 'SIGINT'] as const)
-    process.on(signal, () => (stop.signal.aborted ? process.exit(1) : stop.abort()));
+  const signal = stopped();
   const { run } = await import('./app/run.ts');
-  await run(parsed.options, stop.signal, (line) => out(`${line}\n`));
+  await run(parsed.options, signal, (line) => out(`${line}\n`));
   return 0;
 }
 
@@ -39,6 +38,24 @@ async function explainCommand(args: readonly string[]): Promise<number> {
   }
   const { explainPod } = await import('./app/explain.ts');
   return explainPod(parsed.args, out, err);
+}
+
+/** Ends at the first signal, at once at the second. */
+function stopped(): AbortSignal {
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.on(signal, () => (stop.signal.aborted ? process.exit(1) : stop.abort()));
+  return stop.signal;
+}
+
+async function releaseCommand(args: readonly string[]): Promise<number> {
+  const parsed = parseReleaseArgs(args);
+  if (!parsed.ok) {
+    err(`${parsed.because}\n`);
+    return 2;
+  }
+  const { release } = await import('./uninstall/command.ts');
+  return release(parsed.args, { print: out, complain: err, now: Date.now, signal: stopped() });
 }
 
 async function imagesCommand(args: readonly string[]): Promise<number> {
@@ -66,18 +83,19 @@ async function main(args: readonly string[]): Promise<number> {
   if (command === 'run') return runCommand(rest);
   if (command === 'explain') return explainCommand(rest);
   if (command === 'images') return imagesCommand(rest);
-  err(`unknown command ${JSON.stringify(command)}: run, explain, images; see --help\n`);
+  if (command === 'release') return releaseCommand(rest);
+  err(`unknown command ${JSON.stringify(command)}: run, explain, images, release; see --help\n`);
   return 2;
 }
 
 /** Whatever a part left open must not keep a process alive that has come to its end. */
 const end = (code: number): never => process.exit(code);
-const stopped = (because: string): never => {
+const failed = (because: string): never => {
   err(`gpu-gate stopped: ${printable(because)}\n`);
   return end(1);
 };
 // What no code expected may quote the body of a request.
 for (const event of ['uncaughtException', 'unhandledRejection'])
-  process.on(event, (error: unknown) => stopped(errorPlace(error)));
+  process.on(event, (error: unknown) => failed(errorPlace(error)));
 
-main(process.argv.slice(2)).then(end, (error: unknown) => stopped(explainError(error)));
+main(process.argv.slice(2)).then(end, (error: unknown) => failed(explainError(error)));

@@ -3,7 +3,8 @@
 // seen.
 import { driverMounts } from '../core/driver-mounts.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { list, object } from '../core/raw.ts';
+import { list, object, text, type Raw } from '../core/raw.ts';
+import { occupied, type PodWants, type RawPod } from './gpu-request.ts';
 
 /** What a pod shows of its use, beside the amounts that it asks for. */
 export interface GpuUse {
@@ -50,11 +51,25 @@ const showsGpu = (path: string, driverPaths: Iterable<string>): boolean => {
 };
 
 /** Paths of the host that a raw pod spec mounts and that show a GPU. */
-export const gpuHostPaths = (spec: unknown, driverPaths: Iterable<string>): readonly string[] =>
+const gpuHostPaths = (spec: unknown, driverPaths: Iterable<string>): readonly string[] =>
   list<unknown>(object(spec)['volumes']).flatMap((volume) => {
     const path = object(object(volume)['hostPath'])['path'];
     return typeof path === 'string' && showsGpu(path, driverPaths) ? [path] : [];
   });
+
+/** Raw pod → its use, as far as any of these driver's folders shows it. */
+export function useOf(pod: RawPod, wants: Pick<PodWants, 'containers'>, driverPaths: Iterable<string>): GpuUse {
+  const spec: Raw = object(pod.spec);
+  return {
+    gpus: occupied(wants),
+    claims: list(spec['resourceClaims']).length > 0,
+    runtimeClass: text(spec['runtimeClassName'], ''),
+    hostPaths: gpuHostPaths(spec, driverPaths),
+    daemon: list<unknown>(pod.metadata?.ownerReferences).some(
+      (owner) => object(owner)['controller'] === true && object(owner)['kind'] === 'DaemonSet',
+    ),
+  };
+}
 
 /**
  * Does the pod use GPUs on a node of this policy? A DaemonSet's pod counts by what it asks of

@@ -14,6 +14,7 @@ import { printable, printableJson } from '../core/printable.ts';
 import { list, object, text } from '../core/raw.ts';
 import { isOurs, parseProof } from '../gate/node-proof.ts';
 import { PROOF } from '../core/keys.ts';
+import { itemsOf } from '../platform/items.ts';
 import { isForbidden, isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
 import type { Command, Globals } from './args.ts';
@@ -111,20 +112,6 @@ const terminalOf = (command: Globals, edge: Edge): Terminal => ({
   now: edge.now(),
 });
 
-async function items<T>(kube: Kube, path: string): Promise<readonly T[]> {
-  const found: T[] = [];
-  let next: string | undefined;
-  do {
-    const page: { items: T[]; metadata?: { continue?: string } } = await kube.request('GET', path, {
-      query: { limit: 500, continue: next },
-      timeoutMs: 60_000,
-    });
-    found.push(...page.items);
-    next = page.metadata?.continue === '' ? undefined : page.metadata?.continue;
-  } while (next !== undefined);
-  return found;
-}
-
 /** What is read, or why it is not shown: a user without a right sees the rest. */
 async function attempt<T>(what: string, unread: Unread[], read: () => Promise<T>, otherwise: T): Promise<T> {
   try {
@@ -143,7 +130,7 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
     'GPUPolicies',
     unread,
     () =>
-      items<unknown>(kube, POLICIES_PATH).catch((error: unknown) => {
+      itemsOf<unknown>(kube, POLICIES_PATH).catch((error: unknown) => {
         if (isNotFound(error))
           throw new Error(
             'gpu-gate is not installed in this cluster: it has no GPUPolicy resource; see the quick start',
@@ -154,12 +141,12 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
   );
   const own = command.ownNamespace;
   const [nodes, pods, deployments, configuration] = await Promise.all([
-    attempt('nodes', unread, () => items<RawNode>(kube, '/api/v1/nodes'), []),
-    attempt('pods', unread, () => items<RawPodView>(kube, '/api/v1/pods'), []),
+    attempt('nodes', unread, () => itemsOf<RawNode>(kube, '/api/v1/nodes'), []),
+    attempt('pods', unread, () => itemsOf<RawPodView>(kube, '/api/v1/pods'), []),
     attempt(
       'Deployments of gpu-gate',
       unread,
-      () => items<unknown>(kube, `/apis/apps/v1/namespaces/${encodeURIComponent(own)}/deployments`),
+      () => itemsOf<unknown>(kube, `/apis/apps/v1/namespaces/${encodeURIComponent(own)}/deployments`),
       [],
     ),
     attempt<unknown>(
@@ -291,7 +278,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
       [],
     ),
   ]);
-  const policies = await attempt('GPUPolicies', unread, () => items<unknown>(kube, POLICIES_PATH), []);
+  const policies = await attempt('GPUPolicies', unread, () => itemsOf<unknown>(kube, POLICIES_PATH), []);
   const resources = [
     ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
   ];
@@ -321,7 +308,7 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
   const end = performance.now() + command.timeoutMs;
   let before: readonly Progress[] = [];
   for (;;) {
-    const nodes = await items<RawNode>(kube, '/api/v1/nodes');
+    const nodes = await itemsOf<RawNode>(kube, '/api/v1/nodes');
     const names = command.all ? managedNames(nodes) : command.nodes;
     if (names.length === 0) throw new Error('no node is opted in: kubectl label node NAME gpu-gate.dev/managed=true');
     const now = names.map((name) =>
@@ -359,7 +346,7 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
 }
 
 async function mark(kube: Kube, command: Extract<Command, { kind: 'mark' }>, edge: Edge): Promise<number> {
-  const names = command.all ? managedNames(await items<RawNode>(kube, '/api/v1/nodes')) : command.nodes;
+  const names = command.all ? managedNames(await itemsOf<RawNode>(kube, '/api/v1/nodes')) : command.nodes;
   const annotations = markOf(command.what, command.reason, edge.now());
   const dry = command.dryRun ?? names.length > MANY;
   let failed = 0;

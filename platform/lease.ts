@@ -45,6 +45,50 @@ export interface Leadership {
   run(signal: AbortSignal): Promise<void>;
 }
 
+/**
+ * Takes the Lease from whoever holds it, and resolves once that holder has lost it by its own
+ * rules: it does not wait for a holder that lives. `leadership` goes on holding it meanwhile.
+ */
+export async function takeOver(options: LeaseOptions, signal: AbortSignal): Promise<Leadership> {
+  const former = await seize(options, signal);
+  const leadership = leaseElection(options);
+  void leadership.run(signal);
+  // The former holder trusts its last renewal for less than this. Its clock began before ours.
+  await sleep(former, undefined, { signal });
+  while (!leadership.held) await sleep(100, undefined, { signal });
+  return leadership;
+}
+
+/** Writes our name over the holder's; returns how long that holder may trust its Lease, ms. */
+async function seize({ kube, namespace, name, identity, durationMs }: LeaseOptions, signal: AbortSignal) {
+  const collection = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+  const spec = {
+    holderIdentity: identity,
+    leaseDurationSeconds: Math.max(1, Math.ceil(durationMs / 1000)),
+    renewTime: new Date().toISOString().replace('Z', '000Z'),
+  };
+  for (;;) {
+    try {
+      const lease = await kube.request<LeaseObject>('GET', `${collection}/${name}`, { signal });
+      await kube.request('PUT', `${collection}/${name}`, {
+        signal,
+        body: { ...lease, spec: { ...lease.spec, ...spec } },
+      });
+      return lease.spec?.holderIdentity ? (lease.spec.leaseDurationSeconds ?? durationMs / 1000) * 1000 : 0;
+    } catch (error) {
+      if (isConflict(error)) continue;
+      if (!isNotFound(error)) throw error;
+    }
+    const body = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name, namespace }, spec };
+    try {
+      await kube.request('POST', collection, { signal, body });
+      return 0;
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+    }
+  }
+}
+
 /** One participant. */
 export function leaseElection(options: LeaseOptions): Leadership {
   const now = options.now ?? Date.now;

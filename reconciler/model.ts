@@ -11,16 +11,17 @@ import {
   INJECTED,
   MIRROR,
   NODE_VALIDATED,
+  OUR_PREFIX,
   PART_OF,
   PRODUCT,
   RENDERED,
   REVISION,
   VALIDATES,
 } from '../core/keys.ts';
-import { occupied, wantsOf, type PodWants } from '../gate/gpu-request.ts';
+import { wantsOf, type PodWants } from '../gate/gpu-request.ts';
 import { COMPONENTS, type Component } from '../core/components.ts';
 import type { NodeView } from '../gate/node-proof.ts';
-import { gpuHostPaths, type GpuUse } from '../gate/users.ts';
+import { useOf, type GpuUse } from '../gate/users.ts';
 
 export interface Taint {
   readonly key: string;
@@ -233,13 +234,7 @@ export function trimPod(
   const labels: Record<string, string> = raw.metadata.labels ?? {};
   const wants = wantsOf(raw, operandNamespace);
   const owners: readonly any[] = raw.metadata.ownerReferences ?? [];
-  const use: GpuUse = {
-    gpus: occupied(wants),
-    claims: (raw.spec.resourceClaims ?? []).length > 0,
-    runtimeClass: raw.spec.runtimeClassName ?? '',
-    hostPaths: gpuHostPaths(raw.spec, driverPaths),
-    daemon: owners.some((one) => one.controller === true && one.kind === 'DaemonSet'),
-  };
+  const use = useOf(raw, wants, driverPaths);
   const operand = raw.metadata.namespace === operandNamespace && labels[PART_OF] === PRODUCT;
   const owner = owners.find((one) => one.controller === true);
   const controller = owner === undefined ? undefined : { kind: owner.kind, uid: owner.uid };
@@ -273,7 +268,6 @@ export function trimPod(
 const gpuAmounts = (raw: any): Record<string, string> =>
   Object.fromEntries(Object.entries<string>(raw ?? {}).filter(([name]) => name.startsWith(GPU_PREFIX)));
 
-const OUR_PREFIX = 'gpu-gate.dev/';
 const NODE_CONDITIONS = new Set(['Ready', GPU_VALIDATED]);
 
 /**

@@ -45,6 +45,8 @@ const SHOWN_BY: readonly (readonly [prefix: string, folders: readonly string[]])
   ['extender/', ['scheduling']],
   ['gate/', ['scheduling', 'node']],
   ['explain/', ['node']],
+  ['support/', ['kubectl']],
+  ['uninstall/', ['chart']],
   ['reconciler/pods/', ['pods']],
   ['reconciler/policies/', ['policies']],
   ['reconciler/', ['node']],

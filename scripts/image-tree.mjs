@@ -28,6 +28,8 @@ for (const part of [
   'certs',
   'gate',
   'explain',
+  'support',
+  'uninstall',
   'app',
 ]) {
   cpSync(join(root, part), join(app, part), { recursive: true });

@@ -21,7 +21,7 @@ export const SHELLS = [
   'command',
   'metrics',
 ];
-export const COMPONENTS = ['webhook', 'extender', 'explain', 'reconciler', 'certs', 'kubectl'];
+export const COMPONENTS = ['webhook', 'extender', 'explain', 'reconciler', 'certs', 'kubectl', 'support', 'uninstall'];
 /** Every folder with pure files. */
 export const PURE_FOLDERS = ['core', 'gate', ...COMPONENTS];
 

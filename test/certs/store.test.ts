@@ -2,7 +2,8 @@
 // this replica does not lead. What an API server does with the writes is in
 // control-plane/certificates.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { certStore, WEBHOOK_SECRET, type CertStore, type Stored } from '../../certs/store.ts';
+import { certStore, type CertStore, type Stored } from '../../certs/store.ts';
+import { WEBHOOK_SECRET } from '../../core/keys.ts';
 import { openKube } from '../../platform/kube.ts';
 import { loopbackApi, type LoopbackApi } from '../support/loopback-api.ts';
 

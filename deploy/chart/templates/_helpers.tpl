@@ -262,6 +262,12 @@ gpu-gate-device-plugin-{{ .Values.devicePlugin.config | toJson | sha256sum | tru
 {{- define "gpu-gate.variables" -}}
 ["GPU_GATE_ROLES", "GPU_GATE_KUBECONFIG", "GPU_GATE_NAMESPACE", "GPU_GATE_OPERAND_NAMESPACE", "GPU_GATE_EXCLUDED_NAMESPACES", "GPU_GATE_WEBHOOK_RESOURCES", "GPU_GATE_RUNTIME_CLASS", "GPU_GATE_RUNTIME_CLASS_HANDLER", "GPU_GATE_BIND_ADDRESS", "GPU_GATE_WEBHOOK_PORT", "GPU_GATE_CANARY_PORT", "GPU_GATE_EXTENDER_PORT", "GPU_GATE_METRICS_PORT", "GPU_GATE_CALLS_PER_CONNECTION", "GPU_GATE_MAX_CONNECTIONS", "GPU_GATE_MAX_CALLS_IN_FLIGHT", "GPU_GATE_MAX_BYTES_IN_FLIGHT", "GPU_GATE_LEASE_NAME", "GPU_GATE_LEASE_DURATION", "GPU_GATE_NOT_READY_GRACE", "GPU_GATE_WAKE_AFTER", "GPU_GATE_WATCH_LIMIT", "GPU_GATE_DRAIN", "GPU_GATE_CERT_LIFE", "GPU_GATE_CA_LIFE", "GPU_GATE_EXTENDER_CA_LIFE", "GPU_GATE_EXTENDER_CA_OVERLAP", "GPU_GATE_CANARY_WINDOW", "GPU_GATE_CA_GRACE", "GPU_GATE_CERT_CHECK", "GPU_GATE_CERT_SOURCE", "GPU_GATE_API_SERVERS", "GPU_GATE_API_SERVER_NAME", "GPU_GATE_WEBHOOK_REPLICAS", "GPU_GATE_EXTENDER_REPLICAS", "GPU_GATE_EXTENDER_CLIENTS", "GPU_GATE_WEBHOOK_CLIENT_CA", "GPU_GATE_WEBHOOK_CLIENTS", "GPU_GATE_CERT_EXTRA_SANS", "GPU_GATE_LOG_LEVEL"]
 {{- end }}
+{{- /* Annotations of what `helm uninstall` makes first, and deletes again. Called with the weight. */ -}}
+{{- define "gpu-gate.preDelete" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
 {{- /* Values that would install and fail later. */ -}}
 {{- define "gpu-gate.check" -}}
 {{- if eq .Values.operandNamespace.name .Release.Namespace -}}
