@@ -1,13 +1,13 @@
 // The audit of rights: what the chart grants each ServiceAccount, as the API server itself answers,
 // against what gpu-gate calls in a whole life, as the API server's audit log has it. A right that
 // is not used fails here, and so does a call that is not allowed.
-import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { certProbe } from '../../../certs/probe.ts';
 import { readCert } from '../../../certs/cert.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { openKube, STRATEGIC_PATCH, type Kube } from '../../../platform/kube.ts';
+import { called, entriesOf, granted, refusedCalls, text, unused, type Rule } from '../../builders/rights.ts';
 import { isReady, viewOf } from '../../builders/view.ts';
 
 const ACCOUNTS = {
@@ -18,113 +18,16 @@ const ACCOUNTS = {
 } as const;
 type Account = keyof typeof ACCOUNTS;
 const userOf = (account: Account): string => `system:serviceaccount:${ACCOUNTS[account].join(':')}`;
-/** Where the chart has Roles; `elsewhere` stands for every other namespace. */
-const NAMESPACES = ['gpu-gate', 'gpu-gate-operands', 'default', 'elsewhere'] as const;
-
-interface Rule {
-  readonly verbs: readonly string[];
-  readonly apiGroups: readonly string[];
-  readonly resources: readonly string[];
-  readonly resourceNames?: readonly string[];
-}
-/**
- * One right or one call, such as `elsewhere: patch nodes/status gpu-0`; a right that holds for all
- * names ends with `*`.
- */
-interface Entry {
-  readonly where: string;
-  readonly what: string;
-  readonly name: string;
-}
-const text = ({ where, what, name }: Entry): string => `${where}: ${what} ${name}`;
-
 let cluster: Cluster;
 let gate: Gate;
 const { kubectl, validated, gpuPod, pod } = viewOf(() => cluster);
 const kubes = new Map<Account, Kube>();
 
-const rulesIn = async (kube: Kube, namespace: string): Promise<readonly Rule[]> =>
-  (
-    await kube.request<{ status: { resourceRules: Rule[] } }>(
-      'POST',
-      '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews',
-      { body: { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectRulesReview', spec: { namespace } } },
-    )
-  ).status.resourceRules;
-const entriesOf = (where: string, rules: readonly Rule[]): readonly Entry[] =>
-  rules.flatMap(({ verbs, apiGroups, resources, resourceNames = ['*'] }) =>
-    verbs.flatMap((verb) =>
-      apiGroups.flatMap((group) =>
-        resources.flatMap((resource) =>
-          resourceNames.map((name) => ({ where, what: `${verb} ${group === '' ? '' : `${group}/`}${resource}`, name })),
-        ),
-      ),
-    ),
-  );
-
-/**
- * Everything that an account may do, each right where it begins: cluster-wide ones are not said
- * again for a namespace.
- */
-async function granted(account: Account): Promise<readonly Entry[]> {
+function rightsOf(account: Account): ReturnType<typeof granted> {
   const kube = kubes.get(account);
   if (kube === undefined) throw new Error(account);
-  const plain = await openKube({
-    kubeconfig: await cluster.serviceAccountKubeconfig('elsewhere', 'default'),
-    userAgent: 'test',
-  });
-  const everybody = new Set((await rulesIn(plain, 'elsewhere')).map((rule) => JSON.stringify(rule)));
-  const seen = new Set<string>();
-  const all: Entry[] = [];
-  for (const where of ['elsewhere', ...NAMESPACES.slice(0, -1)]) {
-    const rules = (await rulesIn(kube, where)).filter((rule) => !everybody.has(JSON.stringify(rule)));
-    for (const entry of entriesOf(where, rules)) {
-      const key = `${entry.what} ${entry.name}`;
-      if (seen.has(key)) continue;
-      if (where === 'elsewhere') seen.add(key);
-      all.push(entry);
-    }
-  }
-  return all;
+  return granted(cluster, kube);
 }
-
-interface AuditEvent {
-  readonly verb: string;
-  readonly user: { readonly username: string };
-  readonly objectRef?: {
-    readonly resource?: string;
-    readonly subresource?: string;
-    readonly namespace?: string;
-    readonly name?: string;
-    readonly apiGroup?: string;
-  };
-  readonly responseStatus?: { readonly code: number; readonly reason?: string };
-  readonly requestURI: string;
-}
-const events = (): readonly AuditEvent[] =>
-  readFileSync(cluster.auditLog, 'utf8')
-    .split('\n')
-    .filter((line) => line.includes('system:serviceaccount:gpu-gate'))
-    .map((line) => JSON.parse(line) as AuditEvent);
-const called = (account: Account): readonly Entry[] =>
-  events()
-    .filter(({ user, objectRef }) => user.username === userOf(account) && objectRef?.resource !== undefined)
-    .flatMap(({ verb, responseStatus, objectRef: { resource, subresource, namespace, name, apiGroup } = {} }) =>
-      // A server-side apply that makes its object is authorized as a create too.
-      (verb === 'patch' && responseStatus?.code === 201 ? ['patch', 'create'] : [verb]).map((each) => ({
-        where: namespace ?? '',
-        what: `${each} ${apiGroup === undefined ? '' : `${apiGroup}/`}${resource}${subresource === undefined ? '' : `/${subresource}`}`,
-        name: name ?? '*',
-      })),
-    );
-
-/** Does the call use the right? A cluster-wide right is used by a call anywhere. */
-const uses = (right: Entry, call: Entry): boolean =>
-  right.what === call.what &&
-  (right.where === 'elsewhere' || right.where === call.where) &&
-  (right.name === '*' || right.name === call.name);
-const unused = (rights: readonly Entry[], calls: readonly Entry[]): readonly string[] =>
-  [...new Set(rights.filter((right) => !calls.some((call) => uses(right, call))).map(text))].toSorted();
 
 beforeAll(async () => {
   cluster = await startCluster({
@@ -279,16 +182,11 @@ it('lives a whole life with the rights that it has', { timeout: 240_000 }, async
 });
 
 describe.each(['request path', 'reconciler'] as const)('the %s', (account) => {
-  it('was refused nothing', () =>
-    expect(
-      events()
-        .filter(({ user, responseStatus }) => user.username === userOf(account) && responseStatus?.code === 403)
-        .map(({ verb, requestURI }) => `${verb} ${requestURI}`),
-    ).toEqual([]));
+  it('was refused nothing', () => expect(refusedCalls(cluster, userOf(account))).toEqual([]));
   it('used every right that it has', async () => {
-    const rights = await granted(account);
+    const rights = await rightsOf(account);
     expect(rights.length).toBeGreaterThan(5);
-    expect(unused(rights, called(account))).toEqual([]);
+    expect(unused(rights, called(cluster, userOf(account)))).toEqual([]);
   });
 });
 
@@ -301,11 +199,11 @@ it('the scheduler has the rights of Kubernetes’ own scheduler, and one Lease',
     );
     for (const entry of entriesOf('elsewhere', rules)) own.add(text(entry));
   }
-  const more = (await granted('scheduler')).filter((entry) => !own.has(text(entry)));
+  const more = (await rightsOf('scheduler')).filter((entry) => !own.has(text(entry)));
   expect(more.map(text).toSorted()).toEqual(
     expect.arrayContaining(['gpu-gate: get coordination.k8s.io/leases gpu-gate-scheduler']),
   );
-  expect(unused(more, called('scheduler'))).toEqual([]);
+  expect(unused(more, called(cluster, userOf('scheduler')))).toEqual([]);
 });
 
 /**
@@ -319,11 +217,11 @@ const DRIVER_MANAGER = [
   'gpu-gate-operands: list pods *',
 ];
 it('a driver’s pod has the rights that NVIDIA’s driver-manager uses', async () =>
-  expect((await granted('driver')).map(text).toSorted()).toEqual(DRIVER_MANAGER));
+  expect((await rightsOf('driver')).map(text).toSorted()).toEqual(DRIVER_MANAGER));
 
 it('no account but the scheduler’s may read a Secret that is not gpu-gate’s, or make a token', async () => {
   for (const account of ['request path', 'reconciler', 'driver'] as const) {
-    const rights = await granted(account);
+    const rights = await rightsOf(account);
     expect(rights.filter(({ what, name }) => what.endsWith(' secrets') && name === '*').map(text)).toEqual(
       account === 'reconciler' ? ['gpu-gate: create secrets *'] : [],
     );
