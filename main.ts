@@ -3,6 +3,7 @@
 import { optionsHelp, parseOptions } from './app/options.ts';
 import { EXPLAIN_USAGE, parseExplainArgs } from './explain/args.ts';
 import { printable } from './core/printable.ts';
+import { parseSupportArgs, SUPPORT_USAGE } from './support/args.ts';
 import { parseReleaseArgs, RELEASE_USAGE } from './uninstall/args.ts';
 import { errorPlace, explainError } from './platform/log.ts';
 
@@ -10,7 +11,7 @@ const USAGE = `gpu-gate: a GPU pod starts only on a node whose GPU stack has bee
 
   node main.ts [run] [options]                     run the parts named by --roles
   node main.ts images [-]                          print the operands' images, to mirror them; -: of the GPUPolicy on stdin
-${EXPLAIN_USAGE}${RELEASE_USAGE}
+${EXPLAIN_USAGE}${SUPPORT_USAGE}${RELEASE_USAGE}
 options of run; each is also an environment variable, GPU_GATE_LIKE_THIS for --like-this:
 ${optionsHelp()}
 `;
@@ -58,6 +59,16 @@ async function releaseCommand(args: readonly string[]): Promise<number> {
   return release(parsed.args, { print: out, complain: err, now: Date.now, signal: stopped() });
 }
 
+async function supportCommand(args: readonly string[]): Promise<number> {
+  const parsed = parseSupportArgs(args, process.env);
+  if (!parsed.ok) {
+    err(`${parsed.because}\n`);
+    return 2;
+  }
+  const { supportBundle } = await import('./app/support.ts');
+  return supportBundle(parsed.args, out, err);
+}
+
 async function imagesCommand(args: readonly string[]): Promise<number> {
   let policy: unknown = { spec: {} };
   if (args[0] === '-') {
@@ -84,7 +95,8 @@ async function main(args: readonly string[]): Promise<number> {
   if (command === 'explain') return explainCommand(rest);
   if (command === 'images') return imagesCommand(rest);
   if (command === 'release') return releaseCommand(rest);
-  err(`unknown command ${JSON.stringify(command)}: run, explain, images, release; see --help\n`);
+  if (command === 'support') return supportCommand(rest);
+  err(`unknown command ${JSON.stringify(command)}: run, explain, images, release, support; see --help\n`);
   return 2;
 }
 

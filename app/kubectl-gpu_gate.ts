@@ -2,6 +2,7 @@
 // The program `kubectl-gpu_gate`, which kubectl finds as `kubectl gpu-gate`: arguments and terminal
 // → command → exit code.
 import { explainPod } from './explain.ts';
+import { supportBundle } from './support.ts';
 import { parseCommand } from '../kubectl/args.ts';
 import { runCommand } from '../kubectl/command.ts';
 import { explainError } from '../platform/log.ts';
@@ -27,6 +28,7 @@ async function main(): Promise<number> {
     width: process.stdout.isTTY ? process.stdout.columns : undefined,
     now: Date.now,
     signal: stop.signal,
+    support: (command) => supportBundle(command, out, err),
     explain: (command, manifest) =>
       explainPod(
         {

@@ -41,6 +41,11 @@ export type Command = Globals &
         /** `undefined`: only where it concerns more than ten nodes. */
         readonly dryRun: boolean | undefined;
       }
+    | {
+        readonly kind: 'support';
+        /** Empty: a name with the time. */
+        readonly file: string;
+      }
     | { readonly kind: 'completion'; readonly shell: Shell }
   );
 
@@ -119,6 +124,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'release', args: 'NODE…', help: 'end a hold', flags: MARKS, completes: 'nodes' },
   { name: 'retry', args: 'NODE…', help: 'try failed nodes now', flags: MARKS, completes: 'nodes' },
   { name: 'prove', args: 'NODE…', help: 'validate nodes again', flags: MARKS, completes: 'nodes' },
+  {
+    name: 'support',
+    args: '',
+    help: 'a file for those who help: states, reasons, messages, no Secret; -o FILE names it',
+    flags: [],
+  },
   {
     name: 'completion',
     args: 'bash|zsh|fish',
@@ -207,7 +218,9 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
   const is = (flag: string): boolean => values[flag] === true;
   if (is('help')) return { ok: true, help: usage(name) };
 
-  const output = OUTPUTS.find((one) => one === (string('output') ?? 'text'));
+  // The one command whose output is a file.
+  const isFile = name === 'support';
+  const output = OUTPUTS.find((one) => one === (isFile ? 'text' : (string('output') ?? 'text')));
   if (output === undefined)
     return bad(`--output ${string('output') ?? ''} is not known: write one of ${OUTPUTS.join(', ')}`);
   const colour = (['auto', 'never', 'always'] as const).find((one) => one === (string('color') ?? 'auto'));
@@ -252,6 +265,9 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
       if ((positionals.length === 0) !== is('all')) return bad(`name nodes, or give --all; ${help}`);
       return { ok: true, command: { ...globals, kind: 'wait', nodes: positionals, all: is('all'), timeoutMs } };
     }
+    case 'support':
+      if (first !== undefined) return bad(`support takes no argument; ${help}`);
+      return { ok: true, command: { ...globals, kind: 'support', file: string('output') ?? '' } };
     case 'completion': {
       const shell = SHELLS.find((one) => one === first);
       if (shell === undefined) return bad('name a shell: kubectl gpu-gate completion bash, zsh or fish');

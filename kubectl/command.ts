@@ -44,6 +44,7 @@ export interface Edge {
   readonly signal: AbortSignal;
   /** `explain` is another part: the caller wires it. Returns the exit code. */
   readonly explain: (command: Extract<Command, { kind: 'explain' }>, manifest: RawPod | undefined) => Promise<number>;
+  readonly support: (command: Extract<Command, { kind: 'support' }>) => Promise<number>;
 }
 
 const EVERY_MS = 2000;
@@ -94,6 +95,8 @@ async function run(command: Command, edge: Edge): Promise<number> {
           ? undefined
           : podOf(await readFile(command.file === '-' ? '/dev/stdin' : command.file, 'utf8'), command.file),
       );
+    case 'support':
+      return edge.support(command);
     case 'status':
     case 'nodes':
       return follow(await open(command), command, edge);

@@ -28,6 +28,7 @@ for (const part of [
   'certs',
   'gate',
   'explain',
+  'kubectl',
   'support',
   'uninstall',
   'app',

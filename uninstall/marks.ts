@@ -94,7 +94,7 @@ export function marksOf(node: MarkedNode): Write | undefined {
 
 const hasEnded = ({ status }: SeenPod): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed';
 
-export const RELEASED = 'GateReleased';
+const RELEASED = 'GateReleased';
 
 /** Opens the pod's readiness gate for ever: nobody closes it again. */
 export function gateOf(pod: SeenPod, now: number): Write | undefined {
