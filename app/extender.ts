@@ -1,5 +1,5 @@
 // The extender as a part: its server and the certificate that it follows.
-import { EXTENDER_SECRET } from '../core/keys.ts';
+import { EXTENDER_SECRET } from '../core/own-objects.ts';
 import { extenderMetrics } from '../extender/metrics.ts';
 import { extenderApp } from '../extender/routes.ts';
 import type { Caches } from './caches.ts';

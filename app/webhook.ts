@@ -1,7 +1,7 @@
 // The webhook as a part: the server of /mutate, that of the canary, and the certificates of both.
 import { canaryApp } from '../certs/canary.ts';
 import { webhookCas } from '../certs/follower.ts';
-import { CANARY_SECRET, WEBHOOK_SECRET } from '../core/keys.ts';
+import { CANARY_SECRET, WEBHOOK_SECRET } from '../core/own-objects.ts';
 import type { RunningServer } from '../platform/http.ts';
 import type { Reflector } from '../platform/reflector.ts';
 import { webhookMetrics } from '../webhook/metrics.ts';

@@ -1,16 +1,15 @@
 // The objects that certificates live in: Secrets, the extender's CA ConfigMap, the webhook's
 // caBundle. Every write of a Secret or of the configuration is a compare-and-swap by
 // resourceVersion.
+import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import {
-  CANARY_ENTRY,
   CANARY_SECRET,
   CA_SECRET,
   EXTENDER_CA_CONFIG_MAP,
   EXTENDER_SECRET,
   SCHEDULER_SECRET,
-  WEBHOOK_CONFIGURATION,
   WEBHOOK_SECRET,
-} from '../core/keys.ts';
+} from '../core/own-objects.ts';
 import { isAlreadyExists, isConflict, isForbidden, isNotFound, type Kube, type Method } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';

@@ -17,7 +17,7 @@ import type { CanarySeries, Change, ChainInput, Configuration, Watching } from '
 import { issueCa, issueLeaf } from './issue.ts';
 import type { Chain, ChainOptions, Seen } from './keeper.ts';
 import { nextStep } from './rules.ts';
-import { CA_SECRET, CANARY_SECRET, WEBHOOK_SECRET } from '../core/keys.ts';
+import { CA_SECRET, CANARY_SECRET, WEBHOOK_SECRET } from '../core/own-objects.ts';
 import { NotPermitted, type Bundles, type Stored } from './store.ts';
 import { CANARY_GAP } from './webhook-rules.ts';
 

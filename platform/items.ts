@@ -1,5 +1,4 @@
-// A whole list of the API, in pages: a cluster of thousands of pods is no answer of hundreds of
-// MiB.
+// A whole list of the API, in pages: the pods of a large cluster are hundreds of MiB.
 import type { Kube, Query } from './kube.ts';
 
 const PAGE = 500;

@@ -46,8 +46,8 @@ export interface Leadership {
 }
 
 /**
- * Takes the Lease from whoever holds it, and resolves once that holder has lost it by its own
- * rules: it does not wait for a holder that lives. `leadership` goes on holding it meanwhile.
+ * Takes the Lease from its holder, and resolves once the former holder has lost it by its own
+ * rules. The Lease is held and renewed until the signal.
  */
 export async function takeOver(options: LeaseOptions, signal: AbortSignal): Promise<Leadership> {
   const former = await seize(options, signal);

@@ -4,21 +4,17 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { COMPONENTS, POD_COMPONENT } from '../core/components.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { COMPONENT, PART_OF, POLICIES_PATH, PRODUCT, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import {
   CANARY_SECRET,
   CA_SECRET,
-  COMPONENT,
   EXTENDER_CA_CONFIG_MAP,
   EXTENDER_SECRET,
   LEASE,
-  PART_OF,
-  POLICIES_PATH,
-  PRODUCT,
   SCHEDULER_SECRET,
   SECOND_SCHEDULER,
-  WEBHOOK_CONFIGURATION,
   WEBHOOK_SECRET,
-} from '../core/keys.ts';
+} from '../core/own-objects.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { printable } from '../core/printable.ts';
 import { itemsOf, pagesOf } from '../platform/items.ts';

@@ -5,9 +5,9 @@ import {
   NODE_VALIDATED,
   OUR_PREFIX,
   POLICY_FINALIZER,
-  SECOND_SCHEDULER,
   STARTUP_TAINT,
 } from '../core/keys.ts';
+import { SECOND_SCHEDULER } from '../core/own-objects.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { isManaged, policyOf, type NodeView } from '../gate/node-proof.ts';

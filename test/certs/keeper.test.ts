@@ -9,7 +9,7 @@ import { certMetrics } from '../../certs/metrics.ts';
 import { readBundle, readCert } from '../../certs/cert.ts';
 import type { Replicas } from '../../certs/chain.ts';
 import type { CertStore, Stored } from '../../certs/store.ts';
-import { CA_SECRET, EXTENDER_SECRET, SCHEDULER_SECRET, WEBHOOK_SECRET } from '../../core/keys.ts';
+import { CA_SECRET, EXTENDER_SECRET, SCHEDULER_SECRET, WEBHOOK_SECRET } from '../../core/own-objects.ts';
 import { jsonLog } from '../../platform/log.ts';
 
 const MINUTE = 60_000;

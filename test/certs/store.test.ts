@@ -3,7 +3,7 @@
 // control-plane/certificates.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { certStore, type CertStore, type Stored } from '../../certs/store.ts';
-import { WEBHOOK_SECRET } from '../../core/keys.ts';
+import { WEBHOOK_SECRET } from '../../core/own-objects.ts';
 import { openKube } from '../../platform/kube.ts';
 import { loopbackApi, type LoopbackApi } from '../support/loopback-api.ts';
 
