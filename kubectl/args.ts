@@ -127,8 +127,8 @@ export const COMMANDS: readonly CommandEntry[] = [
   {
     name: 'support',
     args: '',
-    help: 'a file for those who help: states, reasons, messages, no Secret; -o FILE names it',
-    flags: [],
+    help: 'a file for those who help: states, reasons, messages, no Secret',
+    flags: [{ name: 'output', short: 'o', value: 'FILE', help: 'default gpu-gate-support-TIME.tgz' }],
   },
   {
     name: 'completion',
@@ -162,7 +162,9 @@ const rows = (entries: readonly (readonly [string, string])[]): string => {
 /** The usage text, of one command or of all. */
 export function usage(command?: string): string {
   const entry = COMMANDS.find(({ name }) => name === command);
-  const global = `Flags of every command:\n${rows(GLOBAL_FLAGS.map((flag) => [flagText(flag), flag.help]))}\n`;
+  // A command may have another flag of the same name.
+  const others = GLOBAL_FLAGS.filter((flag) => entry?.flags.some(({ name }) => name === flag.name) !== true);
+  const global = `Flags of every command:\n${rows(others.map((flag) => [flagText(flag), flag.help]))}\n`;
   if (entry === undefined)
     return `kubectl gpu-gate COMMAND [flags]\n\nCommands:\n${rows(COMMANDS.map(({ name, args, help }) => [`${name} ${args}`.trim(), help]))}\n\n${global}`;
   const own =

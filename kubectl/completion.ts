@@ -5,8 +5,12 @@ import { COMMANDS, GLOBAL_FLAGS, SHELLS, type Shell } from './args.ts';
 
 const names = COMMANDS.map(({ name }) => name).join(' ');
 const flagsOf = (command: string): string =>
-  [...GLOBAL_FLAGS, ...(COMMANDS.find(({ name }) => name === command)?.flags ?? [])]
-    .map(({ name }) => `--${name}`)
+  [
+    ...new Set(
+      [...GLOBAL_FLAGS, ...(COMMANDS.find(({ name }) => name === command)?.flags ?? [])].map(({ name }) => name),
+    ),
+  ]
+    .map((name) => `--${name}`)
     .join(' ');
 const LISTS = {
   nodes: 'kubectl get nodes -o name 2>/dev/null | cut -d/ -f2',

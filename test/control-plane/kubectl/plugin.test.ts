@@ -1,20 +1,22 @@
 // `kubectl gpu-gate` as users get it: packed, installed from the tarball, run beside a real control
 // plane.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseTarGzip } from 'nanotar';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { runCommand } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
+import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
 import { viewOf } from '../../builders/view.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 let cluster: Cluster;
 let home: string;
 let program: string;
-const { kubectl, annotate, validated, gpuPod, gone } = viewOf(() => cluster);
+const { kubectl, annotate, validated, gpuPod, gone, pod } = viewOf(() => cluster);
 
 interface Result {
   readonly code: number;
@@ -163,6 +165,82 @@ describe('kubectl gpu-gate', () => {
       expect(explained.stdout).toMatch(/gpu-2 +- +refused/);
     });
 
+    it('packs a support bundle without one of the secrets that are planted', { timeout: 120_000 }, async () => {
+      await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
+      await validated('gpu-0', 90);
+      const pods = '/api/v1/namespaces/default/pods';
+      await kubectl('create', 'secret', 'generic', 'keys', '--from-literal=key=PLANTED-secret');
+      await kubectl('create', 'secret', 'generic', 'keys', '-n', 'gpu-gate', '--from-literal=key=PLANTED-secret');
+      await kubectl('create', 'configmap', 'keys', '-n', 'gpu-gate', '--from-literal=key=PLANTED-configmap');
+      await annotate('gpu-0', 'other=PLANTED-annotation', 'gpu-gate.dev/hold=password=PLANTED-hold');
+      const container = {
+        name: 'c',
+        image: 'example.com/c:1',
+        command: ['PLANTED-command'],
+        env: [{ name: 'TOKEN', value: 'PLANTED-variable' }],
+        resources: { limits: { 'nvidia.com/gpu': '64' } },
+      };
+      await cluster.admin.request('POST', pods, {
+        body: {
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name: 'secretive', labels: { other: 'PLANTED-label' }, annotations: { other: 'PLANTED-note' } },
+          spec: { containers: [container], volumes: [{ name: 'v', secret: { secretName: 'planted-volume' } }] },
+        },
+      });
+      const message =
+        'pull https://joe:PLANTED-password@registry: Bearer PLANTED-token, HF_TOKEN=PLANTED-value refused';
+      await until('the pod to wait', async () => {
+        const { conditions } = (await pod('secretive')).status;
+        return conditions?.some(({ type, status }) => type === 'PodScheduled' && status === 'False');
+      });
+      await cluster.admin.request('PATCH', `${pods}/secretive/status`, {
+        contentType: STRATEGIC_PATCH,
+        body: { status: { reason: message, conditions: [{ type: 'Ready', status: 'False', message }] } },
+      });
+      await cluster.admin.request('POST', '/api/v1/namespaces/gpu-gate-operands/events', {
+        body: {
+          apiVersion: 'v1',
+          kind: 'Event',
+          metadata: { name: 'planted', namespace: 'gpu-gate-operands' },
+          involvedObject: { kind: 'Pod', namespace: 'gpu-gate-operands', name: 'x' },
+          reason: 'Failed',
+          message,
+          type: 'Warning',
+        },
+      });
+      const unpacked = async (file: string): Promise<ReadonlyMap<string, string>> =>
+        new Map((await parseTarGzip(readFileSync(file))).map(({ name, text }) => [name.replace(/^[^/]*\//, ''), text]));
+      try {
+        const file = join(home, 'bundle.tgz');
+        expect(await plugin(['support', '-o', file])).toMatchObject({ code: 0, stderr: '' });
+        expect(statSync(file).mode & 0o777).toBe(0o600);
+        const files = await unpacked(file);
+        for (const [name, text] of files) expect(text.match(/.{0,60}planted.{0,60}/gi), name).toBeNull();
+        expect([...files.keys()][0]).toBe('summary.txt');
+        expect(files.get('summary.txt')).toContain('default/secretive');
+        expect(files.get('nodes.jsonl')).toContain('"gpu-gate.dev/hold":"password=[redacted]"');
+        expect(files.get('events.jsonl')).toContain('pull https://[redacted]@registry');
+        expect(files.get('operand-pods.jsonl')).toContain('driver-validation');
+        expect(files.get('policies.jsonl')).toContain('"enforcingSince"');
+        const other = join(home, 'other.tgz');
+        const byMain = await runCommand(
+          process.execPath,
+          [join(ROOT, 'main.ts'), 'support', '-o', other, '--kubeconfig', cluster.kubeconfig],
+          {},
+        );
+        expect(byMain).toMatchObject({ code: 0, stderr: '' });
+        expect([...(await unpacked(other)).keys()]).toEqual([...files.keys()]);
+      } finally {
+        await annotate('gpu-0', 'other-', 'gpu-gate.dev/hold-');
+        await gone('secretive');
+        await kubectl('delete', 'secret', 'keys');
+        await kubectl('delete', 'secret', 'keys', '-n', 'gpu-gate');
+        await kubectl('delete', 'configmap', 'keys', '-n', 'gpu-gate');
+        await kubectl('delete', 'event', 'planted', '-n', 'gpu-gate-operands');
+      }
+    });
+
     it('shows a user without rights what he may see, and one line on what he may not', async () => {
       await kubectl('create', 'serviceaccount', 'reader', '-n', 'default');
       await kubectl('create', 'clusterrole', 'policies-only', '--verb=get,list', '--resource=gpupolicies.gpu-gate.dev');
@@ -192,6 +270,9 @@ describe('kubectl gpu-gate', () => {
         expect(status.stderr).toBe('');
         expect(status.stdout).toContain('not shown: nodes (you have no right to read them)');
         expect(status.stdout).toMatch(/^default +(yes|no)/m);
+        const bundle = await plugin(['support', '-o', join(home, 'few.tgz')], config);
+        expect(bundle).toMatchObject({ code: 0, stderr: '' });
+        expect(bundle.stdout).toContain('not read: Nodes (you have no right to read them)\n');
         const held = await plugin(['hold', 'gpu-0'], config);
         expect(held).toMatchObject({
           code: 1,
