@@ -68,6 +68,11 @@ export const MIRROR = 'kubernetes.io/config.mirror';
 
 /** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
 export const BREAKER_RELEASE = 'gpu-gate.dev/breaker-release';
+/**
+ * Annotation on a GPUPolicy, operator: `force` lets an uninstall take operands from under running
+ * GPU pods.
+ */
+export const RELEASE = 'gpu-gate.dev/release';
 /** Finalizer on a GPUPolicy: its nodes are opted out before it goes. */
 export const POLICY_FINALIZER = 'gpu-gate.dev/opt-out-nodes';
 /** Annotation on operands and validation pods: digest of what was rendered. */

@@ -116,10 +116,12 @@ class Removal {
   readonly #signal: AbortSignal;
   #lease: Leadership | undefined;
   #waiting: readonly string[] = [];
+  #forced: boolean;
 
   constructor(kube: Kube, args: ReleaseArgs, edge: ReleaseEdge, signal: AbortSignal) {
     this.#kube = kube;
     this.#args = args;
+    this.#forced = args.force;
     this.#edge = edge;
     this.#signal = signal;
   }
@@ -166,10 +168,11 @@ class Removal {
     }
     const users = await this.#usersNow();
     if (users.length === 0) return 'none runs';
-    if (this.#args.force) return `${counted(users.length, 'GPU pod')} run on, and lose what they need: ${some(users)}`;
+    this.#forced ||= (await this.#all<unknown>(POLICIES_PATH)).some(isForced);
+    if (this.#forced) return `${counted(users.length, 'GPU pod')} run on, and lose what they need: ${some(users)}`;
     throw new Refused(
       `refused, and nothing was changed: ${counted(users.length, 'GPU pod')} would lose driver or device plugin: ${some(users)}\n` +
-        'next: end these pods and repeat, or give --force (with helm: upgrade with --set uninstall.force=true, then uninstall)',
+        `next: end these pods and repeat, or, so that they lose it: kubectl annotate gpupolicies --all ${RELEASE}=force`,
     );
   }
 
@@ -227,13 +230,13 @@ class Removal {
   }
 
   async #finalizers(): Promise<string> {
-    const removed = await this.#sweep<unknown>(POLICIES_PATH, (raw) => finalizerOf(parsePolicy(raw)), MERGE_PATCH);
+    const removed = await this.#sweep<unknown>(POLICIES_PATH, finalizerOf, MERGE_PATCH);
     return `${removed} removed`;
   }
 
   async #operands(): Promise<string> {
     // A pod that came since the first step is not surprised either.
-    const users = this.#args.force ? [] : await this.#usersNow();
+    const users = this.#forced ? [] : await this.#usersNow();
     if (users.length > 0)
       throw new Error(
         `${counted(users.length, 'GPU pod')} came meanwhile and would lose driver or device plugin: ${some(users)}; end these pods, or give --force`,

@@ -4,11 +4,15 @@ import {
   GPU_VALIDATED,
   NODE_VALIDATED,
   OUR_PREFIX,
+  POLICIES_PATH,
   POLICY_FINALIZER,
+  RELEASE,
   STARTUP_TAINT,
 } from '../core/keys.ts';
 import { SECOND_SCHEDULER } from '../core/own-objects.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
+import { parsePolicy } from '../core/parse-policy.ts';
+import { object } from '../core/raw.ts';
 import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { isManaged, policyOf, type NodeView } from '../gate/node-proof.ts';
 import { driverPathsOf, useOf, usesGpus } from '../gate/users.ts';
@@ -115,13 +119,25 @@ export function gateOf(pod: SeenPod, now: number): Write | undefined {
   };
 }
 
-/** Takes our finalizer off a GPUPolicy. */
-export function finalizerOf(policy: GpuPolicy): Write | undefined {
-  if (!policy.finalizers.includes(POLICY_FINALIZER)) return undefined;
+const releaseOf = (raw: unknown): unknown => object(object(object(raw)['metadata'])['annotations'])[RELEASE];
+
+/** Has an operator said on this GPUPolicy that running pods may lose operands? */
+export const isForced = (raw: unknown): boolean => releaseOf(raw) === 'force';
+
+/** Takes our finalizer off a GPUPolicy, and the word of the operator, which was for this time. */
+export function finalizerOf(raw: unknown): Write | undefined {
+  const policy = parsePolicy(raw);
+  if (!policy.finalizers.includes(POLICY_FINALIZER) && releaseOf(raw) === undefined) return undefined;
   const others = policy.finalizers.filter((finalizer) => finalizer !== POLICY_FINALIZER);
   return {
-    path: `/apis/gpu-gate.dev/v1alpha1/gpupolicies/${policy.name}`,
-    body: { metadata: { uid: policy.uid, finalizers: others.length === 0 ? null : others } },
+    path: `${POLICIES_PATH}/${policy.name}`,
+    body: {
+      metadata: {
+        uid: policy.uid,
+        finalizers: others.length === 0 ? null : others,
+        annotations: { [RELEASE]: null },
+      },
+    },
   };
 }
 

@@ -199,6 +199,71 @@ it('a proof goes for a listed cause alone: whatever else happens, pods that run 
   );
 }, 120_000);
 
+/** What goes on while no reconciler runs: the kubelet and the hardware, operators, time. */
+const meanwhile = fc.oneof(
+  ...(['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const).flatMap((name) => [
+    happening(`${name} restarts`, (model) => model.restart(name)),
+    happening(`${name} breaks`, (model) => model.break(name)),
+  ]),
+  happening('reboot', (model) => model.reboot()),
+  happening('CUDA stops computing', (model) => {
+    model.computes = false;
+  }),
+  happening('repaired', (model) => model.mend()),
+  happening('all GPUs in use', (model) => {
+    model.busy = true;
+  }),
+  happening('GPUs free', (model) => {
+    model.busy = false;
+  }),
+  happening('another driver version', (model) => model.setPolicy(MODEL_POLICIES.otherDriver)),
+  happening('the first driver version', (model) => model.setPolicy(MODEL_POLICIES.first)),
+  happening('another validation image', (model) => model.setPolicy(MODEL_POLICIES.otherImage)),
+  happening('node not Ready', (model) => model.ready(false)),
+  happening('node Ready', (model) => model.ready(true)),
+  happening('node re-created', (model) => model.recreate()),
+  happening('kubelet', (model) => model.kubelet()),
+  happening('kubelet', (model) => model.kubelet()),
+  fc.integer({ min: 1, max: 3600 }).map((s): Happening => [`${s} s`, (model) => model.wait(s)]),
+);
+
+/**
+ * A node that is open, an hour without a reconciler, and its return, of which so many writes are
+ * made.
+ */
+function away(happenings: readonly Happening[], writes: number, mistake: Mistake = 'none'): HardwareModel {
+  const model = new HardwareModel(mistake);
+  for (let i = 0; i < 40 && !model.isOpen; i += 1) {
+    model.kubelet();
+    model.pass();
+  }
+  expect(model.isOpen).toBe(true);
+  for (const [, happen] of happenings) happen(model);
+  model.pass(writes);
+  if (model.isOpen && model.mustNotBeOpen !== undefined)
+    throw new Error(`open after ${writes} writes, though ${model.mustNotBeOpen}: ${model.explanation}`);
+  return model;
+}
+
+it('down and back: the first write of a reconciler that returns takes away every trust that has gone', () => {
+  let closed = 0;
+  let kept = 0;
+  fc.assert(
+    fc.property(
+      fc.array(meanwhile, { minLength: 1, maxLength: 25 }),
+      fc.integer({ min: 1, max: 4 }),
+      (list, writes) => {
+        if (away(list, writes).isOpen) kept += 1;
+        else closed += 1;
+      },
+    ),
+    { numRuns: HISTORIES, seed: SEED, reporter: report },
+  );
+  console.log(`model test: back from being away, ${closed} nodes closed, ${kept} open as before`);
+  expect(closed).toBeGreaterThan(HISTORIES / 10);
+  expect(kept).toBeGreaterThan(HISTORIES / 20);
+}, 120_000);
+
 it.each(['never-looks-again', 'believes-old-starts'] as const)(
   'catches a reconciler that %s',
   (mistake) => {
@@ -207,11 +272,16 @@ it.each(['never-looks-again', 'believes-old-starts'] as const)(
       { numRuns: HISTORIES, seed: SEED, endOnFailure: true },
     );
     expect(outcome.failed).toBe(true);
+    const returned = fc.check(
+      fc.property(fc.array(meanwhile, { maxLength: 25 }), (happenings) => void away(happenings, Infinity, mistake)),
+      { numRuns: HISTORIES, seed: SEED, endOnFailure: true },
+    );
+    expect(returned.failed).toBe(true);
   },
   120_000,
 );
 
-function report(outcome: fc.RunDetails<[Happening[]]>): void {
+function report(outcome: fc.RunDetails<[Happening[]]> | fc.RunDetails<[Happening[], number]>): void {
   if (!outcome.failed) return;
   const [happenings] = outcome.counterexample ?? [[]];
   throw new Error(
