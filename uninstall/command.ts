@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { COMPONENTS, POD_COMPONENT } from '../core/components.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { COMPONENT, PART_OF, POLICIES_PATH, PRODUCT, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { COMPONENT, PART_OF, POLICIES_PATH, PRODUCT, RELEASE, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import {
   CANARY_SECRET,
   CA_SECRET,
@@ -28,6 +28,7 @@ import {
   deployLabelsOf,
   finalizerOf,
   gateOf,
+  isForced,
   isMadeByHelm,
   isOptedIn,
   marksOf,

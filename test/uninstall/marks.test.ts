@@ -7,6 +7,7 @@ import {
   deployLabelsOf,
   finalizerOf,
   gateOf,
+  isForced,
   isMadeByHelm,
   marksOf,
   needsOperands,
@@ -129,15 +130,28 @@ describe('a pod that needs an operand', () => {
   });
 });
 
-it('a policy loses our finalizer and keeps others', () => {
-  const policy = (finalizers: string[]) => parsePolicy({ metadata: { name: 'p', uid: 'u', finalizers }, spec: {} });
-  expect(finalizerOf(policy(['a/b', 'gpu-gate.dev/opt-out-nodes']))?.body).toEqual({
-    metadata: { uid: 'u', finalizers: ['a/b'] },
+describe('a policy', () => {
+  const policy = (finalizers: string[], annotations?: object) => ({
+    metadata: { name: 'p', uid: 'u', finalizers, annotations },
+    spec: {},
   });
-  expect(finalizerOf(policy(['gpu-gate.dev/opt-out-nodes']))?.body).toEqual({
-    metadata: { uid: 'u', finalizers: null },
+  const body = (finalizers: string[] | null) => ({
+    metadata: { uid: 'u', finalizers, annotations: { 'gpu-gate.dev/release': null } },
   });
-  expect(finalizerOf(policy(['a/b']))).toBeUndefined();
+  it('loses our finalizer and keeps others', () => {
+    expect(finalizerOf(policy(['a/b', 'gpu-gate.dev/opt-out-nodes']))?.body).toEqual(body(['a/b']));
+    expect(finalizerOf(policy(['gpu-gate.dev/opt-out-nodes']))?.body).toEqual(body(null));
+    expect(finalizerOf(policy(['a/b']))).toBeUndefined();
+  });
+  it('says that pods may lose operands, once', () => {
+    const forced = policy([], { 'gpu-gate.dev/release': 'force' });
+    expect([isForced(forced), isForced(policy([])), isForced(policy([], { 'gpu-gate.dev/release': 'no' }))]).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect(finalizerOf(forced)?.body).toEqual(body(null));
+  });
 });
 
 it('a pod waits for the scheduler that ends only while it is on no node', () => {

@@ -84,6 +84,8 @@ let before: ReadonlyMap<string, string>;
 let rights: readonly Entry[] = [];
 let refused: Awaited<ReturnType<typeof uninstall>>;
 let unchanged: readonly string[] = [];
+let rolledBack: CommandResult;
+let status: CommandResult;
 let removed: Awaited<ReturnType<typeof uninstall>>;
 let works: Awaited<ReturnType<typeof pod>>;
 let after: ReadonlyMap<string, string>;
@@ -124,7 +126,9 @@ beforeAll(async () => {
   const since = await everything();
   unchanged = differences(running, since).filter((line) => !/gpu-gate-release|Secret gpu-gate\/sh\.helm/.test(line));
 
-  await gate.upgrade({ uninstall: { force: true } });
+  rolledBack = await cluster.helm(['rollback', 'gpu-gate', '1', '--namespace', 'gpu-gate']);
+  status = await cluster.helm(['status', 'gpu-gate', '--namespace', 'gpu-gate']);
+  await kubectl('annotate', 'gpupolicies', '--all', 'gpu-gate.dev/release=force');
   removed = await uninstall(async (kubeconfig) => {
     rights = await granted(cluster, await openKube({ kubeconfig, userAgent: 'test' }));
     // It lives until every mark is gone.
@@ -175,12 +179,16 @@ describe('helm uninstall, while a GPU pod needs the driver', () => {
     expect(refused.helm.code).not.toBe(0);
     expect(refused.hook.code).toBe(1);
     expect(refused.hook.stderr).toContain('1 GPU pod would lose driver or device plugin: default/works');
-    expect(refused.hook.stderr).toContain('--set uninstall.force=true');
+    expect(refused.hook.stderr).toContain('kubectl annotate gpupolicies --all gpu-gate.dev/release=force');
   });
   it('has changed nothing', () => expect(unchanged).toEqual([]));
+  it('can be taken back', () => {
+    expect(rolledBack.code, rolledBack.stderr).toBe(0);
+    expect(status.stdout).toContain('STATUS: deployed');
+  });
 });
 
-describe('helm uninstall with uninstall.force', () => {
+describe('helm uninstall at the word of the operator', () => {
   it('goes through all steps while the reconciler lives', () => {
     expect(removed.hook.stderr).toBe('');
     expect(removed.hook.code).toBe(0);
