@@ -170,7 +170,7 @@ class Removal {
     const users = await this.#usersNow();
     if (users.length === 0) return 'none runs';
     this.#forced ||= (await this.#all<unknown>(POLICIES_PATH)).some(isForced);
-    if (this.#forced) return `${counted(users.length, 'GPU pod')} run on, and lose what they need: ${some(users)}`;
+    if (this.#forced) return `these GPU pods lose what they need: ${some(users)}`;
     throw new Refused(
       `refused, and nothing was changed: ${counted(users.length, 'GPU pod')} would lose driver or device plugin: ${some(users)}\n` +
         `next: end these pods and repeat, or, so that they lose it: kubectl annotate gpupolicies --all ${RELEASE}=force`,
@@ -324,7 +324,7 @@ class Removal {
       ...(waiting.length === 0
         ? []
         : [
-            `${counted(waiting.length, 'pod')} wait for ${SECOND_SCHEDULER}, which ends with the chart, and then stay Pending: ${printable(some(waiting))}.`,
+            `These pods wait for ${SECOND_SCHEDULER}, which ends with the chart, and then stay Pending: ${printable(some(waiting))}.`,
             'A pod cannot change its scheduler. Delete them: their owners create them again for the default scheduler, a pod without an owner is created again by hand.',
           ]),
       '',
