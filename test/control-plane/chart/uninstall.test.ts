@@ -173,7 +173,7 @@ beforeAll(async () => {
   // A validation is under way when everything has to go.
   await kubectl('annotate', 'node', 'gpu-1', 'sim.gpu-gate.dev/validation-seconds=600', 'gpu-gate.dev/retry=1');
   await until('a validation pod', async () =>
-    (await kubectl('get', 'pods', '-n', 'gpu-gate-operands', '-l', 'gpu-gate.dev/validates')).includes('gpu-1'),
+    (await kubectl('get', 'pods', '-n', 'gpu-gate-operands', '-o', 'name')).includes('validation-gpu-1-'),
   );
   removed = await uninstall(async (kubeconfig) => {
     rights = await granted(cluster, await openKube({ kubeconfig, userAgent: 'test' }));
