@@ -174,7 +174,7 @@ function afterRest(request: IncomingMessage, done: () => void): void {
 }
 
 const parsed = <T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> => {
-  if (nestsDeeper(body, DEEPEST)) return { ok: false, because: `the body nests deeper than ${DEEPEST}` };
+  if (nestsDeeper([body], DEEPEST)) return { ok: false, because: `the body nests deeper than ${DEEPEST}` };
   let value: unknown;
   try {
     value = JSON.parse(body.toString('utf8'));

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { NameAnswers } from '../../../extender/by-name/answer.ts';
 import { askIn, filter, prioritize } from '../../../extender/verbs.ts';
 import { NameScanner } from '../../../extender/by-name/scan.ts';
-import { NodeTable } from '../../../extender/by-name/table.ts';
+import { ABSENT, NodeTable, TWICE } from '../../../extender/by-name/table.ts';
 import { nodeFacts, type NodeFacts } from '../../../gate/verdict.ts';
 import { decodeArgs, encodeFilter } from '../../../extender/wire.ts';
 import { aNode, aPod, aPolicy, NOW } from '../../builders/objects.ts';
@@ -124,7 +124,7 @@ describe('the table of nodes', () => {
         const ours = new NodeTable();
         const reference = new Map<string, NodeFacts>();
         for (const [i, [node, present]] of steps.entries()) {
-          const one = { ...facts, steadySince: i };
+          const one = { ...facts, steadySince: i, driver: `550.${i % 7}` };
           ours.set(`node-${node}`, present ? one : undefined);
           if (present) reference.set(`node-${node}`, one);
           else reference.delete(`node-${node}`);
@@ -135,8 +135,13 @@ describe('the table of nodes', () => {
           call += 1;
           const expected = reference.get(`node-${node}`);
           expect(ours.get(`node-${node}`)).toBe(expected);
-          expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe(expected);
-          if (expected !== undefined) expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe('twice');
+          const index = ours.find(bytes, 1, bytes.length - 1, call);
+          if (expected === undefined) expect(index).toBe(ABSENT);
+          else {
+            expect(ours.factsAt(index)).toBe(expected);
+            expect(ours.ofKind(ours.kindAt(index))?.driver).toBe(expected.driver);
+            expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe(TWICE);
+          }
         }
         expect([...ours.facts()]).toHaveLength(reference.size);
       }),
