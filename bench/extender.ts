@@ -1,7 +1,7 @@
 // /filter of our extender beside the smallest Go program that does the same
-// (bench/reference/extender-go), and beside a node:http server that only reads the call and sends an
-// answer of that length (bench/reference/extender-bare.ts): one TLS connection that is kept, as the
-// scheduler keeps it, names in a random order, every tenth refused; all by the same client, in
+// (bench/reference/extender-go), and beside a node:http server that only reads the call and sends
+// an answer of that length (bench/reference/extender-bare.ts): one TLS connection that is kept, as
+// the scheduler keeps it, names in a random order, every tenth refused; all by the same client, in
 // turns.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -39,7 +39,8 @@ const REPOSITORY = join(import.meta.dirname, '..');
 
 /**
  * How a further variant of ours is started: `plain` and `express` as bench/servers/extender.ts has
- * them, `node:` comes before flags of Node.js, anything with a slash is the folder of another checkout.
+ * them, `node:` comes before flags of Node.js, anything with a slash is the folder of another
+ * checkout.
  */
 function further(variant: string, places: readonly string[]): readonly string[] {
   const server = (root: string): string => join(root, 'bench', 'servers', 'extender.ts');

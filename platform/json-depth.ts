@@ -1,6 +1,6 @@
 // How deep JSON nests, found without parsing it. V8 needs seconds for 7 MiB of brackets, and a few
-// hundredths of a second for 7 MiB of anything flat. Every body is read here before it is parsed, so
-// the loop is written for speed: it takes a nanosecond for each byte.
+// hundredths of a second for 7 MiB of anything flat. Every body is read here before it is parsed,
+// so the loop is written for speed: it takes a nanosecond for each byte.
 const [QUOTE, BACKSLASH] = [0x22, 0x5c];
 /** `{` and `[`, `}` and `]` differ in this bit alone. */
 const BRACE = 0x20;

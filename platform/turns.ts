@@ -1,5 +1,6 @@
-// Work that takes long, one piece in a turn of the event loop. Many large bodies may end in the same
-// turn; answered at once, they would keep small calls that arrive meanwhile waiting for all of them.
+// Work that takes long, one piece in a turn of the event loop. Many large bodies may end in the
+// same turn; answered at once, they would keep small calls that arrive meanwhile waiting for all of
+// them.
 
 /** Runs each work in a turn of its own, in the order given. */
 export function turns(): (work: () => void) => void {

@@ -109,7 +109,7 @@ export class NodeTable {
     return this.#kind[index] ?? ABSENT;
   }
 
-  /** What its nodes have in common; `undefined` of a number that is no kind. */
+  /** What its nodes have in common; `undefined` if the number is not a kind. */
   ofKind(kind: number): Judged | undefined {
     return this.#kinds[kind];
   }
