@@ -24,7 +24,6 @@ for (let i = 0; i < Number(count); i += 1)
 const view = { nodes, policies: new Map([['default', aPolicy()]]), operandNamespace: 'gpu-gate-operands' };
 const extender = extenderApp({
   view: () => view,
-  nodes,
   metrics: extenderMetrics(new Registry(), () => nodes.facts()),
   now: Date.now,
   log: jsonLog('error', (line) => process.stderr.write(line)),

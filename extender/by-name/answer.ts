@@ -86,26 +86,20 @@ const sums = (judgements: readonly (Judgement | undefined)[]): Omit<FilterAnswer
  * twice is seen.
  */
 export class NameAnswers {
-  readonly #table: NodeTable;
   #calls = 0;
   #passed = new Bytes();
   #refused = new Bytes();
 
-  constructor(table: NodeTable) {
-    this.#table = table;
-  }
-
   /** ExtenderFilterResult; `undefined` if a name is given twice, which verbs.ts sorts out. */
-  filter(call: NamedCall, ask: Ask): FilterAnswer | undefined {
+  filter(call: NamedCall, ask: Ask, table: NodeTable): FilterAnswer | undefined {
     const { body, bounds, count } = call;
     const [passed, refused] = this.#empty();
-    const table = this.#table;
     // Names of no node are one more kind.
     const unknown = table.kinds;
     const judgements: (Judgement | undefined)[] = Array.from({ length: unknown + 1 });
     let runFrom = -1;
     let runTo = -1;
-    const done = this.#each(call, (index, i) => {
+    const done = this.#each(call, table, (index, i) => {
       const kind = index === ABSENT ? unknown : table.kindAt(index);
       const judgement = (judgements[kind] ??= judge(ask, table.ofKind(kind)));
       judgement.count += 1;
@@ -132,14 +126,15 @@ export class NameAnswers {
     }
     return { bytes: Buffer.concat([HEAD, passed.list, MIDDLE, refused.list, TAIL]), ...sums(judgements) };
   }
+
   /** HostPriorityList; `undefined` as for `filter`. `now` in ms since the epoch. */
-  prioritize(call: NamedCall, ask: Ask, now: number): Buffer | undefined {
+  prioritize(call: NamedCall, ask: Ask, table: NodeTable, now: number): Buffer | undefined {
     const { body, bounds } = call;
     const [list] = this.#empty();
-    const done = this.#each(call, (index, i) => {
+    const done = this.#each(call, table, (index, i) => {
       list.append(HOST);
       list.copy(body, (bounds[2 * i] ?? 0) - 1, (bounds[2 * i + 1] ?? 0) + 1);
-      const score = ask.kind === 'gate' ? scoreOf(this.#table.factsAt(index), now) : NO_SCORE;
+      const score = ask.kind === 'gate' ? scoreOf(table.factsAt(index), now) : NO_SCORE;
       list.append(SCORES[score] ?? COMMA);
     });
     return done ? Buffer.concat([Buffer.from('['), list.list, Buffer.from(']')]) : undefined;
@@ -155,14 +150,14 @@ export class NameAnswers {
    * Visits every name with its node's index, or `ABSENT`, in the order given; false if one is given
    * twice.
    */
-  #each(call: NamedCall, visit: (index: number, i: number) => void): boolean {
+  #each(call: NamedCall, table: NodeTable, visit: (index: number, i: number) => void): boolean {
     const { body, bounds, count } = call;
     this.#calls = (this.#calls % 0x3fffffff) + 1;
     let unknown: Set<string> | undefined;
     for (let i = 0; i < count; i += 1) {
       const from = bounds[2 * i] ?? 0;
       const to = bounds[2 * i + 1] ?? 0;
-      const index = this.#table.find(body, from, to, this.#calls);
+      const index = table.find(body, from, to, this.#calls);
       if (index === TWICE) return false;
       if (index === ABSENT) {
         const name = body.toString('latin1', from, to);
