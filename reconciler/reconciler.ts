@@ -1,5 +1,5 @@
-// The reconciler's wiring: a change in the caches queues the keys that it concerns (changes.ts), and
-// each key has one controller.
+// The reconciler's wiring: a change in the caches queues the keys that it concerns (changes.ts),
+// and each key has one controller.
 import { newestProof } from '../gate/node-proof.ts';
 import { steadyClock } from '../platform/clock.ts';
 import type { Kube } from '../platform/kube.ts';

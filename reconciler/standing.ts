@@ -1,5 +1,5 @@
-// The condition that an action is about to write, as the caches have it: the time of a transition is
-// written only with another status.
+// The condition that an action is about to write, as the caches have it: the time of a transition
+// is written only with another status.
 import type { Action } from './actions.ts';
 import { keyOf, type NodeObject, type PodObject } from './model.ts';
 

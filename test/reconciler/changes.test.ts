@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { CLOSED, MANAGED } from '../../core/keys.ts';
 import { changes } from '../../reconciler/changes.ts';
 import type { Caches, Listener } from '../../reconciler/caches.ts';
-import { idOf, type Key } from '../../reconciler/key.ts';
+import type { Key } from '../../reconciler/key.ts';
 import type { DaemonSetView } from '../../reconciler/model.ts';
 import { cachesOf, OPERANDS, type ClusterParts } from '../builders/caches.ts';
 import { aNode, aPolicy, keptPod } from '../builders/objects.ts';

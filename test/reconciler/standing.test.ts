@@ -11,7 +11,7 @@ const caches = cachesOf({
   nodes: [aNode({ validated: false })],
   pods: [keptPod({ namespace: 'team', name: 'p', conditions: [{ type: READY, status: 'True' }] })],
 });
-const condition = { type: GPU_VALIDATED, status: 'True', reason: '', message: '' };
+const condition = { type: GPU_VALIDATED, status: 'True', reason: '', message: '' } as const;
 const onNode = { node: 'node-a', uid: 'u' };
 const onPod = { kind: 'set-pod-condition', namespace: 'team', name: 'p', uid: 'u' } as const;
 const marks = { kind: 'patch-node', ...onNode, labels: {}, annotations: {} } as const;
@@ -36,5 +36,5 @@ it.each<[what: string, action: Action, standing: string | undefined]>([
     { ...onPod, name: 'gone', condition: { ...condition, type: READY } },
     undefined,
   ],
-  ['no condition', { kind: 'delete-pod', namespace: 'team', name: 'p', uid: 'u' }, undefined],
+  ['no condition', { kind: 'delete-pod', namespace: 'team', name: 'p', uid: 'u', because: '' }, undefined],
 ])('%s', (_, action, standing) => expect(standingIn(caches)(action)).toBe(standing));
