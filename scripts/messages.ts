@@ -9,7 +9,6 @@ import { readArguments } from './arguments.ts';
 import {
   allTexts,
   constantsOf,
-  isNode,
   nameOf,
   propertyOf,
   sourceOf,
@@ -170,7 +169,7 @@ const scalar = (raw: string): string =>
     .replace(/^(["'])(.*)\1$/, '$2');
 const chartTexts = (pattern: RegExp, ...places: readonly string[]): readonly string[] =>
   places
-    .flatMap((place) => (/\.yaml$/.test(place) ? [place] : filesIn(place)))
+    .flatMap((place) => (place.endsWith('.yaml') ? [place] : filesIn(place)))
     .filter((file) => /\.(yaml|tpl)$/.test(file))
     .flatMap((file) => [...read(file).matchAll(pattern)].map((match) => scalar(match[1] ?? '')));
 

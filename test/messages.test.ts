@@ -1,6 +1,6 @@
 /// <reference types="vite/types/importMeta.d.ts" />
-// The page of all texts, and how it finds them: a text that is written anywhere in the product is on
-// it, so that nobody writes one that no reader of the page has seen.
+// The page of all texts, and how it finds them: a text that is written anywhere in the product is
+// on it, so that nobody writes one that no reader of the page has seen.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
