@@ -1,9 +1,8 @@
-// The page of every text that users and operators read, docs/reference/messages.md: reasons and
-// options from their tables, all others from where source and chart write them. Rewrite it with
+// The page of every text that users and operators read, docs/reference/messages.md: the gate's
+// reasons from their table, all others from where source and chart write them. Rewrite it with
 // `npm run messages`; a test holds it to the source.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { OPTIONS } from '../app/options.ts';
 import { ALL_REASONS } from '../gate/reasons.ts';
 import { readArguments } from './arguments.ts';
 import {
@@ -226,7 +225,7 @@ export function messagesPage(): string {
   return `# Messages
 
 Every text that users and operators read. Generated from source and chart by \`npm run messages\`; a text that is not here fails
-a test. Braces hold what is filled in, brackets hold alternatives.
+a test. Braces hold what is filled in, brackets hold alternatives. [options.md](options.md) has the options' help.
 
 ## Why a pod is kept off a node
 
@@ -262,15 +261,6 @@ ${keyed(
 )}
 
 ${sections.join('\n\n')}
-
-## Options
-
-Of \`node main.ts run\`. Each is also an environment variable, \`GPU_GATE_LIKE_THIS\` for \`--like-this\`.
-
-${table(
-  ['Option', 'Default', 'Help'],
-  Object.values(OPTIONS).map(({ flag, otherwise, help }) => [code(`--${flag}`), code(otherwise), cell(help)]),
-)}
 
 ## Help
 

@@ -36,7 +36,6 @@ it.each([
   ['a hint of explain', '| revalidation is automatic;'],
   ['a step of certificates', '| the new CA is trusted everywhere |'],
   ['an error of the start', 'is in use: choose another one with --'],
-  ['an option', '| `--log-level` | `info` | minimum log level |'],
   ['an admission policy', '| the condition GPUValidated is written by gpu-gate, not by nodes |'],
   ['a rule of the CRD', '| write the name of a namespace, such as team-a |'],
   ['a refusal of the chart', '| webhook.url without webhook.canaryUrl'],
