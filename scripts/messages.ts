@@ -29,6 +29,8 @@ export const PLACES: readonly (readonly [title: string, about: string, files: re
   ['Answers of the extender', 'To schedulers, which show them in `FailedScheduling`, and in its log.', ['extender']],
   ['explain', 'What `node main.ts explain` and `kubectl gpu-gate explain` print.', ['explain']],
   ['kubectl gpu-gate', 'What the plugin prints.', ['kubectl', 'app/kubectl-gpu_gate.ts']],
+  ['Support bundle', 'What `support` prints and writes.', ['support']],
+  ['Uninstall', 'What `node main.ts release` prints.', ['uninstall']],
   ['Parts of Events and conditions', 'Filled in above, or logged by the reconciler.', ['reconciler']],
   ['Certificates', 'In the log of the reconciler, as the reason of a step or a wait, and in `/readyz`.', ['certs']],
   [

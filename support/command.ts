@@ -35,7 +35,7 @@ export interface SupportDeps {
 }
 
 /** So many objects of a kind are kept. */
-const MOST = 5000;
+const MOST_OBJECTS = 5000;
 const MOST_PODS_SCRAPED = 8;
 const MOST_LINES = 20_000;
 
@@ -86,10 +86,10 @@ async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: str
       for await (const page of pagesOf<unknown>(kube, path, query))
         for (const raw of page) {
           if (!is(raw)) continue;
-          if (kept.length < MOST) kept.push(raw);
+          if (kept.length < MOST_OBJECTS) kept.push(raw);
           else left += 1;
         }
-      if (left > 0) unread.push({ what: `${left} more of the ${what}`, because: `a bundle holds ${MOST}` });
+      if (left > 0) unread.push({ what: `${left} more of the ${what}`, because: `a bundle holds ${MOST_OBJECTS}` });
       return kept;
     }, []);
   const all = (what: string, path: string): Promise<unknown[]> => some(what, path, () => true);

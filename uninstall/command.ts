@@ -240,7 +240,7 @@ class Removal {
     const users = this.#forced ? [] : await this.#usersNow();
     if (users.length > 0)
       throw new Error(
-        `${counted(users.length, 'GPU pod')} came meanwhile and would lose driver or device plugin: ${some(users)}; end these pods, or give --force`,
+        `${counted(users.length, 'GPU pod')} came meanwhile and would lose driver or device plugin: ${some(users)}; end these pods, or: kubectl annotate gpupolicies --all ${RELEASE}=force`,
       );
     const namespace = `/api/v1/namespaces/${this.#args.operandNamespace}`;
     const sets = `/apis/apps/v1/namespaces/${this.#args.operandNamespace}/daemonsets`;
