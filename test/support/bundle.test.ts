@@ -105,9 +105,13 @@ const collected: Collected = {
   versions: { images: [`https://joe:${planted(25)}@registry/x`] },
   lists: {
     'nodes.jsonl': [nodeOf(RAW)],
-    'policies.jsonl': [policyOf({ ...RAW, spec: { components: RAW.spec.components } })].map(
-      ({ status: _, ...rest }) => rest,
-    ),
+    'policies.jsonl': [
+      policyOf({
+        metadata: meta,
+        spec: { components: RAW.spec.components },
+        status: { conditions: [RAW.status.conditions[0]] },
+      }),
+    ],
     'pods.jsonl': [
       userPodOf(RAW),
       ownPodOf({ ...RAW, status: { ...RAW.status, conditions: [RAW.status.conditions[0]] } }),

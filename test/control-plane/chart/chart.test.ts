@@ -86,6 +86,46 @@ describe('what an uninstall keeps', () => {
   );
 });
 
+describe('the hook of an uninstall', () => {
+  const hooks = (values: object): readonly Rendered[] =>
+    render(values).filter(({ metadata }) => metadata.annotations?.['helm.sh/hook'] === 'pre-delete');
+  const argsOf = (values: object): readonly string[] =>
+    find(hooks(values), 'Job', 'gpu-gate-release')?.spec?.template?.spec.containers[0]?.args ?? [];
+  it('is a Job with an account and rights that end with it', () => {
+    const made = hooks({});
+    expect(made.map(({ kind }) => kind).toSorted()).toEqual([
+      'ClusterRole',
+      'ClusterRoleBinding',
+      'Job',
+      'Role',
+      'Role',
+      'RoleBinding',
+      'RoleBinding',
+      'ServiceAccount',
+    ]);
+    for (const { metadata } of made)
+      expect(metadata.annotations?.['helm.sh/hook-delete-policy']).toBe('before-hook-creation,hook-succeeded');
+    // The account comes before the Job.
+    for (const { kind, metadata } of made)
+      expect(metadata.annotations?.['helm.sh/hook-weight']).toBe(kind === 'Job' ? '0' : '-1');
+    expect(render({}).filter(({ metadata }) => metadata.name === 'gpu-gate-release')).toHaveLength(made.length);
+  });
+  it('ends the Deployment that leads', () => {
+    expect(argsOf({})).toContain('--deployment=gpu-gate-reconciler');
+    expect(argsOf({ oneProcess: true })).toContain('--deployment=gpu-gate');
+  });
+  it('refuses under running GPU pods unless the values say otherwise', () => {
+    expect(argsOf({})).not.toContain('--force');
+    expect(argsOf({ uninstall: { force: true, timeoutSeconds: 60 } })).toEqual(
+      expect.arrayContaining(['--force', '--timeout=60s']),
+    );
+  });
+  it.each([
+    ['the value says so', { uninstall: { hook: false } }],
+    ['gpu-gate runs as processes', { deployments: { create: false } }],
+  ])('is not there where %s', (_, values) => expect(hooks(values)).toEqual([]));
+});
+
 describe('which pods the API server calls the webhook for', () => {
   const matches = (resources?: string[]): string | undefined =>
     /exists\(k, \((.*?)\) && quantity/.exec(
