@@ -21,7 +21,7 @@ COPY reconciler reconciler
 COPY certs certs
 COPY gate gate
 COPY explain explain
-COPY kubectl/*.ts kubectl/
+COPY kubectl kubectl
 COPY support support
 COPY uninstall uninstall
 COPY app app
