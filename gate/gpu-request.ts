@@ -105,6 +105,16 @@ const containersOf = (spec: RawPod['spec']): readonly GpuContainer[] => [
 const asksFor = (container: GpuContainer, resources: readonly string[]): boolean =>
   Object.keys(container.amounts).some((name) => isGpuResource(name, resources));
 
+/**
+ * The first of these resources that some container requests, GPU or not; `undefined` if none does.
+ */
+export function requestedAmong(spec: RawPod['spec'], resources: readonly string[]): string | undefined {
+  for (const { resources: own } of [...(spec?.containers ?? []), ...(spec?.initContainers ?? [])])
+    for (const [name, value] of Object.entries({ ...own?.requests, ...own?.limits }))
+      if (isGpuResource(name, resources) && amountOf(value) > 0) return name;
+  return undefined;
+}
+
 /** Which containers ask for a GPU, as indices into the raw lists. */
 export interface GpuRequest {
   readonly containers: readonly number[];
@@ -128,18 +138,22 @@ export interface PodWants {
   /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
   readonly validation: boolean;
   readonly read: ReadWishes;
+  /** Its namespace, where it names a policy: a policy may be for some namespaces only. */
+  readonly namedIn?: string;
   readonly containers: readonly GpuContainer[];
 }
 
 export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
   const { labels, namespace } = pod.metadata ?? {};
   const component = labels?.[COMPONENT];
+  const read = wishesOf(pod);
   return {
     validation:
       namespace === operandNamespace &&
       labels?.[PART_OF] === PRODUCT &&
       (component === 'driver-validation' || component === 'device-plugin-validation'),
-    read: wishesOf(pod),
+    read,
+    ...(read.wishes.policy === undefined ? {} : { namedIn: namespace ?? '' }),
     containers: containersOf(pod.spec),
   };
 }

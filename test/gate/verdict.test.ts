@@ -15,6 +15,7 @@ import { askOf, nodeFacts, verdict } from '../../gate/verdict.ts';
 import { trimPod, type NodeObject } from '../../reconciler/model.ts';
 import { boundPastGate } from '../../reconciler/pods/reports.ts';
 import { couldFit, nodesToWake } from '../../reconciler/pods/waiting.ts';
+import { decide } from '../../webhook/inject.ts';
 import { aNode, aPod, aPolicy } from '../builders/objects.ts';
 
 const OPERANDS = 'gpu-gate-operands';
@@ -25,6 +26,7 @@ const pick = <T>(...values: readonly T[]): fc.Arbitrary<T> => fc.constantFrom(..
 const mostly = <T>(usual: T, ...others: readonly T[]): fc.Arbitrary<T> =>
   fc.oneof({ weight: 4, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
 const NOTHING: unknown = undefined;
+const FACTS = { runtimeClasses: new Map(), namespaceLabels: {}, excludedNamespaces: new Set<string>() };
 
 const pods: fc.Arbitrary<RawPod> = fc
   .record({
@@ -123,6 +125,7 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
       suspend: mostly(false, true),
       enforcing: mostly(true, false),
       resources: mostly<string[] | undefined>(undefined, ['nvidia.com/mig-*']),
+      allowedNamespaces: mostly<string[]>([], ['ops'], ['ops', 'team']),
     }),
     { selector: ({ name }) => name, minLength: 1, maxLength: 2 },
   )
@@ -137,64 +140,80 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
   );
 
 describe('one verdict', () => {
-  it('for the extender both ways, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
-    const seen = new Map<string, number>();
-    fc.assert(
-      fc.property(pods, nodes, policies, (raw, node, known) => {
-        const { name } = node.metadata;
-        const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known), nodeFacts(node));
-        const kind = wanted?.kind ?? 'yes';
-        seen.set(kind, (seen.get(kind) ?? 0) + 1);
+  it(
+    'for the webhook, for the extender both ways, for explain, for pods past the gate and for wake-ups',
+    { timeout: 120_000 },
+    () => {
+      const seen = new Map<string, number>();
+      fc.assert(
+        fc.property(pods, nodes, policies, (raw, node, known) => {
+          const { name } = node.metadata;
+          const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known), nodeFacts(node));
+          const kind = wanted?.kind ?? 'yes';
+          seen.set(kind, (seen.get(kind) ?? 0) + 1);
 
-        const table = new NodeTable();
-        table.set(name, nodeFacts(node));
-        const view = { nodes: table, policies: known, operandNamespace: OPERANDS };
-        const plain = filter({ pod: raw, names: [name], nodes: undefined }, view);
-        expect(plain.result.refused.get(name)).toEqual(wanted);
-        const victims = new Map([[name, { uids: [], violations: 0 }]]);
-        expect(preempt({ pod: raw, victims }, view).has(name)).toBe(wanted === undefined);
+          // The webhook refuses the same names, where it looks at the pod at all.
+          const ask = askOf(wantsOf(raw, OPERANDS), known);
+          const namespace = raw.metadata?.namespace ?? '';
+          if (namespace !== OPERANDS) {
+            const admission = decide(raw, { ...FACTS, policies: known, namespace });
+            const refused =
+              admission.kind === 'refuse' && admission.reason === 'policy-not-allowed' && admission.because;
+            expect(refused).toBe(ask.kind === 'refuse' && ask.because.kind === 'policy-not-allowed' && ask.detail);
+          }
 
-        const call = new NameScanner().scan(Buffer.from(JSON.stringify({ Pod: raw, Nodes: null, NodeNames: [name] })));
-        if (call === undefined) throw new Error('the call by names is declined');
-        const answer = new NameAnswers(table).filter(call, askIn(view, call.pod));
-        const { FailedAndUnresolvableNodes: refused } = JSON.parse(answer?.bytes.toString() ?? '') as {
-          FailedAndUnresolvableNodes: Record<string, string>;
-        };
-        expect(refused[name]).toBe(wanted?.sentence);
-        expect(answer?.wouldRefuse).toBe(plain.result.wouldRefuse);
+          const table = new NodeTable();
+          table.set(name, nodeFacts(node));
+          const view = { nodes: table, policies: known, operandNamespace: OPERANDS };
+          const plain = filter({ pod: raw, names: [name], nodes: undefined }, view);
+          expect(plain.result.refused.get(name)).toEqual(wanted);
+          const victims = new Map([[name, { uids: [], violations: 0 }]]);
+          expect(preempt({ pod: raw, victims }, view).has(name)).toBe(wanted === undefined);
 
-        const { rows } = explainPod({
-          pod: raw,
-          nodes: [node],
-          policies: known,
-          operandNamespace: OPERANDS,
-          webhookWould: '',
-        });
-        // An auditing policy is explained as if it enforced.
-        const explained = plain.result.wouldRefuse > 0 ? 'refused' : wanted === undefined ? 'open' : 'refused';
-        expect(rows[0]?.verdict).toBe(explained);
-        if (wanted !== undefined) expect(rows[0]).toMatchObject({ reason: wanted.sentence, kind: wanted.kind });
+          const call = new NameScanner().scan(
+            Buffer.from(JSON.stringify({ Pod: raw, Nodes: null, NodeNames: [name] })),
+          );
+          if (call === undefined) throw new Error('the call by names is declined');
+          const answer = new NameAnswers(table).filter(call, askIn(view, call.pod));
+          const { FailedAndUnresolvableNodes: refused } = JSON.parse(answer?.bytes.toString() ?? '') as {
+            FailedAndUnresolvableNodes: Record<string, string>;
+          };
+          expect(refused[name]).toBe(wanted?.sentence);
+          expect(answer?.wouldRefuse).toBe(plain.result.wouldRefuse);
 
-        const pod = trimPod(
-          {
-            ...raw,
-            metadata: { ...raw.metadata, labels: { ...raw.metadata?.labels, 'gpu-gate.dev/injected': 'true' } },
-          },
-          OPERANDS,
-          () => false,
-        );
-        if (pod === undefined) throw new Error('trimmed away');
-        expect(boundPastGate(pod, node, known)).toEqual(wanted);
-        const cordoned = node.spec?.unschedulable === true;
-        expect(couldFit(pod, node, [], known)).toBe(wanted === undefined && !cordoned);
-        expect(nodesToWake([pod], [node], () => [], known)).toHaveLength(wanted === undefined && !cordoned ? 1 : 0);
-      }),
-      { numRuns: 2000 },
-    );
-    // Every answer but that for an unknown node was among them.
-    const kinds = new Set(ALL_REASONS.map(({ kind }) => kind).filter((kind) => kind !== 'unknown'));
-    expect([...kinds, 'yes'].filter((kind) => !seen.has(kind))).toEqual([]);
-  });
+          const { rows } = explainPod({
+            pod: raw,
+            nodes: [node],
+            policies: known,
+            operandNamespace: OPERANDS,
+            webhookWould: '',
+          });
+          // An auditing policy is explained as if it enforced.
+          const explained = plain.result.wouldRefuse > 0 ? 'refused' : wanted === undefined ? 'open' : 'refused';
+          expect(rows[0]?.verdict).toBe(explained);
+          if (wanted !== undefined) expect(rows[0]).toMatchObject({ reason: wanted.sentence, kind: wanted.kind });
+
+          const pod = trimPod(
+            {
+              ...raw,
+              metadata: { ...raw.metadata, labels: { ...raw.metadata?.labels, 'gpu-gate.dev/injected': 'true' } },
+            },
+            OPERANDS,
+            () => false,
+          );
+          if (pod === undefined) throw new Error('trimmed away');
+          expect(boundPastGate(pod, node, known)).toEqual(wanted);
+          const cordoned = node.spec?.unschedulable === true;
+          expect(couldFit(pod, node, [], known)).toBe(wanted === undefined && !cordoned);
+          expect(nodesToWake([pod], [node], () => [], known)).toHaveLength(wanted === undefined && !cordoned ? 1 : 0);
+        }),
+        { numRuns: 2000 },
+      );
+      // Every answer but that for an unknown node was among them.
+      const kinds = new Set(ALL_REASONS.map(({ kind }) => kind).filter((kind) => kind !== 'unknown'));
+      expect([...kinds, 'yes'].filter((kind) => !seen.has(kind))).toEqual([]);
+    },
+  );
 
   const stacks = (count: number) =>
     Array.from({ length: count }, (_, i) => ({
