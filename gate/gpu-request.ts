@@ -66,6 +66,17 @@ const GPU_PREFIX = 'nvidia.com/';
 export const isGpuResource = (name: string, resources: readonly string[]): boolean =>
   resources.some((wanted) => (wanted.endsWith('*') ? name.startsWith(wanted.slice(0, -1)) : name === wanted));
 
+/** What NVIDIA's device plugin offers unless it is configured to rename it. */
+const USUAL_GPUS: readonly string[] = ['nvidia.com/gpu', 'nvidia.com/gpu.shared', 'nvidia.com/mig-*'];
+
+/** Is this a GPU resource by its name, whatever a policy lists? */
+export const isUsualGpu = (name: string): boolean => isGpuResource(name, USUAL_GPUS);
+
+/** What to write in a policy's list so that it holds these resources. */
+export const entriesFor = (names: readonly string[]): readonly string[] => [
+  ...new Set(names.map((name) => (name.startsWith('nvidia.com/mig-') ? 'nvidia.com/mig-*' : name))),
+];
+
 /** A container that asks for a resource which may be a GPU's. */
 export interface GpuContainer {
   /** Index into the pod's own list. */

@@ -1,7 +1,7 @@
 // The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has
 // one controller.
 import { MANAGED, PROOF } from '../core/keys.ts';
-import { isMisspelt, isOurs, newestProof, open } from '../gate/node-proof.ts';
+import { isOurs, newestProof, open, strayOf } from '../gate/node-proof.ts';
 import { steadyClock } from '../platform/clock.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
@@ -102,9 +102,13 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     node(name, before, now, marks) {
       if (now === undefined) nodes.gone(name);
       const ours = [before, now].some((node) => node !== undefined && isOurs(node));
-      const isNewlyMisspelt =
-        now !== undefined && isMisspelt(now) && now.metadata.labels?.[MANAGED] !== before?.metadata.labels?.[MANAGED];
-      if (ours || isNewlyMisspelt) add('node', name);
+      const stray = now === undefined ? undefined : strayOf(now);
+      const isNewlyStray =
+        stray !== undefined &&
+        (before === undefined ||
+          strayOf(before) !== stray ||
+          now?.metadata.labels?.[MANAGED] !== before.metadata.labels?.[MANAGED]);
+      if (ours || isNewlyStray) add('node', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       if (marks.has('led') || marks.has('runs')) after(50, 'operands');
@@ -174,7 +178,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       const ours = [...caches.nodes.values()].filter(isOurs);
       const unproven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
       for (const node of ours.toSorted((a, b) => unproven(a) - unproven(b))) add('node', node.metadata.name);
-      for (const node of caches.nodes.values()) if (isMisspelt(node)) add('node', node.metadata.name);
+      for (const node of caches.nodes.values()) if (strayOf(node) !== undefined) add('node', node.metadata.name);
       add('operands');
       add('policies');
       for (const pod of caches.pods.values()) add('pod', keyOf(pod));

@@ -2,6 +2,7 @@
 import { RETRY } from '../../core/keys.ts';
 import { amountOf } from '../../core/quantity.ts';
 import type { Said } from '../../core/said.ts';
+import { entriesFor, isUsualGpu } from '../../gate/gpu-request.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import type { Keep } from '../limits/breaker.ts';
 import { driverVersion } from '../manifests/driver.ts';
@@ -9,7 +10,7 @@ import type { NodeObject } from '../model.ts';
 import { DONE, type Accepted, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
-import { isAsKnown, lostGpus } from './findings.ts';
+import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
@@ -82,7 +83,7 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
       status: 'True',
       reason: 'Validated',
       said: {
-        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${labelText(seen)}${conflictText(input)}`,
+        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
         at: next.at,
       },
     },
@@ -105,6 +106,14 @@ const lostText = ({ node, policy }: WithPolicy): string => {
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
+};
+
+/** GPUs that nothing gates, because the policy does not list their resource. */
+const unlistedText = ({ node, policy }: WithPolicy): string => {
+  const names = offeredBeside(node, policy.spec.resources).filter(isUsualGpu);
+  return names.length === 0
+    ? ''
+    : `; ${names.join(', ')} of this node is not gated, because the GPUPolicy does not list it: add ${entriesFor(names).join(', ')} to its spec.resources, and to the chart's policy.spec.resources`;
 };
 
 /** The kubelet's words, until a validation has passed after them. */

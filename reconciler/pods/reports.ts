@@ -3,10 +3,10 @@
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { GPU_VALIDATED, INJECTED, PROOF } from '../../core/keys.ts';
 import { timeless } from '../../core/said.ts';
-import { asking } from '../../gate/gpu-request.ts';
+import { asking, isGpuResource, isUsualGpu } from '../../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, sinceOf, stateOf, walkOf } from '../../gate/node-proof.ts';
 import type { Reason } from '../../gate/reasons.ts';
-import { askOf, nodeFacts, verdict, type Policies } from '../../gate/verdict.ts';
+import { askOf, nodeFacts, policyNameOf, verdict, type Policies } from '../../gate/verdict.ts';
 import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
 
 /**
@@ -31,10 +31,29 @@ export const changedAt = (pod: PodObject): number =>
 
 /**
  * Why the gate refuses the node that a pod was bound to by another scheduler or by `spec.nodeName`;
- * `undefined` if it does not.
+ * `undefined` if it does not. On a managed node a pod counts whose GPU resource its policy does not
+ * list, such as a MIG profile: neither webhook nor extender looks at it.
  */
-export const boundPastGate = (pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined =>
-  verdict(askOf(pod.wants, policies), nodeFacts(node));
+export function boundPastGate(pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined {
+  const facts = nodeFacts(node);
+  const because = verdict(askOf(pod.wants, policies), facts);
+  if (because !== undefined || !facts.ours) return because;
+  const unlisted = unlistedOf(pod, policies);
+  return unlisted.length === 0
+    ? undefined
+    : verdict(askOf(pod.wants, { get: (name) => withResources(policies.get(name), unlisted) }), facts);
+}
+
+/** GPU resources that the pod requests and its policy does not list. */
+export const unlistedOf = (pod: PodObject, policies: Policies): readonly string[] => {
+  const policy = policies.get(policyNameOf(pod.wants));
+  return policy === undefined
+    ? []
+    : Object.keys(pod.gpus).filter((name) => isUsualGpu(name) && !isGpuResource(name, policy.spec.resources));
+};
+
+const withResources = (policy: GpuPolicy | undefined, more: readonly string[]): GpuPolicy | undefined =>
+  policy && { ...policy, spec: { ...policy.spec, resources: [...policy.spec.resources, ...more] } };
 
 /**
  * The same for a pod that was bound while no replica led, if the node shows that the reason is

@@ -1,6 +1,6 @@
 // Controllers together, on a cluster in memory: what no one of them decides alone.
 import { describe, expect, it } from 'vitest';
-import { CLOSED, MANAGED, PROOF } from '../../core/keys.ts';
+import { CLOSED, MANAGED, PROOF, STARTUP_TAINT, STATE } from '../../core/keys.ts';
 import { open } from '../../gate/node-proof.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 import { newWalk } from '../../reconciler/walk.ts';
@@ -217,4 +217,29 @@ it('an opt-in in a spelling that does not count is reported when it comes, and n
   await cluster.settle();
   expect(reported()).toBe(2);
   expect(cluster.node('new').metadata.labels).toEqual({ [MANAGED]: 'yes' });
+});
+
+it('a node with the startup taint and no opt-in is looked at when that begins, and not for its other changes', async () => {
+  const cluster = await validated();
+  const told = (): number =>
+    cluster.writes.filter((action) => action.kind === 'event' && action.reason === 'GPUTaintWithoutOptIn').length;
+  const stray = (labels: Record<string, string>): NodeObject => {
+    const node = aNode({ name: 'stray', validated: false });
+    return {
+      ...node,
+      metadata: { ...node.metadata, labels, annotations: {} },
+      spec: { taints: [{ key: STARTUP_TAINT, effect: 'NoSchedule' }] },
+    };
+  };
+  cluster.setNode({ ...stray({}), spec: {} });
+  await cluster.settle();
+  expect(told()).toBe(0);
+  cluster.setNode(stray({}));
+  await cluster.settle();
+  cluster.setNode(stray({ zone: 'a' }));
+  await cluster.settle();
+  expect(told()).toBe(1);
+  cluster.setNode(stray({ zone: 'a', [MANAGED]: 'true' }));
+  await cluster.settle();
+  expect(cluster.node('stray').metadata.labels?.[STATE]).toBeDefined();
 });

@@ -2,9 +2,10 @@
 // install, does the driver fit the host, and may this node begin?
 import { COMPONENTS, GATING, isDeployed, namesOf, specOf } from '../../../core/components.ts';
 import { GPU_OPERATOR_DEPLOY_PREFIX, NFD_OS_RELEASE, NFD_PREFIX } from '../../../core/keys.ts';
+import { isUsualGpu } from '../../../gate/gpu-request.ts';
 import { driverImage } from '../../manifests/driver.ts';
 import type { NodeObject } from '../../model.ts';
-import { allocatable, failed, hasPciLabel, type Finding } from '../findings.ts';
+import { allocatable, failed, hasPciLabel, offeredBeside, type Finding } from '../findings.ts';
 import { isPreInstalled, markedBy, markForMachines, preInstalled } from '../installers.ts';
 import { componentPods, isManagedHere, type Observed } from '../observed.ts';
 import type { WalkState } from './state.ts';
@@ -113,7 +114,8 @@ function others(seen: Observed): Finding | undefined {
   if (
     managed.includes('device-plugin') &&
     !isOurs &&
-    Object.keys(allocatable(input.node, input.policy.spec.resources)).length > 0
+    (Object.keys(allocatable(input.node, input.policy.spec.resources)).length > 0 ||
+      offeredBeside(input.node, input.policy.spec.resources).some(isUsualGpu))
   )
     return failed(
       'AnotherInstaller',

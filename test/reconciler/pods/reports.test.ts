@@ -57,6 +57,24 @@ describe('other pods', () => {
   ])('bound past the gate: %s', (_, node, policy, because) =>
     expect(boundPastGate(aGpuPod(), node, one(policy))?.sentence).toBe(because),
   );
+  const migPod = (resource = 'nvidia.com/mig-1g.10gb'): PodObject =>
+    aGpuPod({ labels: {} }, { containers: [{ resources: { limits: { [resource]: '1' } } }] });
+  it.each([
+    ['on a node that rebooted', migPod(), rebooted, aPolicy(), 'rebooted'],
+    ['on an open node', migPod(), aNode(), aPolicy(), undefined],
+    ['on a node that is not opted in', migPod(), theirs, aPolicy(), undefined],
+    ['while the policy audits', migPod(), rebooted, aPolicy({}, { status: {} }), undefined],
+    [
+      'with a policy that lists MIG alone: a whole GPU',
+      aGpuPod(),
+      rebooted,
+      aPolicy({ resources: ['nvidia.com/mig-*'] }),
+      'rebooted',
+    ],
+    ['that is not a GPU', migPod('nvidia.com/hostdev'), rebooted, aPolicy(), undefined],
+  ])('bound past the gate by a resource that the policy does not list, %s', (_, pod, node, policy, kind) =>
+    expect(boundPastGate(pod, node, one(policy))?.kind).toBe(kind),
+  );
   const requiring = (minDriver: string, at = '2026-11-24T09:40:00Z'): PodObject =>
     aGpuPod(
       { annotations: { 'gpu-gate.dev/min-driver': minDriver } },
