@@ -140,82 +140,75 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
   );
 
 describe('one verdict', () => {
-  it(
-    'for the webhook, for the extender both ways, for explain, for pods past the gate and for wake-ups',
-    { timeout: 120_000 },
-    () => {
-      const seen = new Map<string, number>();
-      fc.assert(
-        fc.property(pods, nodes, policies, (raw, node, known) => {
-          const { name } = node.metadata;
-          const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known), nodeFacts(node));
-          const kind = wanted?.kind ?? 'yes';
-          seen.set(kind, (seen.get(kind) ?? 0) + 1);
+  it('for webhook and extender, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
+    const seen = new Map<string, number>();
+    fc.assert(
+      fc.property(pods, nodes, policies, (raw, node, known) => {
+        const { name } = node.metadata;
+        const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known), nodeFacts(node));
+        const kind = wanted?.kind ?? 'yes';
+        seen.set(kind, (seen.get(kind) ?? 0) + 1);
 
-          // The webhook refuses the same names, where it looks at the pod at all.
-          const ask = askOf(wantsOf(raw, OPERANDS), known);
-          const namespace = raw.metadata?.namespace ?? '';
-          if (namespace !== OPERANDS) {
-            const admission = decide(raw, { ...FACTS, policies: known, namespace });
-            const refused =
-              admission.kind === 'refuse' && admission.reason === 'policy-not-allowed' && admission.because;
-            expect(refused).toBe(ask.kind === 'refuse' && ask.because.kind === 'policy-not-allowed' && ask.detail);
-          }
+        // The webhook refuses the same names, where it looks at the pod at all.
+        const ask = askOf(wantsOf(raw, OPERANDS), known);
+        const namespace = raw.metadata?.namespace ?? '';
+        if (namespace !== OPERANDS) {
+          const admission = decide(raw, { ...FACTS, policies: known, namespace });
+          const because = admission.kind === 'refuse' && admission.reason === 'policy-not-allowed' && admission.because;
+          expect(because).toBe(ask.kind === 'refuse' && ask.because.kind === 'policy-not-allowed' && ask.detail);
+        }
 
-          const table = new NodeTable();
-          table.set(name, nodeFacts(node));
-          const view = { nodes: table, policies: known, operandNamespace: OPERANDS };
-          const plain = filter({ pod: raw, names: [name], nodes: undefined }, view);
-          expect(plain.result.refused.get(name)).toEqual(wanted);
-          const victims = new Map([[name, { uids: [], violations: 0 }]]);
-          expect(preempt({ pod: raw, victims }, view).has(name)).toBe(wanted === undefined);
+        const table = new NodeTable();
+        table.set(name, nodeFacts(node));
+        const view = { nodes: table, policies: known, operandNamespace: OPERANDS };
+        const plain = filter({ pod: raw, names: [name], nodes: undefined }, view);
+        expect(plain.result.refused.get(name)).toEqual(wanted);
+        const victims = new Map([[name, { uids: [], violations: 0 }]]);
+        expect(preempt({ pod: raw, victims }, view).has(name)).toBe(wanted === undefined);
 
-          const call = new NameScanner().scan(
-            Buffer.from(JSON.stringify({ Pod: raw, Nodes: null, NodeNames: [name] })),
-          );
-          if (call === undefined) throw new Error('the call by names is declined');
-          const answer = new NameAnswers(table).filter(call, askIn(view, call.pod));
-          const { FailedAndUnresolvableNodes: refused } = JSON.parse(answer?.bytes.toString() ?? '') as {
-            FailedAndUnresolvableNodes: Record<string, string>;
-          };
-          expect(refused[name]).toBe(wanted?.sentence);
-          expect(answer?.wouldRefuse).toBe(plain.result.wouldRefuse);
+        const call = new NameScanner().scan(Buffer.from(JSON.stringify({ Pod: raw, Nodes: null, NodeNames: [name] })));
+        if (call === undefined) throw new Error('the call by names is declined');
+        const answer = new NameAnswers().filter(call, askIn(view, call.pod), table);
+        const { FailedAndUnresolvableNodes: refused } = JSON.parse(answer?.bytes.toString() ?? '') as {
+          FailedAndUnresolvableNodes: Record<string, string>;
+        };
+        expect(refused[name]).toBe(wanted?.sentence);
+        expect(answer?.wouldRefuse).toBe(plain.result.wouldRefuse);
 
-          const { rows } = explainPod({
-            pod: raw,
-            nodes: [node],
-            policies: known,
-            operandNamespace: OPERANDS,
-            webhookWould: '',
-          });
-          // An auditing policy is explained as if it enforced.
-          const explained = plain.result.wouldRefuse > 0 ? 'refused' : wanted === undefined ? 'open' : 'refused';
-          expect(rows[0]?.verdict).toBe(explained);
-          if (wanted !== undefined) expect(rows[0]).toMatchObject({ reason: wanted.sentence, kind: wanted.kind });
+        const { rows } = explainPod({
+          pod: raw,
+          nodes: [node],
+          policies: known,
+          operandNamespace: OPERANDS,
+          webhookWould: '',
+        });
+        // An auditing policy is explained as if it enforced.
+        const explained = plain.result.wouldRefuse > 0 ? 'refused' : wanted === undefined ? 'open' : 'refused';
+        expect(rows[0]?.verdict).toBe(explained);
+        if (wanted !== undefined) expect(rows[0]).toMatchObject({ reason: wanted.sentence, kind: wanted.kind });
 
-          const pod = trimPod(
-            {
-              ...raw,
-              metadata: { ...raw.metadata, labels: { ...raw.metadata?.labels, 'gpu-gate.dev/injected': 'true' } },
-            },
-            OPERANDS,
-            () => false,
-          );
-          if (pod === undefined) throw new Error('trimmed away');
-          // A resource that no policy lists is gated by nobody, and reported all the same.
-          const isListed = !nodeFacts(node).ours || unlistedOf(pod, known).length === 0;
-          if (isListed) expect(boundPastGate(pod, node, known)).toEqual(wanted);
-          const cordoned = node.spec?.unschedulable === true;
-          expect(couldFit(pod, node, [], known)).toBe(wanted === undefined && !cordoned);
-          expect(nodesToWake([pod], [node], () => [], known)).toHaveLength(wanted === undefined && !cordoned ? 1 : 0);
-        }),
-        { numRuns: 2000 },
-      );
-      // Every answer but that for an unknown node was among them.
-      const kinds = new Set(ALL_REASONS.map(({ kind }) => kind).filter((kind) => kind !== 'unknown'));
-      expect([...kinds, 'yes'].filter((kind) => !seen.has(kind))).toEqual([]);
-    },
-  );
+        const pod = trimPod(
+          {
+            ...raw,
+            metadata: { ...raw.metadata, labels: { ...raw.metadata?.labels, 'gpu-gate.dev/injected': 'true' } },
+          },
+          OPERANDS,
+          () => false,
+        );
+        if (pod === undefined) throw new Error('trimmed away');
+        // A resource that no policy lists is gated by nobody, and reported all the same.
+        const isListed = !nodeFacts(node).ours || unlistedOf(pod, known).length === 0;
+        if (isListed) expect(boundPastGate(pod, node, known)).toEqual(wanted);
+        const cordoned = node.spec?.unschedulable === true;
+        expect(couldFit(pod, node, [], known)).toBe(wanted === undefined && !cordoned);
+        expect(nodesToWake([pod], [node], () => [], known)).toHaveLength(wanted === undefined && !cordoned ? 1 : 0);
+      }),
+      { numRuns: 2000 },
+    );
+    // Every answer but that for an unknown node was among them.
+    const kinds = new Set(ALL_REASONS.map(({ kind }) => kind).filter((kind) => kind !== 'unknown'));
+    expect([...kinds, 'yes'].filter((kind) => !seen.has(kind))).toEqual([]);
+  });
 
   const stacks = (count: number) =>
     Array.from({ length: count }, (_, i) => ({
