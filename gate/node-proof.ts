@@ -94,7 +94,7 @@ export const isMisspelt = (node: NodeView): boolean =>
 export const isOurs = (node: NodeView): boolean => isManaged(node) || label(node, STATE) !== undefined;
 
 /**
- * What shows that somebody means to opt in a node that is not ours: a label in a spelling that does
+ * What shows that a node that is not ours is meant to be opted in: a label in a spelling that does
  * not count, or the startup taint of its template, which nothing takes away from such a node.
  */
 export const strayOf = (node: NodeView): 'label' | 'taint' | undefined =>

@@ -49,8 +49,8 @@ const VECTOR_ADD = ['/cuda-samples/vectorAdd'];
  * made of, in resident host memory: libcuda with one context takes 114 MiB (published measurement,
  * pytorch issue 113326: 438,632 kB with a context and 322,040 kB without), so 8 of them 912 MiB at
  * most; TensorFlow with its own libraries took "more than 2 GB" on 8 GPUs (tensorflow issue 36459),
- * and stock vectorAdd opens one context. It pins no memory and its kernel is a few kB. 2 GiB are 256
- * MiB a GPU for 8 GPUs and still 128 for 16. A limit reserves nothing; what it is for is a
+ * and stock vectorAdd opens one context. It pins no memory and its kernel is a few kB. 2 GiB are
+ * 256 MiB a GPU for 8 GPUs and still 128 for 16. A limit reserves nothing; what it is for is a
  * validation image that goes astray. Not measured on an 8-GPU node.
  */
 const RESOURCES = { requests: { cpu: '10m', memory: '64Mi' }, limits: { memory: '2Gi' } } as const;
