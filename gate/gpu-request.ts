@@ -52,6 +52,7 @@ export interface RawPod {
     readonly volumes?: readonly { readonly name?: string; readonly hostPath?: { readonly path?: string } }[];
     readonly readinessGates?: readonly { readonly conditionType?: string }[];
     readonly tolerations?: readonly unknown[];
+    readonly affinity?: object;
   };
   readonly status?: { readonly phase?: string };
 }
