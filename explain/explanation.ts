@@ -13,7 +13,9 @@ import { adviceFor } from './hints.ts';
 export interface Row {
   readonly node: string;
   readonly state: string;
-  /** The gate's own verdict; `kept off` where the gate lets the pod in and something else does not. */
+  /**
+   * The gate's own verdict; `kept off` where the gate lets the pod in and something else does not.
+   */
   readonly verdict: 'open' | 'kept off' | 'refused';
   /** What users read; empty on an open node. */
   readonly reason: string;
