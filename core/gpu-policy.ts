@@ -52,6 +52,11 @@ export interface DevicePluginSpec extends ComponentSpec {
 export interface DriverSpec extends ComponentSpec {
   /** k8s-driver-manager, the init container that unloads an earlier driver. */
   readonly manager: { readonly image?: string; readonly version?: string };
+  /**
+   * Systems of nodes that the image fits beside the one in its tag, such as `rocky9` for an image
+   * made for `rhel9`.
+   */
+  readonly alsoFor: readonly string[];
 }
 
 export interface DriverVolume {

@@ -121,6 +121,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         },
         driver: {
           ...component(driver, true),
+          alsoFor: list<string>(driver['alsoFor']),
           manager: { ...optional('image', manager['image']), ...optional('version', manager['version']) },
         },
         devicePlugin: {

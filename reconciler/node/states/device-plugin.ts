@@ -1,6 +1,7 @@
 // The device plugin: its pod is Ready, and the kubelet offers GPUs.
 import { entriesFor } from '../../../gate/gpu-request.ts';
 import { allocatable, offeredBeside } from '../findings.ts';
+import { isManagedHere } from '../observed.ts';
 import { operand } from './operand.ts';
 import type { WalkState } from './state.ts';
 
@@ -28,7 +29,11 @@ export const devicePlugin: WalkState = {
       finding: {
         kind: 'waiting',
         reason: 'NoAllocatableGPUs',
-        message: `waiting for the kubelet to offer ${resources[0] ?? 'GPUs'} on this node`,
+        message: `waiting for the kubelet to offer ${resources[0] ?? 'GPUs'} on this node${
+          isManagedHere(seen, 'device-plugin')
+            ? ''
+            : ', which the external device plugin is to do; GPUs that come by Dynamic Resource Allocation alone are not offered by a kubelet'
+        }`,
         healthy: true,
       },
     };

@@ -46,7 +46,7 @@ function discovery({ input, walk }: Observed): Finding | undefined {
 function host(seen: Observed): Finding | undefined {
   const { input, walk } = seen;
   if (!isManagedHere(seen, 'driver') || (walk.proven !== undefined && walk.renew !== true)) return undefined;
-  const mismatch = hostMismatch(input.node, driverImage(input.policy));
+  const mismatch = hostMismatch(input.node, driverImage(input.policy), input.policy.spec.components.driver.alsoFor);
   return mismatch === undefined ? undefined : failed('WrongDriverImage', mismatch);
 }
 
@@ -61,7 +61,7 @@ const DRIVER_TAG =
  * A driver image made for another operating system or kernel than the node's, as a sentence;
  * undefined where nothing is known against it.
  */
-export function hostMismatch(node: NodeObject, image: string): string | undefined {
+export function hostMismatch(node: NodeObject, image: string, alsoFor: readonly string[] = []): string | undefined {
   const [, kernel, os] = DRIVER_TAG.exec(image) ?? [];
   const labels = node.metadata.labels ?? {};
   const [id, version] = [labels[`${NFD_OS_RELEASE}ID`], labels[`${NFD_OS_RELEASE}VERSION_ID`]];
@@ -69,8 +69,8 @@ export function hostMismatch(node: NodeObject, image: string): string | undefine
   if (os !== undefined && id !== undefined && version !== undefined) {
     const host = id + version;
     // `rhel9` is for every 9.x, `ubuntu24.04` for no other release.
-    if (host !== os && !host.startsWith(`${os}.`))
-      return `this node runs ${host}, the driver image is for ${os} (${image}): ${own}`;
+    if (![os, ...alsoFor].some((one) => host === one || host.startsWith(`${one}.`)))
+      return `this node runs ${host}, the driver image is for ${os} (${image}): ${own}; where the image fits this system too, add ${id}${version.split('.')[0] ?? ''} to components.driver.alsoFor`;
   }
   const running = node.status?.nodeInfo?.kernelVersion;
   if (kernel !== undefined && running !== undefined && running !== kernel)
