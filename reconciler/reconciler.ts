@@ -1,7 +1,7 @@
 // The reconciler's shell: a change in the caches queues the keys that it concerns, and each key has
 // one controller.
 import { MANAGED, PROOF } from '../core/keys.ts';
-import { isMisspelt, isOurs, newestProof, open } from '../gate/node-proof.ts';
+import { isMisspelt, isOurs, newestProof, open, policyOf } from '../gate/node-proof.ts';
 import { steadyClock } from '../platform/clock.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Leadership } from '../platform/lease.ts';
@@ -12,7 +12,7 @@ import { NotLeading, applier, type Applier } from './apply.ts';
 import { sameRules, watches, type Caches, type Listener } from './caches.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
-import { places as placesOf } from './limits/places.ts';
+import { BRING_UP, places as placesOf, ROLL_OUT } from './limits/places.ts';
 import { rejections as rejectionsOf } from './limits/rejections.ts';
 import { silence as silenceOf } from './limits/silence.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
@@ -69,7 +69,8 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   takeOver(): void;
 } {
   const { caches, turns, metrics, wakeAfter } = deps;
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
+  const rollOuts = placesOf(ROLL_OUT);
   const breaker = circuitBreaker();
   const silence = silenceOf();
   const rejections = rejectionsOf();
@@ -78,6 +79,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const nodes = nodeController({
     ...deps,
     places,
+    rollOuts,
     breaker,
     silence,
     rejections,
@@ -86,7 +88,13 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   });
   const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
-  const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
+  const policies = policyController({
+    ...deps,
+    breaker,
+    refusals: operands.refusals,
+    revisionsOf: operands.revisionsOf,
+    pendingGates: pods.pendingGates,
+  });
 
   const add = (kind: Key['kind'], name = ''): void => turns.add({ kind, name });
   const after = (ms: number, kind: Key['kind'], name = ''): void => turns.addAfter({ kind, name }, ms);
@@ -107,6 +115,11 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       if (ours || isNewlyMisspelt) add('node', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
+      // Nodes that drain open again where another one has failed.
+      const node = now ?? before;
+      const policy = node === undefined ? undefined : policyOf(node);
+      if (marks.has('stopping') && policy !== undefined)
+        for (const other of caches.fleet.names('rolling', policy)) add('node', other);
       if (marks.has('led') || marks.has('runs')) after(50, 'operands');
       if (marks.size > 0) after(COUNTS_MS, 'policies');
       if (ours) waiting();
@@ -167,7 +180,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       // First, because it relies on the nodes as they were while nobody led.
       for (const name of pods.takeOver()) add('bound', name);
       watchedSince = deps.now();
-      places.recall(caches.nodes.values());
+      for (const limit of [places, rollOuts]) limit.recall(caches.nodes.values());
       silence.recall(caches.policies.values(), deps.now());
       breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));
