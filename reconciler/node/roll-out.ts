@@ -96,7 +96,10 @@ const hasFailed = ({ failed, streak, stage }: Walk): boolean => stage !== DONE &
 function draining(input: TurnInput, still: Turn, rollOut: RollOut): Turn {
   const { policy, now, users, walk } = input;
   const { changed } = still;
-  if (changed.length === 0 || (isHalted(input) && rollOut.spare !== true)) return { ...still, takes: undefined };
+  // A node that went out of sight meanwhile gives its turn to another one.
+  const isLost = walk.notReady !== undefined;
+  if (changed.length === 0 || ((isLost || isHalted(input)) && rollOut.spare !== true))
+    return { ...still, takes: undefined };
   const began = Date.parse(rollOut.since);
   const drain = drainOf({
     users,

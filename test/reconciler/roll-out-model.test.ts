@@ -3,8 +3,8 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { DEPLOY_PREFIX, MANAGED, RETRY, STATE, WALK } from '../../core/keys.ts';
-import { open } from '../../gate/node-proof.ts';
+import { DEPLOY_PREFIX, MANAGED, PROOF, RETRY, STATE, WALK } from '../../core/keys.ts';
+import { open, serving } from '../../gate/node-proof.ts';
 import { renderOperand } from '../../reconciler/manifests/render.ts';
 import { hasEnded } from '../../reconciler/model.ts';
 import { parseWalk, type Walk } from '../../reconciler/walk.ts';
@@ -63,7 +63,7 @@ class RollOutModel {
       component !== 'driver' || !bad.has(`${node} ${REVISIONS[revision]}`);
     this.cluster.passValidations();
     this.cluster.answer = (action) => {
-      if (action.kind === 'patch-node') this.guard(action.node, action.labels);
+      if (action.kind === 'patch-node') this.guard(action.node, action.labels, action.annotations);
       return undefined;
     };
     for (const name of NAMES) {
@@ -87,14 +87,23 @@ class RollOutModel {
   }
 
   /** Nothing is taken from under users, and no more nodes are closed than may be. */
-  private guard(node: string, labels: Readonly<Record<string, string | null>>): void {
-    if (labels[`${DEPLOY_PREFIX}driver`] === null && this.usersOn(node).length > 0)
-      throw new Error(
-        `the driver of ${node} is taken from under ${this.usersOn(node)
-          .map(({ name }) => name)
-          .join()}`,
-      );
+  private guard(
+    node: string,
+    labels: Readonly<Record<string, string | null>>,
+    annotations: Readonly<Record<string, string | null>>,
+  ): void {
+    const users = this.usersOn(node)
+      .map(({ name }) => name)
+      .join(', ');
+    if (users === '') return;
+    if (labels[`${DEPLOY_PREFIX}driver`] === null)
+      throw new Error(`the driver of ${node} is taken from under ${users}`);
+    const begins = this.walkOn(node)?.rollOut?.phase !== 'replace';
+    const replaces = parseWalk(annotations[WALK] ?? undefined, `uid-${node}`)?.rollOut?.phase === 'replace';
+    if (annotations[PROOF] === null && begins && replaces && this.isServing(node))
+      throw new Error(`the proof of ${node} is withdrawn under ${users}`);
   }
+  private isServing = (name: string): boolean => serving(this.cluster.node(name)).yes;
   check(): void {
     if (this.closed.length > this.most) throw new Error(`closed for the roll-out: ${this.closed.join(', ')}`);
   }
@@ -114,7 +123,12 @@ class RollOutModel {
       gpus: { 'nvidia.com/gpu': 1 },
     });
     const wants = { ...pod.wants, read: { ok: true, wishes: { optedOut } } } as typeof pod.wants;
-    this.cluster.later(bindMs, () => this.cluster.setPod({ ...pod, wants }));
+    this.cluster.later(bindMs, () => {
+      // The scheduler asked while the node was open: the roll-out waits for what it placed.
+      if (this.walkOn(name)?.rollOut?.phase === 'replace')
+        throw new Error(`${name} is replaced before a pod that was placed there is bound`);
+      this.cluster.setPod({ ...pod, wants });
+    });
   }
   end(name: string): void {
     for (const pod of this.usersOn(name)) this.cluster.removePod(`team/${pod.name}`);
@@ -212,7 +226,8 @@ it(`${HISTORIES} histories: no more nodes close than may, no driver goes from un
         model.end(name);
         model.retry(name);
       }
-      await model.wait(400);
+      await cluster.settle(400_000);
+      model.check();
       const { driver } = model.edit;
       const isBad = (name: string): boolean => model.bad.has(`${name} ${driver}`);
       const healthy = NAMES.filter((name) => !isBad(name));

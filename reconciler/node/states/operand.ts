@@ -39,8 +39,14 @@ export function operand(seen: Observed, ground: Ground, name: Component): Look {
   const { finding } = look;
   // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held
   // against them.
-  if (finding.kind !== 'done' && seen.walk.notReady !== undefined && finding.reason !== REPLACING)
-    return { ...look, finding: notReady(seen.input) };
+  if (finding.kind !== 'done' && seen.walk.notReady !== undefined)
+    return {
+      ...look,
+      finding:
+        finding.kind === 'waiting' && finding.reason === REPLACING
+          ? { ...finding, untimed: true }
+          : notReady(seen.input),
+    };
   return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
 }
 
