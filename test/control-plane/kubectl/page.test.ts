@@ -114,24 +114,31 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     }
   });
 
-  it('is searched, filtered and read with the keyboard alone', { timeout: 60_000 }, async () => {
-    await page.getByText('3 nodes shown').waitFor();
-    await page.keyboard.press('/');
-    await page.keyboard.type('GPU-2');
-    await page.getByText('1 node shown').waitFor();
-    await page.keyboard.press('Control+A');
-    await page.keyboard.press('Delete');
-    await page.getByText('3 nodes shown').waitFor();
-    await row('gpu-0').focus();
-    await page.keyboard.press('End');
-    await expect.poll(() => page.evaluate('document.activeElement.getAttribute("aria-rowindex")')).toBe('4');
-    await page.keyboard.press('ArrowUp');
-    await expect.poll(() => page.evaluate('document.activeElement.getAttribute("aria-rowindex")')).toBe('3');
-    const name = await page.evaluate<string>('document.activeElement.firstChild.textContent');
-    await page.keyboard.press('Enter');
-    await page.getByRole('region', { name: `Node ${name}` }).waitFor();
-    await page.getByRole('button', { name: 'unmanaged' }).first().press('Enter');
-    await expect.poll(() => page.getByRole('button', { pressed: true }).count()).toBe(1);
+  it('is searched, filtered and read with the keyboard alone', { timeout: 120_000 }, async () => {
+    const nodes = ['gpu-0', 'gpu-1', 'gpu-2'];
+    await kubectl('label', 'nodes', ...nodes, 'gpu-gate.dev/managed=true');
+    const focused = (of: string): Promise<string> => page.evaluate(`document.activeElement.${of}`);
+    try {
+      await page.getByText('3 nodes shown').waitFor({ timeout: 60_000 });
+      await page.keyboard.press('/');
+      await page.keyboard.type('GPU-2');
+      await page.getByText('1 node shown').waitFor();
+      await page.keyboard.press('Control+A');
+      await page.keyboard.press('Delete');
+      await page.getByText('3 nodes shown').waitFor();
+      await page.getByRole('row').nth(1).focus();
+      await page.keyboard.press('End');
+      await expect.poll(() => focused('getAttribute("aria-rowindex")')).toBe('4');
+      await page.keyboard.press('ArrowUp');
+      await expect.poll(() => focused('getAttribute("aria-rowindex")')).toBe('3');
+      const name = await focused('firstChild.textContent');
+      await page.keyboard.press('Enter');
+      await page.getByRole('region', { name: `Node ${name}` }).waitFor();
+      await page.getByRole('button', { name: /\d$/ }).first().press('Enter');
+      await page.getByRole('button', { pressed: true }).waitFor();
+    } finally {
+      await kubectl('label', 'nodes', ...nodes, 'gpu-gate.dev/managed-');
+    }
   });
 
   it('is drawn in the dark where the system is dark', { timeout: 60_000 }, async () => {
