@@ -1,5 +1,6 @@
-// `npm run bench -- page`: the status page in a real Chromium with many nodes: how soon it is drawn,
-// and whether it stays responsive while nodes change. The reference is the same page with ten nodes.
+// `npm run bench -- page`: the status page in a real Chromium with many nodes: how soon it is
+// drawn, and whether it stays responsive while nodes change. The reference is the same page with
+// ten nodes.
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { chromium, type Browser } from 'playwright-core';
