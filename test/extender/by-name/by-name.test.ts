@@ -102,6 +102,20 @@ describe('the fast way for calls by names', () => {
   ])('%s is left to the plain way', (_, body) => expect(fast(Buffer.from(body))).toBeUndefined());
 });
 
+describe('the fast way at 15,000 nodes', () => {
+  const names = Array.from({ length: 15_000 }, (_, i) => `ip-10-0-${i}.eu-central-1.compute.internal`);
+  const body = Buffer.from(JSON.stringify({ Pod: aPod({ gpus: '1' }), Nodes: null, NodeNames: names }));
+  it('says of each what the plain way says', () => expect(fast(body)).toEqual(slow(body)));
+});
+
+it('a node that is gone is unknown to both ways', () => {
+  table.set('passing', nodeFacts(aNode({ name: 'passing' })));
+  table.set('passing', undefined);
+  const body = Buffer.from(JSON.stringify({ Pod: aPod({ gpus: '1' }), NodeNames: ['passing', 'node-1'] }));
+  expect(fast(body)?.verdicts).toMatchObject({ FailedAndUnresolvableNodes: { passing: 'GPU state not known yet' } });
+  expect(fast(body)).toEqual(slow(body));
+});
+
 describe('the table of nodes', () => {
   it('holds what a map would hold, through additions, changes and removals', () => {
     const facts = [...table.facts()][0] as NodeFacts;
