@@ -111,9 +111,14 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
   };
 }
 
-/** An eviction is refused while a disruption budget holds it back, or without the right to it. */
+/**
+ * An eviction is refused while a disruption budget holds it back, where two budgets select the pod
+ * (500), or without the right to it.
+ */
 const heldBack = (error: unknown): string | undefined =>
-  error instanceof KubeError && error.status === 429 ? error.sentence : refusalOf(error);
+  error instanceof KubeError && (error.status === 429 || /PodDisruptionBudget/.test(error.sentence))
+    ? error.sentence
+    : refusalOf(error);
 
 /**
  * The API server's own sentence where it will not have the object; `undefined` where trying again
