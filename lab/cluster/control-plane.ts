@@ -24,7 +24,7 @@ export interface ControlPlaneOptions {
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
   readonly users?: readonly { readonly name: string; readonly groups: readonly string[] }[];
-  /** Default 60 s. */
+  /** Default 120 s. */
   readonly readyWithinMs?: number;
   readonly scheduler?: boolean;
   readonly controllerManager?: boolean;
@@ -167,7 +167,7 @@ async function bringUp(
   lifetime: Lifetime,
   dir: string,
 ): Promise<ControlPlane> {
-  const within = options.readyWithinMs ?? 60_000;
+  const within = options.readyWithinMs ?? 120_000;
   const say = options.say ?? (() => undefined);
   const [etcdPort, peerPort, port, schedulerPort, managerPort] = await Promise.all([
     freePort(),

@@ -59,13 +59,19 @@ const merged = (
 };
 
 /**
+ * How long anything is waited for. A state that comes at all comes within seconds; this is for a
+ * machine that does much else.
+ */
+const PATIENCE_MS = 120_000;
+
+/**
  * Waits for a condition that is checked every 100 ms; says what was awaited where it does not come,
  * and what `explain` finds out then.
  */
 export async function until<T>(
   what: string,
   check: () => Promise<T | undefined | false> | T | undefined | false,
-  timeoutMs = 60_000,
+  timeoutMs = PATIENCE_MS,
   explain?: () => Promise<string>,
 ): Promise<T> {
   const end = Date.now() + timeoutMs;

@@ -123,7 +123,7 @@ export function openLifetime(prefix: string): Lifetime {
  * Waits until `check` holds; rejects with one sentence and the log's tail where the process ends or
  * time runs out.
  */
-export async function untilReady(process_: Running, check: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
+export async function untilReady(process_: Running, check: () => Promise<boolean>, timeoutMs = 120_000): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {
     const code = process_.exitCode();

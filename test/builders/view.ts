@@ -5,7 +5,9 @@ import { until } from '../../lab/cluster/gate.ts';
 export interface Node {
   metadata: { resourceVersion: string; labels: Record<string, string>; annotations: Record<string, string> };
   spec: { taints?: { key: string }[] };
-  status: { conditions: { type: string; status: string; reason: string; message: string }[] };
+  status: {
+    conditions: { type: string; status: string; reason: string; message: string; lastTransitionTime: string }[];
+  };
 }
 export interface Pod {
   metadata: { name: string; uid: string };

@@ -137,7 +137,7 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
   );
 
 describe('one verdict', () => {
-  it('for the extender both ways, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
+  it('for the extender both ways, for explain, for pods past the gate and for wake-ups', () => {
     const seen = new Map<string, number>();
     fc.assert(
       fc.property(pods, nodes, policies, (raw, node, known) => {

@@ -67,7 +67,7 @@ async function remove(): Promise<void> {
 }
 
 describe('a release of helm', () => {
-  it('keeps the CA bundle that gpu-gate wrote through upgrade and rollback', { timeout: 120_000 }, async () => {
+  it('keeps the CA bundle that gpu-gate wrote through upgrade and rollback', async () => {
     await installChart(cp, 'install', VALUES);
     await writeBundles();
     const written = await bundles();
@@ -80,7 +80,7 @@ describe('a release of helm', () => {
     expect(webhooks[0]?.timeoutSeconds).toBe(3);
   });
 
-  it('renders the same before and after: GitOps sees no difference', { timeout: 60_000 }, async () => {
+  it('renders the same before and after: GitOps sees no difference', async () => {
     const manifest = await helm('get', 'manifest', 'gpu-gate');
     const rendered = ok(
       await cp.helm([
@@ -103,24 +103,20 @@ describe('a release of helm', () => {
     expect(objects(manifest)).toEqual(objects(rendered));
   });
 
-  it(
-    'is gone after an uninstall, but for what running work stands on, and by the notes’ commands wholly',
-    { timeout: 120_000 },
-    async () => {
-      await helm('uninstall', 'gpu-gate');
-      expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
-        'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',
-        'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
-        'gpupolicy.gpu-gate.dev/default',
-        'namespace/gpu-gate',
-        'namespace/gpu-gate-operands',
-      ]);
-      await remove();
-      expect(await left()).toEqual([]);
-    },
-  );
+  it('is gone after an uninstall, but for what running work stands on, and by the notes’ commands wholly', async () => {
+    await helm('uninstall', 'gpu-gate');
+    expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
+      'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',
+      'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
+      'gpupolicy.gpu-gate.dev/default',
+      'namespace/gpu-gate',
+      'namespace/gpu-gate-operands',
+    ]);
+    await remove();
+    expect(await left()).toEqual([]);
+  });
 
-  it('can be installed after a first try that failed', { timeout: 120_000 }, async () => {
+  it('can be installed after a first try that failed', async () => {
     // The API server refuses the policy, after other objects were made.
     const bad = { ...VALUES, policy: { spec: { breaker: 'half' } } };
     await expect(installChart(cp, 'install', bad)).rejects.toThrow('write a share in quotes');
@@ -158,7 +154,7 @@ describe.each([
         ['deployments.create=false', ...values].join(','),
       ]),
     );
-  it('makes all, changes what changed, and leaves the CA bundle alone', { timeout: 120_000 }, async () => {
+  it('makes all, changes what changed, and leaves the CA bundle alone', async () => {
     const crds = readdirSync(join(CHART, 'crds')).map((file) => join(CHART, 'crds', file));
     for (const file of crds) await kubectl(['apply', '--server-side', '-f', file]);
     await kubectl(['wait', '--for=condition=Established', 'crd/gpupolicies.gpu-gate.dev']);

@@ -63,7 +63,7 @@ const pinned = (node: string): Promise<unknown> =>
   });
 
 describe('churn', () => {
-  it(`30 s, seed ${SEED}: no pod is bound to a node that is not open`, { timeout: 90_000 }, async () => {
+  it(`30 s, seed ${SEED}: no pod is bound to a node that is not open`, async () => {
     const counts = await churn({
       kube: cluster.admin,
       nodes,
@@ -82,7 +82,7 @@ describe('churn', () => {
     expect(report?.bindings).toBeGreaterThan(150);
   });
 
-  it('the same with the extender left out: the checker catches it', { timeout: 60_000 }, async () => {
+  it('the same with the extender left out: the checker catches it', async () => {
     await startSecondScheduler(
       cluster,
       gate.extenderPort,
