@@ -18,6 +18,8 @@ export interface Gate {
   metrics(): Promise<string>;
   stopReconciler(): Promise<void>;
   startReconciler(): Promise<void>;
+  /** Starts what a test has stopped and not started again. */
+  allRunning(): Promise<void>;
   requestPathPid(): number;
   stopRequestPath(): Promise<void>;
   startRequestPath(): Promise<void>;
@@ -217,6 +219,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
+    async allRunning() {
+      if (reconciler?.exitCode() !== undefined) await startReconciler();
+      if (requestPath?.exitCode() !== undefined) await startRequestPath();
+    },
     requestPathPid: () => requestPath?.pid ?? 0,
     stopRequestPath: async () => requestPath?.stop(),
     startRequestPath,

@@ -1,4 +1,6 @@
 // Reading and steering a test cluster as its people do: what tests on the control plane share.
+import { randomUUID } from 'node:crypto';
+import { MERGE_PATCH } from '../../platform/kube.ts';
 import type { Cluster } from '../../lab/cluster/cluster.ts';
 import { until } from '../../lab/cluster/gate.ts';
 
@@ -21,6 +23,12 @@ export interface Pod {
 export const conditionOf = (pod: Pod, type: string) => pod.status.conditions?.find((c) => c.type === type);
 export const isReady = (pod: Pod): boolean => conditionOf(pod, 'Ready')?.status === 'True';
 
+/** Faults and paces of the simulated hardware. A reboot or a restart that was asked for is over. */
+const STEERED = `driver-fails image-pull-fails validation-fails lost-gpus not-ready toolkit-seconds
+  driver-seconds plugin-seconds exporter-seconds validation-seconds pod-seconds`
+  .split(/\s+/)
+  .map((name) => `sim.gpu-gate.dev/${name}`);
+
 /** `cluster` is a function, because a suite has its cluster only once it runs. */
 export function viewOf(cluster: () => Cluster) {
   const node = (name: string): Promise<Node> => cluster().admin.request('GET', `/api/v1/nodes/${name}`);
@@ -28,6 +36,29 @@ export function viewOf(cluster: () => Cluster) {
     const { code, stdout, stderr } = await cluster().kubectl(args);
     if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
     return stdout;
+  };
+  const validated = (name: string, seconds?: number): Promise<unknown> =>
+    until(
+      `${name} to be validated and open`,
+      async () => {
+        const { metadata } = await node(name);
+        return (
+          metadata.labels['gpu-gate.dev/state'] === 'validated' &&
+          metadata.annotations['gpu-gate.dev/proof'] !== undefined &&
+          metadata.annotations['gpu-gate.dev/closed'] === undefined
+        );
+      },
+      seconds === undefined ? undefined : seconds * 1000,
+      async () => {
+        const { conditions } = (await node(name)).status;
+        return JSON.stringify(conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated'));
+      },
+    );
+  const gone = async (name: string): Promise<void> => {
+    await cluster().admin.request('DELETE', `/api/v1/namespaces/default/pods/${name}`, {
+      query: { gracePeriodSeconds: 0 },
+    });
+    await until(`pod ${name} to be gone`, async () => (await cluster().kubectl(['get', 'pod', name])).code !== 0);
   };
   return {
     node,
@@ -38,23 +69,7 @@ export function viewOf(cluster: () => Cluster) {
     state: async (name: string): Promise<string | undefined> =>
       (await node(name)).metadata.labels['gpu-gate.dev/state'],
     /** Open by a proof; where that does not come, says what the node says of itself. */
-    validated: (name: string, seconds = 60): Promise<unknown> =>
-      until(
-        `${name} to be validated and open`,
-        async () => {
-          const { metadata } = await node(name);
-          return (
-            metadata.labels['gpu-gate.dev/state'] === 'validated' &&
-            metadata.annotations['gpu-gate.dev/proof'] !== undefined &&
-            metadata.annotations['gpu-gate.dev/closed'] === undefined
-          );
-        },
-        seconds * 1000,
-        async () => {
-          const { conditions } = (await node(name)).status;
-          return JSON.stringify(conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated'));
-        },
-      ),
+    validated,
     /** A pod that asks for GPUs; on one node, or wherever there is one. */
     gpuPod: (name: string, on?: string, gpus = 1): Promise<Pod> =>
       cluster().admin.request('POST', '/api/v1/namespaces/default/pods', {
@@ -71,11 +86,28 @@ export function viewOf(cluster: () => Cluster) {
           },
         },
       }),
-    gone: async (name: string): Promise<void> => {
-      await cluster().admin.request('DELETE', `/api/v1/namespaces/default/pods/${name}`, {
-        query: { gracePeriodSeconds: 0 },
-      });
-      await until(`pod ${name} to be gone`, async () => (await cluster().kubectl(['get', 'pod', name])).code !== 0);
+    gone,
+    /** If it is there. */
+    goneIfThere: async (name: string): Promise<void> => {
+      if ((await cluster().kubectl(['get', 'pod', name])).code === 0) await gone(name);
+    },
+    /**
+     * Brings opted-in nodes back to validated and open, whatever a test did to them and wherever it
+     * failed. Costs next to nothing if they are.
+     */
+    restore: async (...names: readonly string[]): Promise<void> => {
+      for (const name of names) {
+        const failed = (await node(name)).metadata.labels['gpu-gate.dev/state'] === 'failed';
+        const annotations = {
+          ...Object.fromEntries([...STEERED, 'gpu-gate.dev/hold'].map((key) => [key, null])),
+          ...(failed ? { 'gpu-gate.dev/retry': randomUUID() } : {}),
+        };
+        await cluster().admin.request('PATCH', `/api/v1/nodes/${name}`, {
+          contentType: MERGE_PATCH,
+          body: { metadata: { labels: { 'gpu-gate.dev/managed': 'true' }, annotations } },
+        });
+      }
+      for (const name of names) await validated(name);
     },
   };
 }

@@ -47,13 +47,14 @@ interface RawConfigMap {
   metadata: { name: string };
   data?: { value?: string };
 }
-const follow = (more: object = {}): { watch: Reflector<string>; changes: string[] } => {
+/** Follows the ConfigMaps whose names begin so: each test has names of its own. */
+const follow = (prefix: string, more: object = {}): { watch: Reflector<string>; changes: string[] } => {
   const changes: string[] = [];
   const watch = reflector<string>({
     kube: proxied,
     log,
     path: `${NAMESPACE}/configmaps`,
-    trim: (raw: RawConfigMap) => (raw.metadata.name.startsWith('t-') ? (raw.data?.value ?? '') : undefined),
+    trim: (raw: RawConfigMap) => (raw.metadata.name.startsWith(prefix) ? (raw.data?.value ?? '') : undefined),
     onChange: (key, before, after) => changes.push(`${key.replace('default/', '')}:${before ?? '-'}>${after ?? '-'}`),
     ...more,
   });
@@ -64,7 +65,7 @@ const follow = (more: object = {}): { watch: Reflector<string>; changes: string[
 describe('a reflector', () => {
   it('reads a paged list whole, and only then is synced', async () => {
     await Promise.all(Array.from({ length: 25 }, (_, i) => put(`t-page-${i}`, 'x')));
-    const { watch } = follow({ pageSize: 4 });
+    const { watch } = follow('t-page', { pageSize: 4 });
     expect(watch.synced).toBe(false);
     await watch.whenSynced();
     expect(watch.size).toBe(25);
@@ -74,7 +75,7 @@ describe('a reflector', () => {
     await until('the deletions', () => watch.size === 0);
   });
   it('misses nothing when its watch is cut, and tells each change once', async () => {
-    const { watch, changes } = follow();
+    const { watch, changes } = follow('t-cut');
     await watch.whenSynced();
     await put('t-cut', '1');
     await until('the first value', () => watch.get('default/t-cut') === '1');
@@ -100,7 +101,7 @@ describe('a reflector', () => {
         return stream;
       },
     };
-    const { watch, changes } = follow({ kube });
+    const { watch, changes } = follow('t-quiet', { kube });
     await watch.whenSynced();
     await until('the watch', () => opened.length === 1);
     for (let round = 1; round <= 4; round += 1) {
@@ -117,7 +118,7 @@ describe('a reflector', () => {
     expect(changes.filter((change) => change.startsWith('t-quiet'))).toEqual(['t-quiet:->1', 't-quiet:1>-']);
   });
   it('reads an object whose text holds a line separator of Unicode', async () => {
-    const { watch } = follow();
+    const { watch } = follow('t-line');
     await watch.whenSynced();
     await put('t-line', 'a\u2028b');
     await until('the text', () => watch.get('default/t-line') === 'a\u2028b');
@@ -152,7 +153,7 @@ describe('a reflector', () => {
         })();
       },
     };
-    const { watch, changes } = follow({ kube });
+    const { watch, changes } = follow('t-', { kube });
     await watch.whenSynced();
     await cp.admin.request('DELETE', `${NAMESPACE}/configmaps/t-gone`);
     await until('the deletion', () => watch.get('default/t-gone') === undefined);
@@ -174,14 +175,14 @@ describe('a reflector', () => {
       },
       stream: (path, query, signal) => proxied.stream(path, { ...query, resourceVersion: 1 }, signal),
     };
-    const { watch } = follow({ kube });
+    const { watch } = follow('t-', { kube });
     await watch.whenSynced();
     await sleep(4000);
     expect(lists).toBeLessThan(12);
     await until('more lists', () => lists > 2);
   });
   it('an object that is not understood is left out alone, and taken once it is', async () => {
-    const { watch } = follow({
+    const { watch } = follow('t-odd', {
       trim: ({ metadata: { name }, data }: RawConfigMap) => {
         if (data?.value === 'odd') throw new Error('odd');
         return name.startsWith('t-odd') ? data?.value : undefined;
@@ -198,7 +199,7 @@ describe('a reflector', () => {
     await until('it to be left out again', () => watch.get('default/t-odd') === undefined);
   });
   it('goes on after the API server was restarted', async () => {
-    const { watch } = follow();
+    const { watch } = follow('t-restart');
     await watch.whenSynced();
     await cp.stopApiServer();
     const before = watch.lastContact();
@@ -212,34 +213,42 @@ describe('a reflector', () => {
     const watch = reflector<string>({
       kube: proxied,
       log,
-      path: '/apis/gpu-gate.dev/v1alpha1/gpupolicies',
+      path: '/apis/example.com/v1/things',
       optional: true,
       trim: (raw: RawConfigMap) => raw.metadata.name,
     });
     watch.start(stop.signal);
     await watch.whenSynced();
     expect(watch.size).toBe(0);
-    const applied = await cp.kubectl([
-      'apply',
-      '-f',
-      `${import.meta.dirname}/../../../deploy/chart/crds/gpupolicies.yaml`,
-    ]);
-    expect(applied.code).toBe(0);
-    await until(
-      'the CRD to be served',
-      async () =>
-        (
-          await cp.kubectl(
-            ['create', '-f', '-'],
-            '{"apiVersion":"gpu-gate.dev/v1alpha1","kind":"GPUPolicy","metadata":{"name":"x"},"spec":{}}',
-          )
-        ).code === 0,
+    const version = { name: 'v1', served: true, storage: true, schema: { openAPIV3Schema: { type: 'object' } } };
+    await cp.admin.request('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', {
+      body: {
+        apiVersion: 'apiextensions.k8s.io/v1',
+        kind: 'CustomResourceDefinition',
+        metadata: { name: 'things.example.com' },
+        spec: {
+          group: 'example.com',
+          names: { kind: 'Thing', plural: 'things' },
+          scope: 'Cluster',
+          versions: [version],
+        },
+      },
+    });
+    await until('the CRD to be served', () =>
+      cp.admin.request('POST', '/apis/example.com/v1/things', {
+        body: { apiVersion: 'example.com/v1', kind: 'Thing', metadata: { name: 'x' } },
+      }),
     );
-    await until('the policy', () => watch.get('x') === 'x');
+    await until('the thing', () => watch.get('x') === 'x');
   });
 });
 
 describe('a GPUPolicy on the real server', () => {
+  beforeAll(async () => {
+    const crds = join(import.meta.dirname, '../../../deploy/chart/crds');
+    expect((await cp.kubectl(['apply', '-f', join(crds, 'gpupolicies.yaml')])).code).toBe(0);
+    await until('the CRD to be served', async () => (await create({})) === '');
+  });
   const create = async (spec: object): Promise<string> =>
     (
       await cp.kubectl(
