@@ -25,11 +25,9 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
  * themselves.
  */
 const TIMED = [
-  'certificates/certs',
   'scheduling/churn',
   'scheduling/extender-scheduler',
   'platform/machine',
-  'pods/readiness',
   'certificates/rotation',
   'admission/rolling',
 ].map((name) => `test/control-plane/${name}.test.ts`);

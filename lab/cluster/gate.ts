@@ -18,7 +18,8 @@ export interface Gate {
   metrics(): Promise<string>;
   stopReconciler(): Promise<void>;
   startReconciler(): Promise<void>;
-  /** Starts what a test has stopped and not started again. */
+  /** Starts what a test has stopped and not started again: the request path, or both. */
+  requestPathRuns(): Promise<void>;
   allRunning(): Promise<void>;
   requestPathPid(): number;
   stopRequestPath(): Promise<void>;
@@ -187,6 +188,9 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       String(extenderPort),
     ]);
   };
+  const requestPathRuns = async (): Promise<void> => {
+    if (requestPath?.exitCode() !== undefined) await startRequestPath();
+  };
   const startReconciler = async (): Promise<void> => {
     reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
       // No Service here, and a control plane on loopback advertises an address that it does not
@@ -202,10 +206,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   await until('the ServiceAccounts of the chart', () =>
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
   );
-  await startReconciler();
+  // At once: the request path waits for the certificates that the other one makes.
+  await Promise.all([startReconciler(), startRequestPath()]);
   // The reconciler creates it; a pod that came before it would run without the class.
   await until('the RuntimeClass', () => cp.admin.request('GET', '/apis/node.k8s.io/v1/runtimeclasses/nvidia'));
-  await startRequestPath();
   if (options.scheduler !== false) await startSecondScheduler(cp, extenderPort);
   const metricsUrls = {
     requestPath: `http://127.0.0.1:${requestMetrics}/metrics`,
@@ -219,9 +223,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
+    requestPathRuns,
     async allRunning() {
       if (reconciler?.exitCode() !== undefined) await startReconciler();
-      if (requestPath?.exitCode() !== undefined) await startRequestPath();
+      await requestPathRuns();
     },
     requestPathPid: () => requestPath?.pid ?? 0,
     stopRequestPath: async () => requestPath?.stop(),

@@ -19,7 +19,14 @@ export interface Running {
 
 export interface Lifetime {
   readonly dir: string;
-  start(name: string, command: string, args: readonly string[], env?: Readonly<Record<string, string>>): Running;
+  /** `graceMs`: how long it may take to end at the lifetime's stop; 0: it is killed, with no data to save. */
+  start(
+    name: string,
+    command: string,
+    args: readonly string[],
+    env?: Readonly<Record<string, string>>,
+    graceMs?: number,
+  ): Running;
   /** Something else to undo at the end, in reverse order with the processes. */
   onStop(undo: () => Promise<void>): void;
   stop(): Promise<void>;
@@ -61,6 +68,7 @@ export function openLifetime(prefix: string): Lifetime {
     command: string,
     args: readonly string[],
     env: Readonly<Record<string, string>> = {},
+    graceMs = 5000,
   ): Running => {
     const logFile = join(dir, `${name}.log`);
     const log = openSync(logFile, 'a');
@@ -91,13 +99,14 @@ export function openLifetime(prefix: string): Lifetime {
       exitCode: () => code,
       async stop(graceMs = 5000) {
         if (code !== undefined) return;
-        child.kill('SIGTERM');
+        if (graceMs === 0) child.kill('SIGKILL');
+        else child.kill('SIGTERM');
         const timer = setTimeout(() => child.kill('SIGKILL'), graceMs);
         await ended;
         clearTimeout(timer);
       },
     };
-    undo.push(() => running.stop());
+    undo.push(() => running.stop(graceMs));
     return running;
   };
 
