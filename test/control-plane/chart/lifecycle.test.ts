@@ -3,7 +3,7 @@
 // into the chart's objects.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { parseAllDocuments, stringify } from 'yaml';
 import { certStore } from '../../../certs/store.ts';
 import { WEBHOOK_CONFIGURATION } from '../../../core/keys.ts';
@@ -66,8 +66,12 @@ async function remove(): Promise<void> {
   await cp.kubectl(['delete', 'namespace', 'gpu-gate', 'gpu-gate-operands', '--ignore-not-found']);
 }
 
+afterEach(async () => {
+  if ((await left()).length > 0) await remove();
+});
+
 describe('a release of helm', () => {
-  it('keeps the CA bundle that gpu-gate wrote through upgrade and rollback', async () => {
+  it('keeps the CA bundle that gpu-gate wrote, renders the same before and after, and is gone after an uninstall', async () => {
     await installChart(cp, 'install', VALUES);
     await writeBundles();
     const written = await bundles();
@@ -78,9 +82,8 @@ describe('a release of helm', () => {
     expect(await bundles()).toEqual(written);
     const { webhooks } = await cp.admin.request<{ webhooks: { timeoutSeconds: number }[] }>('GET', CONFIGURATION);
     expect(webhooks[0]?.timeoutSeconds).toBe(3);
-  });
 
-  it('renders the same before and after: GitOps sees no difference', async () => {
+    // GitOps sees no difference.
     const manifest = await helm('get', 'manifest', 'gpu-gate');
     const rendered = ok(
       await cp.helm([
@@ -101,9 +104,8 @@ describe('a release of helm', () => {
         .map((object) => JSON.stringify(object))
         .toSorted();
     expect(objects(manifest)).toEqual(objects(rendered));
-  });
 
-  it('is gone after an uninstall, but for what running work stands on, and by the notes’ commands wholly', async () => {
+    // What running work stands on stays, until the notes' commands remove that too.
     await helm('uninstall', 'gpu-gate');
     expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
       'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',

@@ -34,6 +34,8 @@ const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promi
     child.on('close', (code) => resolve({ code: code ?? -1, stdout, stderr }));
   });
 
+/** What it printed before gpu-gate was there. */
+let notInstalled: Result;
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
   const npm = (...args: string[]) =>
@@ -45,6 +47,10 @@ beforeAll(async () => {
   expect(installed).toMatchObject({ code: 0, stderr: '' });
   program = join(home, 'node_modules/.bin/kubectl-gpu_gate');
   cluster = await startCluster({ nodes: 3, say: console.log });
+  notInstalled = await plugin(['status']);
+  await startGate(cluster, {
+    values: { policy: { spec: { validation: { backoff: { initial: '5m', max: '10m' } } } } },
+  });
 });
 afterAll(async () => {
   await cluster?.stop();
@@ -60,7 +66,7 @@ describe('kubectl gpu-gate', () => {
   });
 
   it('says in one sentence that gpu-gate is not installed, that there is no API server, or no kubeconfig', async () => {
-    expect(await plugin(['status'])).toMatchObject({
+    expect(notInstalled).toMatchObject({
       code: 1,
       stdout: '',
       stderr: expect.stringMatching(/^gpu-gate is not installed in this cluster.*\n$/),
@@ -80,12 +86,6 @@ describe('kubectl gpu-gate', () => {
   });
 
   describe('with gpu-gate', () => {
-    beforeAll(async () => {
-      await startGate(cluster, {
-        values: { policy: { spec: { validation: { backoff: { initial: '5m', max: '10m' } } } } },
-      });
-    });
-
     it('waits with a line for each state, and shows a node that is open', async () => {
       await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
       const waited = await plugin(['wait', 'gpu-0', '--timeout', '2m']);
