@@ -23,11 +23,12 @@ export interface Pod {
 export const conditionOf = (pod: Pod, type: string) => pod.status.conditions?.find((c) => c.type === type);
 export const isReady = (pod: Pod): boolean => conditionOf(pod, 'Ready')?.status === 'True';
 
-/** Faults and paces of the simulated hardware. A reboot or a restart that was asked for is over. */
-const STEERED = `driver-fails image-pull-fails validation-fails lost-gpus not-ready toolkit-seconds
-  driver-seconds plugin-seconds exporter-seconds validation-seconds pod-seconds`
-  .split(/\s+/)
-  .map((name) => `sim.gpu-gate.dev/${name}`);
+const sim = (name: string): string => `sim.gpu-gate.dev/${name}`;
+/** Faults of the simulated hardware. A reboot or a restart that was asked for is over. */
+const FAULTS = ['driver-fails', 'image-pull-fails', 'validation-fails', 'lost-gpus', 'not-ready'].map(sim);
+const PACES = ['toolkit', 'driver', 'plugin', 'exporter', 'validation', 'pod'].map((what) => sim(`${what}-seconds`));
+const all = (keys: readonly string[], value: string | null): Readonly<Record<string, string | null>> =>
+  Object.fromEntries(keys.map((key) => [key, value]));
 
 /** `cluster` is a function, because a suite has its cluster only once it runs. */
 export function viewOf(cluster: () => Cluster) {
@@ -40,20 +41,38 @@ export function viewOf(cluster: () => Cluster) {
   const validated = (name: string, seconds?: number): Promise<unknown> =>
     until(
       `${name} to be validated and open`,
-      async () => {
-        const { metadata } = await node(name);
-        return (
-          metadata.labels['gpu-gate.dev/state'] === 'validated' &&
-          metadata.annotations['gpu-gate.dev/proof'] !== undefined &&
-          metadata.annotations['gpu-gate.dev/closed'] === undefined
-        );
-      },
+      () => isOpen(name),
       seconds === undefined ? undefined : seconds * 1000,
       async () => {
         const { conditions } = (await node(name)).status;
         return JSON.stringify(conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated'));
       },
     );
+  const isOpen = async (name: string): Promise<boolean> => {
+    const { metadata } = await node(name);
+    return (
+      metadata.labels['gpu-gate.dev/state'] === 'validated' &&
+      metadata.annotations['gpu-gate.dev/proof'] !== undefined &&
+      metadata.annotations['gpu-gate.dev/closed'] === undefined
+    );
+  };
+  const mark = (name: string, metadata: object): Promise<unknown> =>
+    cluster().admin.request('PATCH', `/api/v1/nodes/${name}`, { contentType: MERGE_PATCH, body: { metadata } });
+  /**
+   * Opts nodes in, or brings them back, whatever a test did to them and wherever it failed: resolves
+   * once they are validated and open. They hurry, because this is not what a test looks at.
+   */
+  const restore = async (...names: readonly string[]): Promise<void> => {
+    const managed = { 'gpu-gate.dev/managed': 'true' };
+    for (const name of names) {
+      const failed = (await node(name)).metadata.labels['gpu-gate.dev/state'] === 'failed';
+      const retry = failed ? { 'gpu-gate.dev/retry': randomUUID() } : {};
+      const annotations = { ...all([...FAULTS, 'gpu-gate.dev/hold'], null), ...all(PACES, '0.1'), ...retry };
+      await mark(name, { labels: managed, annotations });
+    }
+    for (const name of names) await validated(name);
+    for (const name of names) await mark(name, { annotations: all(PACES, null) });
+  };
   const gone = async (name: string): Promise<void> => {
     await cluster().admin.request('DELETE', `/api/v1/namespaces/default/pods/${name}`, {
       query: { gracePeriodSeconds: 0 },
@@ -91,23 +110,6 @@ export function viewOf(cluster: () => Cluster) {
     goneIfThere: async (name: string): Promise<void> => {
       if ((await cluster().kubectl(['get', 'pod', name])).code === 0) await gone(name);
     },
-    /**
-     * Brings opted-in nodes back to validated and open, whatever a test did to them and wherever it
-     * failed. Costs next to nothing if they are.
-     */
-    restore: async (...names: readonly string[]): Promise<void> => {
-      for (const name of names) {
-        const failed = (await node(name)).metadata.labels['gpu-gate.dev/state'] === 'failed';
-        const annotations = {
-          ...Object.fromEntries([...STEERED, 'gpu-gate.dev/hold'].map((key) => [key, null])),
-          ...(failed ? { 'gpu-gate.dev/retry': randomUUID() } : {}),
-        };
-        await cluster().admin.request('PATCH', `/api/v1/nodes/${name}`, {
-          contentType: MERGE_PATCH,
-          body: { metadata: { labels: { 'gpu-gate.dev/managed': 'true' }, annotations } },
-        });
-      }
-      for (const name of names) await validated(name);
-    },
+    restore,
   };
 }

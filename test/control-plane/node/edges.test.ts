@@ -96,8 +96,7 @@ beforeAll(async () => {
       policy: { spec: { validation: { backoff: { initial: '1s', max: '2s' } }, bringUp: { maxConcurrent: '1' } } },
     },
   });
-  for (const name of NODES) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
-  for (const name of NODES) await validated(name);
+  await restore(...NODES);
 });
 afterEach(async () => {
   await gate.allRunning();

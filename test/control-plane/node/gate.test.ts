@@ -21,8 +21,7 @@ beforeAll(async () => {
       policy: { spec: { validation: { backoff: { initial: '1s', max: '4s' } }, bringUp: { maxConcurrent: '3' } } },
     },
   });
-  for (const name of NODES) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
-  for (const name of NODES) await validated(name);
+  await restore(...NODES);
 });
 afterEach(async () => {
   await gate.allRunning();
