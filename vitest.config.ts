@@ -20,23 +20,12 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
   },
 });
 
-/**
- * Control-plane files that judge times, make load, or watch the whole machine: they have it to
- * themselves.
- */
-const TIMED = [
-  'scheduling/churn',
-  'scheduling/extender-scheduler',
-  'platform/machine',
-  'certificates/rotation',
-  'admission/rolling',
-].map((name) => `test/control-plane/${name}.test.ts`);
+/** It looks at what is left on the whole machine, so nothing else may run there. */
+const ALONE = ['test/control-plane/platform/machine.test.ts'];
 
 export default defineConfig({
   test: {
-    // One heavy process at a time: each control-plane file starts its own API server, and the
-    // machine has two cores. `npm test` runs the project control-plane with two workers all the
-    // same: its files wait most of their time.
+    // One file at a time unless `npm test` says more: each control-plane file starts a cluster.
     fileParallelism: false,
     // Off unless asked for: `npm run coverage`. Shells are left out, their tests run on a real
     // control plane.
@@ -49,8 +38,8 @@ export default defineConfig({
     },
     projects: [
       project('unit', ['test/**/*.test.ts'], LIMITS.unit, ['test/{control-plane,real-node}/**', '**/node_modules/**']),
-      project('control-plane', ['test/control-plane/**/*.test.ts'], LIMITS.cluster, TIMED),
-      project('control-plane-timed', TIMED, LIMITS.cluster),
+      project('control-plane', ['test/control-plane/**/*.test.ts'], LIMITS.cluster, ALONE),
+      project('control-plane-alone', ALONE, LIMITS.cluster),
       project('real-node', ['test/real-node/**/*.test.ts'], LIMITS.cluster),
     ],
   },

@@ -3,7 +3,7 @@
 // (choice.ts); `-- --changed` what uncommitted changes touch.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
@@ -117,6 +117,10 @@ interface Tests {
 }
 
 const { values, positionals } = parse();
+if (values.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
 
 async function tests(title: string, { runner = here, name, args }: Tests): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
@@ -219,11 +223,12 @@ async function runParts(parts: readonly Part[]): Promise<void> {
   const both = parts.includes('control-plane') && parts.includes('real-node');
   if (parts.includes('control-plane') && (await programs())) {
     const other = both ? beside('real-node') : undefined;
-    // Some at a time: they wait for pods, watches and clocks most of their time.
-    const args = ['--project', 'control-plane', '--fileParallelism', '--maxWorkers=2'];
+    // Three files for two cores: most of a file's time is waiting for pods, watches and leases.
+    const workers = Math.max(2, Math.round(availableParallelism() * 1.5));
+    const args = ['--project', 'control-plane', '--fileParallelism', `--maxWorkers=${Math.min(workers, 6)}`];
     await tests('tests on a real control plane', { args });
     await other?.();
-    await tests('tests on a real control plane, one at a time', { args: ['--project', 'control-plane-timed'] });
+    await tests('tests that need the machine for themselves', { args: ['--project', 'control-plane-alone'] });
   }
   if (parts.includes('real-node') && !both) await realNode(['--project', 'real-node']);
 }
@@ -237,7 +242,13 @@ async function runFiles(files: readonly string[], name?: string): Promise<void> 
   if (onRealNode.length > 0) await realNode(['--project', 'real-node', ...onRealNode], name);
 }
 
-const testFiles = (): readonly string[] => globSync('test/**/*.test.ts', { cwd: ROOT }).toSorted();
+/** Test files and their texts. */
+const testTexts = (): ReadonlyMap<string, string> =>
+  new Map(
+    globSync('test/**/*.test.ts', { cwd: ROOT })
+      .toSorted()
+      .map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]),
+  );
 
 async function runChanged(since: string): Promise<void> {
   const git = (...args: string[]): readonly string[] => {
@@ -249,7 +260,7 @@ async function runChanged(since: string): Promise<void> {
     ...git('diff', '--name-only', '--diff-filter=d', since),
     ...git('ls-files', '--others', '--exclude-standard'),
   ];
-  const files = touched(changed, testFiles());
+  const files = touched(changed, testTexts());
   console.log(`${changed.length} files differ from ${since}`);
   await checks();
   await tests('unit tests that they touch', { args: ['--project', 'unit', '--changed', since, '--passWithNoTests'] });
@@ -264,7 +275,8 @@ const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0
  */
 function tell({ count, failures, skips, parts, files }: Outcome, ms: number): void {
   console.log(`\n${[...parts, ['all', ms] as const].map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
-  const slowest = files.toSorted(([, a], [, b]) => b - a).slice(0, 10);
+  const ran = files.filter(([, took]) => took >= 100);
+  const slowest = ran.toSorted(([, a], [, b]) => b - a).slice(0, 10);
   if (slowest.length > 1)
     console.log(`\nThe slowest files:\n${slowest.map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
   if (skips.length > 0) {
@@ -290,6 +302,7 @@ function parse() {
         changed: { type: 'boolean', default: false },
         since: { type: 'string', default: 'HEAD' },
         shuffle: { type: 'string' },
+        help: { type: 'boolean', default: false },
         /** Of `beside`: where the outcome goes. */
         outcome: { type: 'string' },
       },
@@ -310,11 +323,10 @@ try {
   if (values.changed) {
     await runChanged(values.since);
   } else {
-    const choice = choose(
-      positionals,
-      new Map(testFiles().map((file) => [file, readFileSync(join(ROOT, file), 'utf8')])),
-    );
+    const choice = choose(positionals, testTexts());
     if (choice.kind === 'parts') await runParts(choice.parts);
+    else if (choice.kind === 'nothing')
+      failed(`no test file has "${choice.path}" in its path, and none holds that text`);
     else await runFiles(choice.files, choice.name);
   }
 } catch (error) {

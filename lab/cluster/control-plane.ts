@@ -226,7 +226,8 @@ async function bringUp(
     }),
   );
 
-  // Killed when the cluster stops, because a graceful end takes seconds and saves what nobody reads.
+  // Killed when the cluster stops, because a graceful end takes seconds and saves what nobody
+  // reads.
   const begin = (name: string, command: string, args: readonly string[]): Running =>
     lifetime.start(name, command, args, {}, 0);
   say('starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler');

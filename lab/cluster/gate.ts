@@ -172,7 +172,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     ];
     // As in the image, from the second start of a process on.
     const env = { NODE_COMPILE_CACHE: join(cp.dir, 'compile-cache') };
-    const process_ = cp.lifetime.start(account, process.execPath, args, env);
+    const process_ = cp.lifetime.start(account, process.execPath, args, env, 0);
     await untilReady(process_, async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok);
     return process_;
   };

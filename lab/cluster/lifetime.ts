@@ -19,7 +19,10 @@ export interface Running {
 
 export interface Lifetime {
   readonly dir: string;
-  /** `graceMs`: how long it may take to end at the lifetime's stop; 0: it is killed, with no data to save. */
+  /**
+   * `graceMs`: how long it may take to end at the lifetime's stop; 0: it is killed, with no data to
+   * save.
+   */
   start(
     name: string,
     command: string,

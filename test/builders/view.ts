@@ -59,8 +59,9 @@ export function viewOf(cluster: () => Cluster) {
   const mark = (name: string, metadata: object): Promise<unknown> =>
     cluster().admin.request('PATCH', `/api/v1/nodes/${name}`, { contentType: MERGE_PATCH, body: { metadata } });
   /**
-   * Opts nodes in, or brings them back, whatever a test did to them and wherever it failed: resolves
-   * once they are validated and open. They hurry, because this is not what a test looks at.
+   * Opts nodes in, or brings them back, whatever a test did to them and wherever it failed:
+   * resolves once they are validated and open. They hurry, because this is not what a test looks
+   * at.
    */
   const restore = async (...names: readonly string[]): Promise<void> => {
     const managed = { 'gpu-gate.dev/managed': 'true' };

@@ -243,42 +243,6 @@ describe('a reflector', () => {
   });
 });
 
-describe('a GPUPolicy on the real server', () => {
-  beforeAll(async () => {
-    const crds = join(import.meta.dirname, '../../../deploy/chart/crds');
-    expect((await cp.kubectl(['apply', '-f', join(crds, 'gpupolicies.yaml')])).code).toBe(0);
-    await until('the CRD to be served', async () => (await create({})) === '');
-  });
-  const create = async (spec: object): Promise<string> =>
-    (
-      await cp.kubectl(
-        ['create', '--dry-run=server', '-f', '-'],
-        JSON.stringify({ apiVersion: 'gpu-gate.dev/v1alpha1', kind: 'GPUPolicy', metadata: { name: 'y' }, spec }),
-      )
-    ).stderr;
-  it.each([
-    ['resources of another vendor', { resources: ['amd.com/gpu'] }, 'write exact names such as nvidia.com/gpu'],
-    [
-      'a podSelector on a managed component',
-      { components: { driver: { podSelector: { namespace: 'gpu-operator', matchLabels: { a: 'b' } } } } },
-      'write mode: external',
-    ],
-    [
-      'the whole host as a volume',
-      { injection: { driverVolumes: [{ name: 'x', hostPath: '/', mountPath: '/x' }] } },
-      "name the driver's folder",
-    ],
-    [
-      'a path with ..',
-      { injection: { driverVolumes: [{ name: 'x', hostPath: '/a/../etc', mountPath: '/x' }] } },
-      'write the plain absolute path',
-    ],
-    ['a duration without a unit', { labelHold: '5' }, 'spec.labelHold'],
-    ['an unknown mode', { components: { driver: { mode: 'auto' } } }, 'supported values'],
-  ])('refuses %s with what to write', async (_, spec, message) => expect(await create(spec)).toContain(message));
-  it('takes an empty spec', async () => expect(await create({})).toBe(''));
-});
-
 describe('an Event', () => {
   it('reported again is counted and stays one Event', async () => {
     const { metadata } = await cp.admin.request<{ metadata: { name: string; uid: string } }>(
