@@ -317,6 +317,13 @@ async function cell(
   return rows;
 }
 
+export const about = 'what each webhook adds to the creation of a pod on a real API server: none, ours, Go, express';
+export const options = {
+  '--size KB': 'pods of one size only',
+  '--calls N': 'creations of each cell (by size)',
+  '--direct N': 'direct calls whose memory is watched (100000)',
+};
+
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const calls = numberArg(args, 'calls', 0);
   const only = numberArg(args, 'size', 0);

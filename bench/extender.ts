@@ -40,6 +40,13 @@ const linesOf = (child: ChildProcess): Lines => {
   };
 };
 
+export const about = '/filter beside a minimal Go extender, by one client over TLS';
+export const options = {
+  '--names N': 'one size only',
+  '--calls N': 'calls of a turn (by size)',
+  '--plot FILE': 'draws how the time grows',
+};
+
 /**
  * Measures every size, or one (`--names N`); `--calls N` per turn (default by size); `--plot FILE`
  * draws how the time grows.

@@ -145,6 +145,9 @@ async function attacked(
   ];
 }
 
+export const about = 'small calls to the webhook wait beside the worst calls that the servers accept';
+export const options = {};
+
 export async function run({ say }: BenchContext): Promise<readonly Row[]> {
   const rows: Row[] = [];
   for (const attack of attacks()) rows.push(...(await attacked(attack, say)));

@@ -19,8 +19,14 @@ export interface BenchContext {
   readonly args: readonly string[];
 }
 
-/** A measurement's module: `bench/NAME.ts` exports `run`. */
+/** A measurement's module: what `bench/NAME.ts` exports. */
 export interface Bench {
+  /** What it measures. */
+  readonly about: string;
+  /**
+   * What each option does, by how it is written: `--nodes N`, or `--long` where it takes no value.
+   */
+  readonly options: Readonly<Record<string, string>>;
   run(context: BenchContext): Promise<readonly Row[]>;
 }
 

@@ -113,6 +113,13 @@ async function round(cluster: Cluster, variant: Variant, count: number): Promise
   return { seconds, astray };
 }
 
+export const about = 'pods a second of the real scheduler: no extender, ours, Go, the startup taint alone';
+export const options = {
+  '--nodes N': '1000; 5000 is the long form',
+  '--pods N': 'pods of a round (200)',
+  '--rounds N': 'of each (5)',
+};
+
 export async function run(context: BenchContext): Promise<readonly Row[]> {
   const count = numberArg(context.args, 'nodes', 1000);
   const pods = numberArg(context.args, 'pods', 200);

@@ -140,6 +140,12 @@ function rowsOf({ size, rate }: Cell, measured: Readonly<Record<Variant, Measure
   ];
 }
 
+export const about = '/mutate at fixed rates over TLS, beside a Go and an express webhook that decide nothing';
+export const options = {
+  '--size KB': 'reviews of one size only',
+  '--scale N': 'so many times as long (1)',
+};
+
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const reference = join(import.meta.dirname, 'reference');
   const program = await ensureOwnProgram(join(reference, 'webhook-go'), 'webhook-go', {

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseSync } from 'vite';
 import { ALL_REASONS } from '../gate/reasons.ts';
+import { readArguments } from './arguments.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 export const PAGE = 'docs/reference/messages.md';
@@ -244,4 +245,7 @@ ${table(
 `;
 }
 
-if (process.argv[1] === import.meta.filename) writeFileSync(join(ROOT, PAGE), messagesPage());
+if (process.argv[1] === import.meta.filename) {
+  readArguments(`npm run messages                 rewrites ${PAGE}`, { options: {} });
+  writeFileSync(join(ROOT, PAGE), messagesPage());
+}

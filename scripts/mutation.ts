@@ -4,12 +4,14 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { readArguments } from './arguments.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const HOME = join(ROOT, 'test/mutation');
 /** Per cent of the mutants that must die. */
 const BAR = 80;
-const files = process.argv.slice(2);
+const USAGE = `npm run mutation -- [FILE...]    changes the files, none: gate and walk, and counts what no unit test notices`;
+const { positionals: files } = readArguments(USAGE, { allowPositionals: true, options: {} });
 
 if (!existsSync(join(HOME, 'node_modules/@stryker-mutator/core'))) {
   console.log('installing Stryker (once)');

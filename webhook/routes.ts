@@ -4,7 +4,7 @@
 import type { RequestListener } from 'node:http';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { readBody, reply, replyText } from '../platform/body.ts';
-import { nestsDeeper } from '../platform/json-depth.ts';
+import { nestsDeeper } from '../core/json-depth.ts';
 import { expressApp } from '../platform/express.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
 import { parseReview } from './managed-fields.ts';

@@ -24,7 +24,6 @@ const server = await startServer({
   portOption: 'extender-port',
   handler: extenderApp({
     view: () => view,
-    nodes,
     metrics: extenderMetrics(new Registry(), () => nodes.facts()),
     now: Date.now,
     log: jsonLog('error', (line) => process.stderr.write(line)),

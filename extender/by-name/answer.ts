@@ -60,17 +60,12 @@ const byLabel = (reasons: Iterable<{ readonly count: number; readonly label: str
  * twice is seen.
  */
 export class NameAnswers {
-  readonly #table: NodeTable;
   #calls = 0;
   #passed = new Bytes();
   #refused = new Bytes();
 
-  constructor(table: NodeTable) {
-    this.#table = table;
-  }
-
   /** ExtenderFilterResult; `undefined` if a name is given twice, which verbs.ts sorts out. */
-  filter(call: NamedCall, ask: Ask): FilterAnswer | undefined {
+  filter(call: NamedCall, ask: Ask, table: NodeTable): FilterAnswer | undefined {
     const { body, bounds, count } = call;
     const [passed, refused] = this.#empty();
     const reasons = new Map<string, { count: number; readonly label: string; readonly text: Buffer }>();
@@ -78,7 +73,7 @@ export class NameAnswers {
     let would = 0;
     let runFrom = -1;
     let runTo = -1;
-    const done = this.#each(call, (facts, i) => {
+    const done = this.#each(call, table, (facts, i) => {
       const because = verdict(ask, facts);
       if (wouldRefuse(ask, facts)) would += 1;
       const from = (bounds[2 * i] ?? 0) - 1;
@@ -118,10 +113,10 @@ export class NameAnswers {
   }
 
   /** HostPriorityList; `undefined` as for `filter`. `now` in ms since the epoch. */
-  prioritize(call: NamedCall, ask: Ask, now: number): Buffer | undefined {
+  prioritize(call: NamedCall, ask: Ask, table: NodeTable, now: number): Buffer | undefined {
     const { body, bounds } = call;
     const [list] = this.#empty();
-    const done = this.#each(call, (facts, i) => {
+    const done = this.#each(call, table, (facts, i) => {
       list.append(HOST);
       list.copy(body, (bounds[2 * i] ?? 0) - 1, (bounds[2 * i + 1] ?? 0) + 1);
       list.append(SCORES[ask.kind === 'gate' ? scoreOf(facts, now) : NO_SCORE] ?? COMMA);
@@ -136,14 +131,14 @@ export class NameAnswers {
   }
 
   /** Visits every name with its facts, in the order given; false if one is given twice. */
-  #each(call: NamedCall, visit: (facts: NodeFacts | undefined, i: number) => void): boolean {
+  #each(call: NamedCall, table: NodeTable, visit: (facts: NodeFacts | undefined, i: number) => void): boolean {
     const { body, bounds, count } = call;
     this.#calls = (this.#calls % 0x3fffffff) + 1;
     let unknown: Set<string> | undefined;
     for (let i = 0; i < count; i += 1) {
       const from = bounds[2 * i] ?? 0;
       const to = bounds[2 * i + 1] ?? 0;
-      const facts = this.#table.find(body, from, to, this.#calls);
+      const facts = table.find(body, from, to, this.#calls);
       if (facts === 'twice') return false;
       if (facts === undefined) {
         const name = body.toString('latin1', from, to);

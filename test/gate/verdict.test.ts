@@ -156,7 +156,7 @@ describe('one verdict', () => {
 
         const call = new NameScanner().scan(Buffer.from(JSON.stringify({ Pod: raw, Nodes: null, NodeNames: [name] })));
         if (call === undefined) throw new Error('the call by names is declined');
-        const answer = new NameAnswers(table).filter(call, askIn(view, call.pod));
+        const answer = new NameAnswers().filter(call, askIn(view, call.pod), table);
         const { FailedAndUnresolvableNodes: refused } = JSON.parse(answer?.bytes.toString() ?? '') as {
           FailedAndUnresolvableNodes: Record<string, string>;
         };

