@@ -21,7 +21,11 @@ const suite = (args: readonly string[]): Promise<{ code: number; last: string; f
     });
     child.on('close', (code) => {
       const lines = text.trimEnd().split('\n');
-      resolve({ code: code ?? 1, last: lines.at(-1) ?? '', failed: lines.filter((line) => /^failed: /.test(line)) });
+      resolve({
+        code: code ?? 1,
+        last: lines.at(-1) ?? '',
+        failed: lines.filter((line) => line.startsWith('failed: ')),
+      });
     });
   });
 
