@@ -22,7 +22,8 @@ export interface Gate {
   requestPathRuns(): Promise<void>;
   allRunning(): Promise<void>;
   requestPathPid(): number;
-  stopRequestPath(): Promise<void>;
+  /** Resolves with its exit code, or the signal that it took after half a minute. */
+  stopRequestPath(): Promise<number | string | undefined>;
   startRequestPath(): Promise<void>;
   /**
    * One more process of the request path, on ports of its own: its extender's port, where it says
@@ -229,7 +230,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       await requestPathRuns();
     },
     requestPathPid: () => requestPath?.pid ?? 0,
-    stopRequestPath: async () => requestPath?.stop(),
+    async stopRequestPath() {
+      await requestPath?.stop(30_000);
+      return requestPath?.exitCode();
+    },
     startRequestPath,
     async startReplica(flags = []) {
       const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
