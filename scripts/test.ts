@@ -223,9 +223,12 @@ async function realNode(args: readonly string[], name?: string): Promise<void> {
   console.log('the machine is as it was');
 }
 
+/** Files of unit tests share nothing, so every core takes some. */
+const EVERY_UNIT = ['--project', 'unit', '--fileParallelism', `--maxWorkers=${availableParallelism()}`] as const;
+
 async function runParts(parts: readonly Part[]): Promise<void> {
   if (parts.includes('check')) await checks();
-  if (parts.includes('unit')) await tests('unit tests and properties', { args: ['--project', 'unit'] });
+  if (parts.includes('unit')) await tests('unit tests and properties', { args: [...EVERY_UNIT] });
   const both = parts.includes('control-plane') && parts.includes('real-node');
   if (parts.includes('control-plane') && (await programs())) {
     const other = both ? beside('real-node') : undefined;
@@ -269,7 +272,7 @@ async function runChanged(since: string): Promise<void> {
   const files = touched(changed, testTexts());
   console.log(`${changed.length} files differ from ${since}`);
   await checks();
-  await tests('unit tests that they touch', { args: ['--project', 'unit', '--changed', since, '--passWithNoTests'] });
+  await tests('unit tests that they touch', { args: [...EVERY_UNIT, '--changed', since, '--passWithNoTests'] });
   if (files.length > 0) await runFiles(files);
 }
 
