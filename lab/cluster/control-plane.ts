@@ -8,7 +8,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { openKube, type Kube } from '../../platform/kube.ts';
 import type { Binaries } from './binaries.ts';
-import { openLifetime, untilReady, type Lifetime, type Running } from './lifetime.ts';
+import { openLifetime, PATIENCE_MS, untilReady, type Lifetime, type Running } from './lifetime.ts';
 
 export interface ControlPlaneOptions {
   readonly binaries: Binaries;
@@ -24,7 +24,7 @@ export interface ControlPlaneOptions {
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
   readonly users?: readonly { readonly name: string; readonly groups: readonly string[] }[];
-  /** Default 120 s. */
+  /** Default: `PATIENCE_MS`. */
   readonly readyWithinMs?: number;
   readonly scheduler?: boolean;
   readonly controllerManager?: boolean;
@@ -167,7 +167,7 @@ async function bringUp(
   lifetime: Lifetime,
   dir: string,
 ): Promise<ControlPlane> {
-  const within = options.readyWithinMs ?? 120_000;
+  const within = options.readyWithinMs ?? PATIENCE_MS;
   const say = options.say ?? (() => undefined);
   const [etcdPort, peerPort, port, schedulerPort, managerPort] = await Promise.all([
     freePort(),

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, runCommand, type ControlPlane } from './control-plane.ts';
-import { untilReady, type Running } from './lifetime.ts';
+import { PATIENCE_MS, untilReady, type Running } from './lifetime.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
@@ -61,12 +61,6 @@ const merged = (
   }
   return both;
 };
-
-/**
- * How long anything is waited for. A state that comes at all comes within seconds; this is for a
- * machine that does much else.
- */
-const PATIENCE_MS = 120_000;
 
 /**
  * Waits for a condition that is checked every 100 ms; says what was awaited where it does not come,

@@ -17,6 +17,12 @@ export interface Running {
   stop(graceMs?: number): Promise<void>;
 }
 
+/**
+ * How long anything is waited for. A state that comes at all comes within seconds; this is for a
+ * machine that does much else.
+ */
+export const PATIENCE_MS = 120_000;
+
 export interface Lifetime {
   readonly dir: string;
   /**
@@ -135,7 +141,11 @@ export function openLifetime(prefix: string): Lifetime {
  * Waits until `check` holds; rejects with one sentence and the log's tail where the process ends or
  * time runs out.
  */
-export async function untilReady(process_: Running, check: () => Promise<boolean>, timeoutMs = 120_000): Promise<void> {
+export async function untilReady(
+  process_: Running,
+  check: () => Promise<boolean>,
+  timeoutMs = PATIENCE_MS,
+): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {
     const code = process_.exitCode();
