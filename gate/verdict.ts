@@ -17,14 +17,17 @@ import {
 } from './require-cuda.ts';
 import { compareVersions, cudaOfDriver, isVersion } from './versions.ts';
 
-/** What a verdict needs of a node. */
-export interface NodeFacts extends Versions {
+/** What a verdict looks at of a node. Many nodes have it in common. */
+export interface Judged extends Versions {
   readonly ours: boolean;
   readonly policy: string | undefined;
   /** Why no new GPU pods may come; `undefined` if the node is open. */
   readonly closed: Reason | undefined;
   /** Driver and CUDA as one key: nodes that have it in common get one judgement per call. */
   readonly stack: string;
+}
+
+export interface NodeFacts extends Judged {
   /** Since when nothing of the stack has changed, ms since the epoch; 0 if it is not proven. */
   readonly steadySince: number;
   /** State label; `preflight` before the first, `unmanaged` on an unmanaged node. */
@@ -141,7 +144,7 @@ function* variablesOf(containers: ReturnType<typeof asking>): Generator<RequireV
 }
 
 /** Why the pod may not go to the node; `undefined` if it may. */
-export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefined {
+export function verdict(ask: Ask, node: Judged | undefined): Reason | undefined {
   switch (ask.kind) {
     case 'pass':
       return undefined;
@@ -153,11 +156,11 @@ export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefin
 }
 
 /** Would the node be refused if the pod's policy enforced? */
-export const wouldRefuse = (ask: Ask, node: NodeFacts | undefined): boolean =>
+export const wouldRefuse = (ask: Ask, node: Judged | undefined): boolean =>
   ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, node) !== undefined;
 
 /** Runs for every node of a call, so it allocates nothing. */
-function refusal(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
+function refusal(ask: Gate, node: Judged | undefined): Reason | undefined {
   if (node === undefined) return REASONS.unknown;
   if (!node.ours) {
     if (ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.notOptedIn;

@@ -111,6 +111,9 @@ describe('other pods', () => {
     expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, one(aPolicy()))).toBeUndefined();
     const held = aNode({ annotations: { [HOLD]: 'x' } });
     expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()))).toBeUndefined();
+    // Of a node that nobody opted in nothing says since when.
+    const unmanaged = { ...shut, metadata: { ...shut.metadata, labels: {} } };
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), unmanaged, one(aPolicy()))).toBeUndefined();
   });
   it('list the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
