@@ -153,12 +153,11 @@ beforeAll(async () => {
         userAgent: 'test',
       }),
     );
-  await wholeLife();
 });
 afterAll(async () => cluster?.stop());
 
-/** Everything that gpu-gate ever calls is called, with the rights that it has. */
-async function wholeLife(): Promise<void> {
+/** A whole life, so that everything that gpu-gate ever calls is called. */
+it('lives a whole life with the rights that it has', async () => {
   for (const name of ['gpu-0', 'gpu-1']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
   for (const name of ['gpu-0', 'gpu-1']) await validated(name);
   await gpuPod('works', 'gpu-0');
@@ -272,7 +271,7 @@ async function wholeLife(): Promise<void> {
     'its DaemonSets to be gone',
     async () => (await kubectl('get', 'daemonsets', '-n', 'gpu-gate-operands', '-o', 'name')) === '',
   );
-}
+});
 
 describe.each(['request path', 'reconciler'] as const)('the %s', (account) => {
   it('was refused nothing', () =>

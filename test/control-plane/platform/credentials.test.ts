@@ -4,7 +4,7 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeF
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import { issueCa, issueLeaf } from '../../../certs/issue.ts';
 import type { KeyPair } from '../../../certs/cert.ts';
 import { openKube, type Kube, type KubeOptions } from '../../../platform/kube.ts';
@@ -240,6 +240,10 @@ it('a new CA of the API server is taken from its file, with no restart', async (
   rmSync(join(cp.caFile, '..', 'apiserver.crt'));
   rmSync(join(cp.caFile, '..', 'apiserver.key'));
   await cp.startApiServer();
+  // Other tests ask the server by it.
+  onTestFinished(() =>
+    until('the administrator to know the new CA', () => cp.admin.request('GET', '/api')).then(() => undefined),
+  );
   await expect(whoAmI(kube)).rejects.toThrow();
   cpSync(cp.caFile, join(dir, 'rotated.ca.crt'));
   await until('the new CA to be known', async () => (await whoAmI(kube)) === 'admin');
