@@ -5,6 +5,7 @@ import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import { DEFAULT_POLICY, POLICY } from '../core/keys.ts';
 import { asking, type PodWants } from './gpu-request.ts';
+import { namingRefused } from './namespaces.ts';
 import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from './node-proof.ts';
 import { REASONS, type Reason } from './reasons.ts';
 import {
@@ -108,6 +109,10 @@ export interface Policies {
 /** Name of the policy that judges the pod. */
 export const policyNameOf = ({ read }: PodWants): string => read.wishes.policy ?? DEFAULT_POLICY;
 
+/** Why the pod may not name this policy; `undefined` if it may. */
+export const namingRefusedTo = ({ read, namedIn = '' }: PodWants, policy: GpuPolicy): string | undefined =>
+  namingRefused(read.wishes.policy, namedIn, policy);
+
 /** What this pod asks, once per call. */
 export function askOf(wants: PodWants, policies: Policies): Ask {
   if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
@@ -127,6 +132,8 @@ export function askOf(wants: PodWants, policies: Policies): Ask {
           because: REASONS.noSuchPolicy,
           detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
         };
+  const refused = namingRefusedTo(wants, policy);
+  if (refused !== undefined) return { kind: 'refuse', because: REASONS.policyNotAllowed, detail: refused };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
   const gate: Gate = {
     kind: 'gate',
