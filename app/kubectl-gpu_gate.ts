@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The program `kubectl-gpu_gate`, which kubectl finds as `kubectl gpu-gate`: arguments and terminal
 // → command → exit code.
+import { join } from 'node:path';
 import { explainPod } from './explain.ts';
 import { supportBundle } from './support.ts';
 import { parseCommand } from '../kubectl/args.ts';
@@ -29,6 +30,7 @@ async function main(): Promise<number> {
     now: Date.now,
     signal: stop.signal,
     support: (command) => supportBundle(command, out, err),
+    pageFolder: join(import.meta.dirname, 'page'),
     explain: (command, manifest) =>
       explainPod(
         {

@@ -46,6 +46,7 @@ export type Command = Globals &
         /** Empty: a name with the time. */
         readonly file: string;
       }
+    | { readonly kind: 'ui'; readonly port: number }
     | { readonly kind: 'completion'; readonly shell: Shell }
   );
 
@@ -129,6 +130,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     args: '',
     help: 'a file for those who help: states, reasons, messages, no Secret',
     flags: [{ name: 'output', short: 'o', value: 'FILE', help: 'default gpu-gate-support-TIME.tgz' }],
+  },
+  {
+    name: 'ui',
+    args: '',
+    help: 'a status page for your browser, on this machine alone, with your own rights',
+    flags: [{ name: 'port', value: 'PORT', help: 'default: any free one' }],
   },
   {
     name: 'completion',
@@ -271,6 +278,12 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
     case 'support':
       if (first !== undefined) return bad(`support takes no argument; ${help}`);
       return { ok: true, command: { ...globals, kind: 'support', file: string('output') ?? '' } };
+    case 'ui': {
+      const port = Number(/^\d{1,5}$/.exec(string('port') ?? '0')?.[0] ?? 'none');
+      if (first !== undefined) return bad(`ui takes no argument; ${help}`);
+      if (!(port <= 65_535)) return bad(`--port ${string('port') ?? ''} is not a port: write a number from 0 to 65535`);
+      return { ok: true, command: { ...globals, kind: 'ui', port } };
+    }
     case 'completion': {
       const shell = SHELLS.find((one) => one === first);
       if (shell === undefined) return bad('name a shell: kubectl gpu-gate completion bash, zsh or fish');
