@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 import { DEPLOY_PREFIX, RETRY, WALK } from '../../../core/keys.ts';
 import { HardwareModel, MODEL_POLICIES, type Mistake } from './hardware-model.ts';
 
-const HISTORIES = 2000;
+const HISTORIES = Number(process.env['GPU_GATE_TEST_HISTORIES'] ?? 2000);
 /** GPU_GATE_TEST_SEED repeats a run. */
 const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 0x7f_ff_ff_ff);
 
@@ -195,7 +195,7 @@ it('a proof goes for a listed cause alone: whatever else happens, pods that run 
         if (!model.isServing && !model.isAsked) throw new Error(`not serving after "${what}": ${model.explanation}`);
       }
     }),
-    { numRuns: 500, seed: SEED, reporter: report },
+    { numRuns: Math.ceil(HISTORIES / 4), seed: SEED, reporter: report },
   );
 }, 120_000);
 

@@ -28,6 +28,20 @@ import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../build
 const NAMESPACE = 'gpu-gate-operands';
 const iso = (ms: number): string => new Date(ms).toISOString();
 
+const RENDERED = new WeakMap<GpuPolicy, Readonly<Partial<Record<Component, string>>>>();
+/** Rendering is slow, and says the same of a policy each time. */
+function revisionsOf(policy: GpuPolicy): Readonly<Partial<Record<Component, string>>> {
+  const known = RENDERED.get(policy);
+  if (known !== undefined) return known;
+  const revisions = Object.fromEntries(
+    (['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
+      .filter((component) => isDeployed(specOf(policy, component)))
+      .map((component) => [component, renderOperand(component, policy, { namespace: NAMESPACE }).revision]),
+  );
+  RENDERED.set(policy, revisions);
+  return revisions;
+}
+
 /** One node with its pods, hardware that does what the test sets, and a clock. */
 export class World {
   now = NOW;
@@ -86,10 +100,7 @@ export class World {
   }
 
   input(): NodeInput {
-    const revisions: Partial<Record<Component, string>> = {};
-    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
-      if (isDeployed(specOf(this.policy, component)))
-        revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
+    const revisions = revisionsOf(this.policy);
     for (const [component, revision] of Object.entries(revisions)) {
       const name = `${POD_COMPONENT[component as Component]}-${revision}`;
       this.daemonSets.set(name, ownedBy(name)?.uid ?? '');
@@ -119,7 +130,7 @@ export class World {
   step(): readonly Action[] {
     this.now += 1000;
     const { actions } = this.plan();
-    for (const action of actions) this.apply(action);
+    this.carryOut(actions);
     this.reality();
     return actions;
   }
@@ -128,6 +139,9 @@ export class World {
     for (let i = 0; i < limit; i += 1) if (this.step().length === 0) return;
   }
 
+  carryOut(actions: readonly Action[]): void {
+    for (const action of actions) this.apply(action);
+  }
   private apply(action: Action): void {
     const written = afterWrite(this.node, action);
     if (written !== undefined) {
