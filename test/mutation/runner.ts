@@ -1,6 +1,6 @@
 // Runs unit tests for Stryker, in one process: test files are loaded once, and each mutant is tried
 // against the tests that reach it, the quick ones first.
-import { globSync } from 'node:fs';
+import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { registerHooks } from 'node:module';
 import { join, resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
@@ -20,15 +20,15 @@ interface MutantRun {
   readonly hitLimit?: number;
   readonly activeMutant: { readonly id: string };
 }
-interface Failure {
-  readonly id: string;
-  readonly message: string;
-}
 
 const FILES = 'test/{gate,extender,explain,reconciler}/**/*.test.ts';
-/** What is slow, measures growth, starts processes, or judges other things than behaviour. */
-const LEFT_OUT = /\b(?:(?:allocation|growth|managed-fields|tenants|reconciler\/walk)\.test\.ts$|manifests\/)/;
+/** What measures growth, or judges other things than the gate and the walk of a node. */
+const LEFT_OUT = /\b(?:(?:allocation|growth|managed-fields)\.test\.ts$|manifests\/)/;
+/** Those that kill most, for a first look: what survives them is tried against all others. */
+const QUICK = /\b(?:gate|extender|explain)\/|\bnode\/(?:stories|bare|writes|outcome|plan)\.test\.ts$/;
 const HISTORIES = '100';
+/** The order of the tests, for a process that follows one in which a mutant never ended. */
+const ORDER = 'test-order.json';
 
 const self = (globalThis as unknown as { __stryker__?: Switch }).__stryker__ ?? {};
 (globalThis as unknown as { __stryker__: Switch }).__stryker__ = self;
@@ -36,10 +36,42 @@ const self = (globalThis as unknown as { __stryker__?: Switch }).__stryker__ ?? 
 const isTest = (child: Suite | Test): child is Test => 'body' in child;
 const wordsOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error));
 
+/** A test with the suites that it is in, from the file inwards. */
+interface Placed extends Test {
+  readonly file: string;
+  readonly within: readonly Suite[];
+}
+
+const placed = (suite: Suite, file: string, outer: readonly Suite[] = []): Placed[] => {
+  const within = [...outer, suite];
+  return suite.children.flatMap((child) =>
+    isTest(child) ? [{ ...child, file, within }] : placed(child, file, within),
+  );
+};
+
+/** Runs one test with all hooks around it; what it failed with, or `undefined`. */
+async function failureOf({ id, body, within }: Placed): Promise<string | undefined> {
+  const all = async (hooks: 'before' | 'beforeEach' | 'after' | 'afterEach'): Promise<void> => {
+    for (const suite of within) for (const hook of suite[hooks]) await hook();
+  };
+  self.currentTestId = id;
+  try {
+    await all('before');
+    await all('beforeEach');
+    await body();
+    return undefined;
+  } catch (error) {
+    return wordsOf(error);
+  } finally {
+    await all('afterEach');
+    await all('after');
+    self.currentTestId = undefined;
+  }
+}
+
 class Runner {
-  private files: readonly Suite[] = [];
-  /** ms that a test took in the first run. */
-  private readonly took = new Map<string, number>();
+  /** The quick ones first. */
+  private tests: readonly Placed[] = [];
 
   capabilities(): { reloadEnvironment: boolean } {
     return { reloadEnvironment: false };
@@ -49,124 +81,72 @@ class Runner {
     process.env['GPU_GATE_TEST_SEED'] ??= '1';
     process.env['GPU_GATE_TEST_HISTORIES'] ??= HISTORIES;
     console.log = () => {};
-    const here = pathToFileURL(join(import.meta.dirname, 'vitest.ts')).href;
+    const vitest = pathToFileURL(join(import.meta.dirname, 'vitest.ts')).href;
     registerHooks({
       resolve: (specifier, context, next) =>
-        specifier === 'vitest' && context.parentURL !== here
-          ? { url: here, shortCircuit: true }
+        specifier === 'vitest' && context.parentURL !== vitest
+          ? { url: vitest, shortCircuit: true }
           : next(specifier, context),
     });
     const { registered } = await import('./api.ts');
     const { default: fc } = await import('fast-check');
     // A failure is enough: the smallest one is not looked for.
     fc.configureGlobal({ endOnFailure: true });
-    const files: Suite[] = [];
-    for (const file of globSync(FILES).toSorted())
-      if (!LEFT_OUT.test(file)) files.push(await registered(file, () => import(pathToFileURL(resolve(file)).href)));
-    this.files = files;
+    const isQuick = process.env['GPU_GATE_MUTATION'] === 'quick';
+    const files = globSync(FILES).filter((file) => !LEFT_OUT.test(file) && (!isQuick || QUICK.test(file)));
+    const tests: Placed[] = [];
+    for (const file of files.toSorted()) {
+      const path = resolve(file);
+      tests.push(...placed(await registered(file, () => import(pathToFileURL(path).href)), path));
+    }
+    const order = existsSync(ORDER) ? (JSON.parse(readFileSync(ORDER, 'utf8')) as readonly string[]) : undefined;
+    const byId = new Map(tests.map((test) => [test.id, test]));
+    this.tests = order === undefined ? tests : order.flatMap((id) => byId.get(id) ?? []);
   }
 
   async dryRun(): Promise<object> {
-    const fit: Suite[] = [];
-    for (const file of this.files) {
-      const failure = await this.runSuite(file, undefined, []);
-      if (failure !== undefined) return { status: 'error', errorMessage: `${failure.id}: ${failure.message}` };
-      // Tests that fail when they run again would kill every mutant.
-      if ((await this.runSuite(file, undefined, [])) === undefined) fit.push(file);
-      else process.stderr.write(`left out, because it cannot run twice: ${file.name}\n`);
+    const took = new Map<string, number>();
+    const unfit = new Set<string>();
+    for (const test of this.tests) {
+      const began = performance.now();
+      const failure = await failureOf(test);
+      took.set(test.id, performance.now() - began);
+      if (failure !== undefined) return { status: 'error', errorMessage: `${test.id}: ${failure}` };
     }
-    this.files = fit;
-    const tests = fit.flatMap(testsOf).map(({ id }) => ({
-      id,
-      name: id,
-      timeSpentMs: this.took.get(id) ?? 0,
+    // Tests that fail when they run again would kill every mutant.
+    for (const test of this.tests) if ((await failureOf(test)) !== undefined) unfit.add(test.file);
+    for (const file of unfit) process.stderr.write(`left out, because it cannot run twice: ${file}\n`);
+    const timeOf = ({ id }: Test): number => took.get(id) ?? 0;
+    this.tests = this.tests.filter(({ file }) => !unfit.has(file)).toSorted((a, b) => timeOf(a) - timeOf(b));
+    writeFileSync(ORDER, JSON.stringify(this.tests.map(({ id }) => id)));
+    const tests = this.tests.map((test) => ({
+      id: test.id,
+      name: test.id,
+      fileName: test.file,
+      timeSpentMs: timeOf(test),
       status: 0,
     }));
     return { status: 'complete', tests, mutantCoverage: self.mutantCoverage };
   }
 
   async mutantRun({ activeMutant, testFilter, hitLimit }: MutantRun): Promise<object> {
+    const wanted = new Set(testFilter ?? this.tests.map(({ id }) => id));
     self.hitCount = 0;
     self.hitLimit = hitLimit;
     self.activeMutant = activeMutant.id;
-    const failure = await this.run(testFilter === undefined ? undefined : new Set(testFilter));
-    self.activeMutant = undefined;
-    const nrOfTests = testFilter?.length ?? 0;
-    if (hitLimit !== undefined && self.hitCount > hitLimit) return { status: 'timeout', reason: 'it never ends' };
-    return failure === undefined
-      ? { status: 'survived', nrOfTests }
-      : { status: 'killed', killedBy: [failure.id], failureMessage: failure.message, nrOfTests };
-  }
-
-  private async run(wanted: ReadonlySet<string> | undefined): Promise<Failure | undefined> {
-    const costs = this.files.map((file) => ({ file, cost: this.costOf(file, wanted) }));
-    for (const { file, cost } of costs.toSorted((a, b) => a.cost - b.cost)) {
-      if (cost === -1) continue;
-      const failure = await this.runSuite(file, wanted, []);
-      if (failure !== undefined) return failure;
-    }
-    return undefined;
-  }
-
-  /** -1 if none of its tests is wanted. */
-  private costOf(suite: Suite, wanted: ReadonlySet<string> | undefined): number {
-    const costs = suite.children
-      .map((child) => {
-        if (!isTest(child)) return this.costOf(child, wanted);
-        return wanted?.has(child.id) === false ? -1 : (this.took.get(child.id) ?? 0);
-      })
-      .filter((cost) => cost >= 0);
-    return costs.length === 0 ? -1 : costs.reduce((sum, cost) => sum + cost, 0);
-  }
-
-  private async runSuite(
-    suite: Suite,
-    wanted: ReadonlySet<string> | undefined,
-    outer: readonly Suite[],
-  ): Promise<Failure | undefined> {
-    if (this.costOf(suite, wanted) === -1) return undefined;
-    const within = [...outer, suite];
     try {
-      for (const hook of suite.before) await hook();
-      for (const child of suite.children) {
-        if (isTest(child) && wanted?.has(child.id) === false) continue;
-        const failure = isTest(child) ? await this.runTest(child, within) : await this.runSuite(child, wanted, within);
-        if (failure !== undefined) return failure;
+      for (const test of this.tests) {
+        if (!wanted.has(test.id)) continue;
+        const failure = await failureOf(test);
+        if (hitLimit !== undefined && self.hitCount > hitLimit) return { status: 'timeout', reason: 'it never ends' };
+        if (failure !== undefined)
+          return { status: 'killed', killedBy: [test.id], failureMessage: failure, nrOfTests: wanted.size };
       }
-      return undefined;
-    } catch (error) {
-      return { id: idIn(suite), message: wordsOf(error) };
+      return { status: 'survived', nrOfTests: wanted.size };
     } finally {
-      for (const hook of suite.after) await hook();
+      self.activeMutant = undefined;
     }
   }
-
-  private async runTest({ id, body }: Test, within: readonly Suite[]): Promise<Failure | undefined> {
-    self.currentTestId = id;
-    const began = performance.now();
-    try {
-      for (const suite of within) for (const hook of suite.beforeEach) await hook();
-      await body();
-      return undefined;
-    } catch (error) {
-      return { id, message: wordsOf(error) };
-    } finally {
-      for (const suite of within) for (const hook of suite.afterEach) await hook();
-      if (!this.took.has(id)) this.took.set(id, performance.now() - began);
-      self.currentTestId = undefined;
-    }
-  }
-}
-
-const testsOf = (suite: Suite): Test[] => suite.children.flatMap((child) => (isTest(child) ? [child] : testsOf(child)));
-
-/** A hook that fails is its first test's failure. */
-function idIn(suite: Suite): string {
-  for (const child of suite.children) {
-    const id = isTest(child) ? child.id : idIn(child);
-    if (id !== '') return id;
-  }
-  return '';
 }
 
 const create = Object.assign(() => new Runner(), { inject: [] });

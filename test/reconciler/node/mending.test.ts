@@ -73,7 +73,7 @@ describe('a closed node', () => {
     world.what = 'gpus';
     world.restarted = [];
     world.live(240);
-    expect(world.restarted).toEqual(['device-plugin', 'toolkit']);
+    expect(world.restarted).toEqual(['driver', 'device-plugin', 'toolkit']);
   });
   it('restarts nothing under GPU pods', () => {
     const world = broken('gpus', 'device-plugin');

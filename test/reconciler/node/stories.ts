@@ -416,6 +416,19 @@ const afterwards: Readonly<Record<string, () => Story>> = {
         for (const name of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const) s.start(name);
         s.pass(8);
       }),
+  'a reboot with operands that start again at once, but for one': () =>
+    validated().so('the toolkit’s containers are new, the driver is another pod, the plugin is as before', (s) => {
+      const toolkit = s.pods.get('toolkit-pod');
+      s.reboot('boot-2');
+      s.start('toolkit');
+      const started = s.pods.get('toolkit-pod');
+      if (toolkit !== undefined && started !== undefined)
+        s.pods.set('toolkit-pod', { ...toolkit, containers: started.containers });
+      const driver = s.pods.get('driver-pod');
+      if (driver !== undefined) s.pods.set('driver-pod', { ...driver, uid: 'another' });
+      s.pass(6);
+      s.pass(4, MINUTE);
+    }),
   'a reboot with news that come late': () =>
     validated()
       .so('one status without a boot ID', (s) => {
@@ -729,8 +742,7 @@ const changed: Readonly<Record<string, () => Story>> = {
       s.pass(12);
     }),
   'the policy is suspended': () => {
-    const s = story();
-    for (let i = 0; i < 6; i += 1) s.step();
+    const s = reaching('driver');
     return s
       .so('in the middle of a first walk', (one) => {
         one.policy = aPolicy({ ...spec, suspend: true });
@@ -738,9 +750,47 @@ const changed: Readonly<Record<string, () => Story>> = {
       })
       .so('no more', (one) => {
         one.policy = aPolicy(spec);
+        one.broken = {};
         one.pass(12);
       });
   },
+  'a GPU pod comes past the gate while the driver is being replaced': () =>
+    validated()
+      .so('the policy names another driver, and a person asks for it', (s) => {
+        s.policy = newDriver;
+        s.validationsFail = true;
+        s.start('driver');
+        s.pass(8);
+        retry(s);
+        s.pass(1);
+      })
+      .so('a GPU pod is there', (s) => {
+        s.pods.set('user', user());
+        s.pass(3);
+      })
+      .so('two are', (s) => {
+        s.pods.set('user-2', user('user-2'));
+        s.pass(2);
+      })
+      .so('they end', (s) => {
+        s.pods.delete('user');
+        s.pods.delete('user-2');
+        s.validationsFail = false;
+        s.pass(14);
+      }),
+  'a component is not rendered yet': () =>
+    story()
+      .so('no DaemonSet of the toolkit', (s) => {
+        const { toolkit: _, ...revisions } = s.input().revisions;
+        s.more = { revisions };
+        s.pass(3);
+      })
+      .so('there is one', (s) => {
+        s.more = {};
+        s.pass(3);
+      }),
+  'validations go by another scheduler': () =>
+    story(aPolicy({ ...spec, injection: { schedulerName: 'gpu-scheduler' } })).so('opted in', (s) => s.pass(8)),
 };
 
 const others: Readonly<Record<string, () => Story>> = {
@@ -774,6 +824,82 @@ const others: Readonly<Record<string, () => Story>> = {
       one.pass(12);
     });
   },
+  'the node is opted out with what others left on it': () =>
+    validated()
+      .so('it was woken, it has rebooted, and validation pods of another node are about', (s) => {
+        s.annotate('gpu-gate.dev/wake', '1');
+        s.reboot('boot-2');
+        s.pods.set('other', keptPod({ name: 'other', uid: 'other', validates: 'other-node', nodeName: 'm' }));
+        s.relabel((labels) => {
+          delete labels[MANAGED];
+        });
+        s.pass(5);
+      })
+      .so('its validation pods are on their way out', (s) => {
+        for (const [name, pod] of s.pods)
+          if (pod.validates === 'node-uid') s.pods.set(name, { ...pod, deleting: true });
+        s.pass(2);
+        for (const [name, pod] of s.pods) if (pod.deleting) s.pods.delete(name);
+        s.pass(3);
+      }),
+  'the node is opted out before anything was deployed, with a GPU pod on it': () =>
+    story().so('opted in and out', (s) => {
+      s.slotFree = false;
+      s.pass(1);
+      s.pods.set('user', user());
+      s.relabel((labels) => {
+        delete labels[MANAGED];
+      });
+      s.pass(4);
+    }),
+  'a validation that failed is removed by hand': () => {
+    const s = reaching('driver-validation');
+    return s
+      .so('it has failed', (one) => {
+        validationsEnd(one, {
+          phase: 'Failed',
+          containers: [container({ state: { terminated: { exitCode: 1, message: verdict(false, 'no device') } } })],
+        });
+        one.pass(2);
+      })
+      .so('its pod is gone, in the backoff', (one) => {
+        for (const [name, pod] of one.pods) if (pod.validates !== undefined) one.pods.delete(name);
+        one.pass(2);
+      })
+      .so('the backoff is over', (one) => one.pass(5, 10 * S));
+  },
+  'a validation that was bound at once': () => {
+    const s = reaching('driver-validation');
+    return s.so('bound, its clock runs from then on', (one) => {
+      const at = new Date(one.now + 30 * S).toISOString();
+      validationsEnd(one, {
+        phase: 'Pending',
+        nodeName: 'n',
+        conditions: [
+          { type: 'Initialized', status: 'True' },
+          { type: 'PodScheduled', status: 'True', lastTransitionTime: at },
+        ],
+      });
+      one.pass(9, MINUTE);
+    });
+  },
+  'a validation that is not scheduled, without a reason': () => {
+    const s = reaching('driver-validation');
+    return s.so('not bound', (one) => {
+      validationsEnd(one, {
+        phase: 'Pending',
+        conditions: [{ type: 'PodScheduled', status: 'False', reason: 'SchedulerError' }],
+      });
+      one.pass(2);
+    });
+  },
+  'a node with labels of ours and no walk': () =>
+    story().so('a driver’s label of an earlier life', (s) => {
+      s.relabel((labels) => {
+        labels[`${DEPLOY_PREFIX}driver`] = '0123456789';
+      });
+      s.pass(6);
+    }),
   'the opt-in is misspelt': () =>
     story(undefined, { [MANAGED]: 'Yes' })
       .so('a first look', (s) => s.pass(2))
@@ -929,6 +1055,31 @@ const clocks: Readonly<Record<string, () => Story>> = {
         one.pass(20, 10 * S);
       });
   },
+  'the clock goes back years, in the middle of a backoff': () => {
+    const s = story();
+    s.broken['driver'] = {};
+    return s
+      .so('the driver hangs until its time is over', (one) => {
+        one.pass(8, 10 * S);
+      })
+      .so('another leader, whose clock is three minutes behind', (one) => {
+        one.takeOver(-3 * MINUTE);
+        one.pass(3, S);
+      });
+  },
+  'the clock goes back while the first label is awaited': () =>
+    story()
+      .so('no label of NFD', (s) => {
+        strip(s, NFD);
+        s.relabel((labels) => {
+          labels['feature.node.kubernetes.io/cpu-model.id'] = '1';
+        });
+        s.pass(2, MINUTE);
+      })
+      .so('another leader, whose clock is an hour behind', (s) => {
+        s.takeOver(-HOUR);
+        s.pass(3, MINUTE);
+      }),
   'the clock goes forward an hour': () => {
     const s = story();
     s.broken['driver'] = {};

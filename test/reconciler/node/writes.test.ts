@@ -78,3 +78,63 @@ it('a list without marks is reported once all of it is written', async () => {
   expect(await told([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
   expect(await told([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
 });
+
+const create: Action = { kind: 'create-pod', manifest: { metadata: { name: 'p', namespace: 'o' } } } as Action;
+const remove: Action = { kind: 'delete-pod', namespace: 'o', name: 'q', uid: 'u', because: 'b' };
+
+it('a pod that is there, or gone, ends no writes', async () => {
+  const answers = { 'create-pod': stale, 'delete-pod': stale };
+  expect(await told([remove, create, condition, event], answers)).toEqual([['set-node-condition@1', 'event'], 'done']);
+});
+
+it('a write to a pod says nothing of the Node’s version', async () => {
+  const wrote: string[] = [];
+  const versions: (string | undefined)[] = [];
+  const apply = (action: Action, at?: string): Promise<Outcome> => {
+    versions.push(at);
+    return Promise.resolve(action.kind === 'create-pod' ? { kind: 'done', resourceVersion: '99' } : done);
+  };
+  await carryOut(aNode(), [marks, create, condition, taints], {
+    apply: { apply },
+    wrote: (action, version) => wrote.push(`${action.kind}@${version}`),
+  });
+  expect(versions).toEqual(['1', '7', '7']);
+  expect(wrote).toEqual(['patch-node@7', 'set-taints@7']);
+});
+
+it('an answer without a version leaves the guard as it was', async () => {
+  const versions: (string | undefined)[] = [];
+  const wrote: string[] = [];
+  const apply = (action: Action, at?: string): Promise<Outcome> => {
+    versions.push(at);
+    return Promise.resolve(action.kind === 'patch-node' ? { kind: 'done' } : done);
+  };
+  await carryOut(aNode(), [marks, taints], {
+    apply: { apply },
+    wrote: (action, version) => wrote.push(`${action.kind}@${version}`),
+  });
+  expect([versions, wrote]).toEqual([['1', '1'], ['set-taints@7']]);
+});
+
+it('only a pod that the API server refused is told by name, and the writes go on', async () => {
+  const told_: string[] = [];
+  const refused: Outcome = { kind: 'refused', because: 'no' };
+  const answers: Partial<Record<Action['kind'], Outcome>> = { 'create-pod': refused, 'delete-pod': refused };
+  const ends = await Promise.all(
+    [(pod: string, because: string) => told_.push(`${pod}: ${because}`), undefined].map((hear) =>
+      carryOut(aNode(), [remove, create, taints], {
+        apply: { apply: (action) => Promise.resolve(answers[action.kind] ?? done) },
+        wrote: (action) => told_.push(action.kind),
+        ...(hear === undefined ? {} : { refused: hear }),
+      }),
+    ),
+  );
+  expect(ends).toEqual(['done', 'done']);
+  expect(told_.toSorted()).toEqual(['p: no', 'set-taints', 'set-taints']);
+});
+
+it('a Node without a list of taints has none', async () => {
+  const { spec: _, ...node } = aNode();
+  const apply = (): Promise<Outcome> => Promise.resolve({ kind: 'done', resourceVersion: '7' });
+  expect(await carryOut(node, [marks, taints], { apply: { apply }, wrote: () => undefined })).toBe('done');
+});
