@@ -17,7 +17,6 @@ export async function startExtender(shared: Shared, serving: Serving, caches: Ca
     portOption: 'extender-port',
     handler: extenderApp({
       metrics: extenderMetrics(registry, () => table.facts()),
-      nodes: table,
       now,
       log,
       view() {

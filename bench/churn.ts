@@ -6,6 +6,13 @@ import { startCluster } from '../lab/cluster/cluster.ts';
 import { startGate, until } from '../lab/cluster/gate.ts';
 import { numberArg, type BenchContext, type Row } from './rows.ts';
 
+export const about = 'hardware fails, nodes reboot and come and go; no pod may reach a node that is not open';
+export const options = {
+  '--minutes N': 'how long (20)',
+  '--nodes N': 'how many (200)',
+  '--seed N': 'of the history (1)',
+};
+
 export async function run(context: BenchContext): Promise<readonly Row[]> {
   const minutes = numberArg(context.args, 'minutes', 20);
   const count = numberArg(context.args, 'nodes', 200);

@@ -138,6 +138,13 @@ async function floor(size: number, writesEach: number): Promise<number> {
   }
 }
 
+export const about = 'nodes are opted in at once; time and writes beside a minimal client';
+export const options = {
+  '--nodes N': 'one size only',
+  '--long': 'up to 5,000 nodes',
+  '--rest SECONDS': 'at rest afterwards (60)',
+};
+
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const only = numberArg(args, 'nodes', 0);
   const restSeconds = numberArg(args, 'rest', 60);

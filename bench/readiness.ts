@@ -10,6 +10,11 @@ import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const EACH = 64;
 
+export const about = 'GPU pods follow their nodes, beside a bare patcher';
+export const options = {
+  '--nodes N': 'nodes of 64 pods each (16)',
+};
+
 /** Nodes × 64 pods; default 16 nodes. */
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const count = numberArg(args, 'nodes', 16);

@@ -7,6 +7,14 @@ import { numberArg, type BenchContext, type Row } from './rows.ts';
 
 const SCRIPT = join(import.meta.dirname, '..', 'lab', 'cluster', 'rotation.ts');
 
+export const about = 'certificates rotate under load, and no call fails';
+export const options = {
+  '--calls N': 'creations (50000)',
+  '--rate N': 'creations a second (100)',
+  '--leaves N': 'rotations of leaves (20)',
+  '--cas N': 'rotations of CAs (10)',
+};
+
 /**
  * Rows of the whole proof; none, with the reason printed, where no network namespace can be made.
  */

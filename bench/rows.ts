@@ -19,8 +19,14 @@ export interface BenchContext {
   readonly args: readonly string[];
 }
 
-/** A measurement's module: `bench/NAME.ts` exports `run`. */
+/** A measurement's module: what `bench/NAME.ts` exports. */
 export interface Bench {
+  /** What it measures. */
+  readonly about: string;
+  /**
+   * What each option does, by how it is written: `--nodes N`, or `--long` where it takes no value.
+   */
+  readonly options: Readonly<Record<string, string>>;
   run(context: BenchContext): Promise<readonly Row[]>;
 }
 
@@ -31,6 +37,12 @@ export function numberArg(args: readonly string[], name: string, otherwise: numb
   const value = Number(args[at + 1]);
   if (!Number.isFinite(value)) throw new Error(`--${name} ${args[at + 1] ?? ''}: write a number`);
   return value;
+}
+
+/** The value of `--name VALUE` among the arguments. */
+export function textArg(args: readonly string[], name: string, otherwise: string): string {
+  const at = args.indexOf(`--${name}`);
+  return at < 0 ? otherwise : (args[at + 1] ?? '');
 }
 
 /** The q-th quantile (0 to 1) of numbers; NaN of none. */

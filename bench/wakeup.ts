@@ -5,6 +5,11 @@ import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const PATIENCE_MS = 20_000;
 
+export const about = 'from open to bound on the real scheduler, with an extender 2 s behind';
+export const options = {
+  '--tries N': 'how often (200)',
+};
+
 /** Tries with the second writes, and a tenth as many without them. */
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const tries = numberArg(args, 'tries', 200);

@@ -2,7 +2,7 @@
 // caBundle. Every write of a Secret or of the configuration is a compare-and-swap by
 // resourceVersion.
 import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
-import { isAlreadyExists, isConflict, isForbidden, isNotFound, type Kube } from '../platform/kube.ts';
+import { isAlreadyExists, isConflict, isForbidden, isNotFound, type Kube, type Method } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
 
@@ -82,9 +82,14 @@ const swapped = async (write: Promise<unknown>): Promise<boolean> => {
 export function certStore(kube: Kube, namespace: string, leads: () => boolean): CertStore {
   const secrets = `/api/v1/namespaces/${namespace}/secrets`;
   const configMaps = `/api/v1/namespaces/${namespace}/configmaps`;
-  const guard = (): void => {
+  /**
+   * Also before each retry of a request that the server put off: an old leader must not write late.
+   */
+  const beforeAttempt = (): void => {
     if (!leads()) throw new Error('not leading any more: certificates are left to the next leader');
   };
+  const write = (method: Method, path: string, body: unknown): Promise<unknown> =>
+    kube.request(method, path, { body, beforeAttempt });
   return {
     async secret(name) {
       try {
@@ -97,7 +102,6 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
       }
     },
     async writeSecret(name, data, before) {
-      guard();
       const { labels, annotations } = before.metadata;
       const own = { name, namespace, labels: { ...labels, 'app.kubernetes.io/part-of': 'gpu-gate' } };
       const secret = {
@@ -109,20 +113,20 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
           Object.entries({ 'tls.crt': '', 'tls.key': '', ...data }).map(([key, value]) => [key, encode(value)]),
         ),
       };
-      const anew = { ...secret, metadata: { ...own, ...(annotations === undefined ? {} : { annotations }) } };
-      if (before.resourceVersion === undefined) return swapped(kube.request('POST', secrets, { body: anew }));
+      const fresh = { ...secret, metadata: { ...own, ...(annotations === undefined ? {} : { annotations }) } };
+      if (before.resourceVersion === undefined) return swapped(write('POST', secrets, fresh));
       // A type cannot change in place. The CA's Secret keeps its type, because a leader that died
       // between deletion and creation would take the CA with it.
       if (before.type === TLS || name === CA_SECRET) {
         const type = before.type ?? TLS;
         const metadata = { ...before.metadata, ...own };
-        return swapped(kube.request('PUT', `${secrets}/${name}`, { body: { ...secret, type, metadata } }));
+        return swapped(write('PUT', `${secrets}/${name}`, { ...secret, type, metadata }));
       }
       const { uid, resourceVersion } = before.metadata;
       const preconditions = { uid, resourceVersion };
       return (
-        (await swapped(kube.request('DELETE', `${secrets}/${name}`, { body: { preconditions } }))) &&
-        swapped(kube.request('POST', secrets, { body: anew }))
+        (await swapped(write('DELETE', `${secrets}/${name}`, { preconditions }))) &&
+        swapped(write('POST', secrets, fresh))
       );
     },
     async configMap(name) {
@@ -140,16 +144,11 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
           `${configMaps}/${name}`,
         );
         if (JSON.stringify(present.data) === JSON.stringify(data)) return;
-        guard();
-        await swapped(kube.request('PUT', `${configMaps}/${name}`, { body: { ...present, data } }));
+        await swapped(write('PUT', `${configMaps}/${name}`, { ...present, data }));
       } catch (error) {
         if (!isNotFound(error)) throw error;
-        guard();
-        await swapped(
-          kube.request('POST', configMaps, {
-            body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace }, data },
-          }),
-        );
+        const configMap = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace }, data };
+        await swapped(write('POST', configMaps, configMap));
       }
     },
     async bundles() {
@@ -172,13 +171,12 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
     },
     async writeBundles(bundle, canary) {
       const raw = await kube.request<RawConfiguration>('GET', WEBHOOKS);
-      guard();
       const webhooks = (raw.webhooks ?? []).map((entry) => ({
         ...entry,
         clientConfig: { ...entry.clientConfig, caBundle: encode(entry.name === CANARY_ENTRY ? canary : bundle) },
       }));
       try {
-        return await swapped(kube.request('PUT', WEBHOOKS, { body: { ...raw, webhooks } }));
+        return await swapped(write('PUT', WEBHOOKS, { ...raw, webhooks }));
       } catch (error) {
         if (isForbidden(error)) throw new NotPermitted(explain('update'), { cause: error });
         throw error;

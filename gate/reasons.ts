@@ -19,6 +19,7 @@ export type ReasonKind =
   | 'driver-unknown'
   | 'cuda'
   | 'no-such-policy'
+  | 'policy-not-allowed'
   | 'bad-policy'
   | 'bad-min-driver';
 
@@ -53,28 +54,29 @@ export const REASONS = {
   driverUnknown: reason('driver-unknown', 'GPU driver version not known', 'proof'),
   cuda: reason('cuda', "driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA", 'proof'),
   noSuchPolicy: reason('no-such-policy', 'the GPUPolicy that the pod names does not exist'),
+  policyNotAllowed: reason('policy-not-allowed', 'the pod may not name its GPUPolicy in this namespace'),
   badPolicy: reason('bad-policy', `the pod's annotation ${POLICY} is malformed`),
   badMinDriver: reason('bad-min-driver', `the pod's annotation ${MIN_DRIVER} is malformed`),
 } as const;
 
 const notStarted = reason('not-validated', 'GPU stack not validated: walk not started', 'walk');
-const NOT_VALIDATED = new Map<State, Reason>(
+const NOT_VALIDATED = Object.fromEntries(
   STATES.map((state) => [
     state,
     state === 'validated' ? notStarted : reason('not-validated', `GPU stack not validated: ${state}`, 'walk'),
   ]),
-);
+) as Readonly<Record<State, Reason>>;
 /** The node is on its way; `state` is that of its label. */
 export const notValidated = (state: State | undefined): Reason =>
-  state === undefined ? notStarted : (NOT_VALIDATED.get(state) ?? notStarted);
+  state === undefined ? notStarted : NOT_VALIDATED[state];
 
-const FAILED = new Map<Stage, Reason>(
+const FAILED = Object.fromEntries(
   STAGES.map((stage) => [stage, reason('failed', `GPU stack failed: ${stage}`, 'walk')]),
-);
+) as Readonly<Record<Stage, Reason>>;
 const failedSomewhere = reason('failed', 'GPU stack failed: see node condition GPUValidated', 'walk');
 /** A stage of the walk failed; `undefined` if the node does not say which. */
 export const stackFailed = (stage: Stage | undefined): Reason =>
-  stage === undefined ? failedSomewhere : (FAILED.get(stage) ?? failedSomewhere);
+  stage === undefined ? failedSomewhere : FAILED[stage];
 
 /**
  * A serving node that takes no new pods. The reconciler's own words may be many, so that the label
@@ -90,8 +92,8 @@ export const nodeClosed = (why: string): Reason =>
 export const ALL_REASONS: readonly Reason[] = [
   ...Object.values(REASONS),
   notStarted,
-  ...new Set([...NOT_VALIDATED.values()].filter((one) => one !== notStarted)),
-  ...FAILED.values(),
+  ...new Set(Object.values(NOT_VALIDATED).filter((one) => one !== notStarted)),
+  ...Object.values(FAILED),
   failedSomewhere,
   nodeClosed('WHY'),
 ];

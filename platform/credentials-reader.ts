@@ -62,6 +62,13 @@ const asked = (user: User | null, source: Source): string | undefined => {
     : `the auth-provider ${String(provider)} of ${nameOf(source)}`;
 };
 
+/**
+ * A token that was written into a file often ends with a newline, which node:http takes in no
+ * header.
+ */
+const trimmed = (headers: Readonly<Record<string, string>> = {}): Record<string, string> =>
+  Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, value.trim()]));
+
 const say = (answer: Answer): Promise<void> =>
   new Promise((resolve) => process.stdout.write(`${JSON.stringify(answer)}\n`, () => resolve()));
 
@@ -97,7 +104,7 @@ async function read(source: Source): Promise<Access> {
       servername,
       rejectUnauthorized,
       auth: auth ?? undefined,
-      headers: { ...(headers as Record<string, string> | undefined) },
+      headers: trimmed(headers as Record<string, string> | undefined),
     },
     files,
     fleeting: asking !== undefined,

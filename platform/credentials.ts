@@ -112,9 +112,6 @@ export async function accessOf(source: Source): Promise<Access> {
   return access;
 }
 
-/**
- * Beside this file: TypeScript in a checkout and in the image, JavaScript in the kubectl plugin.
- */
 /** The access of a pod's ServiceAccount. */
 function readPod({ folder, host, port }: PodSource): Access {
   const [token, ca, space] = ['token', 'ca.crt', 'namespace'].map((name) => join(folder, name));
@@ -139,6 +136,9 @@ function readPod({ folder, host, port }: PodSource): Access {
   }
 }
 
+/**
+ * Beside this file: TypeScript in a checkout and in the image, JavaScript in the kubectl plugin.
+ */
 const READER = join(import.meta.dirname, `credentials-reader${extname(import.meta.filename)}`);
 
 async function read(source: Source): Promise<Access> {

@@ -1,11 +1,10 @@
 // `npm run clean`: removes the programs that were built, and says how much that was. What Go keeps
 // of the compiled packages is Go's own: `go clean -cache` removes it.
 import { rmSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { cacheFolder, sizeOf } from '../lab/cluster/binaries.ts';
+import { readArguments } from './arguments.ts';
 
-// It takes no option: a misread one, such as --help, must not remove anything.
-parseArgs({ options: {}, strict: true });
+readArguments('npm run clean                    removes the programs that were built', { options: {} });
 const folder = cacheFolder(process.env['XDG_CACHE_HOME']);
 const size = sizeOf(folder);
 rmSync(folder, { recursive: true, force: true });

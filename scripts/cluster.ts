@@ -1,13 +1,18 @@
 // `npm run cluster -- --nodes N --kubernetes VERSION`: the control plane and simulated GPU nodes
 // alone, to develop against and to try things.
-import { parseArgs } from 'node:util';
 import { startCluster } from '../lab/cluster/cluster.ts';
+import { readArguments } from './arguments.ts';
 import { untilStopped } from './stop.ts';
 
+const USAGE = `npm run cluster -- [options]     a control plane with simulated GPU nodes, until Ctrl-C
+
+  --nodes N            simulated GPU nodes, 0 to 5000 (3)
+  --kubernetes VERSION   another version of Kubernetes than the default one`;
+const { values } = readArguments(USAGE, {
+  options: { nodes: { type: 'string', default: '3' }, kubernetes: { type: 'string' } },
+});
+
 try {
-  const { values } = parseArgs({
-    options: { nodes: { type: 'string', default: '3' }, kubernetes: { type: 'string' } },
-  });
   const nodes = Number(values.nodes);
   if (!Number.isInteger(nodes) || nodes < 0 || nodes > 5000)
     throw new TypeError(`--nodes ${values.nodes}: write a whole number from 0 to 5000`);

@@ -2,7 +2,6 @@
 // `-- --once` ends after it.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
 import type { ControlPlane } from '../lab/cluster/control-plane.ts';
 import { startGate, until, type Gate } from '../lab/cluster/gate.ts';
@@ -10,6 +9,7 @@ import { jsonLog } from '../platform/log.ts';
 import { reflector } from '../platform/reflector.ts';
 import { whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
+import { readArguments } from './arguments.ts';
 import { untilStopped } from './stop.ts';
 import { storyTeller, type Story } from './story.ts';
 
@@ -433,10 +433,15 @@ Every step held. It stays up to play with:
 
 Ctrl-C stops it and leaves nothing.`;
 
+const USAGE = `npm run demo -- [options]        the whole idea on a real control plane, step by step
+
+  --once        ends after the last step
+  --real-node   on a real kubelet and containerd in place of simulated nodes (as root)`;
+const { values } = readArguments(USAGE, {
+  options: { once: { type: 'boolean', default: false }, 'real-node': { type: 'boolean', default: false } },
+});
+
 try {
-  const { values } = parseArgs({
-    options: { once: { type: 'boolean', default: false }, 'real-node': { type: 'boolean', default: false } },
-  });
   if (values['real-node']) {
     const reason = whyNoMachine();
     if (reason !== undefined) throw new Error(`npm run demo -- --real-node: ${reason}`);

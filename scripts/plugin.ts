@@ -3,7 +3,9 @@
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'vite';
+import { readArguments } from './arguments.ts';
 
+readArguments('node scripts/run.mjs scripts/plugin.ts     builds kubectl gpu-gate into kubectl/dist', { options: {} });
 const ROOT = join(import.meta.dirname, '..');
 const dist = join(ROOT, 'kubectl/dist');
 rmSync(dist, { recursive: true, force: true });

@@ -3,8 +3,8 @@
 import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
+import { readArguments } from './arguments.ts';
 
 const SEEDS = [1, 2, 3];
 
@@ -22,9 +22,12 @@ const suite = (args: readonly string[]): Promise<{ code: number; last: string }>
     child.on('close', (code) => resolve({ code: code ?? 1, last: text.trimEnd().split('\n').at(-1) ?? '' }));
   });
 
-const { values } = parseArgs({
+const USAGE = `npm run test:stress -- [options]   every test three times, in other orders, on a busy machine
+
+  --in-order   tests in the order in which they stand
+  --idle       without the load on every core`;
+const { values } = readArguments(USAGE, {
   options: {
-    /** Tests in the order in which they stand. */
     'in-order': { type: 'boolean', default: false },
     idle: { type: 'boolean', default: false },
   },

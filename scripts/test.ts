@@ -5,11 +5,11 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
-import { parseArgs } from 'node:util';
 import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
 import { install, installCommand, missingOf, NEEDS } from '../lab/needs.ts';
 import { traces, whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
+import { readArguments } from './arguments.ts';
 import { choose, touched, type Part } from './choice.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -116,7 +116,17 @@ interface Tests {
   readonly args: readonly string[];
 }
 
-const { values, positionals } = parse();
+const { values, positionals } = readArguments(USAGE, {
+  allowPositionals: true,
+  options: {
+    install: { type: 'boolean', default: false },
+    changed: { type: 'boolean', default: false },
+    since: { type: 'string', default: 'HEAD' },
+    shuffle: { type: 'string' },
+    /** Of `beside`: where the outcome goes. */
+    outcome: { type: 'string' },
+  },
+});
 
 async function tests(title: string, { runner = here, name, args }: Tests): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
@@ -279,25 +289,6 @@ function tell({ count, failures, skips, parts, files }: Outcome, ms: number): vo
   console.log(
     `\n${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ''}`,
   );
-}
-
-function parse() {
-  try {
-    return parseArgs({
-      allowPositionals: true,
-      options: {
-        install: { type: 'boolean', default: false },
-        changed: { type: 'boolean', default: false },
-        since: { type: 'string', default: 'HEAD' },
-        shuffle: { type: 'string' },
-        /** Of `beside`: where the outcome goes. */
-        outcome: { type: 'string' },
-      },
-    });
-  } catch (error) {
-    console.error(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
-    process.exit(2);
-  }
 }
 
 const began = Date.now();

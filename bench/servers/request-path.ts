@@ -38,7 +38,6 @@ const extender = await startServer({
   ...common,
   handler: extenderApp({
     view: () => view,
-    nodes,
     metrics: extenderMetrics(new Registry(), () => nodes.facts()),
     now: Date.now,
     log,

@@ -177,6 +177,26 @@ describe('explain: a pod', () => {
     expect(explained([], { pod: gpuPod({}, { schedulerName: 'volcano' }) }).notes).toEqual([note]);
     expect(explained([], { policies: new Map([['default', aPolicy()]]) }).notes).toEqual([note]);
   });
+  it('that its own selector or tolerations keep off: the gate lets it in, and the row says what does not', () => {
+    const taints = [{ key: 'nvidia.com/gpu', value: 'present', effect: 'NoSchedule' }];
+    const behind = { ...aNode({ name: 'behind' }), spec: { taints } };
+    const walks = { ...walking('walks', 'driver: waiting for its pod'), spec: { taints } };
+    const text = 'the pod does not tolerate the taint nvidia.com/gpu=present:NoSchedule';
+    const advice = 'add a toleration to the pod, or to injection.tolerations of its GPUPolicy';
+    const explanation = explained([behind, walks, aNode()]);
+    expect(explanation.rows).toMatchObject([
+      { node: 'behind', verdict: 'kept off', reason: text, keptOff: text, kind: '', next: advice },
+      { node: 'walks', verdict: 'refused', reason: 'GPU stack not validated: driver', keptOff: text },
+      { node: 'node-a', verdict: 'open', reason: '', keptOff: '' },
+    ]);
+    expect(explanation.summary).toContain('1 of 3 nodes open to it');
+    const shown = explanationText(explanation);
+    expect(shown).toMatch(/behind +validated +kept off +the pod does not tolerate the taint/);
+    expect(shown).toContain(`GPU stack not validated: driver; ${text}`);
+    const tolerations = [{ key: 'nvidia.com/gpu', operator: 'Exists' }];
+    expect(explained([behind], { pod: gpuPod({}, { tolerations }) }).rows[0]).toMatchObject({ verdict: 'open' });
+    expect(explained([behind], { pod: gpuPod({}, { nodeName: 'behind' }) }).rows[0]).toMatchObject({ verdict: 'open' });
+  });
   it('whose requirement cannot be read', () => {
     const env = [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=v14' }];
     expect(explained([], { pod: gpuPod({}, {}, { env }) }).notes).toEqual([
@@ -265,4 +285,50 @@ describe('explain: as text', () => {
     );
     expect(held).toContain('kubectl annotate node x y gpu-gate.dev/hold-');
   });
+});
+
+describe('explain: a pod that passes everywhere', () => {
+  it.each<[what: string, more: Partial<ExplainInput>, summary: string]>([
+    ['a pod without GPUs', { pod: aPod() }, 'requests no GPU of its policy, so gpu-gate does not judge it'],
+    ['no policy', { policies: new Map() }, 'no GPUPolicy applies to it, so it may go to every node'],
+    [
+      'a suspended policy',
+      { policies: new Map([['default', aPolicy({ suspend: true })]]) },
+      'its GPUPolicy is suspended, so it may go to every node',
+    ],
+  ])('%s', (_, more, summary) => {
+    const { summary: said, rows } = explained([aNode(), unmanaged()], more);
+    expect(said).toBe(summary);
+    expect(rows.map(({ verdict }) => verdict)).toEqual(['open', 'open']);
+  });
+});
+
+describe('explain: what the webhook did', () => {
+  const record = (value: unknown): string =>
+    explained([], {
+      pod: gpuPod({ 'gpu-gate.dev/injection': typeof value === 'string' ? value : JSON.stringify(value) }),
+    }).webhook;
+  it.each<[what: string, value: unknown, sentence: string]>([
+    [
+      'what it injected',
+      { policy: 'default', injected: ['runtimeClassName', 'volumes'] },
+      'the webhook injected runtimeClassName, volumes by policy default',
+    ],
+    [
+      'what it left out, and why',
+      {
+        policy: 'default',
+        injected: ['volumes'],
+        skipped: [{ what: 'runtimeClassName', because: 'RuntimeClass x does not exist' }],
+      },
+      'the webhook injected volumes by policy default; left out: runtimeClassName (RuntimeClass x does not exist)',
+    ],
+    ['that it injected nothing', { policy: 'default', injected: [] }, 'the webhook injected nothing by policy default'],
+    ['a record without a policy', {}, 'the webhook injected nothing by policy ?'],
+    ['an edited record', '{', 'the annotation gpu-gate.dev/injection was edited and cannot be read'],
+  ])('%s', (_, value, sentence) => expect(record(value)).toBe(sentence));
+  it('what it would do now', () =>
+    expect(explained([]).webhook).toBe(
+      'the webhook did not inject this pod; created now, it would get runtimeClassName by policy default',
+    ));
 });

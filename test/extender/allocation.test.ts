@@ -19,7 +19,7 @@ for (let i = 0; i < NODES; i += 1)
   table.set(`node-${i}`, nodeFacts(aNode({ name: `node-${i}`, ...(i % 10 === 0 ? { boot: 'other' } : {}) })));
 const policies = new Map([['default', aPolicy()]]);
 const scanner = new NameScanner();
-const answers = new NameAnswers(table);
+const answers = new NameAnswers();
 
 const bodyOf = (pod: object): Buffer =>
   Buffer.from(
@@ -31,8 +31,8 @@ const pass = (body: Buffer): void => {
   const ask = askOf(wantsOf(call.pod, 'operands'), policies);
   if (
     ask.kind !== 'gate' ||
-    answers.filter(call, ask)?.refused.size !== 1 ||
-    answers.prioritize(call, ask, NOW) === undefined
+    answers.filter(call, ask, table)?.refused.size !== 1 ||
+    answers.prioritize(call, ask, table, NOW) === undefined
   )
     throw new Error('not answered as it should be');
 };

@@ -6,7 +6,7 @@ import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { CLOSED, STATE } from '../../core/keys.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { View } from '../../extender/verbs.ts';
+import type { TableView } from '../../extender/way.ts';
 import { extenderMetrics } from '../../extender/metrics.ts';
 import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderApp, MAX_BODY } from '../../extender/routes.ts';
@@ -33,11 +33,10 @@ async function extender(policy: GpuPolicy = aPolicy()) {
   ])
     nodes.set(node.metadata.name, nodeFacts(node));
   const registry = new Registry();
-  const known: View = { nodes, policies: new Map([['default', policy]]), operandNamespace: 'o' };
-  let view: View | { because: string } = known;
+  const known: TableView = { nodes, policies: new Map([['default', policy]]), operandNamespace: 'o' };
+  let view: TableView | { because: string } = known;
   const server = createServer(
     extenderApp({
-      nodes,
       metrics: extenderMetrics(registry, () => nodes.facts()),
       now: () => NOW,
       log: jsonLog('error', () => undefined),

@@ -321,7 +321,6 @@ describe('the extender’s endpoints', () => {
     extenderApp({
       log,
       metrics: extenderMetrics(new Registry(), () => []),
-      nodes: new NodeTable(),
       now: Date.now,
       view: () =>
         synced

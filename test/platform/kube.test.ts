@@ -1,61 +1,48 @@
-// The client against a server of the test's own on loopback: what is sent again, and what is asked
-// before that.
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+// The client against a server of the test's own on loopback: what is sent, what is sent again, and
+// what is asked before that.
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openKube, type Kube } from '../../platform/kube.ts';
+import { loopbackApi, type LoopbackApi } from '../support/loopback-api.ts';
 
-let server: Server;
-let dir: string;
+let api: LoopbackApi;
 let kube: Kube;
+/** Of the next calls; 200 once they are used up. */
 let statuses: number[] = [];
-let calls = 0;
 
 beforeAll(async () => {
-  server = createServer((request, response) => {
-    request.resume();
-    calls += 1;
-    response.writeHead(statuses.shift() ?? 200, { 'retry-after': '0' }).end('{}');
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  dir = mkdtempSync(join(tmpdir(), 'gpu-gate-kube-'));
-  const kubeconfig = join(dir, 'kubeconfig');
-  const named = (kind: string, value: object) => [{ name: 'x', [kind]: value }];
-  writeFileSync(
-    kubeconfig,
-    JSON.stringify({
-      apiVersion: 'v1',
-      kind: 'Config',
-      'current-context': 'x',
-      clusters: named('cluster', { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true }),
-      users: named('user', { token: 't' }),
-      contexts: named('context', { cluster: 'x', user: 'x' }),
-    }),
-  );
-  kube = await openKube({ kubeconfig, userAgent: 'test' });
+  api = await loopbackApi(() => [statuses.shift() ?? 200]);
+  kube = await openKube({ kubeconfig: api.kubeconfig({ token: 't' }), userAgent: 'test' });
 });
-afterAll(() => {
-  server.close();
-  rmSync(dir, { recursive: true, force: true });
-});
+afterAll(() => api.stop());
 
 it('asks before each attempt, also before a retry after 429', async () => {
-  [statuses, calls] = [[429, 429], 0];
+  statuses = [429, 429];
+  const before = api.calls.length;
   let asked = 0;
   await kube.request('PATCH', '/x', { body: {}, beforeAttempt: () => void (asked += 1) });
-  expect([asked, calls]).toEqual([3, 3]);
+  expect([asked, api.calls.length - before]).toEqual([3, 3]);
 });
 
 it('sends nothing again once that throws', async () => {
-  [statuses, calls] = [[429, 429], 0];
+  statuses = [429, 429];
+  const before = api.calls.length;
   const lost = new Error('not leading any more');
   const beforeAttempt = (): void => {
-    if (calls > 0) throw lost;
+    if (api.calls.length > before) throw lost;
   };
   await expect(kube.request('PATCH', '/x', { body: {}, beforeAttempt })).rejects.toBe(lost);
-  expect(calls).toBe(1);
+  expect(api.calls.length - before).toBe(1);
+});
+
+it.each([
+  ['in the kubeconfig', () => ({ token: 'secret\n' })],
+  [
+    'in a file of its own',
+    () => ({ 'auth-provider': { name: 'tokenFile', config: { tokenFile: api.write('token', 'secret\n') } } }),
+  ],
+])('a token that ends with a newline %s is sent without it', async (_, user) => {
+  statuses = [];
+  const client = await openKube({ kubeconfig: api.kubeconfig(user()), userAgent: 'test' });
+  await client.request('GET', '/x');
+  expect(api.calls.at(-1)?.authorization).toBe('Bearer secret');
 });
