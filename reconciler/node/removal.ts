@@ -4,6 +4,7 @@ import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { PodObject } from '../model.ts';
+import type { Walk } from '../walk.ts';
 import { misspeltOf, nodeEvent } from './events.ts';
 import { isDriverAsProven } from './judge.ts';
 import { differences, type Desired } from './marks.ts';
@@ -94,6 +95,17 @@ function reported({ node }: NodeInput, actions: readonly Action[]): Action[] {
   ];
 }
 
+/**
+ * What happens to GPUs meanwhile is not looked at, so that no earlier round counts if the node
+ * stays ours after all. Their pods may still be there, which is why later rounds get other names.
+ */
+const forgetful = (walk: Walk): Walk => ({
+  ...walk,
+  stage: 'preflight',
+  passed: {},
+  epoch: walk.epoch + (Object.keys(walk.passed).length > 0 ? 1 : 0),
+});
+
 function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
   const { node } = input;
   const deployed = deployedOn(node);
@@ -104,7 +116,7 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
       policy: input.policy?.name,
       deploy: deployed,
       closed: 'opting out',
-      walk: { ...remembered(node, input.now), stage: 'preflight', passed: {} },
+      walk: forgetful(remembered(node, input.now)),
       condition: { status: 'False', reason: 'Removing', said: { text } },
       ...extra,
     });

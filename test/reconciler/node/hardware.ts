@@ -22,7 +22,7 @@ interface Process {
   readonly revision: string;
   readonly started: number;
   readonly readyAt: number;
-  /** It was told to end, and is gone then. */
+  /** It was asked to end, and is gone then. */
   readonly endsAt?: number;
 }
 type Validation = 'driver-validation' | 'device-plugin-validation';
@@ -57,13 +57,10 @@ export const FAULTS = {
   'never looks again once it is open': 'history',
   'believes old starts of pods': 'history',
   'takes pods on their way out for gone': 'history',
-  'writes over what others wrote meanwhile': 'history',
-  'lets a former leader write over what happened since': 'history',
   'gives up after a write that failed': 'history',
   'knows no MIG devices': 'history',
   'takes capacity for what the kubelet offers': 'history',
   'begins without a place': 'history',
-  'leaves a node open whose proof the breaker keeps': 'history',
   'does not see the pods of other installers restart': 'history',
   'does not withdraw a proof': 'history',
   'lets proofs go though the breaker holds': 'quiet',
@@ -171,9 +168,9 @@ export class Hardware extends World {
   }
 
   /**
-   * Why GPU pods that run there are not fine, by the truth that the kubelet reported; `undefined` if
-   * they are. Nothing is claimed while the policy is suspended, nor until the plan has looked once
-   * after something happened.
+   * Why GPU pods that run there are not fine, by the truth that the kubelet reported; `undefined`
+   * if they are. Nothing is claimed while the policy is suspended, nor until the plan has looked
+   * once after something happened.
    */
   get mustNotServe(): string | undefined {
     if (this.#isBlind) return undefined;
@@ -256,7 +253,7 @@ export class Hardware extends World {
     this.pass();
     this.wait(70);
     this.pass();
-    if (!this.policy.spec.suspend) this.#forget('driver-validation', 'device-plugin-validation');
+    if (this.#judges) this.#forget('driver-validation', 'device-plugin-validation');
     this.see(true);
     this.kubelet();
   }
@@ -281,8 +278,8 @@ export class Hardware extends World {
     this.node = { ...this.node, spec: { ...this.node.spec, unschedulable: on } };
   }
   /**
-   * A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened to
-   * them.
+   * A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened
+   * to them.
    */
   see(yes: boolean): void {
     this.#outOfSight = !yes;
@@ -332,8 +329,7 @@ export class Hardware extends World {
   }
   /** What the former leader had sent arrives only now. */
   formerWrites(): void {
-    const isForced = this.#fault === 'lets a former leader write over what happened since';
-    if (this.#former !== undefined) this.#write(this.#former.view.node, this.#former.actions, isForced);
+    if (this.#former !== undefined) this.#write(this.#former.view.node, this.#former.actions);
     this.#former = undefined;
   }
   /** The API server has the first write, and its answer is lost: the leader does not know. */
@@ -376,8 +372,8 @@ export class Hardware extends World {
   }
 
   /**
-   * The kubelet and the DaemonSet controllers: processes follow the labels, validation pods run, and
-   * the kubelet reports to the API server.
+   * The kubelet and the DaemonSet controllers: processes follow the labels, validation pods run,
+   * and the kubelet reports to the API server.
    */
   kubelet(): void {
     this.now += 1000;
@@ -496,8 +492,8 @@ export class Hardware extends World {
   }
 
   /**
-   * One pass of the leader over what its watches brought. Carries out its actions, or only the first
-   * `most` of them as if it died then.
+   * One pass of the leader over what its watches brought. Carries out its actions, or only the
+   * first `most` of them as if it died then.
    */
   pass(most = Infinity): void {
     if ((this.#fault === 'never looks again once it is open' && this.isOpen) || this.#hasGivenUp) return;
@@ -589,11 +585,7 @@ export class Hardware extends World {
    * Writes in order, as the API server takes them: a write to a Node that changed since it was seen
    * is refused, and ends the writes. Returns whether all came through.
    */
-  #write(
-    seen: NodeObject,
-    actions: readonly Action[],
-    isForced = this.#fault === 'writes over what others wrote meanwhile',
-  ): boolean {
+  #write(seen: NodeObject, actions: readonly Action[]): boolean {
     let expected = seen;
     for (const action of actions) {
       const written = afterWrite(this.node, this.#spoilt(action));
@@ -603,7 +595,7 @@ export class Hardware extends World {
         this.carryOut([action]);
         continue;
       }
-      if (expected !== this.node && !isForced) {
+      if (expected !== this.node) {
         this.#hasGivenUp = this.#fault === 'gives up after a write that failed';
         return false;
       }
@@ -622,10 +614,7 @@ export class Hardware extends World {
     };
     if (this.#fault === 'does not write its memory') return without(WALK);
     if (this.#fault === 'does not withdraw a proof' && annotations[PROOF] === null) return without(PROOF);
-    const isKept = this.tripped && annotations['gpu-gate.dev/closed'] === 'circuit breaker';
-    return this.#fault === 'leaves a node open whose proof the breaker keeps' && isKept
-      ? without('gpu-gate.dev/closed')
-      : action;
+    return action;
   }
   /** Nothing is ever taken from under pods that hold GPUs, but at an operator's word. */
   #guard(action: Action): void {

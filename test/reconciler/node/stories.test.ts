@@ -26,7 +26,7 @@ for (const [name, stories] of Object.entries(STORIES)) {
         .map(([title, tell]) => `# ${title}\n\n${tell().text}`)
         .join('\n'),
     );
-  describe(name, () => {
+  describe(`${name} (GPU_GATE_TEST_UPDATE=1 rewrites its golden file)`, () => {
     const golden = goldenOf(name);
     it.each(Object.entries(stories))('%s', (title, tell) => expect(tell().text.trim()).toBe(golden.get(title)));
     it('its golden file has no other story', () => expect([...golden.keys()]).toEqual(Object.keys(stories)));

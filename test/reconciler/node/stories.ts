@@ -660,6 +660,26 @@ const changed: Readonly<Record<string, () => Story>> = {
         s.pods.delete('theirs');
         s.pass(3);
       }),
+  'a driver that others install, where the walk is forgotten and no policy selects the node': () =>
+    story(externalDriver(SELECTOR))
+      .so('a first walk', (s) => {
+        s.pods.set('theirs', external('theirs'));
+        s.settle();
+      })
+      .so('both', (s) => {
+        strip(s, WALK);
+        s.more = { policy: undefined };
+        s.pass(2);
+      })
+      .so('the node is opted out', (s) => {
+        strip(s, WALK);
+        s.more = {};
+        s.pods.set('user', user());
+        s.relabel((labels) => {
+          delete labels[MANAGED];
+        });
+        s.pass(2);
+      }),
   'a driver that others install, and nobody watches': () =>
     story(externalDriver())
       .so('a first walk', (s) => s.pass(12))

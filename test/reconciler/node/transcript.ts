@@ -44,7 +44,10 @@ export class Story extends World {
     happen(this);
     return this;
   }
-  /** So many passes, `every` ms apart; only those that write, or wait for another time, are written down. */
+  /**
+   * So many passes, `every` ms apart; only those that write, or wait for another time, are written
+   * down.
+   */
   pass(times = 12, every = 1000): this {
     for (let i = 0; i < times; i += 1) {
       this.now += every;
@@ -110,16 +113,16 @@ export class Story extends World {
     if ((key !== WALK && key !== PROOF) || value === null) return [`${name}: ${value ?? 'removed'}`];
     const fields = JSON.parse(value) as Record<string, unknown>;
     // The condition shows what is said, and the walk says which node it is of.
-    const { said: _, node: __, ...told } = fields;
+    const { said: _, node: __, ...shown } = fields;
     const before = key === WALK ? this.#memory : ((this.#marks[key] ?? {}) as Readonly<Record<string, unknown>>);
-    const changed = [...new Set([...Object.keys(before), ...Object.keys(told)])].filter(
-      (field) => JSON.stringify(before[field]) !== JSON.stringify(told[field]),
+    const changed = [...new Set([...Object.keys(before), ...Object.keys(shown)])].filter(
+      (field) => JSON.stringify(before[field]) !== JSON.stringify(shown[field]),
     );
     if (remembers) {
-      if (key === WALK) this.#memory = told;
-      else this.#marks = { ...this.#marks, [key]: told };
+      if (key === WALK) this.#memory = shown;
+      else this.#marks = { ...this.#marks, [key]: shown };
     }
-    return changed.map((field) => `${name}.${field}: ${JSON.stringify(told[field]) ?? 'removed'}`);
+    return changed.map((field) => `${name}.${field}: ${JSON.stringify(shown[field]) ?? 'removed'}`);
   }
   /** Times since the story began, and digests by number: what they are says nothing. */
   #named(line: string): string {
