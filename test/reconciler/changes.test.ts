@@ -1,6 +1,6 @@
 // What a change in the cluster makes the reconciler look at.
 import { expect, it } from 'vitest';
-import { CLOSED, MANAGED } from '../../core/keys.ts';
+import { CLOSED, MANAGED, PROOF } from '../../core/keys.ts';
 import { changes } from '../../reconciler/changes.ts';
 import type { Caches, Listener } from '../../reconciler/caches.ts';
 import type { Key } from '../../reconciler/key.ts';
@@ -177,6 +177,12 @@ it.each<
     ['node n'],
   ],
   [
+    'trouble with a DaemonSet that a node walks with',
+    { nodes: [aNode({ boot: 'other', labels: { 'gpu-gate.dev/deploy.driver': '1' } })] },
+    (to) => to.trouble({ kind: 'DaemonSet', name: 'driver-1', at: 0, message: '', about: 'ds' }),
+    ['node node-a'],
+  ],
+  [
     'trouble with a pod that nobody knows',
     {},
     (to) => to.trouble({ kind: 'Pod', name: 'v', at: 0, message: '', about: 'u' }),
@@ -190,3 +196,56 @@ it.each<
     { synced: false },
   ],
 ])('%s', (_, parts, change, keys, more = {}) => expect(due(parts, more, change)).toEqual(keys));
+
+it('a leader that takes over looks at proofs first, at misspelt nodes, at every pod, policy and operand', () => {
+  const keys: string[] = [];
+  const add = ({ kind, name }: Key): void => void keys.push(`${kind} ${name}`.trim());
+  const walking = aNode({ name: 'walking' });
+  const { [PROOF]: _, ...unproven } = walking.metadata.annotations ?? {};
+  const all = changes({
+    caches: cachesOf({
+      nodes: [
+        { ...walking, metadata: { ...walking.metadata, annotations: unproven } },
+        aNode({ name: 'proven' }),
+        unmanaged,
+        labelled('True'),
+      ],
+      pods: [keptPod(team)],
+    }),
+    turns: { add, addAfter: add },
+    operandNamespace: OPERANDS,
+    wakeAfter: WAKE_AFTER,
+    nodes: { gone: () => undefined, awaits: () => false },
+    pods: { forget: () => undefined },
+    waking: { update: () => undefined, size: 1000 },
+  });
+  all.takeOver(['team/bound']);
+  expect(keys).toEqual([
+    'bound team/bound',
+    'node proven',
+    'node walking',
+    'node plain',
+    'operands',
+    'policies',
+    'pod team/p',
+    'wake-any',
+    'waiting',
+  ]);
+});
+
+it('waiting pods are looked at less often where there are many', () => {
+  const waits: number[] = [];
+  for (const size of [1, 101]) {
+    const { listener } = changes({
+      caches: cachesOf({}),
+      turns: { add: () => undefined, addAfter: ({ kind }, ms) => (kind === 'waiting' ? waits.push(ms) : undefined) },
+      operandNamespace: OPERANDS,
+      wakeAfter: WAKE_AFTER,
+      nodes: { gone: () => undefined, awaits: () => false },
+      pods: { forget: () => undefined },
+      waking: { update: () => undefined, size },
+    });
+    listener.pod(undefined, keptPod({ ...team, nodeName: undefined }));
+  }
+  expect(waits).toEqual([500, 10_000]);
+});
