@@ -122,7 +122,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       names !== undefined &&
       !names.includes(String((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? ''))
     ) {
-      replyText(response, 403, 'this client certificate is not served');
+      replyText(
+        response,
+        403,
+        'this client certificate is not served: its common name is not among those that this port serves',
+      );
       return;
     }
     if (draining) response.setHeader('connection', 'close');

@@ -92,7 +92,7 @@ function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
   try {
     parsed = parseReview(bytes);
   } catch {
-    return malformed('json', 'the body is not JSON');
+    return malformed('json', 'the body is not JSON: only a Kubernetes API server should call /mutate');
   }
   const decoded = decode(parsed);
   if (!decoded.ok) return malformed('review', decoded.because);
@@ -126,7 +126,7 @@ function checked(pod: RawPod, facts: Facts, log: Log): Admission {
     return {
       kind: 'leave',
       reason: 'internal-error',
-      warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
+      warnings: ["gpu-gate: this pod could not be injected and was left as it is; gpu-gate's log says why"],
     };
   }
 }

@@ -23,7 +23,8 @@ export function gateOf(
   if (policy?.spec.suspend === true) return say('True', 'PolicySuspended', `GPUPolicy ${policy.name} is suspended`);
   if (node === undefined) return undefined;
   if (!isOurs(node)) {
-    if (policy === undefined) return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone');
+    if (policy === undefined)
+      return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone, so nothing keeps it from being Ready');
     return policy.spec.unmanagedNodes === 'Allow'
       ? say('True', 'NodeNotManaged', 'the node is not opted in; the GPUPolicy allows that')
       : say(
