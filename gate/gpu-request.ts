@@ -52,6 +52,7 @@ export interface RawPod {
     readonly volumes?: readonly { readonly name?: string; readonly hostPath?: { readonly path?: string } }[];
     readonly readinessGates?: readonly { readonly conditionType?: string }[];
     readonly tolerations?: readonly unknown[];
+    readonly affinity?: object;
   };
   readonly status?: { readonly phase?: string };
 }
@@ -65,6 +66,17 @@ const GPU_PREFIX = 'nvidia.com/';
  */
 export const isGpuResource = (name: string, resources: readonly string[]): boolean =>
   resources.some((wanted) => (wanted.endsWith('*') ? name.startsWith(wanted.slice(0, -1)) : name === wanted));
+
+/** What NVIDIA's device plugin offers unless it is configured to rename it. */
+const USUAL_GPUS: readonly string[] = ['nvidia.com/gpu', 'nvidia.com/gpu.shared', 'nvidia.com/mig-*'];
+
+/** Is this a GPU resource by its name, whatever a policy lists? */
+export const isUsualGpu = (name: string): boolean => isGpuResource(name, USUAL_GPUS);
+
+/** What to write in a policy's list so that it holds these resources. */
+export const entriesFor = (names: readonly string[]): readonly string[] => [
+  ...new Set(names.map((name) => (name.startsWith('nvidia.com/mig-') ? 'nvidia.com/mig-*' : name))),
+];
 
 /** A container that asks for a resource which may be a GPU's. */
 export interface GpuContainer {
@@ -105,6 +117,16 @@ const containersOf = (spec: RawPod['spec']): readonly GpuContainer[] => [
 const asksFor = (container: GpuContainer, resources: readonly string[]): boolean =>
   Object.keys(container.amounts).some((name) => isGpuResource(name, resources));
 
+/**
+ * The first of these resources that some container requests, GPU or not; `undefined` if none does.
+ */
+export function requestedAmong(spec: RawPod['spec'], resources: readonly string[]): string | undefined {
+  for (const { resources: own } of [...(spec?.containers ?? []), ...(spec?.initContainers ?? [])])
+    for (const [name, value] of Object.entries({ ...own?.requests, ...own?.limits }))
+      if (isGpuResource(name, resources) && amountOf(value) > 0) return name;
+  return undefined;
+}
+
 /** Which containers ask for a GPU, as indices into the raw lists. */
 export interface GpuRequest {
   readonly containers: readonly number[];
@@ -128,18 +150,22 @@ export interface PodWants {
   /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
   readonly validation: boolean;
   readonly read: ReadWishes;
+  /** Its namespace, where it names a policy: a policy may be for some namespaces only. */
+  readonly namedIn?: string;
   readonly containers: readonly GpuContainer[];
 }
 
 export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
   const { labels, namespace } = pod.metadata ?? {};
   const component = labels?.[COMPONENT];
+  const read = wishesOf(pod);
   return {
     validation:
       namespace === operandNamespace &&
       labels?.[PART_OF] === PRODUCT &&
       (component === 'driver-validation' || component === 'device-plugin-validation'),
-    read: wishesOf(pod),
+    read,
+    ...(read.wishes.policy === undefined ? {} : { namedIn: namespace ?? '' }),
     containers: containersOf(pod.spec),
   };
 }

@@ -5,6 +5,7 @@ import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import { DEFAULT_POLICY, POLICY } from '../core/keys.ts';
 import { asking, type PodWants } from './gpu-request.ts';
+import { namingRefused } from './namespaces.ts';
 import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from './node-proof.ts';
 import { REASONS, type Reason } from './reasons.ts';
 import {
@@ -17,14 +18,17 @@ import {
 } from './require-cuda.ts';
 import { compareVersions, cudaOfDriver, isVersion } from './versions.ts';
 
-/** What a verdict needs of a node. */
-export interface NodeFacts extends Versions {
+/** What a verdict looks at of a node. Many nodes have it in common. */
+export interface Judged extends Versions {
   readonly ours: boolean;
   readonly policy: string | undefined;
   /** Why no new GPU pods may come; `undefined` if the node is open. */
   readonly closed: Reason | undefined;
   /** Driver and CUDA as one key: nodes that have it in common get one judgement per call. */
   readonly stack: string;
+}
+
+export interface NodeFacts extends Judged {
   /** Since when nothing of the stack has changed, ms since the epoch; 0 if it is not proven. */
   readonly steadySince: number;
   /** State label; `preflight` before the first, `unmanaged` on an unmanaged node. */
@@ -105,6 +109,10 @@ export interface Policies {
 /** Name of the policy that judges the pod. */
 export const policyNameOf = ({ read }: PodWants): string => read.wishes.policy ?? DEFAULT_POLICY;
 
+/** Why the pod may not name this policy; `undefined` if it may. */
+export const namingRefusedTo = ({ read, namedIn = '' }: PodWants, policy: GpuPolicy): string | undefined =>
+  namingRefused(read.wishes.policy, namedIn, policy);
+
 /** What this pod asks, once per call. */
 export function askOf(wants: PodWants, policies: Policies): Ask {
   if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
@@ -124,6 +132,8 @@ export function askOf(wants: PodWants, policies: Policies): Ask {
           because: REASONS.noSuchPolicy,
           detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
         };
+  const refused = namingRefusedTo(wants, policy);
+  if (refused !== undefined) return { kind: 'refuse', because: REASONS.policyNotAllowed, detail: refused };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
   const gate: Gate = {
     kind: 'gate',
@@ -141,7 +151,7 @@ function* variablesOf(containers: ReturnType<typeof asking>): Generator<RequireV
 }
 
 /** Why the pod may not go to the node; `undefined` if it may. */
-export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefined {
+export function verdict(ask: Ask, node: Judged | undefined): Reason | undefined {
   switch (ask.kind) {
     case 'pass':
       return undefined;
@@ -153,11 +163,11 @@ export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefin
 }
 
 /** Would the node be refused if the pod's policy enforced? */
-export const wouldRefuse = (ask: Ask, node: NodeFacts | undefined): boolean =>
+export const wouldRefuse = (ask: Ask, node: Judged | undefined): boolean =>
   ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, node) !== undefined;
 
 /** Runs for every node of a call, so it allocates nothing. */
-function refusal(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
+function refusal(ask: Gate, node: Judged | undefined): Reason | undefined {
   if (node === undefined) return REASONS.unknown;
   if (!node.ours) {
     if (ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.notOptedIn;

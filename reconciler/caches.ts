@@ -1,4 +1,4 @@
-// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that
+// The reconciler's watches and what is found in them without a scan: pods of a node, pods that
 // wait, validation pods of a node, and the fleet. Every index is up to date before a listener hears
 // of the change.
 import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
@@ -22,6 +22,7 @@ import {
   type Trouble,
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
+import { SLICES_PATH, trimSlice, type SliceView } from './slices.ts';
 
 export interface NamespaceView {
   readonly optedOut: boolean;
@@ -41,7 +42,7 @@ export interface Caches extends PodIndex {
   readonly namespaces: Cache<NamespaceView>;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
-  readonly fleet: Omit<Fleet, 'update' | 'select'>;
+  readonly fleet: Omit<Fleet, 'update' | 'select' | 'slice'>;
   /** What was reported last of the pod or DaemonSet with that UID. */
   troubleOf(uid: string): Trouble | undefined;
   /** Name of the Node with that UID. */
@@ -163,12 +164,28 @@ export function watches(deps: {
       deps.listener().trouble(after);
     },
   });
+  const slices = reflector<SliceView>({
+    kube,
+    log,
+    path: SLICES_PATH,
+    optional: true,
+    trim: trimSlice,
+    onChange(slice, _, after) {
+      for (const name of marks.slice(slice, after?.node)) {
+        const node = nodes.get(name);
+        const changed = node === undefined ? undefined : marks.update(name, node);
+        if (node !== undefined && changed !== undefined && changed.size > 0)
+          deps.listener().node(name, node, node, changed);
+      }
+    },
+  });
   const needed: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
     policies,
     namespaces,
     daemonsets: daemonSets,
+    resourceslices: slices,
   };
   // Events only explain: nothing waits for them.
   const all = { ...needed, events };
@@ -186,7 +203,7 @@ export function watches(deps: {
     isWatched: (selector) => others.isWatched(selector),
     isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
-      for (const watch of [policies, nodes, daemonSets, namespaces, events]) watch.start(signal);
+      for (const watch of [policies, nodes, daemonSets, namespaces, events, slices]) watch.start(signal);
       // Which pods are evidence is up to policies and nodes, so that these must be known first.
       await Promise.all([policies.whenSynced(), nodes.whenSynced()]);
       pods.start(signal);

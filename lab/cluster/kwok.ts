@@ -40,14 +40,14 @@ phase: Running
 startTime: {{ $now | Quote }}
 `;
 
-const documents = [
+const documents = (leaseSeconds: number): object[] => [
   {
     apiVersion: 'config.kwok.x-k8s.io/v1alpha1',
     kind: 'KwokConfiguration',
     options: {
       nodeIP: '127.0.0.1',
       manageNodesWithLabelSelector: `${SIMULATED}=true`,
-      nodeLeaseDurationSeconds: 40,
+      nodeLeaseDurationSeconds: leaseSeconds,
       nodeLeaseParallelism: 4,
       nodePlayStageParallelism: 4,
       podPlayStageParallelism: 4,
@@ -84,17 +84,16 @@ const documents = [
 ];
 
 /** Starts kwok beside the control plane. */
-export async function startKwok(cp: ControlPlane, binaries: Binaries): Promise<void> {
+export async function startKwok(cp: ControlPlane, binaries: Binaries, leaseSeconds: number): Promise<void> {
   const config = join(cp.dir, 'kwok.yaml');
-  writeFileSync(config, documents.map((document) => JSON.stringify(document)).join('\n---\n'));
-  const kwok = cp.lifetime.start('kwok', binaries('kwok'), [
-    '--kubeconfig',
-    cp.kubeconfig,
-    '--config',
+  writeFileSync(
     config,
-    '--server-address',
-    `127.0.0.1:${await freePort()}`,
-  ]);
+    documents(leaseSeconds)
+      .map((document) => JSON.stringify(document))
+      .join('\n---\n'),
+  );
+  const args = ['--kubeconfig', cp.kubeconfig, '--config', config, '--server-address', `127.0.0.1:${await freePort()}`];
+  const kwok = cp.lifetime.start('kwok', binaries('kwok'), args, {}, 0);
   await sleep(300);
   const code = kwok.exitCode();
   if (code !== undefined) throw new Error(`kwok ended at once (${code}); the end of its log:\n${tailOf(kwok.logFile)}`);

@@ -142,6 +142,11 @@ export class Cluster {
     this.#all.listener.policy(before, policy);
   }
 
+  /** An older etcd was restored: versions of what is written from now on are below earlier ones. */
+  restored(): void {
+    this.#version = 1;
+  }
+
   setNode(node: NodeObject): string {
     const { name } = node.metadata;
     this.#version += 1;
