@@ -23,7 +23,7 @@ interface Seen {
 /** Out of sight for so long that nobody knows what became of its stack. */
 export const isOutOfSight = (
   { notReady }: Pick<Walk, 'notReady'>,
-  { isOverloaded, now, notReadyGrace }: Pick<WithPolicy, 'isOverloaded' | 'now' | 'notReadyGrace'>,
+  { isOverloaded, now, notReadyGrace }: Pick<Seen, 'isOverloaded' | 'now' | 'notReadyGrace'>,
 ): boolean => notReady !== undefined && isOverloaded !== true && now - Date.parse(notReady) >= notReadyGrace;
 
 /**
