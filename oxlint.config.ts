@@ -62,7 +62,7 @@ export default defineConfig({
     'unicorn/consistent-function-scoping': 'off',
     'no-underscore-dangle': 'off',
     'unicorn/no-array-sort': 'off',
-    'import/no-cycle': ['error', { ignoreTypes: false }],
+    'import/no-cycle': 'error',
     'import/no-default-export': 'error',
     'typescript/switch-exhaustiveness-check': 'error',
     'typescript/no-floating-promises': 'error',

@@ -112,23 +112,12 @@ it.each([
   expect(lint(file, text)).toBe('clean');
 });
 
-it.each([
-  [
-    'values',
-    "import { b } from './other.ts';\nexport const a = b;\n",
-    "import { a } from './planted.ts';\nexport const b = a;\n",
-  ],
-  [
-    'types',
-    "import type { B } from './other.ts';\nexport type A = B[];\n",
-    "import type { A } from './planted.ts';\nexport type B = A[];\n",
-  ],
-])('a circle of imports of %s is reported', (_, text, other) => {
+it('a circle of imports is reported', () => {
   const path = join(copy, 'gate/other.ts');
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, other);
+  writeFileSync(path, "import { a } from './planted.ts';\nexport const b = a;\n");
   try {
-    expect(lint('gate/planted.ts', text)).toContain('no-cycle');
+    expect(lint('gate/planted.ts', "import { b } from './other.ts';\nexport const a = b;\n")).toContain('no-cycle');
   } finally {
     rmSync(path);
   }
