@@ -87,6 +87,11 @@ export interface InjectionSpec {
   /** Under the policy's class, containers that request no GPU get NVIDIA_VISIBLE_DEVICES=void. */
   readonly hideUnrequestedGpus: boolean;
   readonly tolerations: readonly InjectedToleration[];
+  /**
+   * What a pod that asks for GPUs by claim alone gets. `GateOnly`: scheduler, readiness gate,
+   * tolerations; its devices come by CDI. `Full`: the runtime class and driver volumes as well.
+   */
+  readonly claimPods: 'GateOnly' | 'Full';
 }
 
 /** Durations are milliseconds here; the API writes them as `5m`, `30s`. */
@@ -119,6 +124,11 @@ export interface GpuPolicySpec {
   readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
   readonly resources: readonly string[];
+  /** DeviceClasses whose claims are for GPUs. */
+  readonly deviceClasses: readonly string[];
+  /** DRA drivers of GPUs, whose devices are tainted while a node is not open. */
+  readonly deviceDrivers: readonly string[];
+  readonly deviceTaints: 'Auto' | 'On' | 'Off';
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;

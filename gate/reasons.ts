@@ -20,7 +20,8 @@ export type ReasonKind =
   | 'cuda'
   | 'no-such-policy'
   | 'bad-policy'
-  | 'bad-min-driver';
+  | 'bad-min-driver'
+  | 'claim-unknown';
 
 export interface Reason {
   readonly kind: ReasonKind;
@@ -54,6 +55,7 @@ export const REASONS = {
   cuda: reason('cuda', "driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA", 'proof'),
   noSuchPolicy: reason('no-such-policy', 'the GPUPolicy that the pod names does not exist'),
   badPolicy: reason('bad-policy', `the pod's annotation ${POLICY} is malformed`),
+  claimUnknown: reason('claim-unknown', 'a resource claim of the pod is not known yet'),
   badMinDriver: reason('bad-min-driver', `the pod's annotation ${MIN_DRIVER} is malformed`),
 } as const;
 
@@ -83,6 +85,16 @@ export const stackFailed = (stage: Stage | undefined): Reason =>
 export const nodeClosed = (why: string): Reason =>
   reason('closed', `GPU node closed: ${why}`, 'walk', 'GPU node closed');
 
+const allocatedHere = new WeakMap<Reason, Reason>();
+/** The node is refused to a pod that can go nowhere else, because its claim is allocated there. */
+export function onAllocated(because: Reason): Reason {
+  const known = allocatedHere.get(because);
+  if (known !== undefined) return known;
+  const fresh = { ...because, sentence: `the pod's GPU claim is allocated on this node: ${because.sentence}` };
+  allocatedHere.set(because, fresh);
+  return fresh;
+}
+
 /**
  * All reasons there are, an example of each that has a parameter; the reference of messages is made
  * from it.
@@ -94,4 +106,5 @@ export const ALL_REASONS: readonly Reason[] = [
   ...FAILED.values(),
   failedSomewhere,
   nodeClosed('WHY'),
+  onAllocated(notValidated('driver')),
 ];

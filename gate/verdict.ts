@@ -4,9 +4,10 @@
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import { DEFAULT_POLICY, POLICY } from '../core/keys.ts';
-import { asking, type PodWants } from './gpu-request.ts';
+import type { Devices, FoundClaim, WantedClaim } from './devices.ts';
+import { askedOf, gpuKindsOf, type GpuContainer, type PodWants } from './gpu-request.ts';
 import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from './node-proof.ts';
-import { REASONS, type Reason } from './reasons.ts';
+import { onAllocated, REASONS, type Reason } from './reasons.ts';
 import {
   meets,
   requirementsOf,
@@ -19,6 +20,7 @@ import { compareVersions, cudaOfDriver, isVersion } from './versions.ts';
 
 /** What a verdict needs of a node. */
 export interface NodeFacts extends Versions {
+  readonly name: string;
   readonly ours: boolean;
   readonly policy: string | undefined;
   /** Why no new GPU pods may come; `undefined` if the node is open. */
@@ -35,6 +37,7 @@ export function nodeFacts(node: NodeView): NodeFacts {
   const answer = open(node);
   const { driver, cuda } = answer.yes ? versionsOf(answer.proof) : UNKNOWN_VERSIONS;
   return {
+    name: node.metadata.name,
     ours: isOurs(node),
     policy: policyOf(node),
     closed: answer.yes ? undefined : answer.because,
@@ -72,6 +75,10 @@ export interface Gate {
   readonly kind: 'gate';
   readonly policy: GpuPolicy;
   readonly minDriver: string | undefined;
+  /** Its claims for GPUs. */
+  readonly claims: readonly FoundClaim[];
+  /** The only node that its allocated claims leave; `undefined` if none is allocated. */
+  readonly pinned: string | undefined;
   /** All must hold. */
   readonly requirements: readonly CudaRequirement[];
   /** Parts of NVIDIA_REQUIRE_CUDA and its like that are not judged. */
@@ -95,6 +102,8 @@ export type Ask =
       readonly would?: Gate;
     }
   | Gate
+  /** Nothing can be decided until the watch brings the claim. `detail` is for people. */
+  | { readonly kind: 'unknown'; readonly because: Reason; readonly detail: string }
   /** No node may take it. `detail` is for people, and may quote the pod. */
   | { readonly kind: 'refuse'; readonly because: Reason; readonly detail: string };
 
@@ -106,14 +115,12 @@ export interface Policies {
 export const policyNameOf = ({ read }: PodWants): string => read.wishes.policy ?? DEFAULT_POLICY;
 
 /** What this pod asks, once per call. */
-export function askOf(wants: PodWants, policies: Policies): Ask {
+export function askOf(wants: PodWants, policies: Policies, devices: Devices): Ask {
   if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
   const { read } = wants;
   const policy = policies.get(policyNameOf(wants));
-  // Without a policy there is no list of resources; the widest one shows whether the pod asks for a
-  // GPU at all.
-  const containers = asking(wants, policy?.spec.resources ?? ['nvidia.com/*']);
-  if (containers.length === 0) return { kind: 'pass', because: 'no-gpu' };
+  const asked = askedOf(wants, gpuKindsOf(policy), devices);
+  if (asked.kind === 'nothing') return { kind: 'pass', because: 'no-gpu' };
   if (!read.ok && read.annotation === POLICY)
     return { kind: 'refuse', because: REASONS.badPolicy, detail: read.because };
   if (policy === undefined)
@@ -125,18 +132,30 @@ export function askOf(wants: PodWants, policies: Policies): Ask {
           detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
         };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
+  if (asked.kind === 'unknown')
+    return isEnforcing(policy)
+      ? { kind: 'unknown', because: REASONS.claimUnknown, detail: unknownClaim(wants.namespace, asked.claim) }
+      : { kind: 'pass', because: 'auditing' };
   const gate: Gate = {
     kind: 'gate',
     policy,
     minDriver: read.wishes.minDriver,
-    ...requirementsOf(variablesOf(containers)),
+    claims: asked.claims,
+    pinned: asked.claims.find(({ facts }) => facts?.node !== undefined)?.facts?.node,
+    ...requirementsOf(variablesOf(asked.containers)),
     judged: new Map(),
   };
   if (!isEnforcing(policy)) return { kind: 'pass', because: 'auditing', would: gate };
   return read.ok ? gate : { kind: 'refuse', because: REASONS.badMinDriver, detail: read.because };
 }
 
-function* variablesOf(containers: ReturnType<typeof asking>): Generator<RequireVariable> {
+/** What is awaited of a claim that is not known yet. */
+const unknownClaim = (namespace: string, { claim, template }: WantedClaim): string =>
+  claim === undefined
+    ? `ResourceClaimTemplate ${namespace}/${template ?? ''} is not known yet; the pod is retried`
+    : `ResourceClaim ${namespace}/${claim} is not known yet; the pod is retried`;
+
+function* variablesOf(containers: readonly GpuContainer[]): Generator<RequireVariable> {
   for (const { requires } of containers) yield* requires;
 }
 
@@ -146,6 +165,7 @@ export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefin
     case 'pass':
       return undefined;
     case 'refuse':
+    case 'unknown':
       return ask.because;
     case 'gate':
       return refusal(ask, node);
@@ -156,8 +176,15 @@ export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefin
 export const wouldRefuse = (ask: Ask, node: NodeFacts | undefined): boolean =>
   ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, node) !== undefined;
 
-/** Runs for every node of a call, so it allocates nothing. */
+/** Runs for every node of a call, so it allocates nothing per node. */
 function refusal(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
+  const because = refused(ask, node);
+  return because !== undefined && ask.pinned !== undefined && node?.name === ask.pinned
+    ? onAllocated(because)
+    : because;
+}
+
+function refused(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
   if (node === undefined) return REASONS.unknown;
   if (!node.ours) {
     if (ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.notOptedIn;

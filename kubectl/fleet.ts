@@ -15,7 +15,8 @@ import {
   walkingSince,
   type NodeView,
 } from '../gate/node-proof.ts';
-import { isGpuResource, occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import { isGpuResource } from '../gate/devices.ts';
+import { occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { PROOF } from '../core/keys.ts';
 
 /** A Node as the API gives it, as far as this tool looks at it. */

@@ -32,6 +32,10 @@ export interface ReflectorOptions<T> {
   readonly inactivityMs?: number;
   /** The kind may not be installed; then the collection is empty. */
   readonly optional?: boolean;
+  /** How often it is looked whether an optional kind is installed now, ms; default 1 s. */
+  readonly absentMs?: number;
+  /** Called when the kind is found not to be installed, once until it is. */
+  readonly onAbsent?: () => void;
   /** Test hook: delay of every event, as of a slow watch. */
   readonly delayMs?: () => number;
 }
@@ -181,6 +185,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   const run = async (signal: AbortSignal): Promise<void> => {
     let retry = CALM;
     let listed = false;
+    let absent = false;
     while (!signal.aborted) {
       let failure: Ended['failure'] = 'none';
       let thrown: unknown;
@@ -190,6 +195,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
           again = false;
           await list(signal);
           listed = true;
+          absent = false;
         }
         // Requested while the list was under way, which may have used the old `trim`.
         if (again) continue;
@@ -202,7 +208,9 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       if (options.optional === true && isNotFound(thrown)) {
         listed = false;
         nothingThere();
-        await sleep(1000, undefined, { signal }).catch(() => undefined);
+        if (!absent) options.onAbsent?.();
+        absent = true;
+        await sleep(options.absentMs ?? 1000, undefined, { signal }).catch(() => undefined);
         continue;
       }
       const lived = opened === undefined ? undefined : performance.now() - opened;

@@ -1,9 +1,10 @@
-// The reconciler's six watches and what is found in them without a scan: pods of a node, pods that
+// The reconciler's watches and what is found in them without a scan: pods of a node, pods that
 // wait, validation pods of a node, and the fleet. Every index is up to date before a listener hears
 // of the change.
 import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { POLICIES_PATH, PROOF } from '../core/keys.ts';
+import { DEVICE_WATCHES, type ClaimFacts, type ClassFacts, type Devices } from '../gate/devices.ts';
 import { optsOut } from '../gate/namespaces.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
@@ -23,6 +24,9 @@ import {
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
 
+/** How often it is looked whether the API server serves claims now. */
+const ABSENT_MS = 30_000;
+
 export interface NamespaceView {
   readonly optedOut: boolean;
 }
@@ -39,6 +43,7 @@ export interface Caches extends PodIndex {
   readonly pods: Cache<PodObject>;
   readonly policies: Cache<GpuPolicy>;
   readonly namespaces: Cache<NamespaceView>;
+  readonly devices: Devices;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select'>;
@@ -163,12 +168,22 @@ export function watches(deps: {
       deps.listener().trouble(after);
     },
   });
+  // A process with a request path beside the reconciler's reports that they are not served.
+  const optional = { kube, log, optional: true, absentMs: ABSENT_MS };
+  const devices = {
+    classes: reflector<ClassFacts>({ ...optional, ...DEVICE_WATCHES.classes }),
+    claims: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.claims }),
+    templates: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.templates }),
+  };
   const needed: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
     policies,
     namespaces,
     daemonsets: daemonSets,
+    deviceclasses: devices.classes,
+    resourceclaims: devices.claims,
+    resourceclaimtemplates: devices.templates,
   };
   // Events only explain: nothing waits for them.
   const all = { ...needed, events };
@@ -180,13 +195,15 @@ export function watches(deps: {
     policies,
     namespaces,
     daemonSets,
+    devices,
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),
     isWatched: (selector) => others.isWatched(selector),
     isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
-      for (const watch of [policies, nodes, daemonSets, namespaces, events]) watch.start(signal);
+      for (const watch of [policies, nodes, daemonSets, namespaces, events, ...Object.values(devices)])
+        watch.start(signal);
       // Which pods are evidence is up to policies and nodes, so that these must be known first.
       await Promise.all([policies.whenSynced(), nodes.whenSynced()]);
       pods.start(signal);

@@ -1,5 +1,6 @@
 // Our extender as it is served, over so many nodes of which every tenth is not open: the process
 // that bench/extender.ts measures.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
 import { NodeTable } from '../../extender/by-name/table.ts';
@@ -17,7 +18,12 @@ for (let i = 0; i < Number(count); i += 1)
     `node-${i}`,
     nodeFacts(aNode({ name: `node-${i}`, ...(i % Number(every) === 0 ? { boot: 'other' } : {}) })),
   );
-const view = { nodes, policies: new Map([['default', aPolicy()]]), operandNamespace: 'gpu-gate-operands' };
+const view = {
+  nodes,
+  policies: new Map([['default', aPolicy()]]),
+  devices: NO_DEVICES,
+  operandNamespace: 'gpu-gate-operands',
+};
 const server = await startServer({
   port: 0,
   host: '127.0.0.1',

@@ -3,7 +3,8 @@
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { GPU_VALIDATED, INJECTED, PROOF } from '../../core/keys.ts';
 import { timeless } from '../../core/said.ts';
-import { asking } from '../../gate/gpu-request.ts';
+import type { Devices } from '../../gate/devices.ts';
+import { askedOf } from '../../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, sinceOf, stateOf, walkOf } from '../../gate/node-proof.ts';
 import type { Reason } from '../../gate/reasons.ts';
 import { askOf, nodeFacts, verdict, type Policies } from '../../gate/verdict.ts';
@@ -14,12 +15,17 @@ import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
  * was away. Pods that the webhook leaves alone by its rules are not missed: opted out, in a
  * namespace that is left alone (`left`), or created with `spec.nodeName`.
  */
-export function isMissed(pod: PodObject, policy: GpuPolicy | undefined, left: (namespace: string) => boolean): boolean {
+export function isMissed(
+  pod: PodObject,
+  policy: GpuPolicy | undefined,
+  left: (namespace: string) => boolean,
+  devices: Devices,
+): boolean {
   if (policy === undefined || !isEnforcing(policy) || left(pod.namespace) || hasEnded(pod) || pod.placed) return false;
   if (
     pod.labels[INJECTED] === 'true' ||
     pod.wants.read.wishes.optedOut ||
-    asking(pod.wants, policy.spec.resources).length === 0
+    askedOf(pod.wants, policy.spec, devices).kind !== 'gpus'
   )
     return false;
   return Date.parse(pod.created) >= Date.parse(policy.enforcingSince ?? '');
@@ -31,18 +37,30 @@ export const changedAt = (pod: PodObject): number =>
 
 /**
  * Why the gate refuses the node that a pod was bound to by another scheduler or by `spec.nodeName`;
- * `undefined` if it does not.
+ * `undefined` if it does not, or a claim of the pod is not known yet.
  */
-export const boundPastGate = (pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined =>
-  verdict(askOf(pod.wants, policies), nodeFacts(node));
+export const boundPastGate = (
+  pod: PodObject,
+  node: NodeObject,
+  policies: Policies,
+  devices: Devices,
+): Reason | undefined => {
+  const ask = askOf(pod.wants, policies, devices);
+  return ask.kind === 'unknown' ? undefined : verdict(ask, nodeFacts(node));
+};
 
 /**
  * The same for a pod that was bound while no replica led, if the node shows that the reason is
  * older than the binding. A node that was held or cordoned, or a policy that was edited, does not
  * show it.
  */
-export function boundUnseen(pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined {
-  const because = boundPastGate(pod, node, policies);
+export function boundUnseen(
+  pod: PodObject,
+  node: NodeObject,
+  policies: Policies,
+  devices: Devices,
+): Reason | undefined {
+  const because = boundPastGate(pod, node, policies, devices);
   if (because === undefined) return undefined;
   const since = because.since === 'proof' ? Date.parse(sinceOf(node, because)) : notServingSince(node);
   return since !== undefined && since <= boundAt(pod) ? because : undefined;

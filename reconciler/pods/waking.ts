@@ -3,6 +3,7 @@
 // every node.
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { WAKE } from '../../core/keys.ts';
+import { askedOf, gpuKindsOf } from '../../gate/gpu-request.ts';
 import { isOurs, open } from '../../gate/node-proof.ts';
 import { policyNameOf } from '../../gate/verdict.ts';
 import type { Applier } from '../apply.ts';
@@ -20,7 +21,7 @@ const MOST_PATIENCE_MS = 600_000;
 const NAMED = 3;
 
 export interface WakingDeps {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'fleet'>;
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'fleet' | 'devices'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly metrics: ReconcilerMetrics;
@@ -44,7 +45,7 @@ interface Report {
 
 export function waking(deps: WakingDeps): Waking {
   const { apply, turns, metrics, operandNamespace, now } = deps;
-  const { nodes, policies, podsOn, fleet } = deps.caches;
+  const { nodes, policies, podsOn, fleet, devices } = deps.caches;
   /** What a pod asks for → the pods that ask for it. */
   const groups = new Map<string, Map<string, PodObject>>();
   /** UID → the last report of each pod that waits. */
@@ -55,7 +56,11 @@ export function waking(deps: WakingDeps): Waking {
     pod !== undefined && pod.namespace !== operandNamespace && isUnschedulable(pod);
   const policyOfPod = (pod: PodObject): GpuPolicy | undefined => policies.get(policyNameOf(pod.wants));
   /** One pod for each kind: what fits one fits the others. */
-  const examples = (): readonly PodObject[] => [...groups.values()].flatMap((group) => [...group.values()].slice(0, 1));
+  const examples = (): readonly PodObject[] =>
+    [...groups.values()].flatMap((group) => [...group.values()].slice(0, 1)).filter(asksForGpu);
+  /** Other claims and other vendors' resources are not gpu-gate's to wake. */
+  const asksForGpu = (pod: PodObject): boolean =>
+    askedOf(pod.wants, gpuKindsOf(policyOfPod(pod)), devices).kind === 'gpus';
 
   /** A change of the Node makes the scheduler try again the pods that it was refused for. */
   async function wake(node: NodeObject): Promise<void> {
@@ -71,13 +76,13 @@ export function waking(deps: WakingDeps): Waking {
   async function wakeNode(name: string): Promise<void> {
     const node = nodes.get(name);
     if (node === undefined || !open(node).yes) return;
-    if (examples().some((pod) => couldFit(pod, node, [...podsOn(name)], policies))) await wake(node);
+    if (examples().some((pod) => couldFit(pod, node, [...podsOn(name)], policies, devices))) await wake(node);
   }
 
   async function wakeAny(): Promise<void> {
     const waiting = examples();
     if (waiting.length === 0) return;
-    for (const node of nodesToWake(waiting, [...nodes.values()], (name) => [...podsOn(name)], policies))
+    for (const node of nodesToWake(waiting, [...nodes.values()], (name) => [...podsOn(name)], policies, devices))
       await wake(node);
   }
 
@@ -98,6 +103,7 @@ export function waking(deps: WakingDeps): Waking {
       for (const pod of group.values()) {
         const policy = policyOfPod(pod);
         if (policy === undefined || !isEnforcing(policy)) break;
+        if (!asksForGpu(pod)) break;
         if (!texts.has(policy.name)) texts.set(policy.name, textOf(policy.name));
         const text = texts.get(policy.name);
         const last = reports.get(pod.uid);

@@ -3,7 +3,7 @@ import { canonical } from '../../core/digest.ts';
 import type { BreakerStatus, GpuPolicy, PolicyCondition, PolicyStatus } from '../../core/gpu-policy.ts';
 import { BREAKER_RELEASE } from '../../core/keys.ts';
 import { STATES } from '../../core/stages.ts';
-import { isGpuResource } from '../../gate/gpu-request.ts';
+import { isGpuResource } from '../../gate/devices.ts';
 import type { Fleet } from '../fleet.ts';
 
 /** What a status asks of the nodes. */

@@ -2,6 +2,7 @@
 // back as watch events would bring it.
 import { Registry } from 'prom-client';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { jsonLog } from '../../platform/log.ts';
 import type { Action, Manifest } from '../../reconciler/actions.ts';
 import type { Outcome } from '../../reconciler/apply.ts';
@@ -70,6 +71,7 @@ export class Cluster {
       policies: this.policies,
       namespaces: new Map([['team', { optedOut: false }]]),
       daemonSets: new Map(),
+      devices: NO_DEVICES,
       fleet: this.#fleet,
       troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),

@@ -1,3 +1,4 @@
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import { printableJson } from '../../core/printable.ts';
 import { explanationText } from '../../explain/table.ts';
@@ -24,6 +25,8 @@ describe('explain: what others wrote', () => {
     pod,
     nodes: [node, unready],
     policies: new Map([['default', aPolicy()]]),
+    devices: NO_DEVICES,
+    unread: [],
     operandNamespace: 'o',
     webhookWould: EVIL,
   });

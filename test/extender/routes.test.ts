@@ -1,4 +1,5 @@
 // The extender over HTTP: what it counts, and what it answers where it should not be asked.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { Agent, request, type IncomingHttpHeaders } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { createServer, type Server } from 'node:http';
@@ -33,7 +34,12 @@ async function extender(policy: GpuPolicy = aPolicy()) {
   ])
     nodes.set(node.metadata.name, nodeFacts(node));
   const registry = new Registry();
-  const known: TableView = { nodes, policies: new Map([['default', policy]]), operandNamespace: 'o' };
+  const known: TableView = {
+    nodes,
+    policies: new Map([['default', policy]]),
+    devices: NO_DEVICES,
+    operandNamespace: 'o',
+  };
   let view: TableView | { because: string } = known;
   const server = createServer(
     extenderApp({

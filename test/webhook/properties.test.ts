@@ -1,4 +1,5 @@
 // Laws of the injection, over pods that no user would write.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import fc from 'fast-check';
 import { posix } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -52,6 +53,7 @@ const facts: Facts = {
     ['nvidia', { nodeSelector: {} }],
     ['selector', { nodeSelector: { zone: 'a', constructor: 'c' } }],
   ]),
+  devices: NO_DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set(),

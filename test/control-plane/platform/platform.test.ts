@@ -208,11 +208,14 @@ describe('a reflector', () => {
     expect(watch.lastContact()).toBeGreaterThan(Date.now() - 10_000);
   });
   it('takes a kind that is not installed for an empty collection, until it is there', async () => {
+    let absent = 0;
     const watch = reflector<string>({
       kube: proxied,
       log,
       path: '/apis/gpu-gate.dev/v1alpha1/gpupolicies',
       optional: true,
+      absentMs: 100,
+      onAbsent: () => (absent += 1),
       trim: (raw: RawConfigMap) => raw.metadata.name,
     });
     watch.start(stop.signal);
@@ -235,6 +238,7 @@ describe('a reflector', () => {
         ).code === 0,
     );
     await until('the policy', () => watch.get('x') === 'x');
+    expect(absent).toBe(1);
   });
 });
 
