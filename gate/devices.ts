@@ -165,6 +165,12 @@ export function isMappedGpu(resource: string, kinds: GpuKinds, devices: Devices)
   return false;
 }
 
+/** The extended resources that classes of the policy map. */
+export const mappedResources = (kinds: GpuKinds, devices: Devices): readonly string[] =>
+  [...devices.classes.entries()].flatMap(([name, { resource }]) =>
+    resource !== '' && isGpuClass(name, kinds, devices) ? [resource] : [],
+  );
+
 /** A claim of a pod, looked up. */
 export interface FoundClaim {
   readonly wanted: WantedClaim;

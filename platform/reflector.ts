@@ -43,6 +43,8 @@ export interface ReflectorOptions<T> {
 export interface Reflector<T> {
   start(signal: AbortSignal): void;
   readonly synced: boolean;
+  /** False while an optional kind is not installed. */
+  readonly installed: boolean;
   /** Resolves once the first list is in. */
   whenSynced(): Promise<void>;
   /** Time of the server's last message, ms since the epoch; 0 before the first list. */
@@ -78,6 +80,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   let contact = 0;
   let synced = false;
   let again = false;
+  let absent = false;
   let cut = new AbortController();
   /**
    * When the stream of the last attempt was opened, ms of the monotonic clock; `undefined` if it
@@ -119,6 +122,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     } while (next !== undefined);
     version = at;
     contact = now();
+    absent = false;
     for (const key of store.keys()) if (!found.has(key)) set(key, undefined);
     for (const [key, value] of found) {
       const before = store.get(key);
@@ -185,7 +189,6 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   const run = async (signal: AbortSignal): Promise<void> => {
     let retry = CALM;
     let listed = false;
-    let absent = false;
     while (!signal.aborted) {
       let failure: Ended['failure'] = 'none';
       let thrown: unknown;
@@ -195,7 +198,6 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
           again = false;
           await list(signal);
           listed = true;
-          absent = false;
         }
         // Requested while the list was under way, which may have used the old `trim`.
         if (again) continue;
@@ -207,9 +209,10 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       }
       if (options.optional === true && isNotFound(thrown)) {
         listed = false;
-        nothingThere();
-        if (!absent) options.onAbsent?.();
+        const first = !absent;
         absent = true;
+        nothingThere();
+        if (first) options.onAbsent?.();
         await sleep(options.absentMs ?? 1000, undefined, { signal }).catch(() => undefined);
         continue;
       }
@@ -234,6 +237,9 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     },
     get synced() {
       return synced;
+    },
+    get installed() {
+      return synced && !absent;
     },
     whenSynced: () => whenSynced,
     relist() {

@@ -9,6 +9,8 @@ import { optsOut } from '../gate/namespaces.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { ruleIndex, type Rules } from './devices/rule-index.ts';
+import { trimRule, type RuleView } from './devices/rules.ts';
 import { evidence } from './evidence.ts';
 import { fleet, type Changed, type Fleet } from './fleet.ts';
 import {
@@ -23,6 +25,7 @@ import {
   type Trouble,
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
+import { DEVICE_TAINT_RULES_PATH } from './requests.ts';
 
 /** How often it is looked whether the API server serves claims now. */
 const ABSENT_MS = 30_000;
@@ -44,6 +47,7 @@ export interface Caches extends PodIndex {
   readonly policies: Cache<GpuPolicy>;
   readonly namespaces: Cache<NamespaceView>;
   readonly devices: Devices;
+  readonly rules: Rules;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select'>;
@@ -70,6 +74,10 @@ export interface Listener {
   namespace(name: string): void;
   daemonSet(before: DaemonSetView | undefined, after: DaemonSetView | undefined): void;
   trouble(trouble: Trouble): void;
+  /** A DeviceTaintRule of that node has come, changed or gone. */
+  rule(node: string): void;
+  /** All DeviceTaintRules are in, or the API server does not serve them any more. */
+  rules(): void;
 }
 
 export interface Watches extends Caches {
@@ -175,6 +183,18 @@ export function watches(deps: {
     claims: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.claims }),
     templates: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.templates }),
   };
+  const ruleOf = ruleIndex();
+  const rules = reflector<RuleView>({
+    ...optional,
+    path: DEVICE_TAINT_RULES_PATH,
+    trim: (raw) => trimRule(raw),
+    onChange: (_, before, after) => {
+      ruleOf.update(before, after);
+      for (const one of [before, after]) if (one !== undefined) deps.listener().rule(one.node);
+    },
+    onListed: () => deps.listener().rules(),
+    onAbsent: () => deps.listener().rules(),
+  });
   const needed: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
@@ -184,6 +204,7 @@ export function watches(deps: {
     deviceclasses: devices.classes,
     resourceclaims: devices.claims,
     resourceclaimtemplates: devices.templates,
+    devicetaintrules: rules,
   };
   // Events only explain: nothing waits for them.
   const all = { ...needed, events };
@@ -196,13 +217,19 @@ export function watches(deps: {
     namespaces,
     daemonSets,
     devices,
+    rules: {
+      ...ruleOf,
+      get served() {
+        return rules.installed;
+      },
+    },
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),
     isWatched: (selector) => others.isWatched(selector),
     isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
-      for (const watch of [policies, nodes, daemonSets, namespaces, events, ...Object.values(devices)])
+      for (const watch of [policies, nodes, daemonSets, namespaces, events, rules, ...Object.values(devices)])
         watch.start(signal);
       // Which pods are evidence is up to policies and nodes, so that these must be known first.
       await Promise.all([policies.whenSynced(), nodes.whenSynced()]);

@@ -10,6 +10,7 @@ import { workQueue, type Queue } from '../platform/queue.ts';
 import type { Action } from './actions.ts';
 import { NotLeading, applier, type Applier } from './apply.ts';
 import { sameRules, watches, type Caches, type Listener } from './caches.ts';
+import { deviceController } from './devices/controller.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
 import { places as placesOf } from './limits/places.ts';
@@ -86,6 +87,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   });
   const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
+  const devices = deviceController(deps);
   const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
 
   const add = (kind: Key['kind'], name = ''): void => turns.add({ kind, name });
@@ -93,6 +95,11 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const waiting = (): void => after(waking.size > 100 ? 10_000 : 500, 'waiting');
   const wakeLater = (kind: 'wake' | 'wake-any', name = ''): void => {
     for (const ms of wakeAfter) turns.addAfter({ kind, name, turn: ms }, ms);
+  };
+  /** Every node that has rules or may need them. */
+  const taints = (): void => {
+    for (const node of caches.nodes.values()) if (isOurs(node)) add('device-taint', node.metadata.name);
+    for (const name of caches.rules.nodes()) add('device-taint', name);
   };
   const readinessOn = (node: string): void => {
     for (const pod of caches.podsOn(node)) if (pod.gated) add('pod', keyOf(pod));
@@ -105,6 +112,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       const isNewlyMisspelt =
         now !== undefined && isMisspelt(now) && now.metadata.labels?.[MANAGED] !== before?.metadata.labels?.[MANAGED];
       if (ours || isNewlyMisspelt) add('node', name);
+      if (ours) add('device-taint', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       if (marks.has('led') || marks.has('runs')) after(50, 'operands');
@@ -134,6 +142,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       if (sameRules(before, now)) return;
       add('operands');
       for (const node of caches.nodes.values()) if (isOurs(node)) add('node', node.metadata.name);
+      taints();
       for (const pod of caches.pods.values()) if (pod.gated) add('pod', keyOf(pod));
       after(500, 'waiting');
       // The scheduler looks at no policy, and yet a pod that waits may fit now: suspended, allowed,
@@ -150,6 +159,11 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       if (before?.uid !== now?.uid && name !== undefined)
         for (const node of caches.fleet.names('runs', name)) add('node', node);
     },
+    rule: (node) => add('device-taint', node),
+    rules() {
+      taints();
+      add('policies');
+    },
     trouble({ kind, name }) {
       if (!caches.synced) return;
       if (kind === 'DaemonSet') for (const node of caches.fleet.names('walks', name)) add('node', node);
@@ -160,7 +174,14 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   };
 
   return {
-    handlers: { ...nodes.handlers, ...pods.handlers, ...waking.handlers, ...policies.handlers, ...operands.handlers },
+    handlers: {
+      ...nodes.handlers,
+      ...pods.handlers,
+      ...waking.handlers,
+      ...policies.handlers,
+      ...operands.handlers,
+      ...devices.handlers,
+    },
     listener,
     /** Proofs are checked before anything else. */
     takeOver() {
@@ -175,6 +196,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       const unproven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
       for (const node of ours.toSorted((a, b) => unproven(a) - unproven(b))) add('node', node.metadata.name);
       for (const node of caches.nodes.values()) if (isMisspelt(node)) add('node', node.metadata.name);
+      taints();
       add('operands');
       add('policies');
       for (const pod of caches.pods.values()) add('pod', keyOf(pod));

@@ -12,7 +12,7 @@ import type { ReconcilerMetrics } from '../metrics.ts';
 import { policyStatus, sameStatus } from './status.ts';
 
 export interface PolicyControllerDeps {
-  readonly caches: Pick<Caches, 'policies' | 'fleet'>;
+  readonly caches: Pick<Caches, 'policies' | 'fleet' | 'devices' | 'rules'>;
   readonly apply: Applier;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
@@ -27,7 +27,7 @@ export interface PolicyControllerDeps {
 
 export function policyController(deps: PolicyControllerDeps): { readonly handlers: Pick<Handlers, 'policies'> } {
   const { apply, breaker, metrics, log, now } = deps;
-  const { policies, fleet } = deps.caches;
+  const { policies, fleet, devices, rules } = deps.caches;
 
   /** Brings every policy's status and finalizer up to date. */
   async function handle(): Promise<void> {
@@ -50,6 +50,8 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
       conflicts: conflicts.map(({ name }) => name).toSorted(),
       refusals: deps.refusals(policy),
       webhookResources: deps.webhookResources,
+      devices,
+      taintsServed: rules.served,
       breaker: breaker.statusOf(policy.name),
       kept: breaker.pending(policy.name),
       now: now(),

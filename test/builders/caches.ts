@@ -35,6 +35,7 @@ export function cachesOf(parts: ClusterParts): Caches {
     namespaces: parts.namespaces ?? new Map(),
     daemonSets: new Map(daemonSets.map((view) => [`${OPERANDS}/${view.name}`, view])),
     devices: parts.devices ?? NO_DEVICES,
+    rules: { served: false, of: () => [], nodes: () => [] },
     fleet: fleetOf(nodes, policies),
     troubleOf: () => undefined,
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,

@@ -38,7 +38,7 @@ describe('a pod that asks for GPUs by claim alone', () => {
     expect(admission.injected).toEqual(['readinessGate', 'schedulerName']);
     expect(admission.skipped).toEqual([{ what: 'runtimeClassName', because: 'the GPUs come by claim' }]);
     expect(admission.warnings).toEqual([]);
-    const { spec, metadata } = applied(pod, admission.operations) as RawPod;
+    const { spec, metadata } = applied(pod, admission.operations);
     expect(spec?.runtimeClassName).toBeUndefined();
     expect(spec?.volumes).toBeUndefined();
     expect(metadata?.labels?.['gpu-gate.dev/injected']).toBe('true');
@@ -56,7 +56,7 @@ describe('a pod that asks for GPUs by claim alone', () => {
     expect(admission.injected).toEqual(
       expect.arrayContaining(['runtimeClassName', 'driverVolumes', 'readinessGate', 'schedulerName']),
     );
-    const { containers = [], runtimeClassName } = (applied(pod, admission.operations) as RawPod).spec ?? {};
+    const { containers = [], runtimeClassName } = applied(pod, admission.operations).spec ?? {};
     expect(runtimeClassName).toBe('nvidia');
     expect(containers.map(({ volumeMounts }) => (volumeMounts ?? []).length > 0)).toEqual([false, true]);
   });
@@ -73,14 +73,14 @@ describe('a pod that asks for GPUs by claim alone', () => {
     const policy = aPolicy({ injection: { ...SCHEDULER, driverVolumesPreset: 'GKE' } });
     const admission = injected(decided(pod, policy));
     expect(admission.injected).toContain('runtimeClassName');
-    const { containers = [] } = (applied(pod, admission.operations) as RawPod).spec ?? {};
+    const { containers = [] } = applied(pod, admission.operations).spec ?? {};
     expect(containers.map(({ volumeMounts }) => (volumeMounts ?? []).length > 0)).toEqual([false, true]);
   });
 
   it.each(['GateOnly', 'Full'])('is not changed by a second call under %s', (claimPods) => {
     const policy = aPolicy({ injection: { ...FULL, claimPods } });
     const pod = claimPod({ resourceClaimName: 'gpu' });
-    const once = applied(pod, injected(decided(pod, policy)).operations) as RawPod;
+    const once = applied(pod, injected(decided(pod, policy)).operations);
     expect(decided(once, policy)).toMatchObject({ kind: 'leave', reason: 'already-injected' });
   });
 });
