@@ -23,7 +23,9 @@ export interface BenchContext {
 export interface Bench {
   /** What it measures. */
   readonly about: string;
-  /** What each option does, by how it is written: `--nodes N`, or `--long` where it takes no value. */
+  /**
+   * What each option does, by how it is written: `--nodes N`, or `--long` where it takes no value.
+   */
   readonly options: Readonly<Record<string, string>>;
   run(context: BenchContext): Promise<readonly Row[]>;
 }

@@ -10,7 +10,7 @@ import { freePort, startControlPlane, type ControlPlane } from '../../../lab/clu
 import { installChart } from '../../../lab/cluster/gate.ts';
 import { untilReady } from '../../../lab/cluster/lifetime.ts';
 import { GATE_CONFIG } from '../../../lab/real-node/images.ts';
-import { imageBuilder, inImage, whyNoImage, type Builder, type Built } from '../../support/image.ts';
+import { imageBuilder, inImage, whyNoImage, type Builder, type Built } from '../../../lab/image.ts';
 
 const reason = whyNoImage();
 if (reason !== undefined) console.log(`the image: skipped, ${reason}`);

@@ -1,5 +1,6 @@
 // Builds the Dockerfile for real, with no registry: Debian's buildah, and base images of the names
-// that the Dockerfile has, made of this machine's own files. Called by the image's test.
+// that the Dockerfile has, made of this machine's own files. Called by the image's test and by a
+// dry run of a release.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -15,7 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
-const ROOT = join(import.meta.dirname, '..', '..');
+const ROOT = join(import.meta.dirname, '..');
 const NEEDED = ['buildah', 'busybox', 'strip', 'npm', 'ldd', 'setpriv'] as const;
 
 /** Why the image cannot be built here; `undefined` if it can. */
@@ -89,10 +90,15 @@ export interface Built {
   readonly bytes: number;
   /** The image's files, for as long as the builder lives. */
   readonly files: string;
+  /**
+   * Writes it as an OCI archive, which `docker load`, `podman load` and `ctr images import` read.
+   */
+  archive(file: string): void;
 }
 
 export interface Builder {
-  build(): Built;
+  /** With these build arguments of the Dockerfile, such as `{ VERSION: '0.1.0' }`. */
+  build(args?: Readonly<Record<string, string>>): Built;
   close(): void;
 }
 
@@ -135,7 +141,7 @@ export function imageBuilder(): Builder {
   );
   let count = 0;
   return {
-    build() {
+    build(args = {}) {
       const tag = `gpu-gate-test:${(count += 1)}`;
       buildah(
         'build',
@@ -147,6 +153,7 @@ export function imageBuilder(): Builder {
         '--layers=false',
         `--volume=${npmrc}:/root/.npmrc:ro`,
         '--volume=/etc/ssl/certs:/etc/ssl/certs:ro',
+        ...Object.entries(args).map(([name, value]) => `--build-arg=${name}=${value}`),
         `--tag=${tag}`,
         ROOT,
       );
@@ -162,6 +169,9 @@ export function imageBuilder(): Builder {
         config: inspected.OCIv1.config,
         bytes: size('app') + size('usr/local'),
         files,
+        archive(file) {
+          buildah('push', '--quiet', tag, `oci-archive:${file}`);
+        },
       };
     },
     close() {

@@ -1,0 +1,150 @@
+// `npm run reference`: the pages of docs/reference that repeat what a source states: every option,
+// key, field of a GPUPolicy, and value of the chart. A test holds them to the sources. The messages
+// have a script of their own.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { OPTIONS, variableOf } from '../app/options.ts';
+import { readArguments } from './arguments.ts';
+
+const ROOT = join(import.meta.dirname, '..');
+const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+
+const cell = (value: string): string => value.replaceAll('|', String.raw`\|`).replaceAll(/\s*\n\s*/g, ' ');
+const code = (value: string): string => (value === '' ? '' : `\`${cell(value)}\``);
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
+const page = (title: string, source: string, intro: string, body: string): string =>
+  `# ${title}\n\nGenerated from \`${source}\` by \`npm run reference\`. ${intro}\n\n${body}\n`;
+
+/** The parts of a JSON Schema that the pages show. */
+export interface Schema {
+  readonly type?: string;
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly enum?: readonly unknown[];
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly items?: Schema;
+  readonly additionalProperties?: boolean | Schema;
+  readonly 'x-kubernetes-int-or-string'?: boolean;
+}
+
+interface Field {
+  readonly path: string;
+  readonly schema: Schema;
+  /** Of the chart; a CRD's default is part of its schema. */
+  readonly value: unknown;
+}
+
+/** Every field below, in the schema's order; one of an object comes before what is in it. */
+function* fields(schema: Schema, values: unknown, above = ''): Generator<Field> {
+  for (const [name, below] of Object.entries(schema.properties ?? {})) {
+    const path = above === '' ? name : `${above}.${name}`;
+    const value = typeof values === 'object' && values !== null ? (values as Record<string, unknown>)[name] : undefined;
+    yield { path, schema: below, value };
+    yield* fields(below, value, path);
+    if (below.items !== undefined) yield* fields(below.items, undefined, `${path}[]`);
+  }
+}
+
+const typeOf = (schema: Schema): string =>
+  schema.enum !== undefined
+    ? schema.enum.map(String).join(', ')
+    : schema['x-kubernetes-int-or-string'] === true
+      ? 'number or percent'
+      : (schema.type ?? '');
+/** A default on one line; that of an object stands with its fields. */
+const shown = (value: unknown): string =>
+  value === undefined || (typeof value === 'object' && value !== null && !Array.isArray(value))
+    ? ''
+    : JSON.stringify(value);
+/**
+ * Folders of fields say nothing by themselves, and what a list holds in Kubernetes' own form is
+ * described by Kubernetes.
+ */
+const speaks = ({ path, schema }: Field): boolean =>
+  schema.description !== undefined || (schema.properties === undefined && !path.includes('[].'));
+
+const optionsPage = (): string =>
+  page(
+    'Options',
+    'app/options.ts',
+    'The chart sets most of them by its values, and others by `env`.',
+    table(
+      ['Option', 'Environment variable', 'Default', 'What'],
+      Object.values(OPTIONS).map(({ flag, otherwise, help }) => [
+        code(`--${flag}`),
+        code(variableOf(flag)),
+        code(otherwise),
+        cell(help),
+      ]),
+    ),
+  );
+
+const KEY = /\/\*\*((?:(?!\*\/)[^])*)\*\/\nexport const [A-Z_]+ =\s*'([^']+)';/g;
+const keysPage = (): string =>
+  page(
+    'Labels, annotations, taints, conditions',
+    'core/keys.ts',
+    'Who writes each stands in its description.',
+    table(
+      ['Key', 'What'],
+      [...text('core/keys.ts').matchAll(KEY)].map(([, comment = '', key = '']) => [
+        code(key),
+        cell(comment.replaceAll(/^\s*\*? ?/gm, '').trim()),
+      ]),
+    ),
+  );
+
+const policyPage = (): string => {
+  const crd = parse(text('deploy/chart/crds/gpupolicies.yaml')) as {
+    spec: { versions: { name: string; schema: { openAPIV3Schema: Schema } }[] };
+  };
+  const [version] = crd.spec.versions;
+  const spec = version?.schema.openAPIV3Schema.properties?.['spec'] ?? {};
+  return page(
+    'GPUPolicy',
+    'deploy/chart/crds/gpupolicies.yaml',
+    `Fields of \`spec\`, version \`gpu-gate.dev/${version?.name ?? ''}\`. [What an edit of each does](../policy-edits.md).`,
+    table(
+      ['Field', 'Type', 'Default', 'What'],
+      [...fields(spec, undefined)]
+        .filter(speaks)
+        .map(({ path, schema }) => [
+          code(path),
+          cell(typeOf(schema)),
+          code(shown(schema.default)),
+          cell(schema.description ?? ''),
+        ]),
+    ),
+  );
+};
+
+const valuesPage = (): string => {
+  const schema = JSON.parse(text('deploy/chart/values.schema.json')) as Schema;
+  return page(
+    'Values of the chart',
+    'deploy/chart/values.schema.json` and `values.yaml',
+    '[What to set for what](../chart.md).',
+    table(
+      ['Value', 'Default', 'What'],
+      [...fields(schema, parse(text('deploy/chart/values.yaml')))]
+        .filter(speaks)
+        .map(({ path, schema: { description }, value }) => [code(path), code(shown(value)), cell(description ?? '')]),
+    ),
+  );
+};
+
+/** Every page by its path. */
+export const referencePages = (): ReadonlyMap<string, string> =>
+  new Map([
+    ['docs/reference/options.md', optionsPage()],
+    ['docs/reference/keys.md', keysPage()],
+    ['docs/reference/gpupolicy.md', policyPage()],
+    ['docs/reference/values.md', valuesPage()],
+  ]);
+
+if (process.argv[1] === import.meta.filename) {
+  readArguments('npm run reference                rewrites pages of docs/reference', { options: {} });
+  for (const [path, content] of referencePages()) writeFileSync(join(ROOT, path), content);
+}

@@ -1,0 +1,57 @@
+// Pages that must keep up with what they describe.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { expect, it } from 'vitest';
+
+const ROOT = join(import.meta.dirname, '..');
+const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+const headings = (page: string): readonly string[] =>
+  [...page.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => heading);
+
+it('each alert has its part of the page, and no other part is there', () => {
+  const alerts = [...text('deploy/chart/templates/monitoring.yaml').matchAll(/- alert: (\w+)/g)].map(
+    ([, name = '']) => name,
+  );
+  expect(alerts.length).toBeGreaterThan(10);
+  expect(headings(text('docs/alerts.md')).slice(1).toSorted()).toEqual(alerts.toSorted());
+});
+
+/** A heading as links name it. */
+const anchor = (heading: string): string =>
+  heading
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-');
+
+const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'lab/cluster/README.md']
+  .concat(readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' }).map((name) => `docs/${name}`))
+  .concat(['deploy/presets/README.md', 'deploy/examples/README.md'])
+  .filter((path) => path.endsWith('.md'));
+
+it.each(pages)('links of %s lead somewhere', (path) => {
+  const links = [...text(path).matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = '']) => link);
+  const dead = links
+    .filter((link) => !/^[a-z]+:/.test(link))
+    .filter((link) => {
+      const [file = '', part] = link.split('#');
+      const target = file === '' ? path : relative(ROOT, join(ROOT, dirname(path), file));
+      if (!existsSync(join(ROOT, target))) return true;
+      return part !== undefined && !headings(text(target)).some((heading) => anchor(heading) === part);
+    });
+  expect(dead).toEqual([]);
+});
+
+it('each file of a test that the page of outages names is there', () => {
+  const named = [...text('docs/outages.md').matchAll(/`(test\/[\w./-]+)`/g)].map(([, path = '']) => path);
+  expect(named.length).toBeGreaterThan(5);
+  expect(named.filter((path) => !existsSync(join(ROOT, path)))).toEqual([]);
+});
+
+it('each reason that the page of Pending pods quotes is one of the gate', () => {
+  const reasons = text('docs/reference/messages.md');
+  const quoted = [...text('docs/pending.md').matchAll(/^\| `(GPU [^`:…]+|node [^`…]+|driver\/[^`]+)/gm)].map(
+    ([, reason = '']) => reason,
+  );
+  expect(quoted.length).toBeGreaterThan(6);
+  expect(quoted.filter((reason) => !reasons.includes(reason))).toEqual([]);
+});
