@@ -78,6 +78,7 @@ beforeAll(async () => {
   cluster = await startCluster({ nodes: 2, say: console.log });
   const { admin } = cluster;
   await createClass(admin, 'gpu.nvidia.com', GPU_DRIVER, 'example.com/gpu');
+  await createClass(admin, 'mig.nvidia.com', 'without-devices.example.com');
   await createClass(admin, 'fpga', 'fpga.example.com', 'example.com/fpga');
   await publishSlice(admin, 'gpu-0');
   await publishSlice(admin, 'gpu-1', 'fpga.example.com');
