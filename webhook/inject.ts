@@ -135,7 +135,7 @@ function injectUnknown(
       draft,
       'readinessGate',
       `${what} is not known yet`,
-      `${cut(what, 80)} is not known yet: no readiness gate; create it before the pod`,
+      `${cut(what, 50)} is not known yet, no readiness gate was added`,
     );
   if (injection.schedulerName !== '') addScheduler(draft, pod, injection.schedulerName);
   return finished(draft, pod, policy);

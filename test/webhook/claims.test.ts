@@ -93,7 +93,7 @@ describe('a pod whose claim or template is not known yet', () => {
     const admission = injected(decided(claimPod(how)));
     expect(admission.injected).toEqual(['schedulerName']);
     expect(admission.skipped).toEqual([{ what: 'readinessGate', because }]);
-    expect(admission.warnings).toEqual([`gpu-gate: ${because}: no readiness gate; create it before the pod`]);
+    expect(admission.warnings).toEqual([`gpu-gate: ${because}, no readiness gate was added`]);
   });
   it('is left alone without a policy, or with one that does not enforce', () => {
     const pod = claimPod({ resourceClaimName: 'late' });
