@@ -9,7 +9,6 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../certs/issue.ts';
-import { ensureOwnProgram } from '../lab/cluster/binaries.ts';
 import { WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
 import { freePort } from '../lab/cluster/control-plane.ts';
@@ -17,6 +16,7 @@ import { startGate, until, type Gate } from '../lab/cluster/gate.ts';
 import { addPools } from '../lab/cluster/pools.ts';
 import { untilReady, type Running } from '../lab/cluster/lifetime.ts';
 import { cpuMs } from './reports/cpu.ts';
+import { goProgram } from './reports/programs.ts';
 import { blockQuantile, numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const REFERENCE = join(import.meta.dirname, 'reference');
@@ -86,11 +86,7 @@ async function startReferences(
   const [key, cert] = [join(cluster.dir, 'bench.key'), join(cluster.dir, 'bench.crt')];
   writeFileSync(key, leaf.key, { mode: 0o600 });
   writeFileSync(cert, leaf.cert);
-  const program = await ensureOwnProgram(join(REFERENCE, 'webhook-go'), 'webhook-go', {
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say,
-  });
+  const program = await goProgram('webhook-go', say);
   const ours = await cluster.admin.request<{ webhooks: { matchConditions: object[] }[] }>(
     'GET',
     `${CONFIGURATIONS}/${WEBHOOK_CONFIGURATION}`,

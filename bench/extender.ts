@@ -1,150 +1,155 @@
 // /filter of our extender beside the smallest Go program that does the same
-// (bench/reference/extender-go): one TLS connection that is kept, as the scheduler keeps it, names
-// in a random order, every tenth refused; both by the same client, in turns.
-import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+// (bench/reference/extender-go), and beside a node:http server that only reads the call and sends
+// an answer of that length (bench/reference/extender-bare.ts): one TLS connection that is kept, as
+// the scheduler keeps it, names in a random order, every tenth refused; all by the same client, in
+// turns.
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { issueCa, issueLeaf } from '../certs/issue.ts';
-import { ensureOwnProgram } from '../lab/cluster/binaries.ts';
 import { seeded } from '../lab/churn/churn.ts';
 import { aPod } from '../test/builders/objects.ts';
 import { cpuMs } from './reports/cpu.ts';
+import { inProcess } from './reports/in-process.ts';
 import { lineChart } from './reports/plot.ts';
-import { blockQuantile, numberArg, quantile, type BenchContext, type Row } from './rows.ts';
+import { goProgram, programs, timesIn, type Running } from './reports/programs.ts';
+import { blockQuantile, numberArg, quantile, textArg, type BenchContext, type Row } from './rows.ts';
 
-/** Names in a call, calls in a turn, turns of each. */
-const SIZES: readonly (readonly [number, number, number])[] = [
-  // What else the machine does comes and goes within moments: many short turns let both have the
-  // same share of it.
-  [100, 50, 800],
-  [1000, 50, 400],
-  [5000, 20, 300],
-  [15_000, 10, 200],
-];
-const EVERY = 10;
-const BAR = 'at or below Go: the scheduler waits for every call';
-
-interface Lines {
-  next(): Promise<string>;
+interface Size {
+  readonly names: number;
+  /** Calls of a turn, and turns of each. */
+  readonly calls: number;
+  readonly turns: number;
+  /** The most that ours may take of Go's p50. */
+  readonly bar: number;
 }
-const linesOf = (child: ChildProcess): Lines => {
-  const iterator = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
-  return {
-    async next() {
-      const { value, done } = await iterator.next();
-      if (done === true) throw new Error('a program of the measurement ended early');
-      return value;
-    },
-  };
-};
+// What else the machine does comes and goes within moments: many short turns let all have the same
+// share of it.
+const SIZES: readonly Size[] = [
+  { names: 100, calls: 50, turns: 400, bar: 0.9 },
+  { names: 1000, calls: 50, turns: 240, bar: 0.5 },
+  { names: 5000, calls: 20, turns: 200, bar: 0.5 },
+  { names: 15_000, calls: 10, turns: 160, bar: 0.5 },
+];
+const TAIL_BAR = 0.9;
+const EVERY = 10;
+/** Calls of which a p99 is taken. */
+const BLOCK = 500;
+const BECAUSE = 'because the scheduler waits for every call';
 
-export const about = '/filter beside a minimal Go extender, by one client over TLS';
+const REPOSITORY = join(import.meta.dirname, '..');
+
+/**
+ * How a further variant of ours is started: `plain` and `express` as bench/servers/extender.ts has
+ * them, `node:` comes before flags of Node.js, anything with a slash is the folder of another
+ * checkout.
+ */
+function further(variant: string, places: readonly string[]): readonly string[] {
+  const server = (root: string): string => join(root, 'bench', 'servers', 'extender.ts');
+  if (variant.startsWith('node:')) return [...variant.slice(5).split(' '), server(REPOSITORY), ...places];
+  if (variant.includes('/')) return [server(variant), ...places];
+  return [server(REPOSITORY), ...places, variant];
+}
+
+export const about = '/filter beside a minimal Go extender, and a bare node:http server, by one client over TLS';
 export const options = {
   '--names N': 'one size only',
-  '--calls N': 'calls of a turn (by size)',
+  '--turns N': 'turns of each (by size)',
+  '--beside LIST': 'ours also as plain, as express, as node:--flag, or of the checkout in a /folder',
   '--plot FILE': 'draws how the time grows',
 };
 
-/**
- * Measures every size, or one (`--names N`); `--calls N` per turn (default by size); `--plot FILE`
- * draws how the time grows.
- */
+interface Measured {
+  readonly times: number[];
+  cpu: number;
+}
+
 export async function run(context: BenchContext): Promise<readonly Row[]> {
-  const reference = await ensureOwnProgram(join(import.meta.dirname, 'reference', 'extender-go'), 'extender-go', {
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say: context.say,
-  });
-  const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-bench-'));
-  const children: ChildProcess[] = [];
-  const start = (command: string, args: readonly string[]): ChildProcess => {
-    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    children.push(child);
-    return child;
-  };
-  const file = (name: string, text: string): string => {
-    writeFileSync(join(dir, name), text, { mode: 0o600 });
-    return join(dir, name);
-  };
-  try {
-    const now = Date.now();
-    const ca = await issueCa('bench', 3_600_000, now);
-    const leaf = await issueLeaf(ca, { name: 'localhost', sans: ['localhost'], usage: 'server', life: 3_600_000 }, now);
-    const [caFile, cert, key] = [file('ca', ca.cert), file('cert', leaf.cert), file('key', leaf.key)];
-    const rows: Row[] = [];
-    const grows = { ours: [] as [number, number][], go: [] as [number, number][] };
-    const only = numberArg(context.args, 'names', 0);
-    for (const [size, usual, rounds] of only === 0
-      ? SIZES
-      : [SIZES.find(([names]) => names === only) ?? ([only, 20, 300] as const)]) {
-      context.say(`${size} names`);
-      const names = shuffled(size);
-      const body = file(
-        'body',
-        `${JSON.stringify({ Pod: aPod({ gpus: '1', labels: { app: 'train' } }), Nodes: null, NodeNames: names })}\n`,
-      );
-      const places = [String(size), String(EVERY), cert, key];
-      const servers = {
-        ours: start(process.execPath, [join(import.meta.dirname, 'servers', 'extender.ts'), ...places]),
+  const reference = await goProgram('extender-go', context.say);
+  const also = textArg(context.args, 'beside', '').split(',').filter(Boolean);
+  const only = numberArg(context.args, 'names', 0);
+  const rows: Row[] = [];
+  const grows = { ours: [] as [number, number][], go: [] as [number, number][] };
+  const usual = SIZES.filter(({ names }) => only === 0 || names === only);
+  for (const { names, calls, turns, bar } of usual.length > 0
+    ? usual
+    : [{ names: only, calls: 20, turns: 200, bar: 0.5 }]) {
+    context.say(`${names} names`);
+    const { start, file, certificate, end } = programs();
+    try {
+      const { ca, cert, key } = await certificate('localhost');
+      const text = `${JSON.stringify({ Pod: aPod({ gpus: '1', labels: { app: 'train' } }), Nodes: null, NodeNames: shuffled(names) })}\n`;
+      const body = file('body', text);
+      const places = [String(names), String(EVERY), cert, key];
+      const node = (args: readonly string[]): Running => start(process.execPath, args);
+      const servers: Readonly<Record<string, Running>> = {
+        ours: node([join(REPOSITORY, 'bench', 'servers', 'extender.ts'), ...places]),
         go: start(reference, ['serve', ...places]),
+        bare: node([join(REPOSITORY, 'bench', 'reference', 'extender-bare.ts'), ...places]),
+        ...Object.fromEntries(also.map((variant) => [variant, node(further(variant, places))])),
       };
       const client = start(reference, ['load']);
-      const answers = linesOf(client);
-      const measured = { ours: { times: [] as number[], cpu: 0 }, go: { times: [] as number[], cpu: 0 } };
-      const ports = { ours: await linesOf(servers.ours).next(), go: await linesOf(servers.go).next() };
-      const calls = numberArg(context.args, 'calls', usual);
-      const play = async (who: 'ours' | 'go', count: number): Promise<number[]> => {
-        client.stdin?.write(`${count} https://localhost:${ports[who]}/filter ${caFile} ${body}\n`);
-        return (await answers.next()).trim().split(' ').map(Number);
+      const parts: { readonly variant: string; readonly pid: number; readonly port: string; readonly got: Measured }[] =
+        [];
+      for (const [variant, { child, next }] of Object.entries(servers))
+        parts.push({ variant, pid: child.pid ?? 0, port: await next(), got: { times: [], cpu: 0 } });
+      const play = async (port: string, count: number): Promise<number[]> => {
+        client.child.stdin?.write(`${count} https://localhost:${port}/filter ${ca} ${body}\n`);
+        return timesIn(await client.next());
       };
       // What runs hot is compiled after some thousand calls; a scheduler of a day has made them.
-      const warm = size >= 5000 ? 300 : 3000;
-      await play('ours', warm);
-      await play('go', warm);
-      for (let round = 0; round < rounds; round += 1)
-        for (const who of round % 2 === 0 ? (['ours', 'go'] as const) : (['go', 'ours'] as const)) {
-          const before = cpuMs(servers[who].pid ?? 0);
-          measured[who].times.push(...(await play(who, calls)));
-          measured[who].cpu += cpuMs(servers[who].pid ?? 0) - before;
+      for (const { port } of parts) await play(port, names >= 5000 ? 300 : 3000);
+      for (let turn = 0; turn < numberArg(context.args, 'turns', turns); turn += 1)
+        for (const { pid, port, got } of turn % 2 === 0 ? parts : parts.toReversed()) {
+          const before = cpuMs(pid);
+          got.times.push(...(await play(port, calls)));
+          got.cpu += cpuMs(pid) - before;
         }
-      const { ours, go } = measured;
-      for (const who of ['ours', 'go'] as const) grows[who].push([size, quantile(measured[who].times, 0.5) / 1000]);
-      const compare = (what: string, of: (times: readonly number[]) => number, judged: boolean): void => {
-        const value = of(ours.times) / 1000;
-        const reference = { name: 'Go', value: of(go.times) / 1000 };
-        const figure = { name: `filter ${size} names ${what}`, value, unit: 'ms', reference };
-        rows.push(judged ? { ...figure, bar: BAR, held: value <= reference.value } : figure);
+      const of = (variant: string): Measured =>
+        parts.find((one) => one.variant === variant)?.got ?? { times: [], cpu: NaN };
+      for (const who of ['ours', 'go'] as const) grows[who].push([names, quantile(of(who).times, 0.5) / 1000]);
+      const compare = (what: string, figure: (one: Measured) => number, most?: number): void => {
+        const go = figure(of('go'));
+        const beside = { name: 'Go', value: go };
+        for (const { variant, got } of parts.filter((one) => one.variant !== 'go')) {
+          const row = {
+            name: `${names} names, ${what}: ${variant}`,
+            value: figure(got),
+            unit: 'ms',
+            reference: beside,
+          };
+          rows.push(
+            variant === 'ours' && most !== undefined
+              ? { ...row, bar: `at most ${most} times Go's, ${BECAUSE}`, held: row.value <= most * go }
+              : row,
+          );
+        }
       };
-      compare('p50', (times) => quantile(times, 0.5), true);
-      compare('p99', (times) => blockQuantile(times, 0.99, 10 * calls), true);
-      compare('p99 of all calls', (times) => quantile(times, 0.99), false);
-      const [used, other] = [ours.cpu / ours.times.length, go.cpu / go.times.length];
-      rows.push({
-        name: `filter ${size} names CPU per call`,
-        value: used,
-        unit: 'ms',
-        reference: { name: 'Go', value: other },
-        bar: 'at or below Go',
-        held: used <= other,
-      });
-      for (const child of [servers.ours, servers.go, client]) child.kill('SIGKILL');
+      compare('p50', ({ times }) => quantile(times, 0.5) / 1000, bar);
+      compare('p99', ({ times }) => blockQuantile(times, 0.99, BLOCK) / 1000, TAIL_BAR);
+      compare('p99 of all calls', ({ times }) => quantile(times, 0.99) / 1000);
+      compare('CPU a call', ({ times, cpu }) => cpu / times.length, 1);
+      if (also.includes('plain')) {
+        const { bytes, plain } = inProcess(Buffer.from(text), {
+          size: names,
+          every: EVERY,
+          calls: names > 1000 ? 400 : 4000,
+        });
+        const beside = { name: 'plain', value: plain };
+        rows.push({ name: `${names} names, in one process: from bytes`, value: bytes, unit: 'ms', reference: beside });
+      }
+    } finally {
+      end();
     }
-    const plot = context.args.indexOf('--plot');
-    if (plot >= 0)
-      writeFileSync(
-        context.args[plot + 1] ?? 'filter-time.svg',
-        lineChart('/filter, p50, one TLS connection, every tenth node refused', 'node names in the call', 'ms', [
-          { name: 'gpu-gate', color: '#1565c0', points: grows.ours },
-          { name: 'minimal Go', color: '#757575', points: grows.go },
-        ]),
-      );
-    return rows;
-  } finally {
-    for (const child of children) child.kill('SIGKILL');
-    rmSync(dir, { recursive: true, force: true });
   }
+  const plot = textArg(context.args, 'plot', '');
+  if (plot !== '')
+    writeFileSync(
+      plot,
+      lineChart('/filter, p50, one TLS connection, every tenth node refused', 'node names in the call', 'ms', [
+        { name: 'gpu-gate', color: '#1565c0', points: grows.ours },
+        { name: 'minimal Go', color: '#757575', points: grows.go },
+      ]),
+    );
+  return rows;
 }
 
 /** Names in an order that is none: the scheduler's filters run in parallel. */

@@ -39,6 +39,12 @@ export function numberArg(args: readonly string[], name: string, otherwise: numb
   return value;
 }
 
+/** The value of `--name VALUE` among the arguments. */
+export function textArg(args: readonly string[], name: string, otherwise: string): string {
+  const at = args.indexOf(`--${name}`);
+  return at < 0 ? otherwise : (args[at + 1] ?? '');
+}
+
 /** The q-th quantile (0 to 1) of numbers; NaN of none. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = values.toSorted((a, b) => a - b);

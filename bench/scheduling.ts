@@ -11,14 +11,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { issueCa, issueLeaf } from '../certs/issue.ts';
 import { MERGE_PATCH } from '../platform/kube.ts';
 import { openNode } from '../lab/churn/churn.ts';
-import { ensureOwnProgram } from '../lab/cluster/binaries.ts';
 import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
 import { startGate, startSecondScheduler, until, untilEnforcing } from '../lab/cluster/gate.ts';
 import { tailOf } from '../lab/cluster/lifetime.ts';
 import { named } from '../test/support/schedulers.ts';
+import { goProgram } from './reports/programs.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const EVERY = 10;
+/** What an extender may cost: it is asked twice for each pod. */
+const LEAST_OF_NONE = 0.85;
 const VARIANTS = ['none', 'ours', 'go', 'taint'] as const;
 type Variant = (typeof VARIANTS)[number];
 const TAINT = 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate';
@@ -39,11 +41,7 @@ async function startGo(
   nodes: number,
   context: BenchContext,
 ): Promise<{ urlPrefix: string; caFile: string; child: ChildProcess }> {
-  const program = await ensureOwnProgram(join(import.meta.dirname, 'reference', 'extender-go'), 'extender-go', {
-    cacheHome: process.env['XDG_CACHE_HOME'],
-    path: process.env['PATH'],
-    say: context.say,
-  });
+  const program = await goProgram('extender-go', context.say);
   const now = Date.now();
   const ca = await issueCa('bench', 86_400_000, now);
   const leaf = await issueLeaf(ca, { name: 'bench', sans: ['127.0.0.1'], usage: 'server', life: 86_400_000 }, now);
@@ -124,7 +122,14 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
   const count = numberArg(context.args, 'nodes', 1000);
   const pods = numberArg(context.args, 'pods', 200);
   const rounds = numberArg(context.args, 'rounds', 5);
-  const cluster = await startCluster({ nodes: count, say: context.say });
+  // Leases of thousands of nodes would take most of two cores, and nodes whose lease is late are
+  // closed to pods: what is measured is the scheduler.
+  const cluster = await startCluster({
+    nodes: count,
+    say: context.say,
+    leaseSeconds: 600,
+    managerArgs: ['--node-monitor-grace-period', '15m'],
+  });
   let go: ChildProcess | undefined;
   try {
     const gate = await startGate(cluster, {
@@ -189,7 +194,14 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
         bar: "at or above the Go extender's",
         held: rate('ours') >= rate('go'),
       },
-      { name: `${what}: ours beside none`, value: rate('ours'), unit: 'pods/s', reference: beside('none') },
+      {
+        name: `${what}: ours beside none`,
+        value: rate('ours'),
+        unit: 'pods/s',
+        reference: beside('none'),
+        bar: `at least ${LEAST_OF_NONE} times that of no extender`,
+        held: rate('ours') >= LEAST_OF_NONE * rate('none'),
+      },
       { name: `${what}: the startup taint alone`, value: rate('taint'), unit: 'pods/s', reference: beside('none') },
       { name: `with ours: ${strayed('ours')}`, value: astray.ours, unit: 'pods', bar: 'none', held: astray.ours === 0 },
       {

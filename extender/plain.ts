@@ -8,7 +8,7 @@ import { decodeArgs, decodePreemption, encodeFilter, encodePreemption, type Deco
 const DEEPEST = 1000;
 
 function parsed<T>(body: Buffer, decode: (value: unknown) => Decoded<T>): Decoded<T> {
-  if (nestsDeeper(body, DEEPEST)) return { ok: false, because: `the body nests deeper than ${DEEPEST}` };
+  if (nestsDeeper([body], DEEPEST)) return { ok: false, because: `the body nests deeper than ${DEEPEST}` };
   let value: unknown;
   try {
     value = JSON.parse(body.toString('utf8'));

@@ -60,23 +60,23 @@ export const REASONS = {
 } as const;
 
 const notStarted = reason('not-validated', 'GPU stack not validated: walk not started', 'walk');
-const NOT_VALIDATED = new Map<State, Reason>(
+const NOT_VALIDATED = Object.fromEntries(
   STATES.map((state) => [
     state,
     state === 'validated' ? notStarted : reason('not-validated', `GPU stack not validated: ${state}`, 'walk'),
   ]),
-);
+) as Readonly<Record<State, Reason>>;
 /** The node is on its way; `state` is that of its label. */
 export const notValidated = (state: State | undefined): Reason =>
-  state === undefined ? notStarted : (NOT_VALIDATED.get(state) ?? notStarted);
+  state === undefined ? notStarted : NOT_VALIDATED[state];
 
-const FAILED = new Map<Stage, Reason>(
+const FAILED = Object.fromEntries(
   STAGES.map((stage) => [stage, reason('failed', `GPU stack failed: ${stage}`, 'walk')]),
-);
+) as Readonly<Record<Stage, Reason>>;
 const failedSomewhere = reason('failed', 'GPU stack failed: see node condition GPUValidated', 'walk');
 /** A stage of the walk failed; `undefined` if the node does not say which. */
 export const stackFailed = (stage: Stage | undefined): Reason =>
-  stage === undefined ? failedSomewhere : (FAILED.get(stage) ?? failedSomewhere);
+  stage === undefined ? failedSomewhere : FAILED[stage];
 
 /**
  * A serving node that takes no new pods. The reconciler's own words may be many, so that the label
@@ -86,11 +86,11 @@ export const nodeClosed = (why: string): Reason =>
   reason('closed', `GPU node closed: ${why}`, 'walk', 'GPU node closed');
 
 const allocatedHere = new WeakMap<Reason, Reason>();
-/** The node is refused to a pod that can go nowhere else, because its claim is allocated there. */
+/** The node is refused to a pod that can go nowhere but to the node of its allocated claim. */
 export function onAllocated(because: Reason): Reason {
   const known = allocatedHere.get(because);
   if (known !== undefined) return known;
-  const fresh = { ...because, sentence: `the pod's GPU claim is allocated on this node: ${because.sentence}` };
+  const fresh = { ...because, sentence: `the pod waits for the node of its allocated GPU claim: ${because.sentence}` };
   allocatedHere.set(because, fresh);
   return fresh;
 }
@@ -102,8 +102,8 @@ export function onAllocated(because: Reason): Reason {
 export const ALL_REASONS: readonly Reason[] = [
   ...Object.values(REASONS),
   notStarted,
-  ...new Set([...NOT_VALIDATED.values()].filter((one) => one !== notStarted)),
-  ...FAILED.values(),
+  ...new Set(Object.values(NOT_VALIDATED).filter((one) => one !== notStarted)),
+  ...Object.values(FAILED),
   failedSomewhere,
   nodeClosed('WHY'),
   onAllocated(notValidated('driver')),

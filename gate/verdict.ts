@@ -18,15 +18,17 @@ import {
 } from './require-cuda.ts';
 import { compareVersions, cudaOfDriver, isVersion } from './versions.ts';
 
-/** What a verdict needs of a node. */
-export interface NodeFacts extends Versions {
-  readonly name: string;
+/** What a verdict looks at of a node. Many nodes have it in common. */
+export interface Judged extends Versions {
   readonly ours: boolean;
   readonly policy: string | undefined;
   /** Why no new GPU pods may come; `undefined` if the node is open. */
   readonly closed: Reason | undefined;
   /** Driver and CUDA as one key: nodes that have it in common get one judgement per call. */
   readonly stack: string;
+}
+
+export interface NodeFacts extends Judged {
   /** Since when nothing of the stack has changed, ms since the epoch; 0 if it is not proven. */
   readonly steadySince: number;
   /** State label; `preflight` before the first, `unmanaged` on an unmanaged node. */
@@ -37,7 +39,6 @@ export function nodeFacts(node: NodeView): NodeFacts {
   const answer = open(node);
   const { driver, cuda } = answer.yes ? versionsOf(answer.proof) : UNKNOWN_VERSIONS;
   return {
-    name: node.metadata.name,
     ours: isOurs(node),
     policy: policyOf(node),
     closed: answer.yes ? undefined : answer.because,
@@ -77,8 +78,11 @@ export interface Gate {
   readonly minDriver: string | undefined;
   /** Its claims for GPUs. */
   readonly claims: readonly FoundClaim[];
-  /** The only node that its allocated claims leave; `undefined` if none is allocated. */
-  readonly pinned: string | undefined;
+  /**
+   * Is one of them allocated? Then no node but that of its devices can take the pod, and a
+   * scheduler asks about no other.
+   */
+  readonly allocated: boolean;
   /** All must hold. */
   readonly requirements: readonly CudaRequirement[];
   /** Parts of NVIDIA_REQUIRE_CUDA and its like that are not judged. */
@@ -141,7 +145,7 @@ export function askOf(wants: PodWants, policies: Policies, devices: Devices): As
     policy,
     minDriver: read.wishes.minDriver,
     claims: asked.claims,
-    pinned: asked.claims.find(({ facts }) => facts?.node !== undefined)?.facts?.node,
+    allocated: asked.claims.some(({ facts }) => facts !== undefined && facts.devices.length > 0),
     ...requirementsOf(variablesOf(asked.containers)),
     judged: new Map(),
   };
@@ -160,7 +164,7 @@ function* variablesOf(containers: readonly GpuContainer[]): Generator<RequireVar
 }
 
 /** Why the pod may not go to the node; `undefined` if it may. */
-export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefined {
+export function verdict(ask: Ask, node: Judged | undefined): Reason | undefined {
   switch (ask.kind) {
     case 'pass':
       return undefined;
@@ -173,18 +177,16 @@ export function verdict(ask: Ask, node: NodeFacts | undefined): Reason | undefin
 }
 
 /** Would the node be refused if the pod's policy enforced? */
-export const wouldRefuse = (ask: Ask, node: NodeFacts | undefined): boolean =>
+export const wouldRefuse = (ask: Ask, node: Judged | undefined): boolean =>
   ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, node) !== undefined;
 
 /** Runs for every node of a call, so it allocates nothing per node. */
-function refusal(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
+function refusal(ask: Gate, node: Judged | undefined): Reason | undefined {
   const because = refused(ask, node);
-  return because !== undefined && ask.pinned !== undefined && node?.name === ask.pinned
-    ? onAllocated(because)
-    : because;
+  return because !== undefined && ask.allocated ? onAllocated(because) : because;
 }
 
-function refused(ask: Gate, node: NodeFacts | undefined): Reason | undefined {
+function refused(ask: Gate, node: Judged | undefined): Reason | undefined {
   if (node === undefined) return REASONS.unknown;
   if (!node.ours) {
     if (ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.notOptedIn;

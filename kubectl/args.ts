@@ -162,10 +162,10 @@ export function usage(command?: string): string {
 const DURATION = /^(\d+)(ms|s|m|h)$/;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
-/** ms, or `undefined` if it is not a duration. */
-const durationMs = (text: string): number | undefined => {
+/** ms, or NaN if it is not a duration. */
+const durationMs = (text: string): number => {
   const [, count, unit] = DURATION.exec(text) ?? [];
-  return count === undefined || unit === undefined ? undefined : Number(count) * (UNIT_MS[unit] ?? 0);
+  return Number(count) * (UNIT_MS[unit ?? ''] ?? NaN);
 };
 
 const bad = (because: string): Parsed => ({ ok: false, because });
@@ -207,11 +207,11 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
   const is = (flag: string): boolean => values[flag] === true;
   if (is('help')) return { ok: true, help: usage(name) };
 
-  const output = OUTPUTS.find((one) => one === (string('output') ?? 'text'));
-  if (output === undefined)
-    return bad(`--output ${string('output') ?? ''} is not known: write one of ${OUTPUTS.join(', ')}`);
-  const colour = (['auto', 'never', 'always'] as const).find((one) => one === (string('color') ?? 'auto'));
-  if (colour === undefined) return bad(`--color ${string('color') ?? ''} is not known: write auto, never or always`);
+  const asked = { output: string('output') ?? 'text', colour: string('color') ?? 'auto' };
+  const output = OUTPUTS.find((one) => one === asked.output);
+  if (output === undefined) return bad(`--output ${asked.output} is not known: write one of ${OUTPUTS.join(', ')}`);
+  const colour = (['auto', 'never', 'always'] as const).find((one) => one === asked.colour);
+  if (colour === undefined) return bad(`--color ${asked.colour} is not known: write auto, never or always`);
   const kubeconfig = string('kubeconfig');
   const globals: Globals = {
     namespace: string('namespace'),
@@ -246,9 +246,10 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
       };
     }
     case 'wait': {
-      const timeoutMs = durationMs(string('timeout') ?? '30m');
-      if (timeoutMs === undefined)
-        return bad(`--timeout ${string('timeout') ?? ''} is not a duration: write one such as 90s, 30m or 1h`);
+      const timeout = string('timeout') ?? '30m';
+      const timeoutMs = durationMs(timeout);
+      if (Number.isNaN(timeoutMs))
+        return bad(`--timeout ${timeout} is not a duration: write one such as 90s, 30m or 1h`);
       if ((positionals.length === 0) !== is('all')) return bad(`name nodes, or give --all; ${help}`);
       return { ok: true, command: { ...globals, kind: 'wait', nodes: positionals, all: is('all'), timeoutMs } };
     }

@@ -2,15 +2,21 @@
 // connection. Both count towards the server's intake.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { placeOf } from './intake.ts';
+import { turns } from './turns.ts';
 
 export type Body =
   | { readonly ok: true; readonly bytes: Buffer }
   | { readonly ok: false; readonly status: 413 | 400 | 503; readonly because: string };
 
+/** Bodies above this size are large: answering one takes milliseconds. */
+const LARGE = 256 * 1024;
+/** Of all servers, because all share the event loop. */
+const inTurn = turns();
+
 /**
  * Calls `done` once with the body's bytes, or with why there are none. A body over the limit is not
  * read to its end. Callback instead of a promise: the extra turns of the event loop would delay
- * every concurrent request.
+ * every concurrent request. Large bodies take turns, between which small ones are answered.
  */
 export function readBody(request: IncomingMessage, limit: number, done: (body: Body) => void): void {
   const place = placeOf(request);
@@ -38,10 +44,11 @@ export function readBody(request: IncomingMessage, limit: number, done: (body: B
     chunks.push(chunk);
     place?.hold(size);
   });
-  request.on('end', () => {
+  const whole = (): void => {
     if (over) return;
     end({ ok: true, bytes: chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks) });
-  });
+  };
+  request.on('end', () => (size > LARGE ? inTurn(whole) : whole()));
   const early = (): void => end({ ok: false, status: 400, because: 'the body ended early' });
   request.on('error', early);
   request.on('aborted', early);

@@ -1,88 +1,72 @@
-// The page of every message that users and operators read, docs/reference/messages.md: the gate's
-// reasons from their table, all others from where the product's source writes them. Rewrite it with
+// The page of every text that users and operators read, docs/reference/messages.md: the gate's
+// reasons from their table, all others from where source and chart write them. Rewrite it with
 // `npm run messages`; a test holds it to the source.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseSync } from 'vite';
 import { ALL_REASONS } from '../gate/reasons.ts';
 import { readArguments } from './arguments.ts';
+import {
+  allTexts,
+  constantsOf,
+  nameOf,
+  propertyOf,
+  sourceOf,
+  textsOf,
+  walk,
+  type Constants,
+  type Node,
+  type Source,
+} from './texts.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 export const PAGE = 'docs/reference/messages.md';
+const TEMPLATES = 'deploy/chart/templates';
 
-interface Node {
-  readonly type: string;
-  readonly start: number;
-  readonly end: number;
-  readonly [key: string]: unknown;
-}
-const isNode = (value: unknown): value is Node => typeof value === 'object' && value !== null && 'type' in value;
-const children = (node: Node): Node[] =>
-  Object.values(node).flatMap((value) => (Array.isArray(value) ? value : [value]).filter(isNode));
-function* walk(node: Node): Generator<Node> {
-  yield node;
-  for (const child of children(node)) yield* walk(child);
-}
+/** Where texts are that no table of its own has: title, what a reader should know, files. */
+export const PLACES: readonly (readonly [title: string, about: string, files: readonly string[]])[] = [
+  ['What is wrong with a pod’s annotations', 'In refusals, warnings and `explain`.', ['gate', 'core']],
+  ['Answers of the webhook', 'To API servers, and in its log.', ['webhook']],
+  ['Answers of the extender', 'To schedulers, which show them in `FailedScheduling`, and in its log.', ['extender']],
+  ['explain', 'What `node main.ts explain` and `kubectl gpu-gate explain` print.', ['explain']],
+  ['kubectl gpu-gate', 'What the plugin prints.', ['kubectl', 'app/kubectl-gpu_gate.ts']],
+  ['Parts of Events and conditions', 'Filled in above, or logged by the reconciler.', ['reconciler']],
+  ['Certificates', 'In the log of the reconciler, as the reason of a step or a wait, and in `/readyz`.', ['certs']],
+  [
+    'Start, readiness and connections',
+    'In logs, on stderr, and in answers to callers.',
+    ['app', 'main.ts', 'platform'],
+  ],
+];
 
-interface Source {
-  readonly file: string;
-  readonly text: string;
-  readonly program: Node;
-}
-/** The product's files of one folder, in the order of their names. */
-const sourcesIn = (folder: string): Source[] =>
-  readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.ts'))
-    .toSorted()
-    .map((name) => {
-      const file = `${folder}/${name.replaceAll('\\', '/')}`;
-      const text = readFileSync(join(ROOT, file), 'utf8');
-      return { file, text, program: parseSync(file, text).program as unknown as Node };
-    });
+/** Files whose strings are programs, not texts. */
+const PROGRAMS = ['kubectl/completion.ts', 'reconciler/manifests/driver.ts', 'reconciler/manifests/toolkit.ts'];
+/** Strings with a space that nobody reads. */
+const NOT_READ = new Set([
+  '-----BEGIN CERTIFICATE-----',
+  '-----END CERTIFICATE-----',
+  'Bearer {bearer}',
+  'text/plain; charset=utf-8',
+  // Values that code compares.
+  'not ours',
+  'on its way',
+]);
+/** Files whose texts have tables of their own, made from values. */
+const TABLES = ['gate/reasons.ts'];
 
-/** Texts that an expression may come to; what it fills in stands in braces. */
-function textsOf(node: Node | undefined, source: string): string[] {
-  if (node === undefined) return [];
-  switch (node.type) {
-    case 'Literal':
-      return typeof node['value'] === 'string' ? [node['value']] : [];
-    case 'TemplateLiteral': {
-      const quasis = node['quasis'] as { value: { cooked: string } }[];
-      const filled = node['expressions'] as Node[];
-      return [
-        quasis
-          .map(({ value }, i) => value.cooked + (filled[i] === undefined ? '' : placeholder(filled[i], source)))
-          .join(''),
-      ];
-    }
-    case 'ConditionalExpression':
-      return [...textsOf(node['consequent'] as Node, source), ...textsOf(node['alternate'] as Node, source)];
-    case 'BinaryExpression':
-      return textsOf(node['left'] as Node, source).flatMap((left) => {
-        const right = textsOf(node['right'] as Node, source);
-        return node['operator'] !== '+' ? [] : right.length === 0 ? [`${left}{…}`] : right.map((one) => left + one);
-      });
-    case 'ParenthesizedExpression':
-      return textsOf(node['expression'] as Node, source);
-    case 'ObjectExpression':
-      // What is said, with its times beside it.
-      return textsOf(propertyOf(node, 'text'), source);
-    default:
-      return [];
-  }
-}
-const placeholder = (node: Node, source: string): string => {
-  const name = /^(?:[\w$]+\??\.)*([\w$]+)$/.exec(source.slice(node.start, node.end))?.[1];
-  return `{${name ?? '…'}}`;
-};
-const propertyOf = (object: Node, name: string): Node | undefined =>
-  (object['properties'] as Node[]).find((p) => isNode(p['key']) && p['key']['name'] === name)?.['value'] as
-    | Node
-    | undefined;
+const filesIn = (place: string): readonly string[] =>
+  place.endsWith('.ts')
+    ? [place]
+    : readdirSync(join(ROOT, place), { recursive: true, encoding: 'utf8' })
+        .map((name) => `${place}/${name.replaceAll('\\', '/')}`)
+        .toSorted();
+const read = (file: string): string => readFileSync(join(ROOT, file), 'utf8');
 
 interface Message {
-  readonly reason: string;
+  /** Reason or kind. */
+  readonly key: string;
   readonly text: string;
+  /** The expression that it was read from. */
+  readonly at: Node;
 }
 const CAMEL = /^[A-Z][A-Za-z]+$/;
 
@@ -90,114 +74,158 @@ const CAMEL = /^[A-Z][A-Za-z]+$/;
  * Objects with a reason and a sentence beside it, and calls that are given both one after the
  * other.
  */
-function* messagesOf({ program, text }: Source): Generator<Message> {
+function* eventsOf({ program }: Source, constants: Constants): Generator<Message> {
+  const reasonsOf = (node: Node | undefined): readonly string[] =>
+    textsOf(node, constants).filter((text) => CAMEL.test(text));
   for (const node of walk(program)) {
     if (node.type === 'ObjectExpression') {
-      const sentence = ['message', 'said', 'because']
-        .map((name) => propertyOf(node, name))
-        .find((one) => one !== undefined);
-      for (const reason of textsOf(propertyOf(node, 'reason'), text))
-        if (CAMEL.test(reason)) for (const one of textsOf(sentence, text)) yield { reason, text: one };
+      const at = ['message', 'said', 'because'].map((name) => propertyOf(node, name)).find((one) => one !== undefined);
+      if (at === undefined) continue;
+      for (const key of reasonsOf(propertyOf(node, 'reason')))
+        for (const text of textsOf(at, constants)) yield { key, text, at };
     }
     if (node.type !== 'CallExpression') continue;
     const given = node['arguments'] as Node[];
-    for (const [i, argument] of given.entries())
-      for (const reason of textsOf(argument, text))
-        if (CAMEL.test(reason))
-          for (const one of textsOf(given[i + 1], text)) if (one.includes(' ')) yield { reason, text: one };
+    for (const [i, argument] of given.entries()) {
+      const at = given[i + 1];
+      if (at === undefined) continue;
+      for (const key of reasonsOf(argument))
+        for (const text of textsOf(at, constants)) if (text.includes(' ')) yield { key, text, at };
+    }
   }
 }
 
-const nameOf = (node: unknown): string => (isNode(node) && typeof node['name'] === 'string' ? node['name'] : '');
-const calleeOf = (node: Node): string => nameOf(node['callee']);
-
-/**
- * What the webhook says of a pod: why it leaves or refuses it, what it leaves out, and what it
- * warns of.
- */
-function* webhookMessagesOf({ program, text }: Source): Generator<Message> {
-  const KINDS: Readonly<Record<string, readonly string[]>> = {
-    refuse: ['', 'refused'],
-    leave: ['', 'warning', 'warning'],
-    skip: ['', '', 'left out', 'warning'],
-    warn: ['', 'warning'],
-  };
+/** What the webhook says of a pod by these calls: argument by argument. */
+const SAYS: Readonly<Record<string, readonly string[]>> = {
+  refuse: ['', 'refused'],
+  leave: ['', 'warning', 'warning'],
+  skip: ['', '', 'left out', 'warning'],
+  warn: ['', 'warning'],
+};
+function* warningsOf({ program }: Source, constants: Constants): Generator<Message> {
   for (const node of walk(program)) {
     if (node.type !== 'CallExpression') continue;
-    const kinds = KINDS[calleeOf(node)];
-    for (const [i, argument] of (node['arguments'] as Node[]).entries())
-      for (const one of textsOf(argument, text)) {
-        const kind = kinds?.[i] ?? '';
-        if (kind !== '' && one.includes(' ')) yield { reason: kind, text: one };
-      }
+    const kinds = SAYS[nameOf(node['callee'])];
+    for (const [i, at] of (node['arguments'] as Node[]).entries()) {
+      const key = kinds?.[i] ?? '';
+      if (key === '') continue;
+      for (const text of textsOf(at, constants)) if (text.includes(' ')) yield { key, text, at };
+    }
   }
 }
 
 interface Metric {
-  readonly name: string;
-  readonly type: string;
-  readonly labels: string;
-  readonly help: string;
+  readonly row: readonly [name: string, type: string, labels: string, help: string];
+  readonly at: Node;
 }
 /** Value of a constant of the file, or the text itself. */
-function nameIn(program: Node, node: Node | undefined, source: string): string {
-  if (node?.type !== 'Identifier') return textsOf(node, source)[0] ?? '';
+function nameIn(program: Node, node: Node | undefined, constants: Constants): string {
+  if (node?.type !== 'Identifier') return textsOf(node, constants)[0] ?? '';
   for (const one of walk(program))
-    if (one.type === 'VariableDeclarator' && isNode(one['id']) && one['id']['name'] === node['name'])
-      return textsOf(one['init'] as Node, source)[0] ?? '';
+    if (one.type === 'VariableDeclarator' && nameOf(one['id']) === nameOf(node))
+      return textsOf(one['init'], constants)[0] ?? '';
   return '';
 }
-
-const labelsOf = (list: Node | undefined, source: string): string =>
+const labelsOf = (list: Node | undefined, constants: Constants): string =>
   (list?.type === 'ArrayExpression' ? (list['elements'] as Node[]) : [])
-    .flatMap((one) => textsOf(one, source))
+    .flatMap((one) => textsOf(one, constants))
     .join(', ');
 
-function* metricsOf({ program, text }: Source): Generator<Metric> {
-  for (const node of walk(program)) {
-    const given = (node['arguments'] as Node[] | undefined) ?? [];
-    const type = calleeOf(node);
-    if (node.type === 'NewExpression' && ['Counter', 'Gauge', 'Histogram'].includes(type)) {
+function* metricsOf({ program }: Source, constants: Constants): Generator<Metric> {
+  for (const at of walk(program)) {
+    const given = (at['arguments'] as Node[] | undefined) ?? [];
+    const type = nameOf(at['callee']);
+    if (at.type === 'NewExpression' && ['Counter', 'Gauge', 'Histogram'].includes(type)) {
       const [options] = given;
       if (options?.type !== 'ObjectExpression') continue;
-      const name = nameIn(program, propertyOf(options, 'name'), text);
-      const help = textsOf(propertyOf(options, 'help'), text)[0] ?? '';
+      const name = nameIn(program, propertyOf(options, 'name'), constants);
+      const help = textsOf(propertyOf(options, 'help'), constants)[0] ?? '';
       // A name that is filled in belongs to a helper, whose calls follow.
       if (!name.includes('{'))
-        yield { name, type: type.toLowerCase(), labels: labelsOf(propertyOf(options, 'labelNames'), text), help };
+        yield { row: [name, type.toLowerCase(), labelsOf(propertyOf(options, 'labelNames'), constants), help], at };
     }
-    if (node.type !== 'CallExpression' || type !== 'gauge') continue;
-    const [name = '', help = ''] = given.map((one) => textsOf(one, text)[0] ?? '');
-    yield { name: `gpu_gate_${name}`, type, labels: labelsOf(given[2], text), help };
+    if (at.type !== 'CallExpression' || type !== 'gauge') continue;
+    const [name = '', help = ''] = given.map((one) => textsOf(one, constants)[0] ?? '');
+    yield { row: [`gpu_gate_${name}`, type, labelsOf(given[2], constants), help], at };
   }
 }
 
-const cell = (text: string): string => text.replaceAll('|', String.raw`\|`).replaceAll('\n', ' ');
-const code = (text: string): string => (text === '' ? '' : `\`${cell(text)}\``);
+/** Texts of a file that none of these expressions has. */
+function otherTextsOf(source: Source, constants: Constants, taken: readonly Node[]): readonly string[] {
+  return [...allTexts(source, constants)]
+    .filter(({ start, end }) => !taken.some((node) => node.start <= start && end <= node.end))
+    .map(({ text }) => text)
+    .filter((text) => !NOT_READ.has(text));
+}
+
+/** One YAML scalar as the API server or Helm shows it, its templates in braces. */
+const scalar = (raw: string): string =>
+  raw
+    .replaceAll(/\{\{-? ?if[^}]*\}\}(.*?)\{\{-? ?else[^}]*\}\}(.*?)\{\{-? ?end ?-?\}\}/g, '[$1|$2]')
+    .replaceAll(/\{\{ ?`(.*)` \| quote ?\}\}/g, '$1')
+    .replace(/^\{\{-? ?printf ("(?:[^"\\]|\\.)*").*$/, '$1')
+    .replaceAll(/\{\{-?[^}]*?([\w]+)[^\w}]*(?:\| ?\w+ ?)?\}\}/g, '{$1}')
+    .replace(/^(["'])(.*)\1$/, '$2');
+const chartTexts = (pattern: RegExp, ...places: readonly string[]): readonly string[] =>
+  places
+    .flatMap((place) => (place.endsWith('.yaml') ? [place] : filesIn(place)))
+    .filter((file) => /\.(yaml|tpl)$/.test(file))
+    .flatMap((file) => [...read(file).matchAll(pattern)].map((match) => scalar(match[1] ?? '')));
+
+const cell = (text: string): string =>
+  text
+    .trim()
+    .replaceAll('|', String.raw`\|`)
+    .replaceAll('<', '&lt;')
+    .replaceAll('\n', ' ');
+const code = (text: string): string => (text === '' ? '' : `\`${text.replaceAll('|', String.raw`\|`)}\``);
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 const unique = (rows: readonly (readonly string[])[]): readonly (readonly string[])[] =>
   [...new Map(rows.map((row) => [row.join('\n'), row])).values()].toSorted((a, b) =>
     a.join('\n') < b.join('\n') ? -1 : 1,
   );
-const messageTable = (messages: Iterable<Message>, what: string): string =>
-  table([what, 'Text'], unique([...messages].map(({ reason, text }) => [code(reason), cell(text)])));
+const keyed = (messages: readonly Message[], what: string): string =>
+  table([what, 'Text'], unique(messages.map(({ key, text }) => [code(key), cell(text)])));
+const listed = (texts: readonly string[]): string => table(['Text'], unique(texts.map((text) => [cell(text)])));
+
+/** What one file writes, by the table that has it. */
+function messagesOf(source: Source, constants: Constants) {
+  const { file, program } = source;
+  const events = file.startsWith('reconciler/') ? [...eventsOf(source, constants)] : [];
+  const warnings = file.startsWith('webhook/') ? [...warningsOf(source, constants)] : [];
+  const metrics = [...metricsOf(source, constants)];
+  const options =
+    file === 'app/options.ts' ? [...walk(program)].filter(({ callee }) => nameOf(callee) === 'option') : [];
+  const taken = [...[...events, ...warnings, ...metrics].map(({ at }) => at), ...options];
+  return {
+    file,
+    events,
+    warnings,
+    metrics,
+    others: TABLES.includes(file) ? [] : otherTextsOf(source, constants, taken),
+  };
+}
 
 /** The whole page. */
 export function messagesPage(): string {
-  const reconciler = sourcesIn('reconciler');
-  const webhook = sourcesIn('webhook');
-  const all = [
-    ...webhook,
-    ...sourcesIn('extender'),
-    ...reconciler,
-    ...sourcesIn('certs'),
-    ...sourcesIn('app'),
-    ...sourcesIn('platform'),
-  ];
+  const sources = PLACES.flatMap(([, , places]) => places)
+    .flatMap(filesIn)
+    .filter((file) => file.endsWith('.ts') && !PROGRAMS.includes(file))
+    .map((file) => sourceOf(file, read(file)));
+  const constants = constantsOf(sources);
+  const all = [...new Map(sources.map((source) => [source.file, messagesOf(source, constants)])).values()];
+  const isBlock = (text: string): boolean => text.trim().split('\n').length > 2;
+  const sections = PLACES.map(([title, about, places]) => {
+    const files = places.flatMap(filesIn);
+    const texts = all.filter(({ file }) => files.includes(file)).flatMap(({ others }) => others);
+    return `## ${title}\n\n${about}\n\n${listed(texts.filter((text) => !isBlock(text)))}`;
+  });
+  const blocks = all.flatMap(({ others }) => others.filter(isBlock));
   return `# Messages
 
-Generated from the source by \`npm run messages\`. Names in braces are filled in.
+Every text that users and operators read. Generated from source and chart by \`npm run messages\`; a text that is not here fails
+a test. Braces hold what is filled in, brackets hold alternatives. [options.md](options.md) has the options' help.
 
 ## Why a pod is kept off a node
 
@@ -218,8 +246,8 @@ ${table(
 Of nodes, pods and GPUPolicies, written by the reconciler. A stage's failure is the condition's reason
 \`<Stage>Failed<Reason>\`.
 
-${messageTable(
-  reconciler.flatMap((source) => [...messagesOf(source)]),
+${keyed(
+  all.flatMap(({ events }) => events),
   'Reason',
 )}
 
@@ -227,10 +255,32 @@ ${messageTable(
 
 What the author of a pod reads as a refusal or a warning, and what the annotation \`gpu-gate.dev/injection\` records as left out.
 
-${messageTable(
-  webhook.flatMap((source) => [...webhookMessagesOf(source)]),
+${keyed(
+  all.flatMap(({ warnings }) => warnings),
   'Kind',
 )}
+
+${sections.join('\n\n')}
+
+## Help
+
+${blocks.map((block) => `\`\`\`text\n${block.trimEnd()}\n\`\`\``).join('\n\n')}
+
+## Refusals by the API server
+
+Of the CRD's rules and the chart's admission policies.
+
+${listed(chartTexts(/^ *(?:- )?message: (.*)$/gm, TEMPLATES, 'deploy/chart/crds'))}
+
+## Refusals by the chart
+
+Of \`helm install\` and \`helm upgrade\`, before anything is sent.
+
+${listed(chartTexts(/fail \(?(?:printf )?("(?:[^"\\]|\\.)*")/g, TEMPLATES))}
+
+## Alerts
+
+${listed(chartTexts(/^ *(?:summary|description): (.*)$/gm, `${TEMPLATES}/monitoring.yaml`))}
 
 ## Metrics
 
@@ -238,8 +288,8 @@ ${table(
   ['Metric', 'Type', 'Labels', 'Help'],
   unique(
     all
-      .flatMap((source) => [...metricsOf(source)])
-      .map(({ name, type, labels, help }) => [code(name), type, labels, cell(help)]),
+      .flatMap(({ metrics }) => metrics)
+      .map(({ row: [name, type, labels, help] }) => [code(name), type, labels, cell(help)]),
   ),
 )}
 `;

@@ -14,10 +14,10 @@ const LIST = ',"managedFields":[';
 const END = ']},"spec":{';
 
 /**
- * The text with the list of managed fields emptied; `undefined` if the layout is not an API
+ * The two parts of the body around the managed fields; `undefined` if the layout is not an API
  * server's.
  */
-export function withoutManagedFields(bytes: Buffer): string | undefined {
+export function withoutManagedFields(bytes: Buffer): readonly Buffer[] | undefined {
   // The part before the object (userInfo) may hold anything.
   const object = bytes.indexOf(OBJECT);
   const list = object < 0 ? -1 : bytes.indexOf(LIST, object);
@@ -25,18 +25,23 @@ export function withoutManagedFields(bytes: Buffer): string | undefined {
   const content = list + LIST.length;
   const end = bytes.indexOf(']', content);
   if (end < 0 || bytes.toString('latin1', end, end + END.length) !== END) return undefined;
-  return bytes.toString('utf8', 0, content) + bytes.toString('utf8', end);
+  return [bytes.subarray(0, content), bytes.subarray(end)];
 }
 
-/** Throws if the bytes are not JSON. */
-export function parseReview(bytes: Buffer): unknown {
-  const text = withoutManagedFields(bytes);
-  if (text !== undefined) {
+/** `tooDeep` is asked about what is parsed, before it is. */
+export function parseReview(
+  bytes: Buffer,
+  tooDeep: (parts: readonly Buffer[]) => boolean,
+): { readonly value: unknown } | 'too-deep' | 'not-json' {
+  // The layout of the first may turn out to be another one after all.
+  for (const parts of [withoutManagedFields(bytes), [bytes]]) {
+    if (parts === undefined) continue;
+    if (tooDeep(parts)) return 'too-deep';
     try {
-      return JSON.parse(text);
+      return { value: JSON.parse(parts.map((part) => part.toString('utf8')).join('')) };
     } catch {
-      // The layout was another one after all.
+      // The next one, or none.
     }
   }
-  return JSON.parse(bytes.toString('utf8'));
+  return 'not-json';
 }

@@ -87,14 +87,10 @@ const NOT_READY: Answer = {
 };
 
 function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
-  if (nestsDeeper(bytes, DEEPEST)) return malformed('json', `the body nests deeper than ${DEEPEST}`);
-  let parsed: unknown;
-  try {
-    parsed = parseReview(bytes);
-  } catch {
-    return malformed('json', 'the body is not JSON');
-  }
-  const decoded = decode(parsed);
+  const parsed = parseReview(bytes, (parts) => nestsDeeper(parts, DEEPEST));
+  if (parsed === 'too-deep') return malformed('json', `the body nests deeper than ${DEEPEST}`);
+  if (parsed === 'not-json') return malformed('json', 'the body is not JSON');
+  const decoded = decode(parsed.value);
   if (!decoded.ok) return malformed('review', decoded.because);
   const { uid, namespace, pod } = decoded.review;
   const facts = deps.facts(namespace);

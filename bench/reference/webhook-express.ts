@@ -1,6 +1,7 @@
 // A bare express webhook: parsed body, one fixed patch. A reference of `npm run bench -- webhook`.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import express from 'express';
 
 const [port, key, cert] = process.argv.slice(2);
@@ -24,4 +25,4 @@ const server = createServer({ key: readFileSync(key), cert: readFileSync(cert) }
 // Node.js by default closes a connection that was idle for 5 s even if a call is on its way, and
 // the API server rejects such a pod.
 server.keepAliveTimeout = 120_000;
-server.listen(Number(port), '127.0.0.1');
+server.listen(Number(port), '127.0.0.1', () => console.log((server.address() as AddressInfo).port));

@@ -3,8 +3,9 @@
 // declines.
 import { NO_SCORE, scoreOf } from '../verbs.ts';
 import type { NamedCall } from './scan.ts';
-import type { NodeTable } from './table.ts';
-import { verdict, wouldRefuse, type Ask, type NodeFacts } from '../../gate/verdict.ts';
+import { ABSENT, TWICE, type NodeTable } from './table.ts';
+import { verdict, wouldRefuse, type Ask, type Judged } from '../../gate/verdict.ts';
+import type { Reason } from '../../gate/reasons.ts';
 
 export interface FilterAnswer {
   readonly bytes: Buffer;
@@ -49,10 +50,35 @@ const HEAD = Buffer.from('{"Nodes":null,"NodeNames":[');
 const MIDDLE = Buffer.from('],"FailedNodes":{},"FailedAndUnresolvableNodes":{');
 const TAIL = Buffer.from('},"Error":""}');
 
-const byLabel = (reasons: Iterable<{ readonly count: number; readonly label: string }>): Map<string, number> => {
-  const counts = new Map<string, number>();
-  for (const { count, label } of reasons) counts.set(label, (counts.get(label) ?? 0) + count);
-  return counts;
+/** What a call says of one kind of node, and of how many. */
+interface Judgement {
+  readonly because: Reason | undefined;
+  /** The reason as it stands behind a name; `undefined` if the node passes. */
+  readonly text: Buffer | undefined;
+  readonly would: boolean;
+  count: number;
+}
+const judge = (ask: Ask, node: Judged | undefined): Judgement => {
+  const because = verdict(ask, node);
+  return {
+    because,
+    text: because && Buffer.from(`:${JSON.stringify(because.sentence)},`),
+    would: wouldRefuse(ask, node),
+    count: 0,
+  };
+};
+const sums = (judgements: readonly (Judgement | undefined)[]): Omit<FilterAnswer, 'bytes'> => {
+  let passed = 0;
+  let would = 0;
+  const refused = new Map<string, number>();
+  for (const judgement of judgements) {
+    if (judgement === undefined) continue;
+    const { because, count } = judgement;
+    if (because === undefined) passed += count;
+    else refused.set(because.label, (refused.get(because.label) ?? 0) + count);
+    if (judgement.would) would += count;
+  }
+  return { passed, refused, wouldRefuse: would };
 };
 
 /**
@@ -68,18 +94,18 @@ export class NameAnswers {
   filter(call: NamedCall, ask: Ask, table: NodeTable): FilterAnswer | undefined {
     const { body, bounds, count } = call;
     const [passed, refused] = this.#empty();
-    const reasons = new Map<string, { count: number; readonly label: string; readonly text: Buffer }>();
-    let passes = 0;
-    let would = 0;
+    // Names of no node are one more kind.
+    const unknown = table.kinds;
+    const judgements: (Judgement | undefined)[] = Array.from({ length: unknown + 1 });
     let runFrom = -1;
     let runTo = -1;
-    const done = this.#each(call, table, (facts, i) => {
-      const because = verdict(ask, facts);
-      if (wouldRefuse(ask, facts)) would += 1;
+    const done = this.#each(call, table, (index, i) => {
+      const kind = index === ABSENT ? unknown : table.kindAt(index);
+      const judgement = (judgements[kind] ??= judge(ask, table.ofKind(kind)));
+      judgement.count += 1;
       const from = (bounds[2 * i] ?? 0) - 1;
       const to = (bounds[2 * i + 1] ?? 0) + 1;
-      if (because === undefined) {
-        passes += 1;
+      if (judgement.text === undefined) {
         // Names stand one comma apart: scan.ts lets nothing else through.
         if (runTo < 0) runFrom = from;
         runTo = to;
@@ -90,36 +116,26 @@ export class NameAnswers {
         passed.append(COMMA);
         runTo = -1;
       }
-      let reason = reasons.get(because.sentence);
-      if (reason === undefined) {
-        reason = { count: 0, label: because.label, text: Buffer.from(`:${JSON.stringify(because.sentence)},`) };
-        reasons.set(because.sentence, reason);
-      }
-      reason.count += 1;
       refused.copy(body, from, to);
-      refused.append(reason.text);
+      refused.append(judgement.text);
     });
     if (!done) return undefined;
     if (count > 0 && runTo >= 0) {
       passed.copy(body, runFrom, runTo);
       passed.append(COMMA);
     }
-    return {
-      bytes: Buffer.concat([HEAD, passed.list, MIDDLE, refused.list, TAIL]),
-      passed: passes,
-      refused: byLabel(reasons.values()),
-      wouldRefuse: would,
-    };
+    return { bytes: Buffer.concat([HEAD, passed.list, MIDDLE, refused.list, TAIL]), ...sums(judgements) };
   }
 
   /** HostPriorityList; `undefined` as for `filter`. `now` in ms since the epoch. */
   prioritize(call: NamedCall, ask: Ask, table: NodeTable, now: number): Buffer | undefined {
     const { body, bounds } = call;
     const [list] = this.#empty();
-    const done = this.#each(call, table, (facts, i) => {
+    const done = this.#each(call, table, (index, i) => {
       list.append(HOST);
       list.copy(body, (bounds[2 * i] ?? 0) - 1, (bounds[2 * i + 1] ?? 0) + 1);
-      list.append(SCORES[ask.kind === 'gate' ? scoreOf(facts, now) : NO_SCORE] ?? COMMA);
+      const score = ask.kind === 'gate' ? scoreOf(table.factsAt(index), now) : NO_SCORE;
+      list.append(SCORES[score] ?? COMMA);
     });
     return done ? Buffer.concat([Buffer.from('['), list.list, Buffer.from(']')]) : undefined;
   }
@@ -130,23 +146,26 @@ export class NameAnswers {
     return [this.#passed, this.#refused];
   }
 
-  /** Visits every name with its facts, in the order given; false if one is given twice. */
-  #each(call: NamedCall, table: NodeTable, visit: (facts: NodeFacts | undefined, i: number) => void): boolean {
+  /**
+   * Visits every name with its node's index, or `ABSENT`, in the order given; false if one is given
+   * twice.
+   */
+  #each(call: NamedCall, table: NodeTable, visit: (index: number, i: number) => void): boolean {
     const { body, bounds, count } = call;
     this.#calls = (this.#calls % 0x3fffffff) + 1;
     let unknown: Set<string> | undefined;
     for (let i = 0; i < count; i += 1) {
       const from = bounds[2 * i] ?? 0;
       const to = bounds[2 * i + 1] ?? 0;
-      const facts = table.find(body, from, to, this.#calls);
-      if (facts === 'twice') return false;
-      if (facts === undefined) {
+      const index = table.find(body, from, to, this.#calls);
+      if (index === TWICE) return false;
+      if (index === ABSENT) {
         const name = body.toString('latin1', from, to);
         unknown ??= new Set();
         if (unknown.has(name)) return false;
         unknown.add(name);
       }
-      visit(facts, i);
+      visit(index, i);
     }
     return true;
   }

@@ -40,14 +40,14 @@ phase: Running
 startTime: {{ $now | Quote }}
 `;
 
-const documents = [
+const documents = (leaseSeconds: number): object[] => [
   {
     apiVersion: 'config.kwok.x-k8s.io/v1alpha1',
     kind: 'KwokConfiguration',
     options: {
       nodeIP: '127.0.0.1',
       manageNodesWithLabelSelector: `${SIMULATED}=true`,
-      nodeLeaseDurationSeconds: 40,
+      nodeLeaseDurationSeconds: leaseSeconds,
       nodeLeaseParallelism: 4,
       nodePlayStageParallelism: 4,
       podPlayStageParallelism: 4,
@@ -84,9 +84,14 @@ const documents = [
 ];
 
 /** Starts kwok beside the control plane. */
-export async function startKwok(cp: ControlPlane, binaries: Binaries): Promise<void> {
+export async function startKwok(cp: ControlPlane, binaries: Binaries, leaseSeconds: number): Promise<void> {
   const config = join(cp.dir, 'kwok.yaml');
-  writeFileSync(config, documents.map((document) => JSON.stringify(document)).join('\n---\n'));
+  writeFileSync(
+    config,
+    documents(leaseSeconds)
+      .map((document) => JSON.stringify(document))
+      .join('\n---\n'),
+  );
   const kwok = cp.lifetime.start('kwok', binaries('kwok'), [
     '--kubeconfig',
     cp.kubeconfig,

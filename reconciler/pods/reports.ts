@@ -3,6 +3,7 @@
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { GPU_VALIDATED, INJECTED, PROOF } from '../../core/keys.ts';
 import { timeless } from '../../core/said.ts';
+import type { State } from '../../core/stages.ts';
 import type { Devices } from '../../gate/devices.ts';
 import { askedOf } from '../../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, sinceOf, stateOf, walkOf } from '../../gate/node-proof.ts';
@@ -101,14 +102,13 @@ export function nodesOnTheirWay(nodes: Iterable<NodeObject>, policy: string, unl
       more += 1;
       continue;
     }
-    parts.push(`node ${node.metadata.name} ${situation(node, answer.because)}`);
+    parts.push(`node ${node.metadata.name} ${situation(node, state, answer.because)}`);
   }
   if (parts.length === 0) return undefined;
   return `waiting for a GPU node: ${parts.join('; ')}${more === 0 ? '' : `; and ${more} more`}`.slice(0, 1000);
 }
 
-function situation(node: NodeObject, because: Reason): string {
-  const state = stateOf(node) ?? '';
+function situation(node: NodeObject, state: State, because: Reason): string {
   // The stack is proven, so what the walk awaits is not the reason.
   if (state === 'validated') return `takes no new GPU pods (${because.sentence})`;
   const said = walkOf(node)?.said;

@@ -40,21 +40,12 @@ export function enforcement(policy: GpuPolicy, nodes: Nodes): Enforcement {
   const awaited = nodes.count('awaited', policy.name);
   if (awaited === 0)
     return { enforcing: true, reason: 'Enforcing', message: 'every node that offers GPUs has been validated once' };
-  const names = [...firstOf(nodes.names('awaited', policy.name), NAMED)];
+  const names = Iterator.from(nodes.names('awaited', policy.name)).take(NAMED).toArray();
   return {
     enforcing: false,
     reason: 'NodesNotValidated',
     message: `auditing until these nodes that offer GPUs are validated: ${names.join(', ')}${awaited > NAMED ? ` and ${awaited - NAMED} more` : ''}; opt them in: kubectl label node ${names[0] ?? 'NAME'} gpu-gate.dev/managed=true, or set unmanagedNodes to Deny or Allow`,
   };
-}
-
-function* firstOf<T>(all: Iterable<T>, limit: number): Iterable<T> {
-  let left = limit;
-  for (const one of all) {
-    if (left === 0) return;
-    left -= 1;
-    yield one;
-  }
 }
 
 /** What a status tells of beside the nodes. */

@@ -12,8 +12,23 @@ it('knows the depth of any JSON, whatever its strings hold', () =>
       (value) => {
         const bytes = Buffer.from(JSON.stringify(value));
         const depth = depthOf(value);
-        expect(nestsDeeper(bytes, depth)).toBe(false);
-        if (depth > 0) expect(nestsDeeper(bytes, depth - 1)).toBe(true);
+        expect(nestsDeeper([bytes], depth)).toBe(false);
+        if (depth > 0) expect(nestsDeeper([bytes], depth - 1)).toBe(true);
+      },
+    ),
+  ));
+
+it('takes parts for the one text that they make, wherever it was cut', () =>
+  fc.assert(
+    fc.property(
+      fc.array(fc.constantFrom('"', '\\', '[', '{', ']', '}', 'a'), { maxLength: 30 }),
+      fc.array(fc.nat(30), { maxLength: 3 }),
+      fc.nat(3),
+      (letters, cuts, limit) => {
+        const whole = Buffer.from(letters.join(''));
+        const places = [0, ...cuts.toSorted((a, b) => a - b), whole.length];
+        const parts = places.slice(1).map((place, i) => whole.subarray(places[i], place));
+        expect(nestsDeeper(parts, limit)).toBe(nestsDeeper([whole], limit));
       },
     ),
   ));
@@ -24,4 +39,4 @@ it.each([
   ['a string without an end', Buffer.from(`"${'['.repeat(1000)}`), false],
   ['a backslash at the end', Buffer.from('"a\\'), false],
   ['a long flat list', Buffer.from(`[${'[],'.repeat(100_000)}1]`), false],
-])('takes %s as it is', (_, bytes, deep) => expect(nestsDeeper(bytes, 100)).toBe(deep));
+])('takes %s as it is', (_, bytes, deep) => expect(nestsDeeper([bytes], 100)).toBe(deep));

@@ -292,3 +292,49 @@ describe('explain: as text', () => {
     expect(held).toContain('kubectl annotate node x y gpu-gate.dev/hold-');
   });
 });
+
+describe('explain: a pod that passes everywhere', () => {
+  it.each<[what: string, more: Partial<ExplainInput>, summary: string]>([
+    ['a pod without GPUs', { pod: aPod() }, 'requests no GPU of its policy, so gpu-gate does not judge it'],
+    ['no policy', { policies: new Map() }, 'no GPUPolicy applies to it, so it may go to every node'],
+    [
+      'a suspended policy',
+      { policies: new Map([['default', aPolicy({ suspend: true })]]) },
+      'its GPUPolicy is suspended, so it may go to every node',
+    ],
+  ])('%s', (_, more, summary) => {
+    const { summary: said, rows } = explained([aNode(), unmanaged()], more);
+    expect(said).toBe(summary);
+    expect(rows.map(({ verdict }) => verdict)).toEqual(['open', 'open']);
+  });
+});
+
+describe('explain: what the webhook did', () => {
+  const record = (value: unknown): string =>
+    explained([], {
+      pod: gpuPod({ 'gpu-gate.dev/injection': typeof value === 'string' ? value : JSON.stringify(value) }),
+    }).webhook;
+  it.each<[what: string, value: unknown, sentence: string]>([
+    [
+      'what it injected',
+      { policy: 'default', injected: ['runtimeClassName', 'volumes'] },
+      'the webhook injected runtimeClassName, volumes by policy default',
+    ],
+    [
+      'what it left out, and why',
+      {
+        policy: 'default',
+        injected: ['volumes'],
+        skipped: [{ what: 'runtimeClassName', because: 'RuntimeClass x does not exist' }],
+      },
+      'the webhook injected volumes by policy default; left out: runtimeClassName (RuntimeClass x does not exist)',
+    ],
+    ['that it injected nothing', { policy: 'default', injected: [] }, 'the webhook injected nothing by policy default'],
+    ['a record without a policy', {}, 'the webhook injected nothing by policy ?'],
+    ['an edited record', '{', 'the annotation gpu-gate.dev/injection was edited and cannot be read'],
+  ])('%s', (_, value, sentence) => expect(record(value)).toBe(sentence));
+  it('what it would do now', () =>
+    expect(explained([]).webhook).toBe(
+      'the webhook did not inject this pod; created now, it would get runtimeClassName by policy default',
+    ));
+});

@@ -39,3 +39,20 @@ describe('explain: what others wrote', () => {
   });
   it('makes no line of its own', () => expect(explanationText(explanation).match(/^NODE +STATE/gm)).toHaveLength(1));
 });
+
+it('at many nodes, one that nothing is like has a line of its own', () => {
+  const alike = Array.from({ length: 30 }, (_, i) => aNode({ name: `gpu-${i}` }));
+  const text = explanationText(
+    explainPod({
+      pod: aPod({ gpus: '1' }),
+      nodes: [...alike, aNode({ name: 'cold', cordoned: true })],
+      policies: new Map([['default', aPolicy()]]),
+      devices: NO_DEVICES,
+      unread: [],
+      operandNamespace: 'o',
+      webhookWould: 'nothing',
+    }),
+  );
+  expect(text).toMatch(/^30 nodes, such as gpu-0 /m);
+  expect(text).toMatch(/^cold +validated +refused +node cordoned +kubectl uncordon cold$/m);
+});

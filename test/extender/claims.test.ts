@@ -34,8 +34,7 @@ describe.each([
   it.each([
     ['not allocated', { resourceClaimName: 'gpu' }, HELD],
     ['of a template', { resourceClaimTemplateName: 'gpu' }, HELD],
-    ['allocated there', { resourceClaimName: 'here' }, `the pod's GPU claim is allocated on this node: ${HELD}`],
-    ['allocated elsewhere', { resourceClaimName: 'there' }, HELD],
+    ['allocated', { resourceClaimName: 'here' }, `the pod waits for the node of its allocated GPU claim: ${HELD}`],
   ])('refuses a node that is not open to a claim that is %s', (_, how, sentence) =>
     expect(refused(how)).toEqual({ 'node-a': sentence }),
   );

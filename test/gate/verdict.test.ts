@@ -158,6 +158,16 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
       ),
   );
 
+/** Verdicts that chance brings so seldom that a run may lack them. */
+const RARE: readonly NodeObject[] = [
+  aNode({
+    gpus: '10k',
+    labels: { [STATE]: 'failed' },
+    annotations: { [PROOF]: '', [WALK]: '{"node":"uid-node-a","stage":"driver","failed":{"stage":"driver"}}' },
+  }),
+  { ...aNode({ gpus: '10k' }), metadata: { name: 'node-a', uid: 'uid-node-a', resourceVersion: '1' } },
+];
+
 describe('one verdict', () => {
   it('for the extender both ways, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
     const seen = new Map<string, number>();
@@ -215,7 +225,7 @@ describe('one verdict', () => {
           wanted === undefined && !cordoned ? 1 : 0,
         );
       }),
-      { numRuns: 2000 },
+      { numRuns: 2000, examples: RARE.map((node) => [aPod({ gpus: '1' }), node, new Map([['default', aPolicy()]])]) },
     );
     // Every answer but that for an unknown node was among them.
     const kinds = new Set(ALL_REASONS.map(({ kind }) => kind).filter((kind) => kind !== 'unknown'));

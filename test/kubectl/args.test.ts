@@ -14,6 +14,20 @@ const refusal = (...args: string[]): string => {
   return parsed.because;
 };
 
+describe('help', () => {
+  it.each([
+    ['nothing', [], 'Commands:'],
+    ['help', ['help'], 'Commands:'],
+    ['help of a command', ['help', 'wait'], 'kubectl gpu-gate wait '],
+    ['--help', ['--help'], 'Commands:'],
+    ['-h', ['-h'], 'Commands:'],
+    ['--help of a command', ['hold', '--help'], 'kubectl gpu-gate hold '],
+  ])('comes for %s', (_, args, text) => {
+    const parsed = parseCommand(args, env);
+    expect(parsed.ok && 'help' in parsed ? parsed.help : '').toContain(text);
+  });
+});
+
 describe('the command line of kubectl gpu-gate', () => {
   it.each([
     ['status', ['status'], { kind: 'status', watch: false, output: 'text', namespace: undefined }],

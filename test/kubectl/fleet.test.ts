@@ -253,6 +253,12 @@ describe('wait', () => {
     ['a closed node', aNode({ name: 'n', annotations: { [CLOSED]: 'awaiting toolkit' } }), 'waiting', undefined],
     ['no node', undefined, 'failed', 1],
     ['an unmanaged node', unmanaged('n'), 'failed', 1],
+    [
+      'a node that nobody has looked at',
+      aNode({ name: 'n', labels: { [STATE]: '' }, annotations: { [PROOF]: '' } }),
+      'waiting',
+      undefined,
+    ],
   ])('%s', (_, node, outcome, code) => {
     expect(at(node).outcome).toBe(outcome);
     expect(exitCode([at(node)])).toBe(code);
@@ -307,3 +313,21 @@ it.each([
   ['2026-11-01T10:00:00Z', '23d'],
   ['', '-'],
 ])('the age of %s is %s', (at, text) => expect(age(at, NOW)).toBe(text));
+
+describe('a pod that waits', () => {
+  const waiting = (condition: object, metadata: object = {}) => {
+    const pod = gpuPod('p', undefined, '1', { conditions: [{ type: 'PodScheduled', status: 'False', ...condition }] });
+    return fleet({ pods: [{ ...pod, metadata: { ...pod.metadata, ...metadata } }] }).waiting;
+  };
+  it.each<[what: string, condition: object, expected: object]>([
+    [
+      'with the scheduler’s words and its time',
+      { message: '0/3 nodes', lastTransitionTime: '2026-11-24T09:55:00Z' },
+      { reason: '0/3 nodes', since: '2026-11-24T09:55:00Z' },
+    ],
+    ['with the reason where there are no words', { reason: 'SchedulingGated' }, { reason: 'SchedulingGated' }],
+    ['since it was created where there is no time', {}, { since: '2026-11-24T09:00:00Z', reason: '' }],
+  ])('is shown %s', (_, condition, expected) => expect(waiting(condition)).toMatchObject([expected]));
+  it('is not shown once it is being deleted', () =>
+    expect(waiting({}, { deletionTimestamp: '2026-11-24T09:55:00Z' })).toEqual([]));
+});

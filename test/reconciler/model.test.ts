@@ -78,4 +78,23 @@ describe('an Event is kept', () => {
     expect(trimEvent(event({ lastTimestamp: null, metadata: { creationTimestamp: at } }))?.at).toBe(Date.parse(at));
     expect(trimEvent(event({ lastTimestamp: 'x' }))?.at).toBe(0);
   });
+  it('without words where it has none', () =>
+    expect(
+      trimEvent(event({ message: undefined as never, involvedObject: { kind: 'DaemonSet', uid: 'u' } })),
+    ).toMatchObject({
+      kind: 'DaemonSet',
+      name: '',
+      message: 'FailedMount: ',
+    }));
+});
+
+it('a Node is kept with the handlers of its container runtime, and with its deletion', () => {
+  const at = '2026-11-24T11:00:00Z';
+  const node = trimNode({
+    ...raw(),
+    metadata: { ...raw().metadata, deletionTimestamp: at },
+    status: { ...raw().status, runtimeHandlers: [{ name: 'nvidia' }, {}] },
+  });
+  expect(node.metadata.deletionTimestamp).toBe(at);
+  expect(node.status?.runtimeHandlers).toEqual(['nvidia', '']);
 });

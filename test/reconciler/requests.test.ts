@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { GPU_VALIDATED, NODE_VALIDATED } from '../../core/keys.ts';
 import type { Action, EventAction } from '../../reconciler/actions.ts';
-import { repeatOf, requestOf } from '../../reconciler/requests.ts';
+import { repeatOf, requestOf, targetOf } from '../../reconciler/requests.ts';
 import { NOW } from '../builders/objects.ts';
 
 const around = { now: NOW, instance: 'replica-1', at: '42' };
@@ -148,3 +148,60 @@ it('Events of one text have one name, and with `once` those of one reason', () =
   expect(nameOf({ message: 'other' })).not.toBe(nameOf({}));
   expect(nameOf({ once: true, message: 'other' })).toBe(nameOf({ once: true }));
 });
+
+describe('an error of a write names its object', () => {
+  it.each<[kind: Action['kind'], name: string]>([
+    ['patch-node', 'of node node-a'],
+    ['set-taints', 'of node node-a'],
+    ['set-node-condition', 'of node node-a'],
+    ['set-pod-condition', 'team/p'],
+    ['create-pod', 'x'],
+    ['delete-pod', 'team/p'],
+    ['apply-daemonset', 'x'],
+    ['delete-daemonset', 'gpu-gate-operands/x'],
+    ['create-runtime-class', 'nvidia'],
+    ['policy-status', 'default'],
+    ['policy-finalizers', 'default'],
+    ['event', 'on Pod p'],
+  ])('%s: %s', (kind, name) => expect(targetOf(ACTIONS[kind])).toBe(name));
+});
+
+describe('an Event is written', () => {
+  const sent = (about: EventAction['about']) =>
+    requestOf({ ...event, about }, around) as { path: string; body: { involvedObject: object } };
+  it.each<[what: string, about: EventAction['about'], path: string, involved: object]>([
+    [
+      'in the namespace of a pod',
+      { kind: 'Pod', ...pod },
+      '/api/v1/namespaces/team/events',
+      { apiVersion: 'v1', namespace: 'team' },
+    ],
+    [
+      'in default for a node',
+      { kind: 'Node', name: 'node-a', uid: 'u' },
+      '/api/v1/namespaces/default/events',
+      { apiVersion: 'v1', kind: 'Node' },
+    ],
+    [
+      'in default for a policy, with its own group',
+      { kind: 'GPUPolicy', name: 'default', uid: 'u' },
+      '/api/v1/namespaces/default/events',
+      { apiVersion: 'gpu-gate.dev/v1alpha1' },
+    ],
+  ])('%s', (_, about, path, involved) => {
+    expect(sent(about).path).toBe(path);
+    expect(sent(about).body.involvedObject).toMatchObject(involved);
+  });
+});
+
+it.each<[what: string, action: Action, body: object]>([
+  ['taints that are gone', { ...ACTIONS['set-taints'], taints: [] } as Action, { spec: { taints: null } }],
+  ['finalizers that are gone', ACTIONS['policy-finalizers'], { metadata: { finalizers: null } }],
+  [
+    'finalizers that stay',
+    { ...ACTIONS['policy-finalizers'], finalizers: ['a'] } as Action,
+    { metadata: { finalizers: ['a'] } },
+  ],
+])('%s are written so that the API server keeps no rest', (_, action, body) =>
+  expect(requestOf(action, around).body).toMatchObject(body),
+);

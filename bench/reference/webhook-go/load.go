@@ -10,16 +10,24 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // load reads lines "RATE CALLS URL CA BODYFILE" and answers each with a line of microseconds, one number per call in the order of their
-// beginnings. The loop is open: calls begin at the rate whatever became of the earlier ones, so a server that stalls is measured on all
-// calls that its stall delays. Connections are kept as an API server keeps them.
+// beginnings. The loop is open: calls begin at the rate whatever became of the earlier ones, and each is counted from the moment at which it
+// was to begin, so a stall is measured on all calls that it delays. Connections are kept as an API server keeps them.
 func load() {
+	// The client's own collections would be part of every figure.
+	debug.SetGCPercent(1600)
+	// By default a thread sleeps 50 µs longer than it asks to.
+	runtime.LockOSThread()
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_TIMERSLACK, 1, 0)
 	clients := map[string]*http.Client{}
 	lines := bufio.NewScanner(os.Stdin)
 	out := bufio.NewWriter(os.Stdout)
@@ -39,11 +47,11 @@ func load() {
 		var running sync.WaitGroup
 		start := time.Now()
 		for i := range calls {
-			time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+			due := start.Add(time.Duration(i) * time.Second / time.Duration(rate))
+			sleepUntil(due)
 			running.Add(1)
 			go func() {
 				defer running.Done()
-				began := time.Now()
 				response, err := client.Post(url, "application/json", bytes.NewReader(body))
 				if err != nil {
 					log.Fatal(err)
@@ -53,7 +61,7 @@ func load() {
 				if err != nil || response.StatusCode != http.StatusOK || !bytes.Contains(answer, []byte(`"patch"`)) {
 					log.Fatalf("%s answered %d: %.200s", url, response.StatusCode, answer)
 				}
-				times[i] = time.Since(began).Microseconds()
+				times[i] = time.Since(due).Microseconds()
 			}()
 		}
 		running.Wait()
@@ -62,6 +70,15 @@ func load() {
 		}
 		fmt.Fprintln(out)
 		out.Flush()
+	}
+}
+
+// sleepUntil wakes to some ten microseconds, where time.Sleep of a busy process is up to a millisecond late, which would be part of every
+// figure.
+func sleepUntil(due time.Time) {
+	for rest := time.Until(due); rest > 0; rest = time.Until(due) {
+		nap := syscall.NsecToTimespec(rest.Nanoseconds())
+		_ = syscall.Nanosleep(&nap, nil)
 	}
 }
 

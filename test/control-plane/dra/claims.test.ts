@@ -180,7 +180,7 @@ describe('after the proof', () => {
   it('a pod whose claim is allocated to a node that closed waits for that node, with that reason', async () => {
     await annotate('gpu-0', 'gpu-gate.dev/hold=test');
     await createClaimPod(cluster.admin, 'second', { resourceClaimName: 'shared' });
-    await waitsFor('second', "the pod's GPU claim is allocated on this node: GPU node held by an operator");
+    await waitsFor('second', 'the pod waits for the node of its allocated GPU claim: GPU node held by an operator');
     await kubectl('annotate', 'node', 'gpu-0', 'gpu-gate.dev/hold-');
     await boundTo('second', 'gpu-0');
     await until(

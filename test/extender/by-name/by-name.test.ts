@@ -3,7 +3,7 @@
 import { NO_DEVICES } from '../../../gate/devices.ts';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { NodeTable } from '../../../extender/by-name/table.ts';
+import { ABSENT, NodeTable, TWICE } from '../../../extender/by-name/table.ts';
 import { byNameWay } from '../../../extender/by-name/way.ts';
 import { plain } from '../../../extender/plain.ts';
 import type { Answered } from '../../../extender/way.ts';
@@ -103,6 +103,20 @@ describe('the fast way for calls by names', () => {
   ])('%s is left to the plain way', (_, body) => expect(fast(Buffer.from(body))).toBeUndefined());
 });
 
+describe('the fast way at 15,000 nodes', () => {
+  const names = Array.from({ length: 15_000 }, (_, i) => `ip-10-0-${i}.eu-central-1.compute.internal`);
+  const body = Buffer.from(JSON.stringify({ Pod: aPod({ gpus: '1' }), Nodes: null, NodeNames: names }));
+  it('says of each what the plain way says', () => expect(fast(body)).toEqual(slow(body)));
+});
+
+it('a node that is gone is unknown to both ways', () => {
+  table.set('passing', nodeFacts(aNode({ name: 'passing' })));
+  table.set('passing', undefined);
+  const body = Buffer.from(JSON.stringify({ Pod: aPod({ gpus: '1' }), NodeNames: ['passing', 'node-1'] }));
+  expect(fast(body)?.verdicts).toMatchObject({ FailedAndUnresolvableNodes: { passing: 'GPU state not known yet' } });
+  expect(fast(body)).toEqual(slow(body));
+});
+
 describe('the table of nodes', () => {
   it('holds what a map would hold, through additions, changes and removals', () => {
     const facts = [...table.facts()][0] as NodeFacts;
@@ -111,7 +125,7 @@ describe('the table of nodes', () => {
         const ours = new NodeTable();
         const reference = new Map<string, NodeFacts>();
         for (const [i, [node, present]] of steps.entries()) {
-          const one = { ...facts, steadySince: i };
+          const one = { ...facts, steadySince: i, driver: `550.${i % 7}` };
           ours.set(`node-${node}`, present ? one : undefined);
           if (present) reference.set(`node-${node}`, one);
           else reference.delete(`node-${node}`);
@@ -122,8 +136,13 @@ describe('the table of nodes', () => {
           call += 1;
           const expected = reference.get(`node-${node}`);
           expect(ours.get(`node-${node}`)).toBe(expected);
-          expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe(expected);
-          if (expected !== undefined) expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe('twice');
+          const index = ours.find(bytes, 1, bytes.length - 1, call);
+          if (expected === undefined) expect(index).toBe(ABSENT);
+          else {
+            expect(ours.factsAt(index)).toBe(expected);
+            expect(ours.ofKind(ours.kindAt(index))?.driver).toBe(expected.driver);
+            expect(ours.find(bytes, 1, bytes.length - 1, call)).toBe(TWICE);
+          }
         }
         expect([...ours.facts()]).toHaveLength(reference.size);
       }),

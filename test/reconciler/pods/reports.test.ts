@@ -124,6 +124,9 @@ describe('other pods', () => {
     expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, one(aPolicy()), NO_DEVICES)).toBeUndefined();
     const held = aNode({ annotations: { [HOLD]: 'x' } });
     expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()), NO_DEVICES)).toBeUndefined();
+    // Of a node that nobody opted in nothing says since when.
+    const unmanaged = { ...shut, metadata: { ...shut.metadata, labels: {} } };
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), unmanaged, one(aPolicy()), NO_DEVICES)).toBeUndefined();
   });
   it('list the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>

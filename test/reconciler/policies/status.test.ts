@@ -123,4 +123,29 @@ describe('a policy', () => {
       status: 'False',
     });
   });
+  const conditionsOf = (policy: GpuPolicy, around: object = {}) =>
+    policyStatus(policy, fleetOf([aNode()], [policy]), { ...AROUND, ...around });
+  it('names the policies whose selectors overlap with its own, and what to do', () =>
+    expect(conditionsOf(aPolicy(), { conflicts: ['pool-b', 'pool-c'] }).conditions).toContainEqual(
+      expect.objectContaining({
+        type: 'Conflict',
+        status: 'True',
+        reason: 'SelectorsOverlap',
+        message:
+          'nodes are also selected by pool-b, pool-c: the older policy has them; make the nodeSelectors disjoint',
+      }),
+    ));
+  it.each<[what: string, policy: GpuPolicy, since: string | undefined]>([
+    ['notes when it began to enforce', fresh(), new Date(NOW).toISOString()],
+    ['keeps that time', aPolicy(), '2026-11-02T00:00:00Z'],
+    ['has none while it audits', fresh({ suspend: true }), undefined],
+  ])('%s', (_, policy, since) => expect(conditionsOf(policy).enforcingSince).toBe(since));
+  it('names five nodes that it waits for, and counts the others', () => {
+    const old = ['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((name) =>
+      aNode({ name, labels: { [MANAGED]: 'false' }, annotations: { [PROOF]: '' } }),
+    );
+    expect(enforcement(fresh(), fleetOf([aNode(), ...old], [fresh()])).message).toMatch(
+      /^auditing until these nodes that offer GPUs are validated: a, b, c, d, e and 2 more; opt them in: kubectl label node a /,
+    );
+  });
 });
