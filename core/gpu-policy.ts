@@ -52,6 +52,11 @@ export interface DevicePluginSpec extends ComponentSpec {
 export interface DriverSpec extends ComponentSpec {
   /** k8s-driver-manager, the init container that unloads an earlier driver. */
   readonly manager: { readonly image?: string; readonly version?: string };
+  /**
+   * Systems of nodes that the image fits beside the one in its tag, such as `rocky9` for an image
+   * made for `rhel9`.
+   */
+  readonly alsoFor: readonly string[];
 }
 
 export interface DriverVolume {
@@ -92,7 +97,20 @@ export interface InjectionSpec {
    * tolerations; its devices come by CDI. `Full`: the runtime class and driver volumes as well.
    */
   readonly claimPods: 'GateOnly' | 'Full';
+  /**
+   * Resources that another scheduler gives out, by name or with `*` at the end: pods that request
+   * one keep their scheduler.
+   */
+  readonly othersResources: readonly string[];
 }
+
+/** Those of HAMi, whose scheduler must have such a pod. */
+export const HAMI_RESOURCES: readonly string[] = [
+  'nvidia.com/gpumem',
+  'nvidia.com/gpumem-percentage',
+  'nvidia.com/gpucores',
+  'nvidia.com/priority',
+];
 
 /** Durations are milliseconds here; the API writes them as `5m`, `30s`. */
 export interface ValidationSpec {
@@ -101,6 +119,8 @@ export interface ValidationSpec {
   readonly imagePullPolicy?: string;
   /** Replaces the image's own command; empty: the stock image's vectorAdd. */
   readonly command: readonly string[];
+  /** Of the validation pods' container, as Kubernetes writes them; ours where they are silent. */
+  readonly resources: Readonly<Record<'requests' | 'limits', Readonly<Record<string, string | number>>>>;
   readonly timeouts: Readonly<
     Record<'toolkit' | 'driver' | 'driverValidation' | 'devicePlugin' | 'devicePluginValidation', number>
   >;

@@ -1,14 +1,15 @@
 // A GPUPolicy as the API serves it → ours. The CRD (deploy/chart/crds) carries the same defaults
 // for people to see; these here serve objects that were stored before a field existed.
-import type {
-  ComponentSpec,
-  DriverVolume,
-  EnvVar,
-  InjectedToleration,
-  GpuPolicy,
-  Mode,
-  PodSecurityLevel,
-  PolicyStatus,
+import {
+  HAMI_RESOURCES,
+  type ComponentSpec,
+  type DriverVolume,
+  type EnvVar,
+  type InjectedToleration,
+  type GpuPolicy,
+  type Mode,
+  type PodSecurityLevel,
+  type PolicyStatus,
 } from './gpu-policy.ts';
 import { DEFAULT_POLICY } from './keys.ts';
 import { flag, list, object, text } from './raw.ts';
@@ -86,6 +87,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const devicePlugin = object(components['devicePlugin']);
   const manager = object(driver['manager']);
   const validation = object(s['validation']);
+  const validationResources = object(validation['resources']);
   const timeouts = object(validation['timeouts']);
   const backoff = object(validation['backoff']);
   const injection = object(s['injection']);
@@ -124,6 +126,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         },
         driver: {
           ...component(driver, true),
+          alsoFor: list<string>(driver['alsoFor']),
           manager: { ...optional('image', manager['image']), ...optional('version', manager['version']) },
         },
         devicePlugin: {
@@ -144,6 +147,10 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         imagePullSecrets: list<string>(validation['imagePullSecrets']),
         ...optional('imagePullPolicy', validation['imagePullPolicy']),
         command: list<string>(validation['command']),
+        resources: {
+          requests: object(validationResources['requests']) as Record<string, string | number>,
+          limits: object(validationResources['limits']) as Record<string, string | number>,
+        },
         timeouts: {
           toolkit: duration(timeouts['toolkit'], minutes(5)),
           driver: duration(timeouts['driver'], minutes(30)),
@@ -169,6 +176,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         hideUnrequestedGpus: flag(injection['hideUnrequestedGpus'], true),
         tolerations: list<InjectedToleration>(injection['tolerations']),
         claimPods: text<'GateOnly' | 'Full'>(injection['claimPods'], 'GateOnly'),
+        othersResources:
+          injection['othersResources'] === undefined ? HAMI_RESOURCES : list<string>(injection['othersResources']),
       },
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),

@@ -7,15 +7,21 @@ import { claimsOf, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { INJECTION } from '../core/keys.ts';
 import { isOurs, sinceOf, stateOf, type NodeView } from '../gate/node-proof.ts';
 import type { ReasonKind } from '../gate/reasons.ts';
+import { obstacleTo, placementOf } from '../gate/placement.ts';
 import { askOf, nodeFacts, policyNameOf, verdict, type Ungated } from '../gate/verdict.ts';
 import { adviceFor } from './hints.ts';
 
 export interface Row {
   readonly node: string;
   readonly state: string;
-  readonly verdict: 'open' | 'refused';
+  /**
+   * The gate's own verdict; `kept off` where the gate lets the pod in and something else does not.
+   */
+  readonly verdict: 'open' | 'kept off' | 'refused';
   /** What users read; empty on an open node. */
   readonly reason: string;
+  /** What of the pod's selector, affinity and tolerations keeps it off; empty if nothing does. */
+  readonly keptOff: string;
   /** The reason as a word for programs; empty on an open node. */
   readonly kind: ReasonKind | '';
   /** Since when the verdict is what it is, RFC 3339; empty if the node does not say. */
@@ -64,17 +70,26 @@ export function explainPod(input: ExplainInput): Explanation {
   const ask = askOf(wants, policies, input.devices);
   // An auditing policy is judged as if it enforced, which shows what is to come.
   const judge = ask.kind === 'pass' && ask.would !== undefined ? ask.would : ask;
+  const placement = placementOf(pod.spec);
   const rows = nodes.map((node): Row => {
-    const about = { node: node.metadata.name, state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-') };
+    const { name: named } = node.metadata;
+    const about = { node: named, state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-') };
     const because = verdict(judge, nodeFacts(node));
+    // Where the pod is nothing has kept it off, and of a pod that is not judged nothing is said.
+    const isAsked = judge.kind !== 'pass' && pod.spec?.nodeName !== named;
+    const obstacle = isAsked ? obstacleTo(placement, node) : undefined;
+    const keptOff = obstacle?.text ?? '';
     if (because === undefined) {
       const since = judge.kind === 'gate' ? sinceOf(node, undefined) : '';
-      return { ...about, verdict: 'open', reason: '', kind: '', since, next: '', alike: '' };
+      const advice = obstacle?.advice ?? '';
+      const verdictOf = obstacle === undefined ? 'open' : 'kept off';
+      return { ...about, verdict: verdictOf, reason: keptOff, keptOff, kind: '', since, next: advice, alike: advice };
     }
     return {
       ...about,
       verdict: 'refused',
       reason: because.sentence,
+      keptOff,
       kind: because.kind,
       since: sinceOf(node, because),
       ...(judge.kind === 'refuse' || judge.kind === 'unknown'

@@ -38,15 +38,19 @@ const printableRow = (row: Row): Row => ({
   ...row,
   node: printable(row.node),
   state: printable(row.state),
-  reason: printable(row.reason),
+  reason: printable(reasonOf(row)),
   since: printable(row.since),
   next: printable(row.next),
 });
 
+/** A refused node that the pod could not use anyway says both. */
+const reasonOf = ({ verdict, reason, keptOff }: Row): string =>
+  verdict === 'refused' && keptOff !== '' ? `${reason}; ${keptOff}` : reason;
+
 function group({ pod, rows }: Explanation): Row[] {
   const groups = new Map<string, [Row, ...Row[]]>();
   for (const row of rows) {
-    const key = [row.verdict, row.state, row.reason].join('\n');
+    const key = [row.verdict, row.state, reasonOf(row)].join('\n');
     const members = groups.get(key);
     if (members === undefined) groups.set(key, [row]);
     else members.push(row);

@@ -64,6 +64,7 @@ export interface RawPod {
     readonly volumes?: readonly { readonly name?: string; readonly hostPath?: { readonly path?: string } }[];
     readonly readinessGates?: readonly { readonly conditionType?: string }[];
     readonly tolerations?: readonly unknown[];
+    readonly affinity?: object;
     readonly resourceClaims?: readonly object[];
   };
   readonly status?: {
@@ -92,6 +93,17 @@ const WITHOUT_POLICY: GpuKinds = {
 
 /** What the policy counts as GPUs; the widest list shows whether a pod without one asks at all. */
 export const gpuKindsOf = (policy: GpuPolicy | undefined): GpuKinds => policy?.spec ?? WITHOUT_POLICY;
+
+/** What NVIDIA's device plugin offers unless it is configured to rename it. */
+const USUAL_GPUS: readonly string[] = ['nvidia.com/gpu', 'nvidia.com/gpu.shared', 'nvidia.com/mig-*'];
+
+/** Is this a GPU resource by its name, whatever a policy lists? */
+export const isUsualGpu = (name: string): boolean => isGpuResource(name, USUAL_GPUS);
+
+/** What to write in a policy's list so that it holds these resources. */
+export const entriesFor = (names: readonly string[]): readonly string[] => [
+  ...new Set(names.map((name) => (name.startsWith('nvidia.com/mig-') ? 'nvidia.com/mig-*' : name))),
+];
 
 /** A container that asks for an extended resource or a claim, which may be a GPU's. */
 export interface GpuContainer {
@@ -131,6 +143,16 @@ const containersOf = (spec: RawPod['spec']): readonly GpuContainer[] => [
   ...gpuContainers(spec?.containers, false),
   ...gpuContainers(spec?.initContainers, true),
 ];
+
+/**
+ * The first of these resources that some container requests, GPU or not; `undefined` if none does.
+ */
+export function requestedAmong(spec: RawPod['spec'], resources: readonly string[]): string | undefined {
+  for (const { resources: own } of [...(spec?.containers ?? []), ...(spec?.initContainers ?? [])])
+    for (const [name, value] of Object.entries({ ...own?.requests, ...own?.limits }))
+      if (isGpuResource(name, resources) && amountOf(value) > 0) return name;
+  return undefined;
+}
 
 /** Which containers ask for a GPU, as indices into the raw lists. */
 export interface GpuRequest {
@@ -208,17 +230,21 @@ export interface PodWants extends PodRequest {
   /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
   readonly validation: boolean;
   readonly read: ReadWishes;
+  /** Its namespace, where it names a policy: a policy may be for some namespaces only. */
+  readonly namedIn?: string;
 }
 
 export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
   const { labels, namespace } = pod.metadata ?? {};
   const component = labels?.[COMPONENT];
+  const read = wishesOf(pod);
   return {
     validation:
       namespace === operandNamespace &&
       labels?.[PART_OF] === PRODUCT &&
       (component === 'driver-validation' || component === 'device-plugin-validation'),
-    read: wishesOf(pod),
+    read,
+    ...(read.wishes.policy === undefined ? {} : { namedIn: namespace ?? '' }),
     ...requestOf(pod, namespace ?? ''),
   };
 }

@@ -1,6 +1,6 @@
 // Is a node's GPU stack proven, and may new GPU pods come? Decided from the Node object alone, here
 // and nowhere else; verdict.ts adds what the pod asks.
-import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../core/keys.ts';
+import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STARTUP_TAINT, STATE, WALK } from '../core/keys.ts';
 import { isObject, object } from '../core/raw.ts';
 import { readSaid, type Said } from '../core/said.ts';
 import { isState, STAGES, type Stage, type State } from '../core/stages.ts';
@@ -14,7 +14,10 @@ export interface NodeView {
     readonly labels?: Readonly<Record<string, string>>;
     readonly annotations?: Readonly<Record<string, string>>;
   };
-  readonly spec?: { readonly unschedulable?: boolean };
+  readonly spec?: {
+    readonly unschedulable?: boolean;
+    readonly taints?: readonly { readonly key: string; readonly value?: string; readonly effect: string }[];
+  };
   readonly status?: {
     readonly nodeInfo?: { readonly bootID?: string };
     readonly conditions?: readonly {
@@ -89,6 +92,19 @@ export const isMisspelt = (node: NodeView): boolean =>
 
 /** A node is ours while it is opted in, and until its tear-down has ended. */
 export const isOurs = (node: NodeView): boolean => isManaged(node) || label(node, STATE) !== undefined;
+
+/**
+ * What shows that a node that is not ours is meant to be opted in: a label in a spelling that does
+ * not count, or the startup taint of its template, which nothing takes away from such a node.
+ */
+export const strayOf = (node: NodeView): 'label' | 'taint' | undefined =>
+  isOurs(node)
+    ? undefined
+    : isMisspelt(node)
+      ? 'label'
+      : node.spec?.taints?.some(({ key }) => key === STARTUP_TAINT) === true
+        ? 'taint'
+        : undefined;
 
 /** The state label, where it holds a state. */
 export const stateOf = (node: NodeView): State | undefined => {

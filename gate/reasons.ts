@@ -19,6 +19,7 @@ export type ReasonKind =
   | 'driver-unknown'
   | 'cuda'
   | 'no-such-policy'
+  | 'policy-not-allowed'
   | 'bad-policy'
   | 'bad-min-driver'
   | 'claim-unknown';
@@ -54,6 +55,7 @@ export const REASONS = {
   driverUnknown: reason('driver-unknown', 'GPU driver version not known', 'proof'),
   cuda: reason('cuda', "driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA", 'proof'),
   noSuchPolicy: reason('no-such-policy', 'the GPUPolicy that the pod names does not exist'),
+  policyNotAllowed: reason('policy-not-allowed', 'the pod may not name its GPUPolicy in this namespace'),
   badPolicy: reason('bad-policy', `the pod's annotation ${POLICY} is malformed`),
   claimUnknown: reason('claim-unknown', 'a resource claim of the pod is not known yet'),
   badMinDriver: reason('bad-min-driver', `the pod's annotation ${MIN_DRIVER} is malformed`),

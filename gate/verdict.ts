@@ -6,6 +6,7 @@ import { isEnforcing } from '../core/gpu-policy.ts';
 import { DEFAULT_POLICY, POLICY } from '../core/keys.ts';
 import type { Devices, FoundClaim, WantedClaim } from './devices.ts';
 import { askedOf, gpuKindsOf, type GpuContainer, type PodWants } from './gpu-request.ts';
+import { namingRefused } from './namespaces.ts';
 import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from './node-proof.ts';
 import { onAllocated, REASONS, type Reason } from './reasons.ts';
 import {
@@ -118,6 +119,10 @@ export interface Policies {
 /** Name of the policy that judges the pod. */
 export const policyNameOf = ({ read }: PodWants): string => read.wishes.policy ?? DEFAULT_POLICY;
 
+/** Why the pod may not name this policy; `undefined` if it may. */
+export const namingRefusedTo = ({ read, namedIn = '' }: PodWants, policy: GpuPolicy): string | undefined =>
+  namingRefused(read.wishes.policy, namedIn, policy);
+
 /** What this pod asks, once per call. */
 export function askOf(wants: PodWants, policies: Policies, devices: Devices): Ask {
   if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
@@ -135,6 +140,8 @@ export function askOf(wants: PodWants, policies: Policies, devices: Devices): As
           because: REASONS.noSuchPolicy,
           detail: `annotation ${POLICY}: there is no GPUPolicy ${read.wishes.policy}; write one that 'kubectl get gpupolicies' lists`,
         };
+  const refused = namingRefusedTo(wants, policy);
+  if (refused !== undefined) return { kind: 'refuse', because: REASONS.policyNotAllowed, detail: refused };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
   if (asked.kind === 'unknown')
     return isEnforcing(policy)

@@ -26,6 +26,7 @@ import {
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
 import { DEVICE_TAINT_RULES_PATH } from './requests.ts';
+import { SLICES_PATH, trimSlice, type SliceView } from './slices.ts';
 
 /** How often it is looked whether the API server serves claims now. */
 const ABSENT_MS = 30_000;
@@ -50,7 +51,7 @@ export interface Caches extends PodIndex {
   readonly rules: Rules;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
-  readonly fleet: Omit<Fleet, 'update' | 'select'>;
+  readonly fleet: Omit<Fleet, 'update' | 'select' | 'slice'>;
   /** What was reported last of the pod or DaemonSet with that UID. */
   troubleOf(uid: string): Trouble | undefined;
   /** Name of the Node with that UID. */
@@ -195,6 +196,19 @@ export function watches(deps: {
     onListed: () => deps.listener().rules(),
     onAbsent: () => deps.listener().rules(),
   });
+  const slices = reflector<SliceView>({
+    ...optional,
+    path: SLICES_PATH,
+    trim: trimSlice,
+    onChange(slice, _, after) {
+      for (const name of marks.slice(slice, after?.node)) {
+        const node = nodes.get(name);
+        const changed = node === undefined ? undefined : marks.update(name, node);
+        if (node !== undefined && changed !== undefined && changed.size > 0)
+          deps.listener().node(name, node, node, changed);
+      }
+    },
+  });
   const needed: Readonly<Record<string, Reflector<unknown>>> = {
     nodes,
     pods,
@@ -205,6 +219,7 @@ export function watches(deps: {
     resourceclaims: devices.claims,
     resourceclaimtemplates: devices.templates,
     devicetaintrules: rules,
+    resourceslices: slices,
   };
   // Events only explain: nothing waits for them.
   const all = { ...needed, events };
@@ -229,7 +244,7 @@ export function watches(deps: {
     isWatched: (selector) => others.isWatched(selector),
     isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
-      for (const watch of [policies, nodes, daemonSets, namespaces, events, rules, ...Object.values(devices)])
+      for (const watch of [policies, nodes, daemonSets, namespaces, events, rules, slices, ...Object.values(devices)])
         watch.start(signal);
       // Which pods are evidence is up to policies and nodes, so that these must be known first.
       await Promise.all([policies.whenSynced(), nodes.whenSynced()]);

@@ -1,6 +1,6 @@
 // Which keys a change in the caches concerns, and which are due on take-over.
 import { MANAGED, PROOF } from '../core/keys.ts';
-import { isMisspelt, isOurs, open } from '../gate/node-proof.ts';
+import { isOurs, open, strayOf } from '../gate/node-proof.ts';
 import { sameRules, type Caches, type Listener } from './caches.ts';
 import type { Key, Turns } from './key.ts';
 import { keyOf, type NodeObject } from './model.ts';
@@ -46,9 +46,13 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
     node(name, before, now, marks) {
       if (now === undefined) nodes.gone(name);
       const ours = [before, now].some((node) => node !== undefined && isOurs(node));
-      const isNewlyMisspelt =
-        now !== undefined && isMisspelt(now) && now.metadata.labels?.[MANAGED] !== before?.metadata.labels?.[MANAGED];
-      if (ours || isNewlyMisspelt) add('node', name);
+      const stray = now === undefined ? undefined : strayOf(now);
+      const isNewlyStray =
+        stray !== undefined &&
+        (before === undefined ||
+          strayOf(before) !== stray ||
+          now?.metadata.labels?.[MANAGED] !== before.metadata.labels?.[MANAGED]);
+      if (ours || isNewlyStray) add('node', name);
       if (ours) add('device-taint', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
@@ -118,7 +122,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const unproven = (node: NodeObject): number => (node.metadata.annotations?.[PROOF] === undefined ? 1 : 0);
       // Proofs are checked before anything else.
       for (const node of ours.toSorted((a, b) => unproven(a) - unproven(b))) add('node', node.metadata.name);
-      for (const node of caches.nodes.values()) if (isMisspelt(node)) add('node', node.metadata.name);
+      for (const node of caches.nodes.values()) if (strayOf(node) !== undefined) add('node', node.metadata.name);
       taints();
       add('operands');
       add('policies');

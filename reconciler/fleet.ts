@@ -62,8 +62,8 @@ const wasValidated = (node: NodeObject): boolean =>
 const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
 
 /** Does the node keep a policy that selects it from enforcing? */
-const holdsUp = (policy: GpuPolicy, node: NodeObject): boolean =>
-  offersGpus(policy, node) && !wasValidated(node) && !isOnItsWay(node);
+const holdsUp = (policy: GpuPolicy, node: NodeObject, hasSlices: boolean): boolean =>
+  (hasSlices || offersGpus(policy, node)) && !wasValidated(node) && !isOnItsWay(node);
 
 /** Selectors of other installers' pods that the node itself names, independent of the policies. */
 export function rememberedBy({ metadata }: NodeObject): readonly Selector[] {
@@ -74,14 +74,15 @@ export function rememberedBy({ metadata }: NodeObject): readonly Selector[] {
   });
 }
 
-export function marksOf(node: NodeObject, policies: readonly GpuPolicy[]): readonly Mark[] {
+/** `hasSlices`: the node has GPUs by Dynamic Resource Allocation. */
+export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSlices = false): readonly Mark[] {
   const labels = node.metadata.labels ?? {};
   const managed = isManaged(node);
   const ours = isOurs(node);
   const policy = policyOf(node) ?? '';
   const isOpen = open(node).yes;
   const selectedBy = selecting(labels, policies);
-  const awaitedBy = selectedBy.filter((one) => holdsUp(one, node));
+  const awaitedBy = selectedBy.filter((one) => holdsUp(one, node, hasSlices));
   const marks: Mark[] = awaitedBy.map(({ name }) => ['awaited', name]);
   for (const selector of rememberedBy(node)) marks.push(['remembers', selectorId(selector)]);
   if (isOpen) marks.push(['open']);
@@ -112,6 +113,11 @@ export type Changed = ReadonlySet<Mark[0]>;
 export interface Fleet {
   /** A node has come, changed, or gone (`undefined`). */
   update(name: string, node: NodeObject | undefined): Changed;
+  /**
+   * A ResourceSlice has come, changed, or gone (`undefined`). Returns the nodes whose marks are to
+   * be updated for it.
+   */
+  slice(name: string, node: string | undefined): readonly string[];
   /** Policies have changed: which of them select a node is looked at again for every node. */
   select(policies: readonly GpuPolicy[], nodes: Iterable<NodeObject>): void;
   count(...mark: Mark): number;
@@ -127,6 +133,9 @@ export function fleet(): Fleet {
   const nodesOf = new Map<string, { readonly mark: Mark; readonly names: Set<string> }>();
   const marks = new Map<string, ReadonlyMap<string, Mark>>();
   let policies: readonly GpuPolicy[] = [];
+  /** ResourceSlice → its node, and the other way about. */
+  const nodeOfSlice = new Map<string, string>();
+  const slicesOf = new Map<string, Set<string>>();
   /** By their ID; those that a node still has a mark of. */
   const selectors = new Map<string, Selector>();
   // Names of policies and states have no space.
@@ -134,7 +143,9 @@ export function fleet(): Fleet {
 
   const update = (name: string, node: NodeObject | undefined): Changed => {
     const before = marks.get(name) ?? new Map<string, Mark>();
-    const after = new Map(node === undefined ? [] : marksOf(node, policies).map((mark) => [idOf(mark), mark] as const));
+    const after = new Map(
+      node === undefined ? [] : marksOf(node, policies, slicesOf.has(name)).map((mark) => [idOf(mark), mark] as const),
+    );
     const changed = new Set<Mark[0]>();
     for (const [id, mark] of before) {
       if (after.has(id)) continue;
@@ -159,8 +170,25 @@ export function fleet(): Fleet {
     return changed;
   };
 
+  const slice = (name: string, node: string | undefined): readonly string[] => {
+    const before = nodeOfSlice.get(name);
+    if (before === node) return [];
+    if (before !== undefined) {
+      const left = slicesOf.get(before);
+      left?.delete(name);
+      if (left?.size === 0) slicesOf.delete(before);
+    }
+    if (node === undefined) nodeOfSlice.delete(name);
+    else {
+      nodeOfSlice.set(name, node);
+      slicesOf.set(node, (slicesOf.get(node) ?? new Set()).add(name));
+    }
+    return [before, node].filter((one) => one !== undefined);
+  };
+
   return {
     update,
+    slice,
     select(next, nodes) {
       policies = next;
       for (const node of nodes) update(node.metadata.name, node);

@@ -20,6 +20,7 @@ import {
 import { occupied, wantsOf, type PodWants } from '../gate/gpu-request.ts';
 import { COMPONENTS, type Component } from '../core/components.ts';
 import type { NodeView } from '../gate/node-proof.ts';
+import { placementOf, type Placement } from '../gate/placement.ts';
 import { gpuHostPaths, type GpuUse } from '../gate/users.ts';
 
 export interface Taint {
@@ -81,6 +82,8 @@ export interface PodObject extends GpuUse {
   readonly labels: Readonly<Record<string, string>>;
   /** What it asks of the gate. */
   readonly wants: PodWants;
+  /** Where it may go by its own fields; only while no node is chosen. */
+  readonly placement?: Placement;
   /** UID of the Node that owns it: the one that a validation pod proves. */
   readonly validates: string | undefined;
   /** Owned by a controller, such as a ReplicaSet or Job. */
@@ -259,6 +262,7 @@ export function trimPod(
     owned: controller !== undefined,
     controller,
     nodeName: raw.spec.nodeName,
+    ...(raw.spec.nodeName === undefined ? { placement: placementOf(raw.spec) } : {}),
     placed: isPlaced(raw),
     schedulerName: raw.spec.schedulerName ?? 'default-scheduler',
     ...use,

@@ -190,6 +190,7 @@ const checks = async (): Promise<void> => {
   await check('format', 'oxfmt', '--check', '.');
   await check('lint', 'oxlint', '--deny-warnings', '.');
   await check('types', 'tsc', '--noEmit', '-p', '.');
+  await check('types of the page', 'tsc', '--noEmit', '-p', 'kubectl/page');
   await check('dead code', 'knip');
 };
 

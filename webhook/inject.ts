@@ -1,10 +1,19 @@
 // Raw pod and facts → what to do with it: an ordered list of rules, of which the first that holds
 // decides. Every addition is a small value. Paths, class names and variables come from the policy
 // alone. Pure.
-import { isEnforcing, type GpuPolicy, type InjectedToleration } from '../core/gpu-policy.ts';
-import { namespaceRule, optsOut } from '../gate/namespaces.ts';
+import { isEnforcing, type GpuPolicy, type InjectedToleration, type InjectionSpec } from '../core/gpu-policy.ts';
+import { namespaceRule, namingRefused, optsOut } from '../gate/namespaces.ts';
 import type { Devices } from '../gate/devices.ts';
-import { askedOf, gpuKindsOf, indicesOf, requestOf, wishesOf, type Asked, type RawPod } from '../gate/gpu-request.ts';
+import {
+  askedOf,
+  gpuKindsOf,
+  indicesOf,
+  requestedAmong,
+  requestOf,
+  wishesOf,
+  type Asked,
+  type RawPod,
+} from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import { carries, cut, emptyDraft, skip, skippedOf, warn, warningsOf, type Draft, type Skipped } from './draft.ts';
 import { addHidden, addMounts, bytesOf, mountsFor, NO_MOUNTS } from './mounts.ts';
@@ -95,13 +104,8 @@ export function decide(pod: RawPod, facts: Facts): Admission {
           `GPUPolicy ${JSON.stringify(named)} does not exist: name one of 'kubectl get gpupolicies', or leave the annotation gpu-gate.dev/policy out`,
         );
   }
-  // Before all else that the policy says: naming a policy that does not enforce must not be a way
-  // around the one that does.
-  if (wishes.policy !== undefined && !mayName(facts.namespace, policy))
-    return refuse(
-      'policy-not-allowed',
-      `GPUPolicy ${named} may not be named in this namespace: leave the annotation ${POLICY} out, or have the namespace added to the policy's allowedNamespaces`,
-    );
+  const refused = namingRefused(wishes.policy, facts.namespace, policy);
+  if (refused !== undefined) return refuse('policy-not-allowed', refused);
   if (policy.spec.suspend) return leave('suspended');
   if (!isEnforcing(policy)) return leave('auditing');
   // A policy that does not enforce refuses nothing, so this comes after.
@@ -113,10 +117,6 @@ export function decide(pod: RawPod, facts: Facts): Admission {
     );
   return asked.kind === 'unknown' ? injectUnknown(pod, asked, policy) : inject(pod, asked, policy, facts);
 }
-
-/** May pods of the namespace name this policy? */
-const mayName = (namespace: string, { spec }: GpuPolicy): boolean =>
-  spec.allowedNamespaces.length === 0 || spec.allowedNamespaces.includes(namespace);
 
 /**
  * The claim or its template is not known yet, so the pod may ask for a GPU or for another device.
@@ -137,7 +137,7 @@ function injectUnknown(
       `${what} is not known yet`,
       `${cut(what, 50)} is not known yet, no readiness gate was added`,
     );
-  if (injection.schedulerName !== '') addScheduler(draft, pod, injection.schedulerName);
+  if (injection.schedulerName !== '') addScheduler(draft, pod, injection);
   return finished(draft, pod, policy);
 }
 
@@ -172,7 +172,7 @@ function inject(pod: RawPod, asked: Extract<Asked, { kind: 'gpus' }>, policy: Gp
   addMounts(draft, pod, request, mounts);
   if (hides) addHidden(draft, pod, request);
   if (injection.readinessGate) addGate(draft, pod);
-  if (injection.schedulerName !== '') addScheduler(draft, pod, injection.schedulerName);
+  if (injection.schedulerName !== '') addScheduler(draft, pod, injection);
   if (injection.tolerations.length > 0) addTolerations(draft, pod, injection.tolerations);
   return finished(draft, pod, policy);
 }
@@ -258,10 +258,13 @@ function addGate(draft: Draft, { spec }: RawPod): void {
   return carries(draft, 'readinessGate', 'added');
 }
 
-function addScheduler(draft: Draft, { spec }: RawPod, wanted: string): void {
+function addScheduler(draft: Draft, { spec }: RawPod, { schedulerName: wanted, othersResources }: InjectionSpec): void {
   const present = spec?.schedulerName ?? '';
   if (present === wanted) return carries(draft, 'schedulerName', 'already');
   if (present !== '' && present !== 'default-scheduler') return skip(draft, 'schedulerName', `already ${present}`);
+  const others = requestedAmong(spec, othersResources);
+  if (others !== undefined)
+    return skip(draft, 'schedulerName', `the pod requests ${others}, which another scheduler gives out`);
   draft.operations.push(add('/spec/schedulerName', wanted));
   return carries(draft, 'schedulerName', 'added');
 }

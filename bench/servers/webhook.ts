@@ -3,6 +3,7 @@ import { NO_DEVICES } from '../../gate/devices.ts';
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
 import { startServer } from '../../platform/http.ts';
+import { intake } from '../../platform/intake.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { aPolicy } from '../../test/builders/objects.ts';
 import { webhookMetrics } from '../../webhook/metrics.ts';
@@ -16,6 +17,7 @@ const server = await startServer({
   host: '127.0.0.1',
   portOption: 'webhook-port',
   callsPerConnection: 10_000,
+  intake: intake({ calls: 1000, bytes: 64 * 1024 * 1024 }),
   handler: webhookApp({
     facts: (namespace) => ({
       policies,

@@ -16,7 +16,7 @@ const MINIMUM = 3;
  */
 export const SETTLE_MS = 1000;
 
-const BREAKER = 'circuit breaker';
+export const BREAKER = 'circuit breaker';
 /** Why a proof about to be withdrawn stays for now; also the reason that the closed node shows. */
 export type Keep = typeof BREAKER | 'loss being judged';
 

@@ -44,6 +44,17 @@ printf '{"gpuGate":1,"verdict":"%s","exit":%s,"words":"%s"}\n' "$verdict" "$code
 exit $code`;
 const VECTOR_ADD = ['/cuda-samples/vectorAdd'];
 
+/**
+ * The limit is for a program that opens a CUDA context on each GPU of an 8-GPU node. What it is
+ * made of, in resident host memory: libcuda with one context takes 114 MiB (published measurement,
+ * pytorch issue 113326: 438,632 kB with a context and 322,040 kB without), so 8 of them 912 MiB at
+ * most; TensorFlow with its own libraries took "more than 2 GB" on 8 GPUs (tensorflow issue 36459),
+ * and stock vectorAdd opens one context. It pins no memory and its kernel is a few kB. 2 GiB are
+ * 256 MiB a GPU for 8 GPUs and still 128 for 16. A limit reserves nothing; what it is for is a
+ * validation image that goes astray. Not measured on an 8-GPU node.
+ */
+const RESOURCES = { requests: { cpu: '10m', memory: '64Mi' }, limits: { memory: '2Gi' } } as const;
+
 /** The pod of one try of one round. */
 export function validationPod(input: ValidationInput): Manifest {
   const { kind, policy, node } = input;
@@ -98,8 +109,12 @@ export function validationPod(input: ValidationInput): Manifest {
             ...mounts.env,
           ],
           resources: {
-            requests: { cpu: '10m', memory: '64Mi' },
-            limits: { memory: '512Mi', ...(input.resource === undefined ? {} : { [input.resource]: '1' }) },
+            requests: { ...RESOURCES.requests, ...validation.resources.requests },
+            limits: {
+              ...RESOURCES.limits,
+              ...validation.resources.limits,
+              ...(input.resource === undefined ? {} : { [input.resource]: '1' }),
+            },
           },
           securityContext: asksKubernetes
             ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } }

@@ -24,6 +24,11 @@ import { carryOut } from './writes.ts';
 
 /** How long a node whose write met a later version waits for the watch to bring it, ms. */
 const CATCH_UP_MS = 1000;
+/**
+ * How long the watch may take to bring what we wrote, ms: longer than a watch may be silent. A
+ * cached version that is older for longer is of an etcd that was restored, and counts.
+ */
+const BEHIND_MS = 120_000;
 /** How long a node whose evidence is being listed waits, ms. */
 const LISTING_MS = 200;
 /**
@@ -67,8 +72,11 @@ export interface NodeController {
 export function nodeController(deps: NodeControllerDeps): NodeController {
   const { caches, apply, turns, places, breaker, silence, metrics, log, now } = deps;
   const { nodes, policies, fleet } = caches;
-  /** resourceVersion of our last write: an older cached Node has yet to catch up. */
-  const written = new Map<string, bigint>();
+  /**
+   * resourceVersion of our last write, and until when an older cached Node has yet to catch up, ms
+   * since the epoch.
+   */
+  const written = new Map<string, { readonly version: bigint; readonly until: number }>();
   /**
    * resourceVersion that a write was refused at: the cache has yet to bring a later one, and is
    * given until then, ms since the epoch.
@@ -79,7 +87,11 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   const refusedPods = new Map<string, { readonly pod: string; readonly because: string }>();
 
   const isBehind = ({ metadata: { name, resourceVersion } }: NodeObject): boolean => {
-    if (BigInt(resourceVersion) < (written.get(name) ?? 0n)) return true;
+    const last = written.get(name);
+    if (last !== undefined && BigInt(resourceVersion) < last.version && now() < last.until) {
+      turns.addAfter({ kind: 'node', name }, last.until - now());
+      return true;
+    }
     const refusal = refused.get(name);
     return refusal?.at === resourceVersion && now() < refusal.until;
   };
@@ -189,7 +201,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const end = await carryOut(node, actions, {
       apply,
       wrote(action, version) {
-        written.set(name, BigInt(version));
+        written.set(name, { version: BigInt(version), until: now() + BEHIND_MS });
         if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
       },
       refused: (pod, because) => podRefused(name, pod, because),
@@ -197,7 +209,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     refused.delete(name);
     if (end === 'done') return;
     // Nothing of ours came through: what is cached is older than the Node.
-    const isOld = (written.get(name) ?? 0n) <= BigInt(resourceVersion);
+    const isOld = (written.get(name)?.version ?? 0n) <= BigInt(resourceVersion);
     if (isOld) refused.set(name, { at: resourceVersion, until: now() + CATCH_UP_MS });
     turns.addAfter({ kind: 'node', name }, isOld ? CATCH_UP_MS : 50);
   }
@@ -221,7 +233,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   return {
     handlers: { node: handle },
     awaits: ({ metadata: { name, resourceVersion } }) =>
-      refused.has(name) || BigInt(resourceVersion) === written.get(name),
+      refused.has(name) || BigInt(resourceVersion) === written.get(name)?.version,
     gone(name) {
       written.delete(name);
       refusedPods.delete(name);

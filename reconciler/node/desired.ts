@@ -1,15 +1,16 @@
 // What the Node should say, by what was observed, reached and judged.
-import { RETRY } from '../../core/keys.ts';
+import { BREAKER_RELEASE, RETRY } from '../../core/keys.ts';
 import { amountOf } from '../../core/quantity.ts';
 import type { Said } from '../../core/said.ts';
+import { entriesFor, isUsualGpu } from '../../gate/gpu-request.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
-import type { Keep } from '../limits/breaker.ts';
+import { BREAKER, type Keep } from '../limits/breaker.ts';
 import { driverVersion } from '../manifests/driver.ts';
 import type { NodeObject } from '../model.ts';
 import { DONE, type Accepted, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
-import { isAsKnown, lostGpus } from './findings.ts';
+import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
@@ -21,6 +22,9 @@ const camel = (stage: string): string =>
 
 const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
+
+const releaseCommand = (policy: string): string =>
+  `kubectl annotate gpupolicy ${policy} --overwrite ${BREAKER_RELEASE}=$(date +%s)`;
 
 /** `keep`: why a proof that is about to be withdrawn is kept all the same. */
 export function desiredMarks(
@@ -82,7 +86,7 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
       status: 'True',
       reason: 'Validated',
       said: {
-        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${labelText(seen)}${conflictText(input)}`,
+        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
         at: next.at,
       },
     },
@@ -105,6 +109,14 @@ const lostText = ({ node, policy }: WithPolicy): string => {
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
+};
+
+/** GPUs that nothing gates, because the policy does not list their resource. */
+const unlistedText = ({ node, policy }: WithPolicy): string => {
+  const names = offeredBeside(node, policy.spec.resources).filter(isUsualGpu);
+  return names.length === 0
+    ? ''
+    : `; ${names.join(', ')} of this node is not gated, because the GPUPolicy does not list it: add ${entriesFor(names).join(', ')} to its spec.resources, and to the chart's policy.spec.resources`;
 };
 
 /** The kubelet's words, until a validation has passed after them. */
@@ -162,10 +174,18 @@ function underway(
   const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
   const command = retryCommand(input.node);
   const isHealthy = stop.finding.kind === 'waiting' && stop.finding.healthy === true;
-  const again = failure === undefined ? (isHealthy ? { command } : {}) : { retryAt: failure.retryAt, command };
+  const isHeld = judgement === 'withdrawn' && keep === BREAKER;
+  const again = isHeld
+    ? { command: releaseCommand(input.policy.name) }
+    : failure === undefined
+      ? isHealthy
+        ? { command }
+        : {}
+      : { retryAt: failure.retryAt, command };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {
-    const said: Said = { text: `no new GPU pods, ${what}`, at: walk.since, ...again };
+    const held = isHeld ? '; the circuit breaker keeps its proof, because many nodes lost theirs at once' : '';
+    const said: Said = { text: `no new GPU pods, ${what}${held}`, at: walk.since, ...again };
     return {
       ...shared,
       state: 'validated',

@@ -26,6 +26,7 @@ export const EDITS: Readonly<Record<string, Effect>> = {
   'components.toolkit.podSelector': 'at once',
   'components.driver.podSelector': 'at once',
   'components.devicePlugin.podSelector': 'at once',
+  'components.driver.alsoFor': 'nothing',
   'components.dcgmExporter': 'at once',
   'components.featureDiscovery': 'at once',
   'components.dcgmExporter.podSelector': 'nothing',

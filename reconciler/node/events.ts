@@ -1,7 +1,7 @@
 // What is reported of a node's changes: each change of state, each new failure, GPUs lost. Events
 // carry no times, because equal ones are counted as one.
-import { CLOSED, MANAGED, PROOF, STATE } from '../../core/keys.ts';
-import { isMisspelt } from '../../gate/node-proof.ts';
+import { CLOSED, MANAGED, PROOF, STARTUP_TAINT, STATE } from '../../core/keys.ts';
+import { isMisspelt, strayOf } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { NodeObject } from '../model.ts';
 import type { Walk } from '../walk.ts';
@@ -74,6 +74,15 @@ function changesOf(node: NodeObject, before: Walk | undefined, desired: Desired)
   if (lost !== undefined && JSON.stringify(lost) !== JSON.stringify(before?.lost ?? {}))
     return [nodeEvent(node, 'Warning', 'GPUsLost', text)];
   return [];
+}
+
+/** What would wait in vain for an opt-in that nobody made. */
+export function strayEvents(node: NodeObject): readonly NodeEvent[] {
+  if (strayOf(node) !== 'taint') return misspeltOf(node);
+  const label = node.metadata.labels?.[MANAGED];
+  const has = label === undefined ? 'has no label gpu-gate.dev/managed' : `has gpu-gate.dev/managed=${label}`;
+  const message = `the taint ${STARTUP_TAINT} keeps pods off this node and stays, because the node ${has}: write exactly gpu-gate.dev/managed=true in the node's template and on the node, or take the taint away`;
+  return [{ ...nodeEvent(node, 'Warning', 'GPUTaintWithoutOptIn', message), once: true }];
 }
 
 /** Who wrote `True` or `yes` means to opt in, and would wait for it in vain. */

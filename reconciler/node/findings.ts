@@ -299,6 +299,12 @@ export const allocatable = (node: NodeObject, resources: readonly string[]): Rea
     ),
   );
 
+/** Resources of NVIDIA's that the node offers and the policy does not list. */
+export const offeredBeside = (node: NodeObject, resources: readonly string[]): readonly string[] =>
+  Object.entries(node.status?.allocatable ?? {}).flatMap(([name, amount]) =>
+    !isGpuResource(name, resources) && amountOf(amount) > 0 ? [name] : [],
+  );
+
 /** Does NFD say that an NVIDIA device is there? */
 export const hasPciLabel = (node: NodeObject): boolean =>
   Object.entries(node.metadata.labels ?? {}).some(([key, value]) => value === 'true' && NFD_PCI_LABEL.test(key));

@@ -60,7 +60,7 @@ export function outcomeOf(pod: PodObject): Outcome | undefined {
 
 /** What a person can do, by the kubelet's word; the beginning of it is enough. */
 const ADVICE: readonly (readonly [what: string, advice: string])[] = [
-  ['OOMKilled', 'it needs more memory than its limit: report this with the number of GPUs of the node'],
+  ['OOMKilled', 'raise validation.resources.limits.memory in the GPUPolicy'],
   ['Evicted', 'free what the node has run out of'],
   ['Preempting', 'a pod of a higher priority needed its place'],
   ['OutOf', 'the node has no room for it: see kubectl describe node'],

@@ -8,7 +8,7 @@ import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
 import { desiredMarks } from './desired.ts';
-import { eventsOf, misspeltOf, restartsOf } from './events.ts';
+import { eventsOf, restartsOf, strayEvents } from './events.ts';
 import { judge } from './judge.ts';
 import type { NodeObject } from '../model.ts';
 import { changesOnlySaid, differences, setTaints, withoutOurs, type Desired } from './marks.ts';
@@ -24,7 +24,7 @@ export function planNode(input: NodeInput, states: readonly WalkState[] = WALK_S
   if (node.metadata.deletionTimestamp !== undefined) return NOTHING;
   // Both labels were removed by hand, so the walk's remaining annotation is removed too.
   const isLeft = node.metadata.annotations?.[WALK] !== undefined;
-  if (!isOurs(node) && !isLeft) return { ...NOTHING, actions: misspeltOf(node) };
+  if (!isOurs(node) && !isLeft) return { ...NOTHING, actions: strayEvents(node) };
   if (node.metadata.labels?.[MANAGED] !== 'true') return planRemoval(input, true);
   if (policy === undefined) return planUnselected(input);
   if (policy.deleting) return planRemoval(input, false);

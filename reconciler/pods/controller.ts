@@ -2,7 +2,7 @@
 // missed, or bound past the gate. Each pod is counted once across leaders, because the Event
 // records it and only the replica that creates the Event counts the pod.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { askedOf, gpuKindsOf } from '../../gate/gpu-request.ts';
+import { askedOf, entriesFor, gpuKindsOf } from '../../gate/gpu-request.ts';
 import { namespaceRule } from '../../gate/namespaces.ts';
 import type { Reason } from '../../gate/reasons.ts';
 import { policyNameOf } from '../../gate/verdict.ts';
@@ -15,7 +15,7 @@ import type { Rejections } from '../limits/rejections.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { hasEnded, keyOf, type NodeObject, type PodObject } from '../model.ts';
 import { gateOf, saysAlready } from './readiness.ts';
-import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed } from './reports.ts';
+import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed, unlistedOf } from './reports.ts';
 import { fateOf, isRejected, wordsOf } from './rejected.ts';
 
 /**
@@ -51,6 +51,10 @@ export interface PodController {
   readonly pendingGates: () => number;
 }
 
+const unlistedText = (names: readonly string[]): string =>
+  names.length === 0
+    ? ''
+    : `; its GPUPolicy does not list ${names.join(', ')}, so that such pods are not gated: add ${entriesFor(names).join(', ')} to spec.resources, and to the chart's policy.spec.resources`;
 const nodeRef = (node: NodeObject): ObjectRef => ({ kind: 'Node', name: node.metadata.name, uid: node.metadata.uid });
 const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, namespace: pod.namespace, uid: pod.uid });
 
@@ -181,7 +185,7 @@ export function podController(deps: PodControllerDeps): PodController {
     const first = await tellOnce(
       pod,
       'GPUPodPastGate',
-      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName}, although the gate refuses this node: ${because.sentence}`,
+      `bound to ${node.metadata.name} by ${pod.placed ? 'spec.nodeName' : pod.schedulerName}, although the gate refuses this node: ${because.sentence}${unlistedText(unlistedOf(pod, policies))}`,
     );
     if (first) metrics.pastGate.inc();
     unseen.delete(pod.uid);

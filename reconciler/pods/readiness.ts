@@ -2,6 +2,7 @@
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { NODE_VALIDATED } from '../../core/keys.ts';
 import { isOurs, serving } from '../../gate/node-proof.ts';
+import { namingRefusedTo } from '../../gate/verdict.ts';
 import type { Condition } from '../actions.ts';
 import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
 
@@ -20,9 +21,12 @@ export function gateOf(
     reason,
     message,
   });
-  if (policy?.spec.suspend === true) return say('True', 'PolicySuspended', `GPUPolicy ${policy.name} is suspended`);
+  const refused = policy === undefined ? undefined : namingRefusedTo(pod.wants, policy);
+  if (policy?.spec.suspend === true && refused === undefined)
+    return say('True', 'PolicySuspended', `GPUPolicy ${policy.name} is suspended`);
   if (node === undefined) return undefined;
   if (!isOurs(node)) {
+    if (refused !== undefined) return say('False', 'PolicyNotAllowed', refused);
     if (policy === undefined) return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone');
     return policy.spec.unmanagedNodes === 'Allow'
       ? say('True', 'NodeNotManaged', 'the node is not opted in; the GPUPolicy allows that')

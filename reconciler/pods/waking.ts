@@ -1,11 +1,11 @@
 // Pods that wait for a node: reports what they wait for, and has the scheduler try them again where
 // one could fit. Keeps the pods that wait by what they ask, so that no turn looks at every pod for
 // every node.
-import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { WAKE } from '../../core/keys.ts';
 import { askedOf, gpuKindsOf } from '../../gate/gpu-request.ts';
 import { isOurs, open } from '../../gate/node-proof.ts';
-import { policyNameOf } from '../../gate/verdict.ts';
+import { namedNodes } from '../../gate/placement.ts';
+import { askOf, policyNameOf } from '../../gate/verdict.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
@@ -17,8 +17,8 @@ import { couldFit, isUnschedulable, kindOf, nodesToWake } from './waiting.ts';
 /** A pod hears of another reason after so long at first, then after twice as long each time, ms. */
 const PATIENCE_MS = 30_000;
 const MOST_PATIENCE_MS = 600_000;
-/** Nodes that a report names. */
-const NAMED = 3;
+/** So many nodes are looked at for a report, however many there are. */
+const LOOKED = 200;
 
 export interface WakingDeps {
   readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'fleet' | 'devices'>;
@@ -54,13 +54,12 @@ export function waking(deps: WakingDeps): Waking {
 
   const waits = (pod: PodObject | undefined): pod is PodObject =>
     pod !== undefined && pod.namespace !== operandNamespace && isUnschedulable(pod);
-  const policyOfPod = (pod: PodObject): GpuPolicy | undefined => policies.get(policyNameOf(pod.wants));
   /** One pod for each kind: what fits one fits the others. */
   const examples = (): readonly PodObject[] =>
     [...groups.values()].flatMap((group) => [...group.values()].slice(0, 1)).filter(asksForGpu);
   /** Other claims and other vendors' resources are not gpu-gate's to wake. */
   const asksForGpu = (pod: PodObject): boolean =>
-    askedOf(pod.wants, gpuKindsOf(policyOfPod(pod)), devices).kind === 'gpus';
+    askedOf(pod.wants, gpuKindsOf(policies.get(policyNameOf(pod.wants))), devices).kind === 'gpus';
 
   /** A change of the Node makes the scheduler try again the pods that it was refused for. */
   async function wake(node: NodeObject): Promise<void> {
@@ -86,31 +85,48 @@ export function waking(deps: WakingDeps): Waking {
       await wake(node);
   }
 
-  const textOf = (policy: string): string | undefined => {
-    const first: NodeObject[] = [];
-    for (const name of fleet.names('on its way', policy)) {
+  /** What the pod waits for, in one sentence; `undefined` if that is not a node's stack. */
+  function textFor({ wants, placement }: PodObject): string | undefined {
+    const ask = askOf(wants, policies, devices);
+    if (ask.kind === 'refuse') return `no node takes this pod: ${ask.detail}`;
+    if (ask.kind !== 'gate') return undefined;
+    const { name } = ask.policy;
+    const named = placement === undefined ? undefined : namedNodes(placement);
+    return nodesOnTheirWay(ask, placement, {
+      onTheirWay: nodesOf(named ?? fleet.names('on its way', name)),
+      others: named === undefined ? nodesOf(fleet.names('managed', name)) : [],
+      count: named === undefined ? fleet.count('on its way', name) : 0,
+      elsewhere: named === undefined && fleet.count('managed', name) === 0 ? ofOthers(name) : 0,
+    });
+  }
+  function* nodesOf(names: Iterable<string>): Iterable<NodeObject> {
+    let left = LOOKED;
+    for (const name of names) {
       const node = nodes.get(name);
-      if (node !== undefined) first.push(node);
-      if (first.length === NAMED) break;
+      if (node !== undefined) yield node;
+      left -= 1;
+      if (left === 0) return;
     }
-    return nodesOnTheirWay(first, policy, fleet.count('on its way', policy) - first.length);
-  };
+  }
+  const ofOthers = (policy: string): number =>
+    [...policies.values()].reduce((sum, { name }) => sum + (name === policy ? 0 : fleet.count('managed', name)), 0);
 
   async function reportAll(): Promise<void> {
+    /** By what a pod asks for and where it may go. */
     const texts = new Map<string, string | undefined>();
     let again = Infinity;
-    for (const group of groups.values())
+    for (const [kind, group] of groups)
       for (const pod of group.values()) {
-        const policy = policyOfPod(pod);
-        if (policy === undefined || !isEnforcing(policy)) break;
-        if (!asksForGpu(pod)) break;
-        if (!texts.has(policy.name)) texts.set(policy.name, textOf(policy.name));
-        const text = texts.get(policy.name);
         const last = reports.get(pod.uid);
-        if (text === undefined || last?.text === text) continue;
         const due = last === undefined ? 0 : dueAfter(last);
-        if (due > now()) again = Math.min(again, due);
-        else await report(pod, text, last);
+        if (due > now()) {
+          again = Math.min(again, due);
+          continue;
+        }
+        const key = `${kind} ${JSON.stringify(pod.placement)}`;
+        if (!texts.has(key)) texts.set(key, textFor(pod));
+        const text = texts.get(key);
+        if (text !== undefined && last?.text !== text) await report(pod, text, last);
       }
     if (again < Infinity) turns.addAfter({ kind: 'waiting', name: '' }, again - now());
   }

@@ -64,7 +64,7 @@ export class Cluster {
 
   /** DeviceTaintRules, by name. */
   readonly rules = new Map<string, RuleView>();
-  rulesServed = true;
+  rulesServed = false;
   readonly #ruleOf = ruleIndex();
 
   constructor(policy: GpuPolicy) {
@@ -206,6 +206,11 @@ export class Cluster {
     if (before?.generation !== policy.generation) this.#fleet.select([policy], this.nodes.all.values());
     this.#refresh();
     this.#all.listener.policy(before, policy);
+  }
+
+  /** An older etcd was restored: versions of what is written from now on are below earlier ones. */
+  restored(): void {
+    this.#version = 1;
   }
 
   setNode(node: NodeObject): string {

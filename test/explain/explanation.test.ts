@@ -203,6 +203,26 @@ describe('explain: a pod', () => {
     expect(explained([], { pod: gpuPod({}, { schedulerName: 'volcano' }) }).notes).toEqual([note]);
     expect(explained([], { policies: new Map([['default', aPolicy()]]) }).notes).toEqual([note]);
   });
+  it('that its own selector or tolerations keep off: the gate lets it in, and the row says what does not', () => {
+    const taints = [{ key: 'nvidia.com/gpu', value: 'present', effect: 'NoSchedule' }];
+    const behind = { ...aNode({ name: 'behind' }), spec: { taints } };
+    const walks = { ...walking('walks', 'driver: waiting for its pod'), spec: { taints } };
+    const text = 'the pod does not tolerate the taint nvidia.com/gpu=present:NoSchedule';
+    const advice = 'add a toleration to the pod, or to injection.tolerations of its GPUPolicy';
+    const explanation = explained([behind, walks, aNode()]);
+    expect(explanation.rows).toMatchObject([
+      { node: 'behind', verdict: 'kept off', reason: text, keptOff: text, kind: '', next: advice },
+      { node: 'walks', verdict: 'refused', reason: 'GPU stack not validated: driver', keptOff: text },
+      { node: 'node-a', verdict: 'open', reason: '', keptOff: '' },
+    ]);
+    expect(explanation.summary).toContain('1 of 3 nodes open to it');
+    const shown = explanationText(explanation);
+    expect(shown).toMatch(/behind +validated +kept off +the pod does not tolerate the taint/);
+    expect(shown).toContain(`GPU stack not validated: driver; ${text}`);
+    const tolerations = [{ key: 'nvidia.com/gpu', operator: 'Exists' }];
+    expect(explained([behind], { pod: gpuPod({}, { tolerations }) }).rows[0]).toMatchObject({ verdict: 'open' });
+    expect(explained([behind], { pod: gpuPod({}, { nodeName: 'behind' }) }).rows[0]).toMatchObject({ verdict: 'open' });
+  });
   it('whose requirement cannot be read', () => {
     const env = [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=v14' }];
     expect(explained([], { pod: gpuPod({}, {}, { env }) }).notes).toEqual([

@@ -15,8 +15,9 @@ import { ALL_REASONS } from '../../gate/reasons.ts';
 import { MAX_TEXTS } from '../../gate/require-cuda.ts';
 import { askOf, nodeFacts, verdict } from '../../gate/verdict.ts';
 import { trimPod, type NodeObject } from '../../reconciler/model.ts';
-import { boundPastGate } from '../../reconciler/pods/reports.ts';
+import { boundPastGate, unlistedOf } from '../../reconciler/pods/reports.ts';
 import { couldFit, nodesToWake } from '../../reconciler/pods/waiting.ts';
+import { decide } from '../../webhook/inject.ts';
 import { aNode, aPod, aPolicy } from '../builders/objects.ts';
 
 const OPERANDS = 'gpu-gate-operands';
@@ -27,6 +28,12 @@ const pick = <T>(...values: readonly T[]): fc.Arbitrary<T> => fc.constantFrom(..
 const mostly = <T>(usual: T, ...others: readonly T[]): fc.Arbitrary<T> =>
   fc.oneof({ weight: 4, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
 const NOTHING: unknown = undefined;
+const FACTS = {
+  runtimeClasses: new Map(),
+  devices: DEVICES,
+  namespaceLabels: {},
+  excludedNamespaces: new Set<string>(),
+};
 
 const pods: fc.Arbitrary<RawPod> = fc
   .record({
@@ -145,6 +152,7 @@ const policies: fc.Arbitrary<Map<string, GpuPolicy>> = fc
       suspend: mostly(false, true),
       enforcing: mostly(true, false),
       resources: mostly<string[] | undefined>(undefined, ['nvidia.com/mig-*']),
+      allowedNamespaces: mostly<string[]>([], ['ops'], ['ops', 'team']),
     }),
     { selector: ({ name }) => name, minLength: 1, maxLength: 2 },
   )
@@ -169,7 +177,7 @@ const RARE: readonly NodeObject[] = [
 ];
 
 describe('one verdict', () => {
-  it('for the extender both ways, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
+  it('for webhook and extender, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
     const seen = new Map<string, number>();
     fc.assert(
       fc.property(pods, nodes, policies, (raw, node, known) => {
@@ -177,6 +185,15 @@ describe('one verdict', () => {
         const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known, DEVICES), nodeFacts(node));
         const kind = wanted?.kind ?? 'yes';
         seen.set(kind, (seen.get(kind) ?? 0) + 1);
+
+        // The webhook refuses the same names, where it looks at the pod at all.
+        const ask = askOf(wantsOf(raw, OPERANDS), known, DEVICES);
+        const namespace = raw.metadata?.namespace ?? '';
+        if (namespace !== OPERANDS) {
+          const admission = decide(raw, { ...FACTS, policies: known, namespace });
+          const because = admission.kind === 'refuse' && admission.reason === 'policy-not-allowed' && admission.because;
+          expect(because).toBe(ask.kind === 'refuse' && ask.because.kind === 'policy-not-allowed' && ask.detail);
+        }
 
         const table = new NodeTable();
         table.set(name, nodeFacts(node));
@@ -218,7 +235,10 @@ describe('one verdict', () => {
           () => false,
         );
         if (pod === undefined) throw new Error('trimmed away');
-        expect(boundPastGate(pod, node, known, DEVICES)).toEqual(kind === 'claim-unknown' ? undefined : wanted);
+        // A resource that no policy lists is gated by nobody, and reported all the same.
+        const isListed = !nodeFacts(node).ours || unlistedOf(pod, known).length === 0;
+        if (isListed)
+          expect(boundPastGate(pod, node, known, DEVICES)).toEqual(kind === 'claim-unknown' ? undefined : wanted);
         const cordoned = node.spec?.unschedulable === true;
         expect(couldFit(pod, node, [], known, DEVICES)).toBe(wanted === undefined && !cordoned);
         expect(nodesToWake([pod], [node], () => [], known, DEVICES)).toHaveLength(

@@ -1,6 +1,6 @@
 // What a change in the cluster makes the reconciler look at.
 import { expect, it } from 'vitest';
-import { CLOSED, MANAGED } from '../../core/keys.ts';
+import { CLOSED, MANAGED, STARTUP_TAINT } from '../../core/keys.ts';
 import { changes } from '../../reconciler/changes.ts';
 import type { Caches, Listener } from '../../reconciler/caches.ts';
 import type { Key } from '../../reconciler/key.ts';
@@ -17,6 +17,7 @@ const labelled = (managed?: string) => ({
   metadata: { ...plain.metadata, annotations: {}, labels: managed === undefined ? {} : { [MANAGED]: managed } },
 });
 const unmanaged = labelled();
+const tainted = { ...unmanaged, spec: { taints: [{ key: STARTUP_TAINT, effect: 'NoSchedule' }] } };
 
 /** Names of the keys that are due after a change, each as `kind name`. */
 function due(parts: ClusterParts, more: Partial<Caches>, change: (listener: Listener) => void): readonly string[] {
@@ -74,6 +75,8 @@ it.each<
   ['a label that opts nothing in', {}, (to) => to.node('plain', undefined, labelled('false'), none), []],
   ['a label that is misspelt', {}, (to) => to.node('plain', undefined, labelled('True'), none), ['node plain']],
   ['a label that is misspelt as before', {}, (to) => to.node('plain', labelled('True'), labelled('True'), none), []],
+  ['a startup taint without an opt-in', {}, (to) => to.node('plain', unmanaged, tainted, none), ['node plain']],
+  ['such a taint as before', {}, (to) => to.node('plain', tainted, tainted, none), []],
   [
     'a node whose pods have a readiness gate',
     {

@@ -1,7 +1,8 @@
 // Controllers together, on a cluster in memory: what no one of them decides alone.
 import { describe, expect, it } from 'vitest';
-import { CLOSED, MANAGED, PROOF } from '../../core/keys.ts';
+import { CLOSED, HOLD, MANAGED, PROOF, STARTUP_TAINT, STATE } from '../../core/keys.ts';
 import { open } from '../../gate/node-proof.ts';
+import { placementOf } from '../../gate/placement.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
 import { newWalk } from '../../reconciler/walk.ts';
 import { Cluster, VALIDATIONS_ONLY } from '../builders/cluster.ts';
@@ -217,4 +218,103 @@ it('an opt-in in a spelling that does not count is reported when it comes, and n
   await cluster.settle();
   expect(reported()).toBe(2);
   expect(cluster.node('new').metadata.labels).toEqual({ [MANAGED]: 'yes' });
+});
+
+it('a node with the startup taint and no opt-in is looked at when that begins, and not for its other changes', async () => {
+  const cluster = await validated();
+  const told = (): number =>
+    cluster.writes.filter((action) => action.kind === 'event' && action.reason === 'GPUTaintWithoutOptIn').length;
+  const stray = (labels: Record<string, string>): NodeObject => {
+    const node = aNode({ name: 'stray', validated: false });
+    return {
+      ...node,
+      metadata: { ...node.metadata, labels, annotations: {} },
+      spec: { taints: [{ key: STARTUP_TAINT, effect: 'NoSchedule' }] },
+    };
+  };
+  cluster.setNode({ ...stray({}), spec: {} });
+  await cluster.settle();
+  expect(told()).toBe(0);
+  cluster.setNode(stray({}));
+  await cluster.settle();
+  cluster.setNode(stray({ zone: 'a' }));
+  await cluster.settle();
+  expect(told()).toBe(1);
+  cluster.setNode(stray({ zone: 'a', [MANAGED]: 'true' }));
+  await cluster.settle();
+  expect(cluster.node('stray').metadata.labels?.[STATE]).toBeDefined();
+});
+
+describe('what a pod that waits is reported', () => {
+  const waiting = (more: Partial<PodObject>): PodObject =>
+    keptPod({
+      namespace: 'team',
+      name: 'waits',
+      uid: 'waits',
+      nodeName: undefined,
+      gpus: { 'nvidia.com/gpu': 1 },
+      conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable' }],
+      ...more,
+    });
+  const toldOf = async (cluster: Cluster, more: Partial<PodObject>): Promise<readonly string[]> => {
+    cluster.setPod(waiting(more));
+    await cluster.settle();
+    return cluster.writes.flatMap((action) =>
+      action.kind === 'event' && action.reason === 'WaitingForGPUNode' ? [action.message] : [],
+    );
+  };
+  const held = (cluster: Cluster, name: string): void => {
+    const { metadata, ...rest } = cluster.node(name);
+    cluster.setNode({ ...rest, metadata: { ...metadata, annotations: { ...metadata.annotations, [HOLD]: 'x' } } });
+  };
+  const HELD = 'takes no new GPU pods (GPU node held by an operator)';
+
+  it('nothing, while an open node is for it', async () => expect(await toldOf(await validated(), {})).toEqual([]));
+  it('the node that its affinity names, and no other', async () => {
+    const cluster = await validated();
+    for (const name of names) held(cluster, name);
+    const term = { matchFields: [{ key: 'metadata.name', operator: 'In', values: ['n3'] }] };
+    const affinity = {
+      nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [term] } },
+    };
+    expect(await toldOf(cluster, { placement: placementOf({ affinity }) })).toEqual([
+      `waiting for a GPU node: node n3 ${HELD}`,
+    ]);
+  });
+  it('the nodes of the pool that its nodeSelector names', async () => {
+    const cluster = await validated();
+    const { metadata, ...rest } = cluster.node('n4');
+    cluster.setNode({ ...rest, metadata: { ...metadata, labels: { ...metadata.labels, pool: 'a' } } });
+    held(cluster, 'n4');
+    held(cluster, 'n5');
+    const placement = placementOf({ nodeSelector: { pool: 'a' } });
+    expect(await toldOf(cluster, { placement })).toEqual([
+      `waiting for a GPU node: node n4 ${HELD}; others are not for this pod: the pod's nodeSelector pool=a is not met (node n5)`,
+    ]);
+  });
+  it('that no node takes it, where it names a policy that it may not name', async () => {
+    const cluster = await validated(aPolicy({ ...VALIDATIONS_ONLY.spec, allowedNamespaces: ['ops'] }));
+    const { wants } = waiting({});
+    const named = {
+      ...wants,
+      read: { ok: true, wishes: { optedOut: false, policy: 'default' } },
+      namedIn: 'team',
+    } as const;
+    expect(await toldOf(cluster, { wants: named })).toEqual([
+      expect.stringMatching(/^no node takes this pod: GPUPolicy default may not be named in this namespace: /),
+    ]);
+  });
+});
+
+it('an etcd that was restored to older revisions: nodes are looked at again once no watch could be that late', async () => {
+  const cluster = await validated();
+  const writes = cluster.writes.length;
+  cluster.restored();
+  const { status, ...rest } = cluster.node('n0');
+  cluster.setNode({ ...rest, status: { ...status, nodeInfo: { bootID: 'boot-2' } } });
+  await cluster.settle(30_000);
+  expect(cluster.writes.slice(writes).filter((action) => 'node' in action)).toEqual([]);
+  await cluster.settle(120_000);
+  expect(JSON.parse(cluster.node('n0').metadata.annotations?.[PROOF] ?? '{}')).toMatchObject({ boot: 'boot-2' });
+  expect(open(cluster.node('n0')).yes).toBe(true);
 });

@@ -6,6 +6,8 @@ import { selectorId } from '../../reconciler/evidence.ts';
 import { fleet, isSilent, marksOf, rememberedBy } from '../../reconciler/fleet.ts';
 import { figuresOf } from '../../reconciler/gauges.ts';
 import type { NodeObject } from '../../reconciler/model.ts';
+import { enforcement } from '../../reconciler/policies/status.ts';
+import { trimSlice } from '../../reconciler/slices.ts';
 import { newWalk } from '../../reconciler/walk.ts';
 import { fleetOf } from '../builders/caches.ts';
 import { aNode, aPolicy, NOW } from '../builders/objects.ts';
@@ -110,4 +112,54 @@ it('figures show the states of a policy that no node is in, and nodes of a polic
   expect(figures).toContainEqual({ state: 'validated', policy: 'default', count: 1 });
   expect(figures).toContainEqual({ state: 'validated', policy: 'gone', count: 1 });
   expect(figures).toContainEqual({ state: 'failed', policy: 'default', count: 0 });
+});
+
+describe('GPUs by Dynamic Resource Allocation', () => {
+  const slice = (spec: object): unknown => ({
+    spec: { driver: 'gpu.nvidia.com', devices: [{ name: 'gpu-0' }], ...spec },
+  });
+  it.each([
+    ['of a node', { nodeName: 'gpu-1' }, { node: 'gpu-1' }],
+    ['of another driver', { driver: 'dra.example.com', nodeName: 'gpu-1' }, undefined],
+    ['without a device', { nodeName: 'gpu-1', devices: [] }, undefined],
+    ['of no node by name', { allNodes: true }, undefined],
+  ])('a slice %s', (_, spec, expected) => expect(trimSlice(slice(spec))).toEqual(expected));
+  it('whatever the JSON holds, it is read without a fault', () => {
+    for (const raw of [null, 7, {}, { spec: [] }]) expect(trimSlice(raw)).toBeUndefined();
+  });
+
+  const plain = { ...aNode({ name: 'plain', gpus: '0' }), metadata: { name: 'plain', uid: 'u', resourceVersion: '1' } };
+  const auditing = aPolicy({}, { status: {} });
+  const cluster = () => {
+    const index = fleetOf([aNode(), plain], [auditing]);
+    const tell = (name: string, node: string | undefined): void => {
+      for (const changed of index.slice(name, node)) if (changed === 'plain') index.update(changed, plain);
+    };
+    return { index, tell, enforces: () => enforcement(auditing, index) };
+  };
+  it('hold up Auto on a node that is not opted in, though its kubelet offers none; they go with its last slice', () => {
+    const { tell, enforces } = cluster();
+    expect(enforces().enforcing).toBe(true);
+    tell('a', 'plain');
+    tell('b', 'plain');
+    tell('b', 'plain');
+    expect(enforces()).toMatchObject({ enforcing: false, reason: 'NodesNotValidated' });
+    expect(enforces().message).toContain('opt them in: kubectl label node plain gpu-gate.dev/managed=true');
+    tell('a', undefined);
+    expect(enforces().enforcing).toBe(false);
+    tell('b', 'another');
+    expect(enforces().enforcing).toBe(true);
+  });
+  it('that are known before their node hold up Auto when it comes', () => {
+    const index = fleetOf([aNode()], [auditing]);
+    expect(index.slice('a', 'plain')).toEqual(['plain']);
+    expect(index.update('plain', plain)).toContain('awaited');
+    expect(enforcement(auditing, index).enforcing).toBe(false);
+  });
+  it('hold up nothing on a node that was validated', () => {
+    const index = fleetOf([aNode()], [auditing]);
+    index.slice('a', 'node-a');
+    index.update('node-a', aNode());
+    expect(enforcement(auditing, index).enforcing).toBe(true);
+  });
 });

@@ -178,6 +178,49 @@ describe('a pod that is about to be created', () => {
     ],
   ])('%s', (_, pod, given, expected) => expect(outcomeOf(decide(pod, given))).toBe(expected));
 
+  const schedulerOf = (resources: object, injection: object = {}, spec: object = {}) => {
+    const pod = aPod({ gpus: '1', spec: { ...spec, initContainers: [{ name: 'i', resources }] } });
+    const admission = decide(pod, facts(aPolicy({ injection: { schedulerName: 's', ...injection } })));
+    if (admission.kind !== 'inject') throw new Error('not injected');
+    const because = admission.skipped.find(({ what }) => what === 'schedulerName')?.because;
+    return [admission.injected.includes('schedulerName') ? 's' : 'kept', because];
+  };
+  const given = (name: string): string => `the pod requests ${name}, which another scheduler gives out`;
+  it.each<[string, object, object | undefined, readonly (string | undefined)[]]>([
+    [
+      'HAMi’s memory, which every policy lists',
+      { limits: { 'nvidia.com/gpumem': '3000' } },
+      undefined,
+      ['kept', given('nvidia.com/gpumem')],
+    ],
+    [
+      'HAMi’s cores by a request alone',
+      { requests: { 'nvidia.com/gpucores': 30 } },
+      undefined,
+      ['kept', given('nvidia.com/gpucores')],
+    ],
+    ['none of it', { limits: { 'nvidia.com/gpumem': '0' } }, undefined, ['s', undefined]],
+    ['what no policy lists', { limits: { 'example.com/vgpu': '1' } }, undefined, ['s', undefined]],
+    [
+      'what the policy lists by its beginning',
+      { limits: { 'example.com/vgpu-memory': '1k' } },
+      { othersResources: ['example.com/vgpu-*'] },
+      ['kept', given('example.com/vgpu-memory')],
+    ],
+    [
+      'HAMi’s memory where the list is empty',
+      { limits: { 'nvidia.com/gpumem': '1' } },
+      { othersResources: [] },
+      ['s', undefined],
+    ],
+  ])('its scheduler where it requests %s', (_, resources, injection, expected) =>
+    expect(schedulerOf(resources, injection)).toEqual(expected),
+  );
+  it('keeps the scheduler of gpu-gate where its author names it, whatever it requests', () => {
+    const [, because] = schedulerOf({ limits: { 'nvidia.com/gpumem': '1' } }, {}, { schedulerName: 's' });
+    expect(because).toBeUndefined();
+  });
+
   it('keeps its own mount and volume, with a warning below 120 characters', () => {
     const pod = aPod({
       gpus: '1',

@@ -1,5 +1,7 @@
 // The device plugin: its pod is Ready, and the kubelet offers GPUs.
-import { allocatable } from '../findings.ts';
+import { entriesFor } from '../../../gate/gpu-request.ts';
+import { allocatable, offeredBeside } from '../findings.ts';
+import { isManagedHere } from '../observed.ts';
 import { operand } from './operand.ts';
 import type { WalkState } from './state.ts';
 
@@ -11,12 +13,27 @@ export const devicePlugin: WalkState = {
     const { node, policy } = seen.input;
     const { resources } = policy.spec;
     if (look.finding.kind !== 'done' || Object.keys(allocatable(node, resources)).length > 0) return look;
+    const unlisted = offeredBeside(node, resources);
+    if (unlisted.length > 0)
+      return {
+        ...look,
+        finding: {
+          kind: 'waiting',
+          reason: 'UnlistedResources',
+          message: `the kubelet offers ${unlisted.join(', ')}, which the GPUPolicy does not list: add ${entriesFor(unlisted).join(', ')} to its spec.resources, and to the chart's policy.spec.resources`,
+          telling: true,
+        },
+      };
     return {
       ...look,
       finding: {
         kind: 'waiting',
         reason: 'NoAllocatableGPUs',
-        message: `waiting for the kubelet to offer ${resources[0] ?? 'GPUs'} on this node`,
+        message: `waiting for the kubelet to offer ${resources[0] ?? 'GPUs'} on this node${
+          isManagedHere(seen, 'device-plugin')
+            ? ''
+            : ', which the external device plugin is to do; GPUs that come by Dynamic Resource Allocation alone are not offered by a kubelet'
+        }`,
         healthy: true,
       },
     };

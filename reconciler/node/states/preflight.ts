@@ -2,9 +2,10 @@
 // install, does the driver fit the host, and may this node begin?
 import { COMPONENTS, GATING, isDeployed, namesOf, specOf } from '../../../core/components.ts';
 import { GPU_OPERATOR_DEPLOY_PREFIX, NFD_OS_RELEASE, NFD_PREFIX } from '../../../core/keys.ts';
+import { isUsualGpu } from '../../../gate/gpu-request.ts';
 import { driverImage } from '../../manifests/driver.ts';
 import type { NodeObject } from '../../model.ts';
-import { allocatable, failed, hasPciLabel, type Finding } from '../findings.ts';
+import { allocatable, failed, hasPciLabel, offeredBeside, type Finding } from '../findings.ts';
 import { isPreInstalled, markedBy, markForMachines, preInstalled } from '../installers.ts';
 import { componentPods, isManagedHere, type Observed } from '../observed.ts';
 import type { WalkState } from './state.ts';
@@ -45,7 +46,7 @@ function discovery({ input, walk }: Observed): Finding | undefined {
 function host(seen: Observed): Finding | undefined {
   const { input, walk } = seen;
   if (!isManagedHere(seen, 'driver') || (walk.proven !== undefined && walk.renew !== true)) return undefined;
-  const mismatch = hostMismatch(input.node, driverImage(input.policy));
+  const mismatch = hostMismatch(input.node, driverImage(input.policy), input.policy.spec.components.driver.alsoFor);
   return mismatch === undefined ? undefined : failed('WrongDriverImage', mismatch);
 }
 
@@ -60,7 +61,7 @@ const DRIVER_TAG =
  * A driver image made for another operating system or kernel than the node's, as a sentence;
  * undefined where nothing is known against it.
  */
-export function hostMismatch(node: NodeObject, image: string): string | undefined {
+export function hostMismatch(node: NodeObject, image: string, alsoFor: readonly string[] = []): string | undefined {
   const [, kernel, os] = DRIVER_TAG.exec(image) ?? [];
   const labels = node.metadata.labels ?? {};
   const [id, version] = [labels[`${NFD_OS_RELEASE}ID`], labels[`${NFD_OS_RELEASE}VERSION_ID`]];
@@ -68,8 +69,8 @@ export function hostMismatch(node: NodeObject, image: string): string | undefine
   if (os !== undefined && id !== undefined && version !== undefined) {
     const host = id + version;
     // `rhel9` is for every 9.x, `ubuntu24.04` for no other release.
-    if (host !== os && !host.startsWith(`${os}.`))
-      return `this node runs ${host}, the driver image is for ${os} (${image}): ${own}`;
+    if (![os, ...alsoFor].some((one) => host === one || host.startsWith(`${one}.`)))
+      return `this node runs ${host}, the driver image is for ${os} (${image}): ${own}; where the image fits this system too, add ${id}${version.split('.')[0] ?? ''} to components.driver.alsoFor`;
   }
   const running = node.status?.nodeInfo?.kernelVersion;
   if (kernel !== undefined && running !== undefined && running !== kernel)
@@ -113,7 +114,8 @@ function others(seen: Observed): Finding | undefined {
   if (
     managed.includes('device-plugin') &&
     !isOurs &&
-    Object.keys(allocatable(input.node, input.policy.spec.resources)).length > 0
+    (Object.keys(allocatable(input.node, input.policy.spec.resources)).length > 0 ||
+      offeredBeside(input.node, input.policy.spec.resources).some(isUsualGpu))
   )
     return failed(
       'AnotherInstaller',

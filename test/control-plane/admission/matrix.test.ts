@@ -59,6 +59,7 @@ beforeAll(async () => {
     ...Object.fromEntries(Object.keys(CLASSES).map((name) => [name, withClass(name)])),
     volumes: VOLUMES,
     scheduled: { schedulerName: 'gpu-gate-scheduler' },
+    greedy: { schedulerName: 'gpu-gate-scheduler', othersResources: [] },
     tolerant: { tolerations: [POOL_TAINT] },
     both: { ...VOLUMES, runtimeClassName: 'overhead' },
   });
@@ -376,29 +377,56 @@ describe('the webhook of another GPU scheduler, which takes pods that have the d
     }));
     return [{ op: 'add', path: '/spec/schedulerName', value: 'hami-scheduler' }, ...(asks ? [] : quantities)];
   };
-  const asking = (...resources: string[]): Ask => {
+  const asking = (policy: string, ...resources: string[]): Ask => {
     const quantities = Object.fromEntries(resources.map((name) => [name, name === MEMORY ? '3000' : '1']));
-    return { policy: 'scheduled', container: { resources: { limits: quantities, requests: quantities } } };
+    return { policy, container: { resources: { limits: quantities, requests: quantities } } };
   };
 
   it.each([
     // Its pods stay its own, and are gated: whatever it adds, gpu-gate's entry comes after.
-    ['hami', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'hami-scheduler', 1],
-    ['hami', 'memory alone', [MEMORY], 'hami-scheduler', 1],
-    // One that sorts after gpu-gate's finds the scheduler taken, and what it adds is seen by
-    // nobody: docs/webhook.md says so.
-    ['zzz-hami', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'gpu-gate-scheduler', 1],
-    ['zzz-hami', 'memory alone', [MEMORY], 'hami-scheduler', 0],
-  ])('configuration %s, a pod that requests %s', async (name, _, resources, scheduler, gated) => {
+    ['hami', 'scheduled', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'hami-scheduler', 1],
+    ['hami', 'scheduled', 'memory alone', [MEMORY], 'hami-scheduler', 1],
+    // One that sorts after gpu-gate's finds its pods as they came, by the policy's list of others'
+    // resources; without that list the scheduler is taken.
+    ['zzz-hami', 'scheduled', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'hami-scheduler', 1],
+    ['zzz-hami', 'greedy', 'GPU and memory', ['nvidia.com/gpu', MEMORY], 'gpu-gate-scheduler', 1],
+    // A GPU request that it adds is seen by nobody; the reconciler reports such a pod.
+    ['zzz-hami', 'scheduled', 'memory alone', [MEMORY], 'hami-scheduler', 0],
+  ])('configuration %s, policy %s, a pod that requests %s', async (name, policy, _, resources, scheduler, gated) => {
     const other = await foreignWebhook(cluster.admin, name, 'default', take);
     try {
       const pod = await until('the other webhook to take part', async () => {
-        const made = await created(asking(...resources));
+        const made = await created(asking(policy, ...resources));
         return other.calls() > 0 && made;
       });
       expect([pod.spec.schedulerName, gates(pod)]).toEqual([scheduler, gated]);
       expect(pod.spec.runtimeClassName).toBe(gated === 1 ? 'nvidia' : undefined);
       expect(pod.spec.containers[0]?.resources?.limits?.['nvidia.com/gpu']).toBe('1');
+    } finally {
+      await other.remove();
+    }
+  });
+});
+
+describe('a webhook that names its own scheduler after gpu-gate has named one', () => {
+  it.each([
+    ['IfNeeded', ['runtimeClassName', 'readinessGate'], [{ what: 'schedulerName', because: 'already own-scheduler' }]],
+    // Not called again, the record shows what gpu-gate left; `explain` shows the pod's scheduler.
+    ['Never', ['runtimeClassName', 'readinessGate', 'schedulerName'], []],
+  ])('reinvocation %s: the pod is gated, of that scheduler', async (reinvocationPolicy, injected, skipped) => {
+    await gate.upgrade({ webhook: { reinvocationPolicy } });
+    const other = await foreignWebhook(cluster.admin, 'zzz-own', 'default', () => [
+      { op: 'add', path: '/spec/schedulerName', value: 'own-scheduler' },
+    ]);
+    try {
+      await until('the record', async () => {
+        const { spec, metadata } = await created({ policy: 'scheduled' });
+        const record = JSON.parse(metadata.annotations?.['gpu-gate.dev/injection'] ?? '') as object;
+        return (
+          spec.schedulerName === 'own-scheduler' &&
+          JSON.stringify(record) === JSON.stringify({ policy: 'scheduled', injected, skipped })
+        );
+      });
     } finally {
       await other.remove();
     }

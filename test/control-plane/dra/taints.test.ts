@@ -57,7 +57,6 @@ beforeAll(async () => {
   cluster = await startCluster({ nodes: 2, say: console.log });
   const { admin } = cluster;
   await createClass(admin, 'gpu.nvidia.com', GPU_DRIVER, 'example.com/gpu');
-  for (const node of ['gpu-0', 'gpu-1']) await publishSlice(admin, node);
   await createTemplate(admin, 'gpu', exactly('gpu.nvidia.com'));
   gate = await startGate(cluster, {
     scheduler: false,
@@ -70,6 +69,8 @@ beforeAll(async () => {
   for (const node of ['gpu-0', 'gpu-1']) await annotate(node, 'sim.gpu-gate.dev/driver-seconds=3600');
   for (const node of ['gpu-0', 'gpu-1']) await kubectl('label', 'node', node, 'gpu-gate.dev/managed=true');
   await untilEnforcing(cluster);
+  // A node with GPUs that is not validated would keep the policy auditing.
+  for (const node of ['gpu-0', 'gpu-1']) await publishSlice(admin, node);
 }, 180_000);
 afterAll(async () => cluster?.stop());
 

@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import { runCommand } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
 import { viewOf } from '../../builders/view.ts';
+import { installPlugin } from '../../support/plugin.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 let cluster: Cluster;
@@ -36,14 +36,7 @@ const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promi
 
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
-  const npm = (...args: string[]) =>
-    runCommand('npm', [...args, '--loglevel', 'error'], process.env as Record<string, string>);
-  const packed = await npm('pack', join(ROOT, 'kubectl'), '--pack-destination', home);
-  expect(packed).toMatchObject({ code: 0, stderr: '' });
-  const tarball = packed.stdout.trim().split('\n').at(-1) ?? '';
-  const installed = await npm('install', '--prefix', home, '--no-audit', '--no-fund', '--offline', join(home, tarball));
-  expect(installed).toMatchObject({ code: 0, stderr: '' });
-  program = join(home, 'node_modules/.bin/kubectl-gpu_gate');
+  program = await installPlugin(home);
   cluster = await startCluster({ nodes: 3, say: console.log });
 });
 afterAll(async () => {

@@ -304,3 +304,42 @@ describe('policies', () => {
     },
   );
 });
+
+it(
+  'Auto: a node whose GPUs come from a ResourceSlice is waited for, until the slice is gone',
+  { timeout: 60_000 },
+  async () => {
+    const slices = '/apis/resource.k8s.io/v1/resourceslices';
+    const makeNode = (name: string, labels: object): Promise<unknown> =>
+      cluster.admin.request('POST', '/api/v1/nodes', {
+        body: { apiVersion: 'v1', kind: 'Node', metadata: { name, labels: { pool: 'dra', ...labels } } },
+      });
+    await makeNode('by-dra', {});
+    await cluster.admin.request('POST', slices, {
+      body: {
+        apiVersion: 'resource.k8s.io/v1',
+        kind: 'ResourceSlice',
+        metadata: { name: 'by-dra-gpus' },
+        spec: {
+          driver: 'gpu.nvidia.com',
+          nodeName: 'by-dra',
+          pool: { name: 'by-dra', generation: 1, resourceSliceCount: 1 },
+          devices: [{ name: 'gpu-0' }],
+        },
+      },
+    });
+    await makePolicy('dra', { nodeSelector: { pool: 'dra' }, validation: TIMES });
+    await says('dra', 'Enforcing', 'False');
+    await makeNode('opted-in', { 'gpu-gate.dev/managed': 'true' });
+    await until(
+      'the policy to wait for the node',
+      async () =>
+        (await says('dra', 'Enforcing', 'False')).startsWith('NodesNotValidated: ') &&
+        (await says('dra', 'Enforcing', 'False')).includes('by-dra'),
+    );
+    await cluster.admin.request('DELETE', `${slices}/by-dra-gpus`);
+    await says('dra', 'Enforcing', 'True');
+    for (const name of ['by-dra', 'opted-in']) await cluster.admin.request('DELETE', `/api/v1/nodes/${name}`);
+    await kubectl('delete', 'gpupolicy', 'dra');
+  },
+);

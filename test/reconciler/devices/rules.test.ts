@@ -154,6 +154,7 @@ describe('DeviceTaintRules', () => {
         async (history, validationsPass) => {
           const cluster = new Cluster(policyWith((generation += 1), {}));
           cluster.validationsPass = validationsPass;
+          cluster.serveRules(true);
           for (const [step, writes] of history) {
             // A leader that dies meanwhile has sent some of its writes, and not the others.
             let left = writes;

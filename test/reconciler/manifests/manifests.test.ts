@@ -14,6 +14,43 @@ const golden = (name: string, value: unknown): void => {
   expect(text).toBe(readFileSync(file, 'utf8'));
 };
 
+describe('resources of a validation pod', () => {
+  const resourcesOf = (resources: object | undefined): unknown => {
+    const { spec } = validationPod({
+      kind: 'device-plugin-validation',
+      policy: aPolicy({ validation: resources === undefined ? {} : { resources } }),
+      namespace: 'o',
+      node: { name: 'n', uid: 'u' },
+      round: 'r',
+      attempt: 0,
+      resource: 'nvidia.com/gpu',
+    });
+    return (spec as { containers: { resources: unknown }[] }).containers[0]?.resources;
+  };
+  const requests = { cpu: '10m', memory: '64Mi' };
+  it.each([
+    ['the policy is silent', undefined, { requests, limits: { memory: '2Gi', 'nvidia.com/gpu': '1' } }],
+    [
+      'it raises the limit',
+      { limits: { memory: '6Gi' } },
+      { requests, limits: { memory: '6Gi', 'nvidia.com/gpu': '1' } },
+    ],
+    [
+      'it requests more',
+      { requests: { cpu: 1, memory: '1Gi' }, limits: { 'example.com/x': '1' } },
+      {
+        requests: { cpu: 1, memory: '1Gi' },
+        limits: { memory: '2Gi', 'example.com/x': '1', 'nvidia.com/gpu': '1' },
+      },
+    ],
+    [
+      'it names the GPU that the round asks for',
+      { limits: { 'nvidia.com/gpu': '8' } },
+      { requests, limits: { memory: '2Gi', 'nvidia.com/gpu': '1' } },
+    ],
+  ])('where %s', (_, resources, expected) => expect(resourcesOf(resources)).toEqual(expected));
+});
+
 describe('operands', () => {
   it.each(COMPONENTS)('%s is rendered as its golden file (GPU_GATE_TEST_UPDATE=1 rewrites it)', (component) =>
     golden(component, renderOperand(component, aPolicy(), context).daemonSet),

@@ -442,6 +442,22 @@ describe('preflight', () => {
     if (expected.startsWith('Preflight')) expect(given).toBe(expected);
     else expect(given).not.toMatch(/^Preflight/);
   });
+  it.each([
+    ['nothing is allowed', [], true],
+    ['its relative is allowed, for every minor version', ['rocky9'], false],
+    ['exactly that version is allowed', ['rocky9.4'], false],
+    ['another version is allowed', ['rocky8', 'rocky9.5'], true],
+    ['what only begins alike is allowed', ['rocky'], true],
+  ])('a node that runs a relative of the image’s system, where %s', (_, alsoFor, fails) => {
+    const labels = {
+      'feature.node.kubernetes.io/system-os_release.ID': 'rocky',
+      'feature.node.kubernetes.io/system-os_release.VERSION_ID': '9.4',
+    };
+    const world = new World(aPolicy({ components: { driver: { version: '595.91.07-rhel9', alsoFor } } }), labels);
+    world.settle(4);
+    if (fails) expect(world.condition?.message).toContain('add rocky9 to components.driver.alsoFor');
+    else expect(world.condition?.reason).not.toMatch(/^Preflight/);
+  });
   it('a driver image for one kernel alone', () => {
     const { node } = new World();
     const running = {

@@ -85,7 +85,7 @@ describe('what a kubelet or another controller did to the pod', () => {
     }));
   it('tells what to do where that is known', () => {
     expect(adviceOn('OutOfnvidia.com/gpu')).toContain('no room');
-    expect(adviceOn('OOMKilled')).toContain('memory');
+    expect(adviceOn('OOMKilled')).toBe('raise validation.resources.limits.memory in the GPUPolicy');
     expect(adviceOn('AReasonOfTomorrow')).toBe('');
   });
 });

@@ -403,6 +403,17 @@ describe('what ends a proof and what only closes the node', () => {
     expect(actions).not.toContainEqual(
       expect.objectContaining({ annotations: expect.objectContaining({ [PROOF]: null }) }),
     );
+    // It waits for a person, so that the condition has the command.
+    const said = actions.flatMap((action) =>
+      action.kind === 'patch-node'
+        ? [action.status?.condition?.message ?? '']
+        : action.kind === 'set-node-condition'
+          ? [action.condition?.message ?? '']
+          : [],
+    );
+    expect(said.join()).toMatch(
+      /the circuit breaker keeps its proof.*; now: kubectl annotate gpupolicy default --overwrite gpu-gate\.dev\/breaker-release=\$\(date \+%s\)/,
+    );
   });
 });
 

@@ -2,7 +2,7 @@
 // rejects, and why its own pods do not come.
 import { describe, expect, it } from 'vitest';
 import { POD_COMPONENT } from '../../../core/components.ts';
-import { DEPLOY_PREFIX, GPU_VALIDATED, MANAGED } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, STARTUP_TAINT } from '../../../core/keys.ts';
 import { open } from '../../../gate/node-proof.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
@@ -189,6 +189,43 @@ describe('a spelling of the opt-in that does not count', () => {
   });
 });
 
+describe('the startup taint of a node template', () => {
+  const TAINT = { key: STARTUP_TAINT, effect: 'NoSchedule' };
+  const tainted = (value: string | undefined): Surrounded => {
+    const world = new Surrounded();
+    world.relabel((labels) => {
+      if (value === undefined) delete labels[MANAGED];
+      else labels[MANAGED] = value;
+    });
+    world.node = { ...world.node, spec: { taints: [TAINT] } };
+    return world;
+  };
+  it.each([
+    [undefined, 'has no label gpu-gate.dev/managed: write exactly gpu-gate.dev/managed=true'],
+    ['false', 'has gpu-gate.dev/managed=false: write exactly gpu-gate.dev/managed=true'],
+  ])('with the label %s is reported once, and does nothing else', (value, words) => {
+    const { actions } = planNode(tainted(value).input());
+    expect(actions).toMatchObject([{ kind: 'event', type: 'Warning', reason: 'GPUTaintWithoutOptIn', once: true }]);
+    expect(eventsIn(actions, 'GPUTaintWithoutOptIn')[0]).toContain(words);
+  });
+  it('with a misspelt label: the spelling is what to write', () =>
+    expect(planNode(tainted('yes').input()).actions).toMatchObject([{ reason: 'GPUNotOptedIn' }]));
+  it('on a node that is opted in, or opted out since, is ours to take away: no Event', () => {
+    const world = tainted('true');
+    const events: string[] = [];
+    const pass = (): void => {
+      for (const action of world.step()) if (action.kind === 'event') events.push(action.reason);
+    };
+    for (let i = 0; i < 40; i += 1) pass();
+    expect(world.tainted).toBe(false);
+    world.node = { ...world.node, spec: { taints: [TAINT] } };
+    world.relabel((labels) => delete labels[MANAGED]);
+    while (world.state !== undefined) pass();
+    expect(world.tainted).toBe(false);
+    expect(events).not.toContain('GPUTaintWithoutOptIn');
+  });
+});
+
 describe('a second installer on a validated node', () => {
   const OPERATOR = 'nvidia.com/gpu.deploy.';
   const comes = (world: Surrounded, labels: Record<string, string>): readonly string[] => {
@@ -224,6 +261,64 @@ describe('a second installer on a validated node', () => {
     // The node stays with their driver, whatever the policy says since.
     world.policy = aPolicy();
     expect(comes(world, { other: 'x' })).toEqual([]);
+  });
+});
+
+describe('GPUs by resources that the policy does not list', () => {
+  class Offering extends Surrounded {
+    offers: Record<string, string> = {};
+    override reality(): void {
+      super.reality();
+      const has = Object.keys(this.node.status?.allocatable ?? {}).length > 0;
+      if (has) this.node = { ...this.node, status: { ...this.node.status, allocatable: this.offers } };
+    }
+  }
+  const offering = (offers: Record<string, string>, resources?: readonly string[]): Offering => {
+    const world = new Offering(resources === undefined ? aPolicy() : aPolicy({ resources }));
+    world.offers = offers;
+    return world;
+  };
+  const MIXED = { 'nvidia.com/gpu': '0', 'nvidia.com/mig-1g.10gb': '7', 'nvidia.com/mig-2g.20gb': '1' };
+  it('mixed MIG with the default resources: names what to write, restarts nothing, and fails with that reason', () => {
+    const world = offering(MIXED);
+    world.settle(10);
+    expect([world.state, world.condition?.message]).toEqual([
+      'device-plugin',
+      expect.stringContaining(
+        "the kubelet offers nvidia.com/mig-1g.10gb, nvidia.com/mig-2g.20gb, which the GPUPolicy does not list: add nvidia.com/mig-* to its spec.resources, and to the chart's policy.spec.resources",
+      ),
+    ]);
+    world.now += 301_000;
+    world.step();
+    expect(world.condition?.reason).toBe('DevicePluginFailedUnlistedResources');
+    for (let i = 0; i < 60; i += 1) {
+      world.now += 60_000;
+      world.step();
+    }
+    expect(world.events).not.toContain('GPUOperandRestart');
+    world.policy = aPolicy({ resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'] });
+    world.validated();
+  });
+  it('beside GPUs that it lists: validated, and the condition says what is not gated', () => {
+    const world = offering({ 'nvidia.com/gpu': '4', 'nvidia.com/mig-1g.10gb': '7', 'nvidia.com/hostdev': '2' });
+    world.validated();
+    expect(world.condition?.message).toContain(
+      '; nvidia.com/mig-1g.10gb of this node is not gated, because the GPUPolicy does not list it: add nvidia.com/mig-*',
+    );
+    expect(world.condition?.message).not.toContain('hostdev');
+  });
+  it.each([
+    ['nvidia.com/mig-1g.10gb', 'PreflightFailedAnotherInstaller'],
+    ['nvidia.com/hostdev', undefined],
+  ])('offered before the walk as %s', (name, reason) => {
+    const world = offering({ 'nvidia.com/gpu': '1' });
+    world.node = { ...world.node, status: { ...world.node.status, allocatable: { [name]: '7' } } };
+    const { actions } = world.plan();
+    const reasons = actions.flatMap((action) =>
+      action.kind === 'set-node-condition' ? [action.condition?.reason] : [],
+    );
+    if (reason === undefined) expect(reasons).not.toContain('PreflightFailedAnotherInstaller');
+    else expect(reasons).toContain(reason);
   });
 });
 

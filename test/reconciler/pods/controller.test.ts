@@ -3,6 +3,7 @@
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import { wantsOf } from '../../../gate/gpu-request.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { reconcilerMetrics } from '../../../reconciler/metrics.ts';
 import { NO_DEVICES, type Devices } from '../../../gate/devices.ts';
@@ -139,6 +140,21 @@ it('a pod bound past the gate is counted by one leader, with the reason of the m
   expect(world.told.get('GPUPodPastGate')).toMatchObject({
     message: 'bound to n by spec.nodeName, although the gate refuses this node: GPU node held by an operator',
   });
+});
+
+it('a pod that asks by a resource that the policy does not list is counted, and its Event names what to write', async () => {
+  const wants = wantsOf(
+    { spec: { containers: [{ resources: { limits: { 'nvidia.com/mig-1g.5gb': '1' } } }] } },
+    OPERANDS,
+  );
+  const world = new World({ gpus: { 'nvidia.com/mig-1g.5gb': 1 }, wants, schedulerName: 'default-scheduler' });
+  world.node = aNode({ name: 'n', boot: 'boot-2' });
+  const { work, figure } = world.leader();
+  await work.handlers.bound('team/p');
+  expect(await figure('pods_past_gate_total')).toBe('1');
+  expect(world.texts).toEqual([
+    "bound to n by default-scheduler, although the gate refuses this node: node rebooted since validation; its GPUPolicy does not list nvidia.com/mig-1g.5gb, so that such pods are not gated: add nvidia.com/mig-* to spec.resources, and to the chart's policy.spec.resources",
+  ]);
 });
 
 it('on takeover a node that is only held now does not make the pods on it reported', () => {

@@ -41,6 +41,22 @@ describe('a pod’s readiness gate', () => {
       'NodeNotValidated',
     ],
     [
+      'is not opened by a suspended policy that the author may not name',
+      aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'pool' } }),
+      aNode({ boot: 'boot-2' }),
+      aPolicy({ suspend: true, allowedNamespaces: ['ops'] }),
+      'False',
+      'NodeNotValidated',
+    ],
+    [
+      'nor on an unmanaged node',
+      aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'pool' } }),
+      aNode({ labels: { [MANAGED]: 'false', [STATE]: undefined as never } }),
+      aPolicy({ suspend: true, unmanagedNodes: 'Allow', allowedNamespaces: ['ops'] }),
+      'False',
+      'PolicyNotAllowed',
+    ],
+    [
       'is True on an unmanaged node that the policy allows',
       aGpuPod(),
       aNode({ labels: { [MANAGED]: 'false', [STATE]: undefined as never } }),

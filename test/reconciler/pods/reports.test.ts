@@ -3,10 +3,18 @@ import { NO_DEVICES } from '../../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../../core/keys.ts';
-import { policyNameOf } from '../../../gate/verdict.ts';
+import type { RawPod } from '../../../gate/gpu-request.ts';
+import { placementOf } from '../../../gate/placement.ts';
+import { askOf, policyNameOf } from '../../../gate/verdict.ts';
 import { newWalk } from '../../../reconciler/walk.ts';
-import { trimPod, type PodObject } from '../../../reconciler/model.ts';
-import { boundPastGate, boundUnseen, isMissed, nodesOnTheirWay } from '../../../reconciler/pods/reports.ts';
+import { trimPod, type NodeObject, type PodObject } from '../../../reconciler/model.ts';
+import {
+  boundPastGate,
+  boundUnseen,
+  isMissed,
+  nodesOnTheirWay,
+  type Candidates,
+} from '../../../reconciler/pods/reports.ts';
 import { aGpuPod } from '../../builders/gpu-pod.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
@@ -28,6 +36,25 @@ describe('a pod’s policy', () => {
  */
 const NAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:nodeName': {} } } };
 const UNNAMED = { manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:containers': {} } } };
+
+/** What a pod that waits is reported. */
+const awaited = (
+  onTheirWay: readonly NodeObject[],
+  more: Partial<Candidates> = {},
+  spec: RawPod['spec'] = {},
+  minDriver?: string,
+): string | undefined => {
+  const annotations = minDriver === undefined ? {} : { 'gpu-gate.dev/min-driver': minDriver };
+  const ask = askOf(aGpuPod({ annotations }).wants, one(aPolicy()), NO_DEVICES);
+  if (ask.kind !== 'gate') throw new Error('not gated');
+  return nodesOnTheirWay(ask, placementOf(spec), {
+    onTheirWay,
+    others: [],
+    count: onTheirWay.length,
+    elsewhere: 0,
+    ...more,
+  });
+};
 
 describe('other pods', () => {
   const theirs = aNode({ name: 'theirs', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
@@ -67,6 +94,24 @@ describe('other pods', () => {
     ['any node while the policy audits', theirs, aPolicy({}, { status: {} }), undefined],
   ])('bound past the gate: %s', (_, node, policy, because) =>
     expect(boundPastGate(aGpuPod(), node, one(policy), NO_DEVICES)?.sentence).toBe(because),
+  );
+  const migPod = (resource = 'nvidia.com/mig-1g.10gb'): PodObject =>
+    aGpuPod({ labels: {} }, { containers: [{ resources: { limits: { [resource]: '1' } } }] });
+  it.each([
+    ['on a node that rebooted', migPod(), rebooted, aPolicy(), 'rebooted'],
+    ['on an open node', migPod(), aNode(), aPolicy(), undefined],
+    ['on a node that is not opted in', migPod(), theirs, aPolicy(), undefined],
+    ['while the policy audits', migPod(), rebooted, aPolicy({}, { status: {} }), undefined],
+    [
+      'with a policy that lists MIG alone: a whole GPU',
+      aGpuPod(),
+      rebooted,
+      aPolicy({ resources: ['nvidia.com/mig-*'] }),
+      'rebooted',
+    ],
+    ['that is not a GPU', migPod('nvidia.com/hostdev'), rebooted, aPolicy(), undefined],
+  ])('bound past the gate by a resource that the policy does not list, %s', (_, pod, node, policy, kind) =>
+    expect(boundPastGate(pod, node, one(policy), NO_DEVICES)?.kind).toBe(kind),
   );
   const requiring = (minDriver: string, at = '2026-11-24T09:40:00Z'): PodObject =>
     aGpuPod(
@@ -132,10 +177,11 @@ describe('other pods', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>
       aNode({ name, labels: { [STATE]: 'driver' }, annotations: { [PROOF]: '' }, validated: false }),
     );
-    expect(nodesOnTheirWay([...walking, aNode()], 'default')).toBe(
-      'waiting for a GPU node: node a is in driver; node b is in driver; node c is in driver; and 2 more',
-    );
-    expect(nodesOnTheirWay([aNode()], 'default')).toBeUndefined();
+    const three = 'waiting for a GPU node: node a is in driver; node b is in driver; node c is in driver';
+    expect(awaited(walking)).toBe(`${three}; and up to 2 more`);
+    expect(awaited(walking.slice(0, 3))).toBe(three);
+    expect(awaited(walking.slice(0, 3), { count: 12 })).toBe(`${three}; and up to 9 more`);
+    expect(awaited([], { others: [aNode()] })).toBeUndefined();
   });
   it.each([
     ['held', aNode({ annotations: { [HOLD]: 'x' } }), 'takes no new GPU pods (GPU node held by an operator)'],
@@ -166,12 +212,60 @@ describe('other pods', () => {
       'is failed (driver: crash loop)',
     ],
   ])('report why a node that is %s takes none, with no time in the text', (_, node, says) =>
-    expect(nodesOnTheirWay([node], 'default')).toBe(`waiting for a GPU node: node node-a ${says}`),
+    expect(awaited([node])).toBe(`waiting for a GPU node: node node-a ${says}`),
   );
   it('leave out a node on its way out', () =>
-    expect(
-      nodesOnTheirWay([aNode({ labels: { [MANAGED]: 'false', [STATE]: 'removing' } })], 'default'),
-    ).toBeUndefined());
+    expect(awaited([aNode({ labels: { [MANAGED]: 'false', [STATE]: 'removing' } })])).toBeUndefined());
+
+  describe('that wait: nodes that they could never use', () => {
+    const walking = (name: string, labels: Record<string, string> = {}): NodeObject =>
+      aNode({ name, labels: { [STATE]: 'driver', ...labels }, annotations: { [PROOF]: '' }, validated: false });
+    const tainted = (node: NodeObject, key = 'nvidia.com/gpu', value = 'present'): NodeObject => ({
+      ...node,
+      spec: { ...node.spec, taints: [{ key, value, effect: 'NoSchedule' }] },
+    });
+    const POOL = 'the pod does not tolerate the taint nvidia.com/gpu=present:NoSchedule';
+    const ADVICE = 'add a toleration to the pod, or to injection.tolerations of its GPUPolicy';
+
+    it('are not named as being on their way; what keeps the pod off them is', () =>
+      expect(awaited([tainted(walking('a')), walking('b'), tainted(walking('c'))])).toBe(
+        `waiting for a GPU node: node b is in driver; others are not for this pod: ${POOL} (2 nodes, such as a)`,
+      ));
+    it('validated ones behind the taint of their pool: none is on its way, and what to write', () =>
+      expect(awaited([], { others: [tainted(aNode({ name: 'a' })), tainted(aNode({ name: 'b' }))] })).toBe(
+        `no GPU node of GPUPolicy default is for this pod: ${POOL} (2 nodes, such as a); ${ADVICE}`,
+      ));
+    it('by each reason, the gate’s own among them', () => {
+      const pod = { nodeSelector: { pool: 'a' }, tolerations: [] };
+      const old = aNode({ name: 'old', labels: { pool: 'a' } });
+      expect(
+        awaited(
+          [walking('b', { pool: 'b' })],
+          { others: [tainted(aNode({ name: 'c', labels: { pool: 'a' } })), old] },
+          pod,
+          '600',
+        ),
+      ).toBe(
+        `no GPU node of GPUPolicy default is for this pod: the pod's nodeSelector pool=a is not met (node b); ${POOL} (node c); GPU driver older than the pod requires (node old); change the nodeSelector of the pod, or label the node`,
+      );
+    });
+    it('and one that is open and for the pod: it waits for a free GPU, which the scheduler says', () =>
+      expect(awaited([tainted(walking('a'))], { others: [tainted(aNode()), aNode({ name: 'c' })] })).toBeUndefined());
+    it('of other policies alone', () =>
+      expect(awaited([], { elsewhere: 3 })).toBe(
+        "no opted-in node is of GPUPolicy default, 3 of other policies: name another one by the annotation gpu-gate.dev/policy in the pod's template, if it may run there",
+      ));
+    it('of another policy are not named, whatever they lack', () =>
+      expect(
+        awaited([aNode({ name: 'x', annotations: { [NODE_POLICY]: 'b', [HOLD]: '' } })], {
+          others: [tainted(aNode({ name: 'y', annotations: { [NODE_POLICY]: 'b' } }))],
+        }),
+      ).toBeUndefined());
+    it('many, or with long names: the Event stays below its limit', () => {
+      const others = Array.from({ length: 60 }, (_, i) => tainted(aNode({ name: `n${i}` }), `example.com/taint-${i}`));
+      expect(awaited([], { others })?.length).toBeLessThanOrEqual(1000);
+    });
+  });
   it('of no GPU are not kept at all', () => {
     expect(
       trimPod(

@@ -126,7 +126,7 @@ describe('a pod that waits hears', () => {
     await report();
     await report();
     expect(heard()).toEqual([
-      'p: waiting for a GPU node: node a is in driver; node b is in driver; node c is in driver; and 1 more',
+      'p: waiting for a GPU node: node a is in driver; node b is in driver; node c is in driver; and up to 1 more',
     ]);
   });
   it.each<[what: string, nodes: readonly NodeObject[], policy: GpuPolicy]>([

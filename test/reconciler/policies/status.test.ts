@@ -28,6 +28,23 @@ describe('a policy', () => {
       'NodesNotValidated',
     ],
     [
+      'does not wait for GPUs by resources that it does not list: their pods are not gated',
+      fresh(),
+      [
+        aNode(),
+        {
+          ...aNode({
+            name: 'mig',
+            labels: { [MANAGED]: 'false', [STATE]: undefined as never },
+            annotations: { [PROOF]: '' },
+          }),
+          status: { allocatable: { 'nvidia.com/mig-1g.10gb': '7' } },
+        },
+      ],
+      true,
+      'Enforcing',
+    ],
+    [
       'denies from the first opt-in',
       fresh({ unmanagedNodes: 'Deny' }),
       [aNode(), aNode({ name: 'old', annotations: { [PROOF]: '' } })],
