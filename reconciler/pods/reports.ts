@@ -39,8 +39,9 @@ export const changedAt = (pod: PodObject): number =>
 
 /**
  * Why the gate refuses the node that a pod was bound to by another scheduler or by `spec.nodeName`;
- * `undefined` if it does not, or a claim of the pod is not known yet. On a managed node a pod counts whose GPU resource its policy does not
- * list, such as a MIG profile: neither webhook nor extender looks at it.
+ * `undefined` if it does not, or a claim of the pod is not known yet. On a managed node a pod
+ * counts whose GPU resource its policy does not list, such as a MIG profile: neither webhook nor
+ * extender looks at it.
  */
 export function boundPastGate(
   pod: PodObject,
