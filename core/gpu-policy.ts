@@ -137,6 +137,21 @@ export interface HostPathsSpec {
   readonly run: string;
 }
 
+/** How users' pods leave a node before its stack changes. */
+export interface DrainSpec {
+  readonly mode: 'Wait' | 'Evict' | 'None';
+  /** How long the node stays closed for it, ms; 0: as long as it takes. */
+  readonly timeout: number;
+}
+
+/** How validated nodes move to what the policy says. */
+export interface UpgradeSpec {
+  /** `"10%"` or a number: nodes that are closed for a roll-out at once. */
+  readonly maxUnavailable: string;
+  readonly paused: boolean;
+  readonly drain: DrainSpec;
+}
+
 export interface GpuPolicySpec {
   readonly nodeSelector: Readonly<Record<string, string>>;
   readonly suspend: boolean;
@@ -162,6 +177,7 @@ export interface GpuPolicySpec {
   readonly startupTaint: 'BringUp' | 'Off';
   readonly rejectedPods: 'Report' | 'Delete';
   readonly bringUp: { readonly maxConcurrent: string };
+  readonly upgrade: UpgradeSpec;
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;

@@ -93,6 +93,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const injection = object(s['injection']);
   const hostPaths = object(s['hostPaths']);
   const rejections = object(s['rejections']);
+  const upgrade = object(s['upgrade']);
+  const drain = object(upgrade['drain']);
   const policyStatus = object(status) as PolicyStatus;
   const resources = list<string>(s['resources']);
   return {
@@ -182,6 +184,14 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),
       bringUp: { maxConcurrent: share(object(s['bringUp'])['maxConcurrent'], '10%') },
+      upgrade: {
+        maxUnavailable: share(upgrade['maxUnavailable'], '1'),
+        paused: flag(upgrade['paused'], false),
+        drain: {
+          mode: text<'Wait' | 'Evict' | 'None'>(drain['mode'], 'Wait'),
+          timeout: (typeof drain['timeoutSeconds'] === 'number' ? drain['timeoutSeconds'] : 0) * 1000,
+        },
+      },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),
       silence: text<string>(s['silence'], '10%'),

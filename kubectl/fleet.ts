@@ -72,7 +72,9 @@ export interface PolicyReport {
   readonly nodes: number;
   readonly validated: number;
   readonly failed: number;
-  /** Sentences of conditions that need a person: Conflict, Degraded. */
+  /** How far its roll-out is; empty if every validated node runs what it says. */
+  readonly rollOut: string;
+  /** Sentences of conditions that need a person: Conflict, Degraded, a roll-out that stopped. */
   readonly warnings: readonly string[];
 }
 
@@ -178,6 +180,8 @@ function nextOf(node: RawNode, isOpen: boolean): string {
   if (annotations[HOLD] !== undefined) return `kubectl gpu-gate release ${name}`;
   if (node.spec?.unschedulable === true) return `kubectl uncordon ${name}`;
   if (isOpen) return '';
+  // Its turn in a roll-out needs nobody.
+  if (stateOf(node) === 'draining') return '';
   if (stateOf(node) === 'failed' || annotations[CLOSED] !== undefined) return `kubectl gpu-gate retry ${name}`;
   return '';
 }
@@ -213,6 +217,8 @@ function policyReport(policy: GpuPolicy): PolicyReport {
   const found = (type: string) => policy.status.conditions?.find((c) => c.type === type);
   const enforcing = found('Enforcing');
   const counts = policy.status.nodes ?? {};
+  const rolling = found('RollingOut');
+  const isStuck = rolling?.reason === 'Stopped' || rolling?.reason === 'NodesLeftOut';
   return {
     name: policy.name,
     enforcing: enforcing?.status === 'True',
@@ -223,9 +229,10 @@ function policyReport(policy: GpuPolicy): PolicyReport {
     nodes: counts['total'] ?? 0,
     validated: counts['validated'] ?? 0,
     failed: counts['failed'] ?? 0,
-    warnings: ['Conflict', 'Degraded']
-      .map(found)
-      .flatMap((c) => (c?.status === 'True' ? [`${c.type}: ${c.message}`] : [])),
+    rollOut: rolling?.status === 'True' ? `${rolling.reason}: ${rolling.message}` : '',
+    warnings: [found('Conflict'), found('Degraded'), isStuck ? rolling : undefined].flatMap((c) =>
+      c?.status === 'True' ? [`${c.type}: ${c.message}`] : [],
+    ),
   };
 }
 

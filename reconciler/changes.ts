@@ -1,6 +1,6 @@
 // Which keys a change in the caches concerns, and which are due on take-over.
 import { MANAGED, PROOF } from '../core/keys.ts';
-import { isOurs, open, strayOf } from '../gate/node-proof.ts';
+import { isOurs, open, policyOf, strayOf } from '../gate/node-proof.ts';
 import { sameRules, type Caches, type Listener } from './caches.ts';
 import type { Key, Turns } from './key.ts';
 import { keyOf, type NodeObject } from './model.ts';
@@ -56,6 +56,11 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       if (ours) add('device-taint', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
+      // Nodes that drain open again where another one has failed.
+      const node = now ?? before;
+      const policy = node === undefined ? undefined : policyOf(node);
+      if (marks.has('stopping') && policy !== undefined)
+        for (const other of caches.fleet.names('rolling', policy)) add('node', other);
       if (marks.has('led') || marks.has('runs')) after(50, 'operands');
       if (marks.size > 0) after(COUNTS_MS, 'policies');
       if (ours) waiting();

@@ -12,7 +12,7 @@ import { changes } from './changes.ts';
 import { deviceController } from './devices/controller.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
-import { places as placesOf } from './limits/places.ts';
+import { BRING_UP, places as placesOf, ROLL_OUT } from './limits/places.ts';
 import { rejections as rejectionsOf } from './limits/rejections.ts';
 import { silence as silenceOf } from './limits/silence.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
@@ -66,7 +66,8 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   takeOver(): void;
 } {
   const { caches, metrics } = deps;
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
+  const rollOuts = placesOf(ROLL_OUT);
   const breaker = circuitBreaker();
   const silence = silenceOf();
   const rejections = rejectionsOf();
@@ -75,6 +76,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const nodes = nodeController({
     ...deps,
     places,
+    rollOuts,
     breaker,
     silence,
     rejections,
@@ -84,7 +86,13 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
   const devices = deviceController(deps);
-  const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
+  const policies = policyController({
+    ...deps,
+    breaker,
+    refusals: operands.refusals,
+    revisionsOf: operands.revisionsOf,
+    pendingGates: pods.pendingGates,
+  });
 
   const concerned = changes({ ...deps, nodes, pods, waking });
 
@@ -102,7 +110,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       // First, because it relies on the nodes as they were while nobody led.
       const bound = pods.takeOver();
       watchedSince = deps.now();
-      places.recall(caches.nodes.values());
+      for (const limit of [places, rollOuts]) limit.recall(caches.nodes.values());
       silence.recall(caches.policies.values(), deps.now());
       breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));

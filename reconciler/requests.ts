@@ -16,6 +16,8 @@ export interface Request {
   readonly contentType?: string;
   readonly query?: Readonly<Record<string, string | boolean>>;
   readonly body?: unknown;
+  /** The answer 429 is an answer, and not a word to come again. */
+  readonly retries?: 0;
 }
 
 export interface Circumstances {
@@ -99,6 +101,19 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
         method: 'DELETE',
         path: podPath(action.namespace, action.name),
         body: { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: action.uid } },
+      };
+    case 'evict-pod':
+      return {
+        method: 'POST',
+        path: `${podPath(action.namespace, action.name)}/eviction`,
+        body: {
+          apiVersion: 'policy/v1',
+          kind: 'Eviction',
+          metadata: { namespace: action.namespace, name: action.name },
+          deleteOptions: { preconditions: { uid: action.uid } },
+        },
+        // A disruption budget answers so while it holds.
+        retries: 0,
       };
     case 'apply-daemonset':
       return daemonSet(action.manifest, action.wholeAt);
@@ -255,6 +270,7 @@ export const targetOf = (action: Action): string => {
       return `of node ${action.node}`;
     case 'set-pod-condition':
     case 'delete-pod':
+    case 'evict-pod':
     case 'delete-daemonset':
       return `${action.namespace}/${action.name}`;
     case 'create-pod':

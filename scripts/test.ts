@@ -3,7 +3,7 @@
 // (choice.ts); `-- --changed` what uncommitted changes touch.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
 import { install, installCommand, missingOf, NEEDS } from '../lab/needs.ts';
@@ -224,17 +224,21 @@ async function realNode(args: readonly string[], name?: string): Promise<void> {
   console.log('the machine is as it was');
 }
 
+/** Files of unit tests share nothing, so every core takes some. */
+const EVERY_UNIT = ['--project', 'unit', '--fileParallelism', `--maxWorkers=${availableParallelism()}`] as const;
+
 async function runParts(parts: readonly Part[]): Promise<void> {
   if (parts.includes('check')) await checks();
-  if (parts.includes('unit')) await tests('unit tests and properties', { args: ['--project', 'unit'] });
+  if (parts.includes('unit')) await tests('unit tests and properties', { args: [...EVERY_UNIT] });
   const both = parts.includes('control-plane') && parts.includes('real-node');
   if (parts.includes('control-plane') && (await programs())) {
     const other = both ? beside('real-node') : undefined;
-    // Some at a time: they wait for pods, watches and clocks most of their time.
-    const args = ['--project', 'control-plane', '--fileParallelism', '--maxWorkers=2'];
+    // Three files for two cores: most of a file's time is waiting for pods, watches and leases.
+    const workers = Math.max(2, Math.round(availableParallelism() * 1.5));
+    const args = ['--project', 'control-plane', '--fileParallelism', `--maxWorkers=${Math.min(workers, 6)}`];
     await tests('tests on a real control plane', { args });
     await other?.();
-    await tests('tests on a real control plane, one at a time', { args: ['--project', 'control-plane-timed'] });
+    await tests('tests that need the machine for themselves', { args: ['--project', 'control-plane-alone'] });
   }
   if (parts.includes('real-node') && !both) await realNode(['--project', 'real-node']);
 }
@@ -248,7 +252,13 @@ async function runFiles(files: readonly string[], name?: string): Promise<void> 
   if (onRealNode.length > 0) await realNode(['--project', 'real-node', ...onRealNode], name);
 }
 
-const testFiles = (): readonly string[] => globSync('test/**/*.test.ts', { cwd: ROOT }).toSorted();
+/** Test files and their texts. */
+const testTexts = (): ReadonlyMap<string, string> =>
+  new Map(
+    globSync('test/**/*.test.ts', { cwd: ROOT })
+      .toSorted()
+      .map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]),
+  );
 
 async function runChanged(since: string): Promise<void> {
   const git = (...args: string[]): readonly string[] => {
@@ -260,10 +270,10 @@ async function runChanged(since: string): Promise<void> {
     ...git('diff', '--name-only', '--diff-filter=d', since),
     ...git('ls-files', '--others', '--exclude-standard'),
   ];
-  const files = touched(changed, testFiles());
+  const files = touched(changed, testTexts());
   console.log(`${changed.length} files differ from ${since}`);
   await checks();
-  await tests('unit tests that they touch', { args: ['--project', 'unit', '--changed', since, '--passWithNoTests'] });
+  await tests('unit tests that they touch', { args: [...EVERY_UNIT, '--changed', since, '--passWithNoTests'] });
   if (files.length > 0) await runFiles(files);
 }
 
@@ -275,7 +285,8 @@ const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0
  */
 function tell({ count, failures, skips, parts, files }: Outcome, ms: number): void {
   console.log(`\n${[...parts, ['all', ms] as const].map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
-  const slowest = files.toSorted(([, a], [, b]) => b - a).slice(0, 10);
+  const ran = files.filter(([, took]) => took >= 100);
+  const slowest = ran.toSorted(([, a], [, b]) => b - a).slice(0, 10);
   if (slowest.length > 1)
     console.log(`\nThe slowest files:\n${slowest.map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
   if (skips.length > 0) {
@@ -302,11 +313,10 @@ try {
   if (values.changed) {
     await runChanged(values.since);
   } else {
-    const choice = choose(
-      positionals,
-      new Map(testFiles().map((file) => [file, readFileSync(join(ROOT, file), 'utf8')])),
-    );
+    const choice = choose(positionals, testTexts());
     if (choice.kind === 'parts') await runParts(choice.parts);
+    else if (choice.kind === 'nothing')
+      failed(`no test file has "${choice.path}" in its path, and none holds that text`);
     else await runFiles(choice.files, choice.name);
   }
 } catch (error) {

@@ -6,6 +6,12 @@ import { DONE, type Walk } from '../walk.ts';
 import { allocatable, hasPciLabel } from './findings.ts';
 import type { WithPolicy } from './observed.ts';
 
+/** Out of sight for so long that nobody knows what became of its stack. */
+export const isOutOfSight = (
+  { notReady }: Pick<Walk, 'notReady'>,
+  { isOverloaded, now, notReadyGrace }: Pick<WithPolicy, 'isOverloaded' | 'now' | 'notReadyGrace'>,
+): boolean => notReady !== undefined && isOverloaded !== true && now - Date.parse(notReady) >= notReadyGrace;
+
 /**
  * Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss
  * count once.
@@ -21,12 +27,12 @@ export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefin
   const { interval } = policy.spec.validation;
   const isOld =
     interval > 0 && walk.stage === DONE && isIdle && proof !== undefined && now - Date.parse(proof.at) >= interval;
-  const isOutOfSight =
-    since !== undefined && input.isOverloaded !== true && now - Date.parse(since) >= input.notReadyGrace;
   const { 'device-plugin-validation': plugin, ...others } = walk.passed;
   const areGpusGone = plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0;
   const rejected = proof === undefined ? undefined : newRejection(input.rejection, proof, walk);
-  const isAllLost = Object.keys(walk.passed).length > 0 && (isOutOfSight || isOld);
+  const isAllLost =
+    Object.keys(walk.passed).length > 0 &&
+    (isOutOfSight(since === undefined ? {} : { notReady: since }, input) || isOld);
   return {
     ...rest,
     ...(since === undefined ? {} : { notReady: since }),

@@ -3,7 +3,6 @@
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { GPU_VALIDATED, INJECTED, POLICY, PROOF } from '../../core/keys.ts';
 import { timeless } from '../../core/said.ts';
-import type { State } from '../../core/stages.ts';
 import { isGpuResource, type Devices } from '../../gate/devices.ts';
 import { askedOf, isUsualGpu } from '../../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, sinceOf, stateOf, walkOf } from '../../gate/node-proof.ts';

@@ -5,6 +5,7 @@ import { BREAKER_RELEASE } from '../../core/keys.ts';
 import { STATES } from '../../core/stages.ts';
 import { isGpuResource, mappedResources, type Devices } from '../../gate/devices.ts';
 import type { Fleet } from '../fleet.ts';
+import { rollOutFigures, rollOutProgress, type RollOutFacts } from './roll-out.ts';
 
 /** What a status asks of the nodes. */
 type Nodes = Pick<Fleet, 'count' | 'names'>;
@@ -63,6 +64,8 @@ export interface Surroundings {
   readonly breaker?: BreakerStatus | undefined;
   /** Nodes of this policy that are about to lose their proof. */
   readonly kept?: number;
+  /** How its nodes stand to its stack; `undefined` if that is not known yet. */
+  readonly rollOut?: RollOutFacts;
   readonly now: number;
 }
 
@@ -141,7 +144,7 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
       : enforces.enforcing
         ? { enforcingSince: at }
         : {}),
-    nodes: { ...counts, total: total },
+    nodes: { ...counts, ...moved(policy, nodes, around.rollOut), total },
     ...(around.breaker === undefined ? {} : { breaker: around.breaker }),
     conditions: [
       condition(
@@ -159,12 +162,25 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
           ? `nodes are also selected by ${conflicts.join(', ')}: the older policy has them; make the nodeSelectors disjoint`
           : '',
       ),
+      ...rolledOut(policy, nodes, around.rollOut).map(({ isRolling, reason, message }) =>
+        condition('RollingOut', isRolling, reason, message),
+      ),
       // What is not known yet stays as an earlier leader found it.
       ...(trouble === undefined
         ? (policy.status.conditions ?? []).filter((c) => c.type === 'Degraded')
         : [condition('Degraded', trouble.reason !== 'None', trouble.reason, trouble.message)]),
     ],
   };
+}
+
+const rolledOut = (policy: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined) =>
+  facts === undefined ? [] : [rollOutProgress(policy, nodes, facts)];
+
+/** Figures of the roll-out that printer columns show. */
+function moved({ name }: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined): Record<string, number> {
+  if (facts === undefined) return {};
+  const { settled, upToDate, rolling } = rollOutFigures(name, nodes, facts);
+  return { ...(settled === 0 ? {} : { upToDate }), ...(rolling === 0 ? {} : { rollingOut: rolling }) };
 }
 
 /** Do they say the same? The order of keys says nothing. */

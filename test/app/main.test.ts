@@ -22,7 +22,6 @@ const program = (args: readonly string[], env: Readonly<Record<string, string>> 
 
 it.each(['webhook-port', 'canary-port', 'extender-port', 'metrics-port'])(
   'a taken --%s ends the process with exit code 1',
-  { timeout: 60_000 },
   async (taken) => {
     // Nothing listens there: the parts that did start go on trying, and must not keep the process
     // alive.

@@ -133,7 +133,9 @@ describe('what is counted', () => {
     const spec = claiming({ resourceClaimName: 'late' });
     for (const body of [args(), plainly()]) {
       const answer = await call('filter', { ...body, Pod: aPod({ spec }) });
-      expect(answer.body).toMatchObject({ Error: 'ResourceClaim team/late is not known yet; the pod is retried' });
+      expect(answer.body).toMatchObject({
+        Error: 'gpu-gate: ResourceClaim team/late is not known yet; the pod is retried',
+      });
     }
     expect(await figures('gpu_gate_verdicts_total')).toEqual({});
     expect(await figures('gpu_gate_extender_calls_total')).toMatchObject({ '{verb="filter",result="error"}': 2 });

@@ -177,7 +177,7 @@ const RARE: readonly NodeObject[] = [
 ];
 
 describe('one verdict', () => {
-  it('for webhook and extender, for explain, for pods past the gate and for wake-ups', { timeout: 120_000 }, () => {
+  it('for webhook and extender, for explain, for pods past the gate and for wake-ups', () => {
     const seen = new Map<string, number>();
     fc.assert(
       fc.property(pods, nodes, policies, (raw, node, known) => {

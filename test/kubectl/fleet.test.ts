@@ -80,6 +80,8 @@ const policy = aPolicy(
 );
 const fleet = (more: Partial<FleetInput> = {}) =>
   fleetReport({ policies: [policy], nodes: [], pods: [], deployments: [], unread: [], now: NOW, ...more });
+const rolling = (reason: string) =>
+  aPolicy({}, { status: { conditions: [{ type: 'RollingOut', status: 'True', reason, message: 'so far' }] } });
 const deployment = (name: string, ready: number) => ({
   metadata: { name },
   spec: { replicas: 2, template: { spec: { containers: [{ image: 'example/gpu-gate:0.1.0' }] } } },
@@ -216,6 +218,8 @@ describe('problems', () => {
       },
       ['GPUPolicy default: Conflict: two have it'],
     ],
+    ['a roll-out that stopped', { policies: [rolling('Stopped')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['not a roll-out that goes on', { policies: [rolling('Progressing')] }, []],
   ])('are %s', (_, more, problems) => expect(fleet(more as Partial<FleetInput>).problems).toEqual(problems));
 });
 
@@ -331,3 +335,18 @@ describe('a pod that waits', () => {
   it('is not shown once it is being deleted', () =>
     expect(waiting({}, { deletionTimestamp: '2026-11-24T09:55:00Z' })).toEqual([]));
 });
+
+it('shows how far a roll-out is, and nothing where there is none', () => {
+  const text = (reason: string, status: string): string => {
+    const conditions = [{ type: 'RollingOut', status, reason, message: '1 of 3 nodes' }];
+    const report = fleet({ policies: [aPolicy({}, { status: { conditions } })] });
+    return statusText(report, { width: undefined, colour: false, now: NOW });
+  };
+  expect(text('Progressing', 'True')).toContain('ROLL-OUTS\nPOLICY   HOW FAR\ndefault  Progressing: 1 of 3 nodes');
+  expect(text('UpToDate', 'False')).not.toContain('ROLL-OUTS');
+});
+it('has no command for a node in its turn of a roll-out', () =>
+  expect(
+    fleet({ nodes: [aNode({ name: 'gpu-0', labels: { [STATE]: 'draining' }, annotations: { [CLOSED]: 'roll-out' } })] })
+      .nodes[0],
+  ).toMatchObject({ next: '', reason: 'GPU node closed: roll-out' }));

@@ -1,12 +1,13 @@
 // What a change in the cluster makes the reconciler look at.
 import { expect, it } from 'vitest';
-import { CLOSED, MANAGED, STARTUP_TAINT } from '../../core/keys.ts';
+import { CLOSED, MANAGED, STARTUP_TAINT, WALK } from '../../core/keys.ts';
 import { changes } from '../../reconciler/changes.ts';
 import type { Caches, Listener } from '../../reconciler/caches.ts';
 import type { Key } from '../../reconciler/key.ts';
 import type { DaemonSetView } from '../../reconciler/model.ts';
+import { newWalk } from '../../reconciler/walk.ts';
 import { cachesOf, OPERANDS, type ClusterParts } from '../builders/caches.ts';
-import { aNode, aPolicy, keptPod } from '../builders/objects.ts';
+import { aNode, aPolicy, keptPod, NOW } from '../builders/objects.ts';
 
 const WAKE_AFTER = [1000, 3000];
 const team = { namespace: 'team', name: 'p' };
@@ -35,6 +36,12 @@ function due(parts: ClusterParts, more: Partial<Caches>, change: (listener: List
   change(listener);
   return [...keys].toSorted();
 }
+/** A node whose pods leave for a roll-out. */
+const inTurn = (name: string) => {
+  const rollOut = { phase: 'drain', since: new Date(NOW).toISOString() } as const;
+  const walk = { ...newWalk(`uid-${name}`, 'boot-1', NOW), proven: 'boot-1', rollOut };
+  return aNode({ name, annotations: { [WALK]: JSON.stringify(walk) } });
+};
 const none = new Set<never>();
 const daemonSet = { name: 'driver-1', uid: 'ds' } as DaemonSetView;
 
@@ -99,6 +106,12 @@ it.each<
     {},
     (to) => to.node('node-a', aNode(), aNode(), new Set(['state'])),
     ['node node-a', 'policies', 'waiting'],
+  ],
+  [
+    'a node that stops a roll-out',
+    { nodes: [inTurn('draining')] },
+    (to) => to.node('node-a', aNode(), aNode(), new Set(['stopping'])),
+    ['node draining', 'node node-a', 'policies', 'waiting'],
   ],
   ['a heartbeat', {}, (to) => to.nodeVersion(aNode()), []],
   ['a heartbeat that a write waits for', {}, (to) => to.nodeVersion(aNode({ name: 'awaited' })), ['node awaited']],

@@ -315,7 +315,7 @@ const law = (holds: boolean, what: string): void => {
   if (!holds) throw new Error(what);
 };
 
-it('10,000 generated pods: the laws of the injection', { timeout: 120_000 }, () => {
+it('10,000 generated pods: the laws of the injection', () => {
   const seen = { inject: 0, leave: 0, refuse: 0, overOwn: 0 };
   fc.assert(
     fc.property(pod, (raw) => {

@@ -145,6 +145,12 @@ k.startsWith('deviceclass.resource.kubernetes.io/') ||
 {{- if kindIs "bool" .Values.rbac.deleteRejectedPods }}{{ $asked = .Values.rbac.deleteRejectedPods }}{{ end -}}
 {{- if $asked }}true{{ end -}}
 {{- end }}
+{{- define "gpu-gate.evictsPods" -}}
+{{- $drain := ((.Values.policy.spec | default dict).upgrade | default dict).drain | default dict -}}
+{{- $asked := eq ($drain.mode | default "Wait") "Evict" -}}
+{{- if kindIs "bool" .Values.rbac.evictPods }}{{ $asked = .Values.rbac.evictPods }}{{ end -}}
+{{- if $asked }}true{{ end -}}
+{{- end }}
 {{- define "gpu-gate.managesDriver" -}}
 {{- $components := (.Values.policy.spec | default dict).components | default dict -}}
 {{- $may := ne (($components.driver | default dict).mode | default "managed") "external" -}}

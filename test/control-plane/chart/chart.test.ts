@@ -267,6 +267,18 @@ describe('rights', () => {
     ],
   ])('the reconciler may delete any pod: %s', (_, values, may) => expect(mayDeletePods(values)).toBe(may));
 
+  const mayEvict = (values: object): boolean =>
+    find(render(values), 'ClusterRole', 'gpu-gate-reconciler')?.rules?.some(({ resources }) =>
+      resources.includes('pods/eviction'),
+    ) === true;
+  const evicting = policy({ upgrade: { drain: { mode: 'Evict' } } });
+  it.each([
+    ['not by default', {}, false],
+    ['where the default policy says Evict', evicting, true],
+    ['where the value says so for another policy', { rbac: { evictPods: true } }, true],
+    ['not where the value says no', { rbac: { evictPods: false }, ...evicting }, false],
+  ])('the reconciler may evict pods: %s', (_, values, may) => expect(mayEvict(values)).toBe(may));
+
   const external = policy({ components: { driver: { mode: 'external' } } });
   it.each([
     ['by default', {}, true],

@@ -443,6 +443,9 @@ export class HardwareModel {
         if (name !== undefined) this.setProcess(name, undefined);
         return;
       }
+      case 'evict-pod':
+        this.busy = false;
+        return;
       case 'event':
         return;
       case 'patch-node':
