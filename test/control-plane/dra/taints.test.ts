@@ -201,21 +201,15 @@ describe('after the proof', () => {
   });
 
   it('a pod is bound after each end of a rule: 20 tries, none left behind', { timeout: 300_000 }, async () => {
-    const times: number[] = [];
     for (let i = 0; i < 20; i += 1) {
       await hold('gpu-0');
       await ruleIs('gpu-0', true);
       await createClaimPod(cluster.admin, `try-${i}`, { resourceClaimTemplateName: 'gpu' });
       await waits(`try-${i}`);
-      const began = performance.now();
       await release('gpu-0');
       await boundTo(`try-${i}`, 'gpu-0');
-      times.push(performance.now() - began);
       await gone(`try-${i}`);
     }
-    const sorted = times.toSorted((a, b) => a - b).map((ms) => Math.round(ms));
-    console.log(`node opened to pod bound, by the rule: p50 ${sorted[10]} ms, largest ${sorted[19]} ms`);
-    expect(times).toHaveLength(20);
   });
 
   it('a node that is deleted takes its rule along, also while no reconciler runs', { timeout: 90_000 }, async () => {
