@@ -2,7 +2,7 @@
 import { digestOf } from '../../core/digest.ts';
 import type { Selector } from '../../core/gpu-policy.ts';
 import { amountOf } from '../../core/quantity.ts';
-import { isGpuResource } from '../../gate/gpu-request.ts';
+import { isGpuResource } from '../../gate/devices.ts';
 import { NFD_PCI_LABEL } from '../../core/keys.ts';
 import type { ComponentEvidence } from '../../gate/node-proof.ts';
 import { PREREQUISITES } from '../manifests/driver.ts';

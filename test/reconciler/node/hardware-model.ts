@@ -453,6 +453,8 @@ export class HardwareModel {
       case 'set-node-condition':
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-device-taint':
+      case 'delete-device-taint':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

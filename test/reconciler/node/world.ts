@@ -180,6 +180,8 @@ export class World {
       case 'set-node-condition':
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-device-taint':
+      case 'delete-device-taint':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':
