@@ -104,6 +104,13 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const name = (now ?? before)?.name;
       if (before?.uid !== now?.uid && name !== undefined)
         for (const node of caches.fleet.names('runs', name)) add('node', node);
+      // A roll-out waits for its DaemonSets: one node of each policy invites those that wait.
+      if (before === undefined)
+        for (const policy of caches.policies.values())
+          for (const node of caches.fleet.names('settled', policy.name)) {
+            add('node', node);
+            break;
+          }
     },
     rule: (node) => add('device-taint', node),
     rules() {

@@ -47,7 +47,9 @@ export function planUnselected(input: NodeInput): NodePlan {
   const { node, now } = input;
   const written = parseProof(node.metadata.annotations?.[PROOF]);
   if (written === undefined && Object.keys(deployedOn(node)).length === 0) return planRemoval(input, false);
-  const walk = remembered(node, now);
+  // Its pods leave for no roll-out any more, and its place has gone to another node.
+  const { rollOut, ...rest } = remembered(node, now);
+  const walk = rollOut?.phase === 'replace' ? { ...rest, rollOut } : rest;
   const since = walk.unselected ?? iso(now);
   const until = Date.parse(since) + UNSELECTED_MS;
   const hold = (closed: string): readonly Action[] => {
