@@ -10,7 +10,7 @@ import { aPod } from '../test/builders/objects.ts';
 import { cpuMs } from './reports/cpu.ts';
 import { inProcess } from './reports/in-process.ts';
 import { lineChart } from './reports/plot.ts';
-import { goProgram, programs, timesIn, type Running } from './reports/programs.ts';
+import { goProgram, imageFlags, programs, timesIn, type Running } from './reports/programs.ts';
 import { blockQuantile, numberArg, quantile, textArg, type BenchContext, type Row } from './rows.ts';
 
 interface Size {
@@ -24,29 +24,29 @@ interface Size {
 // What else the machine does comes and goes within moments: many short turns let all have the same
 // share of it.
 const SIZES: readonly Size[] = [
-  { names: 100, calls: 50, turns: 400, bar: 0.9 },
-  { names: 1000, calls: 50, turns: 240, bar: 0.5 },
-  { names: 5000, calls: 20, turns: 200, bar: 0.5 },
-  { names: 15_000, calls: 10, turns: 160, bar: 0.5 },
+  { names: 100, calls: 50, turns: 300, bar: 0.9 },
+  { names: 1000, calls: 50, turns: 180, bar: 0.5 },
+  { names: 5000, calls: 20, turns: 150, bar: 0.5 },
+  { names: 15_000, calls: 10, turns: 120, bar: 0.5 },
 ];
 const TAIL_BAR = 0.9;
 const EVERY = 10;
 /** Calls of which a p99 is taken. */
-const BLOCK = 500;
+const BLOCK = 250;
 const BECAUSE = 'because the scheduler waits for every call';
 
 const REPOSITORY = join(import.meta.dirname, '..');
 
 /**
  * How a further variant of ours is started: `plain` and `express` as bench/servers/extender.ts has
- * them, `node:` comes before flags of Node.js, anything with a slash is the folder of another
- * checkout.
+ * them, with the image's flags of Node.js; `node:` comes before flags of Node.js, anything with a
+ * slash is the folder of another checkout.
  */
 function further(variant: string, places: readonly string[]): readonly string[] {
   const server = (root: string): string => join(root, 'bench', 'servers', 'extender.ts');
   if (variant.startsWith('node:')) return [...variant.slice(5).split(' '), server(REPOSITORY), ...places];
   if (variant.includes('/')) return [server(variant), ...places];
-  return [server(REPOSITORY), ...places, variant];
+  return [...imageFlags(), server(REPOSITORY), ...places, variant];
 }
 
 export const about = '/filter beside a minimal Go extender, and a bare node:http server, by one client over TLS';
@@ -73,15 +73,15 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
     ? usual
     : [{ names: only, calls: 20, turns: 200, bar: 0.5 }]) {
     context.say(`${names} names`);
-    const { start, file, certificate, end } = programs();
+    const { start, file, certificates, end } = programs();
     try {
-      const { ca, cert, key } = await certificate('localhost');
+      const { ca, cert, key, clientCert, clientKey } = await certificates('localhost');
       const text = `${JSON.stringify({ Pod: aPod({ gpus: '1', labels: { app: 'train' } }), Nodes: null, NodeNames: shuffled(names) })}\n`;
       const body = file('body', text);
-      const places = [String(names), String(EVERY), cert, key];
+      const places = [String(names), String(EVERY), cert, key, ca];
       const node = (args: readonly string[]): Running => start(process.execPath, args);
       const servers: Readonly<Record<string, Running>> = {
-        ours: node([join(REPOSITORY, 'bench', 'servers', 'extender.ts'), ...places]),
+        ours: node([...imageFlags(), join(REPOSITORY, 'bench', 'servers', 'extender.ts'), ...places]),
         go: start(reference, ['serve', ...places]),
         bare: node([join(REPOSITORY, 'bench', 'reference', 'extender-bare.ts'), ...places]),
         ...Object.fromEntries(also.map((variant) => [variant, node(further(variant, places))])),
@@ -92,7 +92,9 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       for (const [variant, { child, next }] of Object.entries(servers))
         parts.push({ variant, pid: child.pid ?? 0, port: await next(), got: { times: [], cpu: 0 } });
       const play = async (port: string, count: number): Promise<number[]> => {
-        client.child.stdin?.write(`${count} https://localhost:${port}/filter ${ca} ${body}\n`);
+        client.child.stdin?.write(
+          `${count} https://localhost:${port}/filter ${ca} ${body} ${clientCert} ${clientKey}\n`,
+        );
         return timesIn(await client.next());
       };
       // What runs hot is compiled after some thousand calls; a scheduler of a day has made them.

@@ -8,6 +8,7 @@ import { Agent, request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { aNode, aPod } from '../test/builders/objects.ts';
+import { imageFlags } from './reports/programs.ts';
 import { quantile, type BenchContext, type Row } from './rows.ts';
 
 const MIB = 1024 * 1024;
@@ -83,9 +84,13 @@ async function attacked(
   [name, target, path, body]: ReturnType<typeof attacks>[number],
   say: (line: string) => void,
 ): Promise<readonly Row[]> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'servers', 'request-path.ts'), String(IN_FLIGHT)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = spawn(
+    process.execPath,
+    [...imageFlags(), join(import.meta.dirname, 'servers', 'request-path.ts'), String(IN_FLIGHT)],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
   const ports = JSON.parse(line.toString()) as Record<'webhook' | 'extender', number>;
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });

@@ -52,15 +52,16 @@ export function quantile(values: readonly number[], q: number): number {
 }
 
 /**
- * The q-th quantile as the middle one of those of blocks of at least so many values, which stand in
- * the order in which they were measured. What else the machine does comes in bursts: one of them
- * lifts the p99 of all calls together, and only of whose turn it was; it spoils one block.
+ * The q-th quantile as that of quiet moments: the lower quartile of those of blocks of at least so
+ * many values, which stand in the order in which they were measured. What else the machine does
+ * comes in bursts and only ever adds: one lifts the p99 of all calls together, and only of whose
+ * turn it was. What a program does to itself, such as collecting garbage, is in every block.
  */
 export function blockQuantile(values: readonly number[], q: number, size: number): number {
   const count = Math.max(1, Math.floor(values.length / size));
   const from = (block: number): number => Math.round((block * values.length) / count);
   const blocks = Array.from({ length: count }, (_, i) => quantile(values.slice(from(i), from(i + 1)), q));
-  return quantile(blocks, 0.5);
+  return quantile(blocks, 0.25);
 }
 
 /** A table for people. */

@@ -50,7 +50,7 @@ async function startGo(
     return join(cluster.dir, name);
   };
   const [caFile, cert, key] = [file('go-ca', ca.cert), file('go-cert', leaf.cert), file('go-key', leaf.key)];
-  const child = spawn(program, ['serve', String(nodes), String(EVERY), cert, key, 'gpu-'], {
+  const child = spawn(program, ['serve', String(nodes), String(EVERY), cert, key, '', 'gpu-'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const port = await new Promise<string>((resolve) => createInterface({ input: child.stdout }).once('line', resolve));

@@ -4,7 +4,7 @@
 // creation on an API server takes is `npm run bench -- admission`.
 import { join } from 'node:path';
 import { cpuMs } from './reports/cpu.ts';
-import { goProgram, programs, timesIn, type Running } from './reports/programs.ts';
+import { goProgram, imageFlags, programs, timesIn, type Running } from './reports/programs.ts';
 import { blockQuantile, numberArg, textArg, type BenchContext, type Row } from './rows.ts';
 
 const REPOSITORY = join(import.meta.dirname, '..');
@@ -20,12 +20,11 @@ interface Cell {
   readonly turns: number;
 }
 const CELLS: readonly Cell[] = [
-  { size: 2, rate: 300, calls: 300, turns: 20 },
-  { size: 2, rate: 1000, calls: 500, turns: 16 },
-  { size: 20, rate: 200, calls: 200, turns: 30 },
-  { size: 20, rate: 400, calls: 300, turns: 20 },
-  { size: 200, rate: 30, calls: 45, turns: 12 },
-  { size: 200, rate: 60, calls: 90, turns: 12 },
+  { size: 2, rate: 300, calls: 300, turns: 12 },
+  { size: 2, rate: 1000, calls: 500, turns: 10 },
+  { size: 20, rate: 200, calls: 200, turns: 15 },
+  { size: 20, rate: 400, calls: 300, turns: 10 },
+  { size: 200, rate: 60, calls: 90, turns: 10 },
 ];
 /**
  * Calls of which a quantile is taken: a p99.9 needs thousands of them, and one of all calls would
@@ -143,10 +142,10 @@ export const options = {
 export async function run({ say, args }: BenchContext): Promise<readonly Row[]> {
   const program = await goProgram('webhook-go', say);
   const also = textArg(args, 'beside', '').split(',').filter(Boolean);
-  const { start, file, certificate, end } = programs();
+  const { start, file, certificates, end } = programs();
   try {
-    const { ca, cert, key } = await certificate('127.0.0.1');
-    const node = (server: string): Running => start(process.execPath, [server, '0', key, cert]);
+    const { ca, cert, key } = await certificates('127.0.0.1');
+    const node = (server: string): Running => start(process.execPath, [...imageFlags(), server, '0', key, cert]);
     const servers: Readonly<Record<string, Running>> = {
       ours: node(join(REPOSITORY, SERVER)),
       go: start(program, ['-address', '127.0.0.1:0', '-cert', cert, '-key', key]),

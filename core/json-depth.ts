@@ -15,25 +15,27 @@ export function nestsDeeper(parts: readonly Buffer[], limit: number): boolean {
   for (const json of parts) {
     const { length } = json;
     while (at < length) {
-      if (inString) {
-        for (; at < length; at += 1) {
-          const byte = json[at];
-          if (byte === QUOTE) {
-            inString = false;
-            at += 1;
-            break;
-          }
-          if (byte === BACKSLASH) at += 1;
+      if (!inString) {
+        const byte = json[at] ?? 0;
+        at += 1;
+        if (byte !== QUOTE) {
+          if ((byte | BRACE) === OPEN) {
+            depth += 1;
+            if (depth > limit) return true;
+          } else if ((byte | BRACE) === CLOSE) depth -= 1;
+          continue;
         }
-        continue;
+        inString = true;
       }
-      const byte = json[at] ?? 0;
-      at += 1;
-      if (byte === QUOTE) inString = true;
-      else if ((byte | BRACE) === OPEN) {
-        depth += 1;
-        if (depth > limit) return true;
-      } else if ((byte | BRACE) === CLOSE) depth -= 1;
+      let byte = json[at];
+      while (byte !== QUOTE && byte !== undefined) {
+        at += byte === BACKSLASH ? 2 : 1;
+        byte = json[at];
+      }
+      if (byte === QUOTE) {
+        inString = false;
+        at += 1;
+      }
     }
     at -= length;
   }

@@ -100,6 +100,19 @@ const casOf = (ca: string | undefined): string[] => (ca?.includes('-----BEGIN CE
 /** The same for a connection and for the TLS over it. */
 const keyOf = (socket: Socket): string => `${socket.remoteAddress} ${socket.remotePort}`;
 
+const callers = new WeakMap<TLSSocket, string>();
+/**
+ * Common name of the caller's certificate, which is fixed for a connection. Node parses the whole
+ * certificate each time that it is asked, which takes half as long as a call of 100 nodes.
+ */
+function callerOf(socket: TLSSocket): string {
+  const known = callers.get(socket);
+  if (known !== undefined) return known;
+  const name = String(socket.getPeerCertificate().subject?.CN ?? '');
+  callers.set(socket, name);
+  return name;
+}
+
 /** Starts listening; rejects with one sentence if the port is taken. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   let draining = false;
@@ -118,11 +131,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       return replyText(response, 503, TOO_BUSY);
     }
     const names = options.tls?.client?.names;
-    if (
-      names !== undefined &&
-      !names.includes(String((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? ''))
-    ) {
-      replyText(response, 403, 'this client certificate is not served');
+    if (names !== undefined && !names.includes(callerOf(request.socket as TLSSocket))) {
+      replyText(
+        response,
+        403,
+        'this client certificate is not served: its common name is not among those that this port serves',
+      );
       return;
     }
     if (draining) response.setHeader('connection', 'close');

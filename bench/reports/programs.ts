@@ -1,7 +1,7 @@
 // What the measurements of servers share: programs that run side by side, files for them, and a
 // client that answers a line with a line.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -18,10 +18,22 @@ export interface Programs {
   readonly start: (command: string, args: readonly string[]) => Running;
   /** Writes a file of this name; returns its path. */
   readonly file: (name: string, text: string) => string;
-  /** A certificate for `host`, its key and its CA, as files. */
-  readonly certificate: (host: string) => Promise<Readonly<Record<'ca' | 'cert' | 'key', string>>>;
+  /** A certificate for `host`, one of a client, their keys and their CA, as files. */
+  readonly certificates: (
+    host: string,
+  ) => Promise<Readonly<Record<'ca' | 'cert' | 'key' | 'clientCert' | 'clientKey', string>>>;
   /** Ends all, and removes the files. */
   readonly end: () => void;
+}
+
+/** Common name of the client's certificate. */
+export const CLIENT = 'bench-client';
+
+/** The flags with which the image starts Node.js. */
+export function imageFlags(): readonly string[] {
+  const text = readFileSync(join(import.meta.dirname, '..', '..', 'Dockerfile'), 'utf8');
+  const words = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(text)?.[1] ?? '[]') as string[];
+  return words.filter((word) => word.startsWith('-'));
 }
 
 export function programs(): Programs {
@@ -46,11 +58,18 @@ export function programs(): Programs {
         },
       };
     },
-    async certificate(host) {
+    async certificates(host) {
       const now = Date.now();
       const ca = await issueCa('bench', 86_400_000, now);
       const leaf = await issueLeaf(ca, { name: 'bench', sans: [host], usage: 'server', life: 86_400_000 }, now);
-      return { ca: file('ca', ca.cert), cert: file('cert', leaf.cert), key: file('key', leaf.key) };
+      const client = await issueLeaf(ca, { name: CLIENT, sans: [], usage: 'client', life: 86_400_000 }, now);
+      return {
+        ca: file('ca', ca.cert),
+        cert: file('cert', leaf.cert),
+        key: file('key', leaf.key),
+        clientCert: file('client-cert', client.cert),
+        clientKey: file('client-key', client.key),
+      };
     },
     end() {
       for (const child of children) child.kill('SIGKILL');

@@ -1,7 +1,9 @@
 // Our webhook as it is served, from facts in memory: the process that bench/webhook.ts measures.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
 import { startServer } from '../../platform/http.ts';
+import { intake } from '../../platform/intake.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { aPolicy } from '../../test/builders/objects.ts';
 import { webhookMetrics } from '../../webhook/metrics.ts';
@@ -15,10 +17,12 @@ const server = await startServer({
   host: '127.0.0.1',
   portOption: 'webhook-port',
   callsPerConnection: 10_000,
+  intake: intake({ calls: 1000, bytes: 64 * 1024 * 1024 }),
   handler: webhookApp({
     facts: (namespace) => ({
       policies,
       runtimeClasses,
+      devices: NO_DEVICES,
       namespace,
       namespaceLabels: {},
       excludedNamespaces: new Set(['kube-system']),

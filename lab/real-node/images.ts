@@ -126,7 +126,7 @@ export function packStack(program: string, dir: string): string {
  * compares).
  */
 export const GATE_CONFIG = {
-  Entrypoint: ['/usr/local/bin/node', '/app/main.ts'],
+  Entrypoint: ['/usr/local/bin/node', '--single-threaded-gc', '/app/main.ts'],
   Cmd: ['run'],
   User: '65532:65532',
   WorkingDir: '/app',

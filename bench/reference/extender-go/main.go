@@ -1,8 +1,8 @@
 // The reference that the extender is measured against: the smallest Go program that does the same work with the standard parts,
 // net/http, encoding/json and Kubernetes' own wire types, a map lookup per node. Not part of the product.
 //
-//	extender-go serve NODES REFUSED_EVERY CERT KEY [PREFIX]   serves /filter and /prioritize, prints its port
-//	extender-go load                                 reads "CALLS URL CA BODYFILE" lines, plays one scheduler on one connection
+//	extender-go serve NODES REFUSED_EVERY CERT KEY [CLIENT_CA [PREFIX]]   serves /filter and /prioritize, prints its port
+//	extender-go load       reads "CALLS URL CA BODYFILE CERT KEY" lines, plays one scheduler on one connection
 package main
 
 import (
@@ -42,8 +42,14 @@ func serve(args []string) {
 	nodes, _ := strconv.Atoi(args[0])
 	every, _ := strconv.Atoi(args[1])
 	prefix := "node-"
-	if len(args) > 4 {
-		prefix = args[4]
+	config := &tls.Config{NextProtos: []string{"http/1.1"}}
+	if len(args) > 4 && args[4] != "" {
+		config.ClientCAs = x509.NewCertPool()
+		config.ClientCAs.AppendCertsFromPEM(read(args[4]))
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	if len(args) > 5 {
+		prefix = args[5]
 	}
 	known := make(map[string]string, nodes)
 	for i := range nodes {
@@ -101,11 +107,11 @@ func serve(args []string) {
 		log.Fatal(err)
 	}
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	server := http.Server{TLSConfig: &tls.Config{NextProtos: []string{"http/1.1"}}}
+	server := http.Server{TLSConfig: config}
 	log.Fatal(server.ServeTLS(listener, args[2], args[3]))
 }
 
-// load reads lines "CALLS URL CA BODYFILE" and answers each with a line of microseconds, one number per call. Every URL has one
+// load reads lines "CALLS URL CA BODYFILE CERT KEY" and answers each with a line of microseconds, one number per call. Every URL has one
 // connection that is kept, as the scheduler keeps it.
 func load() {
 	// The client's own collections would be part of every figure.
@@ -122,7 +128,12 @@ func load() {
 		if client == nil {
 			roots := x509.NewCertPool()
 			roots.AppendCertsFromPEM(read(words[2]))
-			client = &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, TLSClientConfig: &tls.Config{RootCAs: roots}}}
+			pair, err := tls.LoadX509KeyPair(words[4], words[5])
+			if err != nil {
+				log.Fatal(err)
+			}
+			config := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}
+			client = &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, TLSClientConfig: config}}
 			clients[url] = client
 		}
 		for range calls {

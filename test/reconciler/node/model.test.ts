@@ -331,7 +331,7 @@ it(`${HISTORIES} histories: open and serving imply that the hardware's truth hol
   console.log(`model test: open at ${opened} moments of ${HISTORIES} histories`);
   // A node that never opens would hold the invariant too.
   expect(opened).toBeGreaterThan(HISTORIES);
-}, 120_000);
+});
 
 it('a proof goes for a listed cause alone: whatever else happens, pods that run stay Ready', () => {
   fc.assert(
@@ -342,7 +342,7 @@ it('a proof goes for a listed cause alone: whatever else happens, pods that run 
       reporter: report,
     },
   );
-}, 120_000);
+});
 
 it('writes are bounded: while nothing happens, and the clock stands still, the writes end', () => {
   fc.assert(
