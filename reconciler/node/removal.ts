@@ -4,13 +4,9 @@ import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
-<<<<<<< HEAD
-import type { PodObject } from '../model.ts';
 import type { Walk } from '../walk.ts';
-=======
 import { earliest } from './clock.ts';
 import { drainOf, evictionsOf } from './drain.ts';
->>>>>>> main
 import { misspeltOf, nodeEvent } from './events.ts';
 import { isDriverAsProven } from './judge.ts';
 import { isOutOfSight, noteLosses } from './losses.ts';
@@ -105,7 +101,6 @@ function reported({ node }: NodeInput, actions: readonly Action[]): Action[] {
   ];
 }
 
-<<<<<<< HEAD
 /**
  * What happens to GPUs meanwhile is not looked at, so that no earlier round counts if the node
  * stays ours after all. Their pods may still be there, which is why later rounds get other names.
@@ -117,9 +112,6 @@ const forgetful = (walk: Walk): Walk => ({
   epoch: walk.epoch + (Object.keys(walk.passed).length > 0 ? 1 : 0),
 });
 
-function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
-  const { node } = input;
-=======
 interface Removal {
   readonly actions: readonly Action[];
   readonly wakeAt?: number | undefined;
@@ -127,7 +119,6 @@ interface Removal {
 
 function removal(input: NodeInput, isFinal: boolean): Removal {
   const { node, now } = input;
->>>>>>> main
   const deployed = deployedOn(node);
   const before = remembered(node, now);
   // A time that lies ahead is of a clock that has been put back since.
@@ -140,12 +131,8 @@ function removal(input: NodeInput, isFinal: boolean): Removal {
       policy: input.policy?.name,
       deploy: deployed,
       closed: 'opting out',
-<<<<<<< HEAD
-      walk: forgetful(remembered(node, input.now)),
-=======
       // Opted in again, the node takes what the policy says then.
-      walk: { ...kept, stage: 'preflight', passed: {}, ...(kept.proven === undefined ? {} : { renew: true as const }) },
->>>>>>> main
+      walk: { ...forgetful(kept), ...(kept.proven === undefined ? {} : { renew: true as const }) },
       condition: { status: 'False', reason: 'Removing', said: { text } },
       ...extra,
     });

@@ -307,7 +307,7 @@ describe('the driver that a pod asks for', () => {
     const wants = wantsOf(aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': minDriver } }), OPERANDS);
     const proof = { node: 'uid-node-a', boot: 'boot-1', at: '2026-11-24T09:00:00Z', driver, components: {} };
     const facts = nodeFacts(aNode({ annotations: { [PROOF]: JSON.stringify(proof) } }));
-    return verdict(askOf(wants, new Map([['default', aPolicy()]])), facts)?.sentence ?? 'may come';
+    return verdict(askOf(wants, new Map([['default', aPolicy()]]), NO_DEVICES), facts)?.sentence ?? 'may come';
   };
   it.each([
     ['595.91.07', '595.91.07', true],

@@ -4,7 +4,7 @@
 import { DEPLOY_PREFIX, HOLD, MANAGED, PROOF, WALK } from '../../../core/keys.ts';
 import { open, serving } from '../../../gate/node-proof.ts';
 import type { Action } from '../../../reconciler/actions.ts';
-import { places } from '../../../reconciler/limits/places.ts';
+import { BRING_UP, places } from '../../../reconciler/limits/places.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
 import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
@@ -65,7 +65,6 @@ export const FAULTS = {
   'does not withdraw a proof': 'history',
   'lets proofs go though the breaker holds': 'quiet',
   'forgets since when this leader looks': 'quiet',
-  'takes a policy that vanished for one that is deleted': 'quiet',
   'takes an eviction for a verdict': 'quiet',
   'sees no GPU pods': 'history',
   'does not write its memory': 'rest',
@@ -146,7 +145,7 @@ export class Hardware extends World {
   #leader: Leader = { ahead: 0, since: NOW };
   /** The previous leader with what it saw last: one of its writes may still be on its way. */
   #former: { readonly leader: Leader; readonly view: View; readonly actions: readonly Action[] } | undefined;
-  readonly #places = places();
+  readonly #places = places(BRING_UP);
 
   constructor(kind: Kind = 'managed', fault?: Fault) {
     super(POLICIES[kind].first);
@@ -350,7 +349,7 @@ export class Hardware extends World {
     };
   }
   /** Validation pods that wait to run are thrown out by the kubelet. */
-  evict(): void {
+  evictValidations(): void {
     for (const name of this.#unrun.keys()) {
       const pod = this.pods.get(name);
       if (pod !== undefined) this.pods.set(name, { ...pod, nodeName: 'n', phase: 'Failed', reason: 'Evicted' });
@@ -545,9 +544,7 @@ export class Hardware extends World {
   }
   #shown(input: NodeInput): NodeInput {
     if (this.#isSelected) return input;
-    return this.#fault === 'takes a policy that vanished for one that is deleted'
-      ? { ...input, policy: { ...POLICIES[this.kind].deleted } }
-      : { ...input, policy: undefined };
+    return { ...input, policy: undefined };
   }
   #misread(node: NodeObject): NodeObject {
     const { allocatable = {}, capacity = {} } = node.status ?? {};
@@ -632,6 +629,10 @@ export class Hardware extends World {
   protected override validate(pod: PodObject): void {
     this.pods.set(pod.name, pod);
     this.#unrun.set(pod.name, pod.name.startsWith('driver-') ? 'driver-validation' : 'device-plugin-validation');
+  }
+  /** The user's pod goes by the Eviction API. */
+  protected override evict(): void {
+    this.busy = false;
   }
   protected override remove(name: string): void {
     const run = RUN.find((one) => `${one}-pod` === name);

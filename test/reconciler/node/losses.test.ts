@@ -559,18 +559,3 @@ it.each(['no policy selects the node', 'the node is opted out'])(
     expect(world.trust).toEqual([true, false]);
   },
 );
-
-it('an opt-out that is taken back: GPUs may have gone meanwhile, so that both validations run again', () => {
-  const world = new World().validated();
-  world.pods.set('user', user());
-  world.relabel((labels) => {
-    delete labels[MANAGED];
-  });
-  settleAndCollect(world, 3);
-  expect(world.trust).toEqual([true, false]);
-  world.relabel((labels) => {
-    labels[MANAGED] = 'true';
-  });
-  expect(created(settleAndCollect(world))).toEqual(['driver-validation', 'device-plugin-validation']);
-  expect(world.trust).toEqual([true, true]);
-});

@@ -149,7 +149,7 @@ const harmless = fc.oneof(
     }),
   ),
   happening('the walk is forgotten', (model) => model.strip(WALK)),
-  happening('validations are evicted', (model) => model.evict()),
+  happening('validations are evicted', (model) => model.evictValidations()),
   happening('validations do not start', (model) => {
     model.stuck = 'start';
   }),

@@ -97,10 +97,14 @@ export class Story extends World {
         return [`creates pod ${action.manifest.metadata.name}`];
       case 'delete-pod':
         return [`deletes pod ${action.name} (${action.uid}): ${action.because}`];
+      case 'evict-pod':
+        return [`evicts pod ${action.name} (${action.uid}): ${action.because}`];
       case 'event':
         return [`${action.type} Event${action.once === true ? ', once' : ''}: ${action.reason}: ${action.message}`];
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-device-taint':
+      case 'delete-device-taint':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

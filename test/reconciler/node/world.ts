@@ -199,14 +199,9 @@ export class World {
           }),
         );
         return;
-<<<<<<< HEAD
-=======
-      }
       case 'evict-pod':
-        this.evicted.push(action.name);
-        this.pods.delete(action.name);
+        this.evict(action.name);
         return;
->>>>>>> main
       case 'delete-pod':
         this.remove(action.name);
         return;
@@ -232,6 +227,10 @@ export class World {
     this.pods.set(pod.name, endedWith(pod, !this.validationsFail));
   }
   protected remove(name: string): void {
+    this.pods.delete(name);
+  }
+  protected evict(name: string): void {
+    this.evicted.push(name);
     this.pods.delete(name);
   }
 

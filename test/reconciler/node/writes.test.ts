@@ -116,23 +116,6 @@ it('an answer without a version leaves the guard as it was', async () => {
   expect([versions, wrote]).toEqual([['1', '1'], ['set-taints@7']]);
 });
 
-it('only a pod that the API server refused is named, and the writes go on', async () => {
-  const heard: string[] = [];
-  const refused: Outcome = { kind: 'refused', because: 'no' };
-  const answers: Partial<Record<Action['kind'], Outcome>> = { 'create-pod': refused, 'delete-pod': refused };
-  const ends = await Promise.all(
-    [(pod: string, because: string) => heard.push(`${pod}: ${because}`), undefined].map((hear) =>
-      carryOut(aNode(), [remove, create, taints], {
-        apply: { apply: (action) => Promise.resolve(answers[action.kind] ?? done) },
-        wrote: (action) => heard.push(action.kind),
-        ...(hear === undefined ? {} : { refused: hear }),
-      }),
-    ),
-  );
-  expect(ends).toEqual(['done', 'done']);
-  expect(heard.toSorted()).toEqual(['p: no', 'set-taints', 'set-taints']);
-});
-
 it('a Node without a list of taints has none', async () => {
   const { spec: _, ...node } = aNode();
   const apply = (): Promise<Outcome> => Promise.resolve({ kind: 'done', resourceVersion: '7' });
