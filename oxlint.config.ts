@@ -86,6 +86,17 @@ export default defineConfig({
       rules: { 'no-restricted-properties': ['error', banned('vi', 'mock', 'no module mocks')] },
     },
     {
+      files: ['test/**/*.test.ts'],
+      rules: {
+        'no-restricted-properties': [
+          'error',
+          banned('vi', 'mock', 'no module mocks'),
+          banned('performance', 'now', 'no test measures how long anything takes: figures belong to npm run bench'),
+          banned('process', 'hrtime', 'no test measures how long anything takes: figures belong to npm run bench'),
+        ],
+      },
+    },
+    {
       files: [`${anyOf(PURE_FOLDERS)}/**/*.ts`],
       rules: { ...PURE_RULES, ...imports(LAYERS, FORGE, JSON_PATCH, EXPRESS, ...PURE) },
     },

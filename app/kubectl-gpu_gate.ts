@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The program `kubectl-gpu_gate`, which kubectl finds as `kubectl gpu-gate`: arguments and terminal
 // → command → exit code.
+import { join } from 'node:path';
 import { explainPod } from './explain.ts';
 import { parseCommand } from '../kubectl/args.ts';
 import { runCommand } from '../kubectl/command.ts';
@@ -27,6 +28,7 @@ async function main(): Promise<number> {
     width: process.stdout.isTTY ? process.stdout.columns : undefined,
     now: Date.now,
     signal: stop.signal,
+    pageFolder: join(import.meta.dirname, 'page'),
     explain: (command, manifest) =>
       explainPod(
         {

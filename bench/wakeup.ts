@@ -17,7 +17,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
     const lagging = await startLagging({ lagMs, wakeAfter });
     try {
       say(`${count} tries, extender ${lagMs} ms behind, woken again after: ${wakeAfter || 'never'}`);
-      return await lagging.tries(count, PATIENCE_MS);
+      return (await lagging.tries(count, PATIENCE_MS)).map(({ ms }) => ms);
     } finally {
       await lagging.stop();
     }

@@ -93,6 +93,11 @@ export interface InjectionSpec {
   readonly hideUnrequestedGpus: boolean;
   readonly tolerations: readonly InjectedToleration[];
   /**
+   * What a pod that asks for GPUs by claim alone gets. `GateOnly`: scheduler, readiness gate,
+   * tolerations; its devices come by CDI. `Full`: the runtime class and driver volumes as well.
+   */
+  readonly claimPods: 'GateOnly' | 'Full';
+  /**
    * Resources that another scheduler gives out, by name or with `*` at the end: pods that request
    * one keep their scheduler.
    */
@@ -132,6 +137,21 @@ export interface HostPathsSpec {
   readonly run: string;
 }
 
+/** How users' pods leave a node before its stack changes. */
+export interface DrainSpec {
+  readonly mode: 'Wait' | 'Evict' | 'None';
+  /** How long the node stays closed for it, ms; 0: as long as it takes. */
+  readonly timeout: number;
+}
+
+/** How validated nodes move to what the policy says. */
+export interface UpgradeSpec {
+  /** `"10%"` or a number: nodes that are closed for a roll-out at once. */
+  readonly maxUnavailable: string;
+  readonly paused: boolean;
+  readonly drain: DrainSpec;
+}
+
 export interface GpuPolicySpec {
   readonly nodeSelector: Readonly<Record<string, string>>;
   readonly suspend: boolean;
@@ -139,6 +159,11 @@ export interface GpuPolicySpec {
   readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
   readonly resources: readonly string[];
+  /** DeviceClasses whose claims are for GPUs. */
+  readonly deviceClasses: readonly string[];
+  /** DRA drivers of GPUs, whose devices are tainted while a node is not open. */
+  readonly deviceDrivers: readonly string[];
+  readonly deviceTaints: 'Auto' | 'On' | 'Off';
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
@@ -152,6 +177,7 @@ export interface GpuPolicySpec {
   readonly startupTaint: 'BringUp' | 'Off';
   readonly rejectedPods: 'Report' | 'Delete';
   readonly bringUp: { readonly maxConcurrent: string };
+  readonly upgrade: UpgradeSpec;
   readonly labelHold: number;
   /** `"50%"`: share of the proofs above which a simultaneous withdrawal is not believed. */
   readonly breaker: string;

@@ -93,6 +93,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const injection = object(s['injection']);
   const hostPaths = object(s['hostPaths']);
   const rejections = object(s['rejections']);
+  const upgrade = object(s['upgrade']);
+  const drain = object(upgrade['drain']);
   const policyStatus = object(status) as PolicyStatus;
   const resources = list<string>(s['resources']);
   return {
@@ -111,6 +113,11 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
+      deviceClasses: Array.isArray(s['deviceClasses'])
+        ? list<string>(s['deviceClasses'])
+        : ['gpu.nvidia.com', 'mig.nvidia.com'],
+      deviceDrivers: Array.isArray(s['deviceDrivers']) ? list<string>(s['deviceDrivers']) : ['gpu.nvidia.com'],
+      deviceTaints: text<'Auto' | 'On' | 'Off'>(s['deviceTaints'], 'Auto'),
       components: {
         toolkit: {
           ...component(toolkit, true),
@@ -170,12 +177,21 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         env: list<EnvVar>(injection['env']),
         hideUnrequestedGpus: flag(injection['hideUnrequestedGpus'], true),
         tolerations: list<InjectedToleration>(injection['tolerations']),
+        claimPods: text<'GateOnly' | 'Full'>(injection['claimPods'], 'GateOnly'),
         othersResources:
           injection['othersResources'] === undefined ? HAMI_RESOURCES : list<string>(injection['othersResources']),
       },
       startupTaint: text<'BringUp' | 'Off'>(s['startupTaint'], 'BringUp'),
       rejectedPods: text<'Report' | 'Delete'>(s['rejectedPods'], 'Report'),
       bringUp: { maxConcurrent: share(object(s['bringUp'])['maxConcurrent'], '10%') },
+      upgrade: {
+        maxUnavailable: share(upgrade['maxUnavailable'], '1'),
+        paused: flag(upgrade['paused'], false),
+        drain: {
+          mode: text<'Wait' | 'Evict' | 'None'>(drain['mode'], 'Wait'),
+          timeout: (typeof drain['timeoutSeconds'] === 'number' ? drain['timeoutSeconds'] : 0) * 1000,
+        },
+      },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),
       silence: text<string>(s['silence'], '10%'),

@@ -29,8 +29,8 @@ export const printable = (text: string, max = 4096): string => {
 /**
  * A value as indented JSON whose strings hold no invisible character; JSON reads the escapes back.
  */
-export const printableJson = (value: unknown): string =>
-  JSON.stringify(value, undefined, 2).replace(UNPRINTABLE, (character) =>
+export const printableJson = (value: unknown, indent = 2): string =>
+  JSON.stringify(value, undefined, indent).replace(UNPRINTABLE, (character) =>
     // The line ends are the indentation's: those within strings are escaped already.
     character === '\n' ? character : escaped(character),
   );

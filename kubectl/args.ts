@@ -41,6 +41,7 @@ export type Command = Globals &
         /** `undefined`: only where it concerns more than ten nodes. */
         readonly dryRun: boolean | undefined;
       }
+    | { readonly kind: 'ui'; readonly port: number }
     | { readonly kind: 'completion'; readonly shell: Shell }
   );
 
@@ -119,6 +120,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'release', args: 'NODE…', help: 'end a hold', flags: MARKS, completes: 'nodes' },
   { name: 'retry', args: 'NODE…', help: 'try failed nodes now', flags: MARKS, completes: 'nodes' },
   { name: 'prove', args: 'NODE…', help: 'validate nodes again', flags: MARKS, completes: 'nodes' },
+  {
+    name: 'ui',
+    args: '',
+    help: 'a status page for your browser, on this machine alone, with your own rights',
+    flags: [{ name: 'port', value: 'PORT', help: 'default: any free one' }],
+  },
   {
     name: 'completion',
     args: 'bash|zsh|fish',
@@ -252,6 +259,12 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
         return bad(`--timeout ${timeout} is not a duration: write one such as 90s, 30m or 1h`);
       if ((positionals.length === 0) !== is('all')) return bad(`name nodes, or give --all; ${help}`);
       return { ok: true, command: { ...globals, kind: 'wait', nodes: positionals, all: is('all'), timeoutMs } };
+    }
+    case 'ui': {
+      const port = Number(/^\d{1,5}$/.exec(string('port') ?? '0')?.[0] ?? 'none');
+      if (first !== undefined) return bad(`ui takes no argument; ${help}`);
+      if (!(port <= 65_535)) return bad(`--port ${string('port') ?? ''} is not a port: write a number from 0 to 65535`);
+      return { ok: true, command: { ...globals, kind: 'ui', port } };
     }
     case 'completion': {
       const shell = SHELLS.find((one) => one === first);

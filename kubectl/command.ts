@@ -20,7 +20,7 @@ import type { Command, Globals } from './args.ts';
 import { completion } from './completion.ts';
 import {
   fleetReport,
-  gpusOfPod,
+  isGpuPod,
   managedNames,
   markOf,
   nodeReport,
@@ -31,6 +31,8 @@ import {
   type RawPodView,
   type Unread,
 } from './fleet.ts';
+import { serveUi } from './routes.ts';
+import type { NodeStory } from './story.ts';
 import { exitCode, news, progressOf, type Progress } from './progress.ts';
 import { nodesText, nodeText, statusText, type Terminal } from './render.ts';
 
@@ -41,6 +43,8 @@ export interface Edge {
   readonly width: number | undefined;
   readonly now: () => number;
   readonly signal: AbortSignal;
+  /** Where the status page was built. */
+  readonly pageFolder: string;
   /** `explain` is another part: the caller wires it. Returns the exit code. */
   readonly explain: (command: Extract<Command, { kind: 'explain' }>, manifest: RawPod | undefined) => Promise<number>;
 }
@@ -100,6 +104,8 @@ async function run(command: Command, edge: Edge): Promise<number> {
       return node(await open(command), command, edge);
     case 'wait':
       return wait(await open(command), command, edge);
+    case 'ui':
+      return ui(await open(command), command, edge);
     case 'mark':
       return mark(await open(command), command, edge);
   }
@@ -177,7 +183,7 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
   return {
     nodes,
     policies: policies.map(parsePolicy),
-    pods: pods.filter((pod) => Object.keys(gpusOfPod(pod)).length > 0),
+    pods: pods.filter(isGpuPod),
     deployments,
     ...(until === undefined ? {} : { certificatesUntil: until }),
     unread,
@@ -259,12 +265,13 @@ interface RawEvent {
   readonly firstTimestamp?: string | null;
 }
 
-async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edge: Edge): Promise<number> {
+/** One node's story; its Events oldest first. */
+async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawNode; readonly story: NodeStory }> {
   const unread: Unread[] = [];
   const found = await kube
-    .request<RawNode>('GET', `/api/v1/nodes/${encodeURIComponent(command.node)}`)
+    .request<RawNode>('GET', `/api/v1/nodes/${encodeURIComponent(name)}`)
     .catch((error: unknown) => {
-      if (isNotFound(error)) throw new Error(`there is no node ${command.node}: kubectl gpu-gate nodes lists them`);
+      if (isNotFound(error)) throw new Error(`there is no node ${name}: kubectl gpu-gate nodes lists them`);
       throw error;
     });
   const [pods, events] = await Promise.all([
@@ -274,7 +281,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
       () =>
         kube
           .request<{ items: RawPodView[] }>('GET', '/api/v1/pods', {
-            query: { fieldSelector: `spec.nodeName=${command.node}` },
+            query: { fieldSelector: `spec.nodeName=${name}` },
           })
           .then((l) => l.items),
       [],
@@ -285,7 +292,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
       () =>
         kube
           .request<{ items: RawEvent[] }>('GET', '/api/v1/events', {
-            query: { fieldSelector: `involvedObject.kind=Node,involvedObject.name=${command.node}` },
+            query: { fieldSelector: `involvedObject.kind=Node,involvedObject.name=${name}` },
           })
           .then((l) => l.items),
       [],
@@ -295,7 +302,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
   const resources = [
     ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
   ];
-  const report = nodeReport(found, resources, usageByNode(pods).get(command.node) ?? {});
+  const report = nodeReport(found, resources, usageByNode(pods).get(name) ?? {});
   const story: EventView[] = events
     .map((event) => ({
       at: event.lastTimestamp ?? event.eventTime ?? event.firstTimestamp ?? '',
@@ -306,15 +313,38 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
     }))
     .toSorted((a, b) => a.at.localeCompare(b.at));
   const components = parseProof(found.metadata.annotations?.[PROOF])?.components ?? {};
+  return { found, story: { ...report, components, events: story, unread } };
+}
+
+async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edge: Edge): Promise<number> {
+  const { found, story } = await storyOf(kube, command.node);
   edge.print(
     printed(
       command.output,
-      { ...report, components, events: story, unread },
-      () => nodeText(report, components, story, unread, terminalOf(command, edge)),
-      () => [report.name],
+      story,
+      () => nodeText(story, story.components, story.events, story.unread, terminalOf(command, edge)),
+      () => [story.name],
     ),
   );
-  return report.open || !isOurs(found) ? 0 : 1;
+  return story.open || !isOurs(found) ? 0 : 1;
+}
+
+async function ui(kube: Kube, command: Extract<Command, { kind: 'ui' }>, edge: Edge): Promise<number> {
+  await serveUi(
+    {
+      fleet: async () => fleetReport({ ...(await lists(kube, command)), now: edge.now() }),
+      node: async (name) => (await storyOf(kube, name)).story,
+      sentence: sentenceOf,
+    },
+    {
+      port: command.port,
+      folder: edge.pageFolder,
+      now: edge.now,
+      signal: edge.signal,
+      say: (line) => edge.print(`${line}\n`),
+    },
+  );
+  return 0;
 }
 
 async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edge: Edge): Promise<number> {

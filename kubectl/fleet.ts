@@ -1,7 +1,7 @@
 // What `kubectl gpu-gate` shows: objects of the API → a report, which is also the JSON that it
 // prints. Decides by the same functions as the extender; reads nothing and knows no terminal.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, RETRY } from '../core/keys.ts';
+import { CLOSED, GPU_VALIDATED, HOLD, INJECTED, MANAGED, RETRY } from '../core/keys.ts';
 import { amountOf } from '../core/quantity.ts';
 import { isObject, list, object, text } from '../core/raw.ts';
 import { STATES, type State } from '../core/stages.ts';
@@ -15,7 +15,8 @@ import {
   walkingSince,
   type NodeView,
 } from '../gate/node-proof.ts';
-import { isGpuResource, occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import { isGpuResource } from '../gate/devices.ts';
+import { occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { PROOF } from '../core/keys.ts';
 
 /** A Node as the API gives it, as far as this tool looks at it. */
@@ -71,7 +72,9 @@ export interface PolicyReport {
   readonly nodes: number;
   readonly validated: number;
   readonly failed: number;
-  /** Sentences of conditions that need a person: Conflict, Degraded. */
+  /** How far its roll-out is; empty if every validated node runs what it says. */
+  readonly rollOut: string;
+  /** Sentences of conditions that need a person: Conflict, Degraded, a roll-out that stopped. */
   readonly warnings: readonly string[];
 }
 
@@ -149,7 +152,11 @@ export interface FleetInput {
 const condition = (node: RawNode, type: string) => node.status?.conditions?.find((c) => c.type === type);
 
 /** Extended resources below `nvidia.com/` that a pod holds, by name. */
-export const gpusOfPod = (pod: RawPodView): Readonly<Record<string, number>> => occupied(wantsOf(pod as RawPod, ''));
+const gpusOfPod = (pod: RawPodView): Readonly<Record<string, number>> => occupied(wantsOf(pod as RawPod, ''));
+
+/** Asks for GPUs by resource, or was injected because it asks for them by claim. */
+export const isGpuPod = (pod: RawPodView): boolean =>
+  pod.metadata.labels?.[INJECTED] === 'true' || Object.keys(gpusOfPod(pod)).length > 0;
 
 const hasEnded = (pod: RawPodView): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
@@ -173,6 +180,8 @@ function nextOf(node: RawNode, isOpen: boolean): string {
   if (annotations[HOLD] !== undefined) return `kubectl gpu-gate release ${name}`;
   if (node.spec?.unschedulable === true) return `kubectl uncordon ${name}`;
   if (isOpen) return '';
+  // Its turn in a roll-out needs nobody.
+  if (stateOf(node) === 'draining') return '';
   if (stateOf(node) === 'failed' || annotations[CLOSED] !== undefined) return `kubectl gpu-gate retry ${name}`;
   return '';
 }
@@ -208,6 +217,8 @@ function policyReport(policy: GpuPolicy): PolicyReport {
   const found = (type: string) => policy.status.conditions?.find((c) => c.type === type);
   const enforcing = found('Enforcing');
   const counts = policy.status.nodes ?? {};
+  const rolling = found('RollingOut');
+  const isStuck = rolling?.reason === 'Stopped' || rolling?.reason === 'NodesLeftOut';
   return {
     name: policy.name,
     enforcing: enforcing?.status === 'True',
@@ -218,9 +229,10 @@ function policyReport(policy: GpuPolicy): PolicyReport {
     nodes: counts['total'] ?? 0,
     validated: counts['validated'] ?? 0,
     failed: counts['failed'] ?? 0,
-    warnings: ['Conflict', 'Degraded']
-      .map(found)
-      .flatMap((c) => (c?.status === 'True' ? [`${c.type}: ${c.message}`] : [])),
+    rollOut: rolling?.status === 'True' ? `${rolling.reason}: ${rolling.message}` : '',
+    warnings: [found('Conflict'), found('Degraded'), isStuck ? rolling : undefined].flatMap((c) =>
+      c?.status === 'True' ? [`${c.type}: ${c.message}`] : [],
+    ),
   };
 }
 

@@ -160,6 +160,18 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
       0,
       '',
     ),
+    ...section(
+      'ROLL-OUTS',
+      table(
+        ['POLICY', 'HOW FAR'],
+        policies
+          .filter(({ rollOut }) => rollOut !== '')
+          .map(({ name, rollOut }) => [cell(name), cell(rollOut, 'busy')]),
+        terminal,
+      ),
+      0,
+      '',
+    ),
     ...(nodes.length === 0 ? [] : ['', `NODES  ${states.join(', ')}`]),
     ...section(
       'NODES THAT ARE NOT OPEN',

@@ -26,13 +26,14 @@ export const REAL_NODE_NEEDS: readonly Need[] = [
 
 /**
  * What some test or other takes: promtool reads the chart's alerts and our metrics, buildah and
- * strip build the image.
+ * strip build the image, Chromium opens the status page.
  */
 export const NEEDS: readonly Need[] = [
   ...REAL_NODE_NEEDS,
   need('promtool', 'prometheus'),
   need('buildah'),
   need('strip', 'binutils'),
+  need('chromium'),
 ];
 
 const FOLDERS = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];

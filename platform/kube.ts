@@ -45,6 +45,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Limit of the call with all its retries; default 15 s. */
   readonly timeoutMs?: number;
+  /** How often 429 is retried; default 3. */
+  readonly retries?: number;
   /** Called before each attempt, also before a retry after 429; what it throws ends the call. */
   readonly beforeAttempt?: () => void;
 }
@@ -240,7 +242,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
         // 429 means that nothing was done and when to retry. Retry only if the caller still waits
         // then.
         const pause = (retryAfter ?? 1) * 1000;
-        if (status === 429 && attempt < 3 && performance.now() + pause < end) {
+        if (status === 429 && attempt < (call.retries ?? 3) && performance.now() + pause < end) {
           await sleep(pause, undefined, { signal });
           continue;
         }

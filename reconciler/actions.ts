@@ -54,8 +54,15 @@ interface OfPod {
 
 export type DeletePod = OfPod & { readonly kind: 'delete-pod'; readonly because: string };
 
+/** By the Eviction API, which honours disruption budgets. */
+export type EvictPod = OfPod & { readonly kind: 'evict-pod'; readonly because: string };
+
 /** What brings a node on: writes to the Node, and pods on it that come and go. */
-export type NodeAction = NodeWrite | { readonly kind: 'create-pod'; readonly manifest: Manifest } | DeletePod;
+export type NodeAction =
+  | NodeWrite
+  | { readonly kind: 'create-pod'; readonly manifest: Manifest }
+  | DeletePod
+  | EvictPod;
 
 export type PodAction = (OfPod & { readonly kind: 'set-pod-condition'; readonly condition: Condition }) | DeletePod;
 
@@ -89,6 +96,18 @@ export type PolicyAction =
       readonly finalizers: readonly string[];
     };
 
+/** A DeviceTaintRule that keeps every scheduler off a node's devices of one driver. */
+export type CreateDeviceTaint = OfNode & {
+  readonly kind: 'create-device-taint';
+  /** Of the rule. */
+  readonly name: string;
+  readonly driver: string;
+};
+
+export type DeviceAction =
+  | CreateDeviceTaint
+  | { readonly kind: 'delete-device-taint'; readonly name: string; readonly uid: string };
+
 export interface EventAction {
   readonly kind: 'event';
   readonly about: ObjectRef;
@@ -99,7 +118,7 @@ export interface EventAction {
   readonly once?: boolean;
 }
 
-export type Action = NodeAction | PodAction | OperandAction | PolicyAction | EventAction;
+export type Action = NodeAction | PodAction | OperandAction | PolicyAction | DeviceAction | EventAction;
 
 /** A Kubernetes object as it is sent. */
 export interface Manifest {

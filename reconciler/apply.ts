@@ -99,13 +99,26 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
         metrics.writes.inc({ kind: action.kind, result: stale ? 'stale' : 'error' });
         if (stale) return { kind: 'stale' };
         const because =
-          action.kind === 'create-pod' || action.kind === 'apply-daemonset' ? refusalOf(error) : undefined;
+          action.kind === 'evict-pod'
+            ? heldBack(error)
+            : action.kind === 'create-pod' || action.kind === 'apply-daemonset'
+              ? refusalOf(error)
+              : undefined;
         if (because !== undefined) return { kind: 'refused', because };
         throw new Error(`${action.kind} ${targetOf(action)}`, { cause: error });
       }
     },
   };
 }
+
+/**
+ * An eviction is refused while a disruption budget holds it back, where two budgets select the pod
+ * (500), or without the right to it.
+ */
+const heldBack = (error: unknown): string | undefined =>
+  error instanceof KubeError && (error.status === 429 || /PodDisruptionBudget/.test(error.sentence))
+    ? error.sentence
+    : refusalOf(error);
 
 /**
  * The API server's own sentence where it will not have the object; `undefined` where trying again

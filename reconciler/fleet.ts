@@ -4,11 +4,12 @@ import { selecting, type GpuPolicy, type Selector } from '../core/gpu-policy.ts'
 import { PROOF, WALK } from '../core/keys.ts';
 import { GATING, POD_COMPONENT, type Component } from '../core/components.ts';
 import { amountOf } from '../core/quantity.ts';
-import { isGpuResource } from '../gate/gpu-request.ts';
+import { isGpuResource } from '../gate/devices.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
 import { selectorId } from './evidence.ts';
 import { deployedOn, type NodeObject } from './model.ts';
-import { parseWalk } from './walk.ts';
+import { modesOf, stackIdOf } from './stack.ts';
+import { parseWalk, type Walk } from './walk.ts';
 
 /** A property that nodes share; the parts that follow narrow it down. */
 export type Mark =
@@ -34,6 +35,18 @@ export type Mark =
   | readonly [kind: 'conflict', policy: string, other: string]
   /** Keeps the policy from enforcing. */
   | readonly [kind: 'awaited', policy: string]
+  /** Opted in, of the policy, and validated once. */
+  | readonly [kind: 'settled', policy: string]
+  /** The same, with components that these installers bring. */
+  | readonly [kind: 'installed', policy: string, modes: string]
+  /** Opted in, of the policy, validated once, with that stack and none other on its way. */
+  | readonly [kind: 'stack', policy: string, stackId: string]
+  /** Opted in, of the policy, and in its turn of a roll-out. */
+  | readonly [kind: 'rolling', policy: string]
+  /** The same, and failed on the new stack. */
+  | readonly [kind: 'stopping', policy: string]
+  /** Opted in, of the policy, and left out of a roll-out because its pods did not end in time. */
+  | readonly [kind: 'left out', policy: string]
   /** Runs, or is to run, that DaemonSet. */
   | readonly [kind: 'runs', daemonSet: string]
   /** The same, and the walk has not come to its end. */
@@ -52,8 +65,7 @@ const offersGpus = (policy: GpuPolicy, node: NodeObject): boolean =>
 
 /** Once is enough: a node whose proof was withdrawn since is not a new GPU node. */
 const wasValidated = (node: NodeObject): boolean =>
-  parseProof(node.metadata.annotations?.[PROOF]) !== undefined ||
-  parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid)?.proven !== undefined;
+  parseProof(node.metadata.annotations?.[PROOF]) !== undefined || walkOf(node)?.proven !== undefined;
 
 /**
  * A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it
@@ -66,12 +78,30 @@ const holdsUp = (policy: GpuPolicy, node: NodeObject, hasSlices: boolean): boole
   (hasSlices || offersGpus(policy, node)) && !wasValidated(node) && !isOnItsWay(node);
 
 /** Selectors of other installers' pods that the node itself names, independent of the policies. */
-export function rememberedBy({ metadata }: NodeObject): readonly Selector[] {
-  const target = parseWalk(metadata.annotations?.[WALK], metadata.uid)?.target ?? {};
+export const rememberedBy = (node: NodeObject): readonly Selector[] => selectorsIn(walkOf(node));
+
+const walkOf = ({ metadata }: NodeObject): Walk | undefined => parseWalk(metadata.annotations?.[WALK], metadata.uid);
+
+function selectorsIn(walk: Walk | undefined): readonly Selector[] {
+  const target = walk?.target ?? {};
   return GATING.flatMap((component) => {
     const choice = target[component];
     return choice === undefined || !('external' in choice) || choice.external === 'unwatched' ? [] : [choice.external];
   });
+}
+
+/** How the node stands to the stack of its policy. */
+function inRollOut(policy: string, walk: Walk | undefined): readonly Mark[] {
+  if (walk?.proven === undefined) return [];
+  const { rollOut, skipped, target } = walk;
+  return [
+    ['settled', policy],
+    ['installed', policy, modesOf(target)],
+    ...(rollOut?.phase === 'replace' ? [] : [['stack', policy, stackIdOf(target)] as const]),
+    ...(rollOut === undefined ? [] : [['rolling', policy] as const]),
+    ...(rollOut?.failed === undefined ? [] : [['stopping', policy] as const]),
+    ...(skipped === undefined ? [] : [['left out', policy] as const]),
+  ];
 }
 
 /** `hasSlices`: the node has GPUs by Dynamic Resource Allocation. */
@@ -84,7 +114,8 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSli
   const selectedBy = selecting(labels, policies);
   const awaitedBy = selectedBy.filter((one) => holdsUp(one, node, hasSlices));
   const marks: Mark[] = awaitedBy.map(({ name }) => ['awaited', name]);
-  for (const selector of rememberedBy(node)) marks.push(['remembers', selectorId(selector)]);
+  const walk = walkOf(node);
+  for (const selector of selectorsIn(walk)) marks.push(['remembers', selectorId(selector)]);
   if (isOpen) marks.push(['open']);
   if (ours) {
     marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
@@ -96,7 +127,7 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSli
     }
   }
   if (!managed) return marks;
-  marks.push(['managed', policy]);
+  marks.push(['managed', policy], ...inRollOut(policy, walk));
   if (isSilent(node)) marks.push(['silent', policy]);
   if (stateOf(node) !== undefined && !isOpen) marks.push(['on its way', policy]);
   for (const [i, { name }] of selectedBy.entries()) {

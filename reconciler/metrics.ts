@@ -88,6 +88,24 @@ export function reconcilerMetrics(registry: Registry) {
       help: 'Running pods whose readiness gate is not True.',
       registers,
     }),
+    rollOutNodes: new Gauge({
+      name: 'gpu_gate_rollout_nodes',
+      help: 'Validated nodes by how they stand to what their policy says: up-to-date, rolling, waiting, left-out.',
+      labelNames: ['policy', 'phase'],
+      registers,
+    }),
+    rollOutStopped: new Gauge({
+      name: 'gpu_gate_rollout_stopped',
+      help: '1 for each node that stops the roll-out of its policy, because it failed on the new stack.',
+      labelNames: ['policy', 'node', 'reason'],
+      registers,
+    }),
+    evictions: new Counter({
+      name: 'gpu_gate_evictions_total',
+      help: 'Evictions of GPU pods that a policy asked for.',
+      labelNames: ['result'],
+      registers,
+    }),
     wakes: new Counter({
       name: 'gpu_gate_wakes_total',
       help: 'Rewrites of the wake annotation for pods that still wait after a node opened.',
@@ -101,5 +119,6 @@ export function reconcilerMetrics(registry: Registry) {
  * not count it twice.
  */
 export function forgetCluster(metrics: ReconcilerMetrics): void {
-  for (const gauge of [metrics.nodes, metrics.open, metrics.breaker, metrics.pendingGates]) gauge.reset();
+  const { nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped } = metrics;
+  for (const gauge of [nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped]) gauge.reset();
 }

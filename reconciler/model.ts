@@ -238,7 +238,7 @@ export function trimPod(
   const owners: readonly any[] = raw.metadata.ownerReferences ?? [];
   const use: GpuUse = {
     gpus: occupied(wants),
-    claims: (raw.spec.resourceClaims ?? []).length > 0,
+    claims: wants.claims.length > 0,
     runtimeClass: raw.spec.runtimeClassName ?? '',
     hostPaths: gpuHostPaths(raw.spec, driverPaths),
     daemon: owners.some((one) => one.controller === true && one.kind === 'DaemonSet'),
@@ -247,7 +247,9 @@ export function trimPod(
   const owner = owners.find((one) => one.controller === true);
   const controller = owner === undefined ? undefined : { kind: owner.kind, uid: owner.uid };
   const isEvidence = evidence(raw.metadata.namespace, labels);
-  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && !mayUse(use)) return undefined;
+  // A DeviceClass may map any extended resource.
+  const asks = wants.containers.length > 0;
+  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && !asks && !mayUse(use)) return undefined;
   return {
     namespace: raw.metadata.namespace,
     name: raw.metadata.name,

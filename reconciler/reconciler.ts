@@ -9,9 +9,10 @@ import { workQueue, type Queue } from '../platform/queue.ts';
 import { NotLeading, applier, type Applier } from './apply.ts';
 import { watches, type Caches, type Listener } from './caches.ts';
 import { changes } from './changes.ts';
+import { deviceController } from './devices/controller.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
-import { places as placesOf } from './limits/places.ts';
+import { BRING_UP, places as placesOf, ROLL_OUT } from './limits/places.ts';
 import { rejections as rejectionsOf } from './limits/rejections.ts';
 import { silence as silenceOf } from './limits/silence.ts';
 import { forgetCluster, type ReconcilerMetrics } from './metrics.ts';
@@ -65,7 +66,8 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   takeOver(): void;
 } {
   const { caches, metrics } = deps;
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
+  const rollOuts = placesOf(ROLL_OUT);
   const breaker = circuitBreaker();
   const silence = silenceOf();
   const rejections = rejectionsOf();
@@ -74,6 +76,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const nodes = nodeController({
     ...deps,
     places,
+    rollOuts,
     breaker,
     silence,
     rejections,
@@ -82,18 +85,32 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   });
   const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
-  const policies = policyController({ ...deps, breaker, refusals: operands.refusals, pendingGates: pods.pendingGates });
+  const devices = deviceController(deps);
+  const policies = policyController({
+    ...deps,
+    breaker,
+    refusals: operands.refusals,
+    revisionsOf: operands.revisionsOf,
+    pendingGates: pods.pendingGates,
+  });
 
   const concerned = changes({ ...deps, nodes, pods, waking });
 
   return {
-    handlers: { ...nodes.handlers, ...pods.handlers, ...waking.handlers, ...policies.handlers, ...operands.handlers },
+    handlers: {
+      ...nodes.handlers,
+      ...pods.handlers,
+      ...waking.handlers,
+      ...policies.handlers,
+      ...operands.handlers,
+      ...devices.handlers,
+    },
     listener: concerned.listener,
     takeOver() {
       // First, because it relies on the nodes as they were while nobody led.
       const bound = pods.takeOver();
       watchedSince = deps.now();
-      places.recall(caches.nodes.values());
+      for (const limit of [places, rollOuts]) limit.recall(caches.nodes.values());
       silence.recall(caches.policies.values(), deps.now());
       breaker.recall(caches.policies.values(), caches.nodes.values(), deps.now());
       metrics.lastValidation.set(Math.round(newestProof(caches.nodes.values()) / 1000));

@@ -26,6 +26,28 @@ export interface Accepted extends ComponentEvidence {
 /** What one component of a node is to be: a revision of ours, or another installer's. */
 export type Choice = { readonly revision: string } | { readonly external: Selector | 'unwatched' };
 
+/** A roll-out that has reached the node. */
+export interface RollOut {
+  /** Pods leave, or the stack is being replaced. */
+  readonly phase: 'drain' | 'replace';
+  /** RFC 3339, since when the node is closed for it. */
+  readonly since: string;
+  /** It had failed before: it takes no place, and its failure stops nothing. */
+  readonly spare?: true;
+  /** Its failure on the new stack, which stops the roll-out of its policy. */
+  readonly failed?: { readonly stage: string; readonly reason: string; readonly message: string };
+}
+
+/** A move that the node was not drained for in time. */
+export interface Skipped {
+  /** Digest of the stack that it was to take and of how pods were to leave. */
+  readonly move: string;
+  /** RFC 3339 */
+  readonly at: string;
+  /** Which pods were waited for. */
+  readonly text: string;
+}
+
 export interface Walk {
   /** UID of the Node object: memory of another node of that name is void. */
   readonly node: string;
@@ -48,6 +70,10 @@ export interface Walk {
   readonly target: Readonly<Record<string, Choice>>;
   /** Boot ID on which the node was proven last; `undefined` if it never was. */
   readonly proven?: string;
+  readonly rollOut?: RollOut;
+  readonly skipped?: Skipped;
+  /** RFC 3339, since when the node is being opted out. */
+  readonly leaving?: string;
   /** Version of the driver that the node's revision installs: the policy may name a newer one. */
   readonly driver?: string;
   /** Set when a validated node moves to what the policy says, at a person's word. */
@@ -145,6 +171,25 @@ function choiceOf(value: unknown): Choice | undefined {
   };
 }
 
+function rollOutOf(value: unknown): RollOut | undefined {
+  const { phase, since, spare, failed } = object(value);
+  if (phase !== 'drain' && phase !== 'replace') return undefined;
+  const { stage, reason, message } = object(failed);
+  return {
+    phase,
+    since: timeOf(since) ?? EPOCH,
+    ...(spare === true ? { spare } : {}),
+    ...(typeof stage === 'string'
+      ? { failed: { stage, reason: textOf(reason) ?? '', message: textOf(message) ?? '' } }
+      : {}),
+  };
+}
+
+function skippedOf(value: unknown): Skipped | undefined {
+  const { move, at, text } = object(value);
+  return typeof move === 'string' ? { move, at: timeOf(at) ?? EPOCH, text: textOf(text) ?? '' } : undefined;
+}
+
 function failureOf(value: unknown): Failure | undefined {
   const { stage, reason, message, at, retryAt, inputs } = object(value);
   if (typeof stage !== 'string' || typeof reason !== 'string') return undefined;
@@ -192,6 +237,9 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
       retry: textOf(value['retry']),
       proven: textOf(value['proven']),
       driver: textOf(value['driver']),
+      rollOut: rollOutOf(value['rollOut']),
+      skipped: skippedOf(value['skipped']),
+      leaving: timeOf(value['leaving']),
       renew: value['renew'] === true ? (true as const) : undefined,
       restarted: value['restarted'] === undefined ? undefined : list(value['restarted']).map(String).slice(0, 8),
       untimed: value['untimed'] === true ? (true as const) : undefined,
@@ -216,6 +264,8 @@ export const rebooted = (walk: Walk, boot: string, now: number): Walk => ({
   booted: new Date(now).toISOString(),
   ...present({
     retry: walk.retry,
+    rollOut: walk.rollOut,
+    skipped: walk.skipped,
     renew: walk.renew,
     driver: walk.driver,
     proven: walk.proven,

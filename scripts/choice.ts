@@ -5,7 +5,9 @@ export type Part = (typeof PARTS)[number];
 export type Choice =
   | { readonly kind: 'parts'; readonly parts: readonly Part[] }
   /** Test files, and which of their tests; every test where no name is given. */
-  | { readonly kind: 'files'; readonly files: readonly string[]; readonly name: string | undefined };
+  | { readonly kind: 'files'; readonly files: readonly string[]; readonly name: string | undefined }
+  /** A path that no test file has. */
+  | { readonly kind: 'nothing'; readonly path: string };
 
 const isPart = (word: string): word is Part => PARTS.some((part) => part === word);
 /** Needs no programs and no cluster. */
@@ -30,6 +32,8 @@ export function choose(words: readonly string[], files: ReadonlyMap<string, stri
   if (name === '') return { kind: 'files', files: [...chosen], name: undefined };
   if (chosen.size > 0) return { kind: 'files', files: [...chosen], name };
   const holding = [...files].filter(([, text]) => text.includes(name)).map(([file]) => file);
+  if (holding.length === 0 && words.length === 1 && /^[^ ]*(\/|\.test)[^ ]*$/.test(name))
+    return { kind: 'nothing', path: name };
   const asked = holding.length > 0 ? holding : [...files.keys()].filter(isUnit);
   return { kind: 'files', files: asked, name };
 }
@@ -44,7 +48,8 @@ const SHOWN_BY: readonly (readonly [prefix: string, folders: readonly string[]])
   ['deploy/', ['chart']],
   ['extender/', ['scheduling']],
   ['gate/', ['scheduling', 'node']],
-  ['explain/', ['node']],
+  ['explain/', ['node', 'kubectl']],
+  ['kubectl/', ['kubectl']],
   ['reconciler/pods/', ['pods']],
   ['reconciler/policies/', ['policies']],
   ['reconciler/', ['node']],
@@ -57,12 +62,21 @@ const SHOWN_BY: readonly (readonly [prefix: string, folders: readonly string[]])
 
 /**
  * The control-plane files that a change touches. They run the product as processes, so no import
- * says what they depend on: the table above does. Unit tests are found by their imports.
+ * says what they depend on: the table above does. What they share in `test/` they import. Unit
+ * tests are found by their imports.
  */
-export function touched(changed: readonly string[], files: readonly string[]): readonly string[] {
+export function touched(changed: readonly string[], files: ReadonlyMap<string, string>): readonly string[] {
   const folders = new Set(changed.flatMap((file) => SHOWN_BY.find(([prefix]) => file.startsWith(prefix))?.[1] ?? []));
-  return files.filter(
-    (file) =>
-      file.startsWith('test/control-plane/') && (changed.includes(file) || folders.has(file.split('/')[2] ?? '')),
-  );
+  const shared = changed
+    .filter((file) => /^test\/(builders|support)\//.test(file))
+    .map((file) => file.slice('test/'.length));
+  return [...files]
+    .filter(
+      ([file, text]) =>
+        file.startsWith('test/control-plane/') &&
+        (changed.includes(file) ||
+          folders.has(file.split('/')[2] ?? '') ||
+          shared.some((path) => text.includes(`/${path}'`))),
+    )
+    .map(([file]) => file);
 }

@@ -29,4 +29,21 @@ await build({
     },
   },
 });
+// The status page: one script, no request to anybody else.
+const page = join(ROOT, 'kubectl/page');
+await build({
+  root: page,
+  configFile: false,
+  logLevel: 'warn',
+  oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
+  build: {
+    target: 'es2023',
+    outDir: join(dist, 'page'),
+    emptyOutDir: true,
+    minify: true,
+    modulePreload: false,
+    rolldownOptions: { input: join(page, 'main.tsx'), output: { entryFileNames: 'page.js' } },
+  },
+});
+for (const file of ['index.html', 'page.css']) cpSync(join(page, file), join(dist, 'page', file));
 cpSync(join(ROOT, 'LICENSE'), join(ROOT, 'kubectl/LICENSE'));

@@ -8,8 +8,8 @@ import { readArguments } from './arguments.ts';
 
 const SEEDS = [1, 2, 3];
 
-/** Runs all tests once, and passes on what they print; returns their last line. */
-const suite = (args: readonly string[]): Promise<{ code: number; last: string }> =>
+/** Runs the tests once, and passes on what they print; returns their last line and what failed. */
+const suite = (args: readonly string[]): Promise<{ code: number; last: string; failed: readonly string[] }> =>
   new Promise((resolve) => {
     const child = spawn(process.execPath, [join(import.meta.dirname, 'test.ts'), ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -17,16 +17,25 @@ const suite = (args: readonly string[]): Promise<{ code: number; last: string }>
     let text = '';
     child.stdout.on('data', (chunk: Buffer) => {
       process.stdout.write(chunk);
-      text = (text + chunk.toString()).slice(-500);
+      text += chunk.toString();
     });
-    child.on('close', (code) => resolve({ code: code ?? 1, last: text.trimEnd().split('\n').at(-1) ?? '' }));
+    child.on('close', (code) => {
+      const lines = text.trimEnd().split('\n');
+      resolve({
+        code: code ?? 1,
+        last: lines.at(-1) ?? '',
+        failed: lines.filter((line) => line.startsWith('failed: ')),
+      });
+    });
   });
 
-const USAGE = `npm run test:stress -- [options]   every test three times, in other orders, on a busy machine
+const USAGE = `npm run test:stress -- [options] [WORDS]   tests three times, in other orders, on a busy machine
 
+  WORDS        which, as npm test takes them; none: every test
   --in-order   tests in the order in which they stand
   --idle       without the load on every core`;
-const { values } = readArguments(USAGE, {
+const { values, positionals } = readArguments(USAGE, {
+  allowPositionals: true,
   options: {
     'in-order': { type: 'boolean', default: false },
     idle: { type: 'boolean', default: false },
@@ -39,10 +48,12 @@ const results: string[] = [];
 let failures = 0;
 for (const seed of SEEDS) {
   const began = Date.now();
-  const { code, last } = await suite(values['in-order'] ? [] : ['--shuffle', String(seed)]);
+  const shuffle = values['in-order'] ? [] : ['--shuffle', String(seed)];
+  const { code, last, failed } = await suite([...shuffle, ...positionals]);
   if (code !== 0) failures += 1;
   const order = values['in-order'] ? 'in order' : `seed ${seed}`;
   results.push(`${order}, ${load} burning threads: ${last} in ${Math.round((Date.now() - began) / 1000)} s`);
+  results.push(...failed.map((line) => `  ${line}`));
 }
 for (const burner of burners) await burner.terminate();
 console.log(`\n${results.join('\n')}`);

@@ -3,7 +3,7 @@
 // (choice.ts); `-- --changed` what uncommitted changes touch.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
 import { install, installCommand, missingOf, NEEDS } from '../lab/needs.ts';
@@ -11,6 +11,7 @@ import { traces, whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
 import { readArguments } from './arguments.ts';
 import { choose, touched, type Part } from './choice.ts';
+import { COVERED } from './pure-files.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const USAGE = `npm test -- [check | unit | control-plane | real-node]...   parts; none: all
@@ -113,6 +114,8 @@ interface Tests {
   readonly runner?: Runner;
   /** Only tests whose name has this. */
   readonly name?: string | undefined;
+  /** Measures which branches of pure files the tests take; too few are a failure. */
+  readonly coverage?: boolean;
   readonly args: readonly string[];
 }
 
@@ -128,7 +131,7 @@ const { values, positionals } = readArguments(USAGE, {
   },
 });
 
-async function tests(title: string, { runner = here, name, args }: Tests): Promise<void> {
+async function tests(title: string, { runner = here, name, args, coverage = false }: Tests): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
   const before = outcome.count.passed + outcome.count.failed;
@@ -141,18 +144,33 @@ async function tests(title: string, { runner = here, name, args }: Tests): Promi
       `--outputFile.json=${file}`,
       ...(values.shuffle === undefined ? [] : ['--sequence.shuffle', `--sequence.seed=${values.shuffle}`]),
       ...(name === undefined ? [] : ['--testNamePattern', RegExp.escape(name)]),
+      ...(coverage ? ['--coverage', '--coverage.reporter=json-summary', `--coverage.reportsDirectory=${dir}`] : []),
       ...args,
     ]),
   );
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
+  const tooFew = coverage && report?.numFailedTests === 0 && !isCovered(join(dir, 'coverage-summary.json'));
   rmSync(dir, { recursive: true, force: true });
   if (report !== undefined) read(report, name !== undefined);
   // A file that did not load, or an error outside tests, fails no single test but must fail the
   // run.
-  if (code !== 0 && (report?.numFailedTests ?? 0) === 0)
+  if (code !== 0 && !tooFew && (report?.numFailedTests ?? 0) === 0)
     failed(`${title}, ${report === undefined ? 'without a report' : 'outside its tests'} (exit code ${code})`);
   if (name !== undefined && outcome.count.passed + outcome.count.failed === before)
     failed(`no test is called "${name}"`);
+}
+
+/** Prints how many branches were taken, and counts it as a check. */
+function isCovered(file: string): boolean {
+  const { total } = JSON.parse(readFileSync(file, 'utf8')) as {
+    total: { branches: { total: number; covered: number; pct: number } };
+  };
+  const { covered, total: all, pct } = total.branches;
+  const figure = `unit tests cover ${covered} of ${all} branches of pure files (${pct} %)`;
+  console.log(`\n${figure}`);
+  if (pct >= COVERED) outcome.count.passed += 1;
+  else failed(`${figure}, which is below ${COVERED} %: npm run coverage lists those that are left`);
+  return pct >= COVERED;
 }
 
 /**
@@ -190,6 +208,7 @@ const checks = async (): Promise<void> => {
   await check('format', 'oxfmt', '--check', '.');
   await check('lint', 'oxlint', '--deny-warnings', '.');
   await check('types', 'tsc', '--noEmit', '-p', '.');
+  await check('types of the page', 'tsc', '--noEmit', '-p', 'kubectl/page');
   await check('dead code', 'knip');
 };
 
@@ -223,17 +242,21 @@ async function realNode(args: readonly string[], name?: string): Promise<void> {
   console.log('the machine is as it was');
 }
 
+/** Files of unit tests share nothing, so every core takes some. */
+const EVERY_UNIT = ['--project', 'unit', '--fileParallelism', `--maxWorkers=${availableParallelism()}`] as const;
+
 async function runParts(parts: readonly Part[]): Promise<void> {
   if (parts.includes('check')) await checks();
-  if (parts.includes('unit')) await tests('unit tests and properties', { args: ['--project', 'unit'] });
+  if (parts.includes('unit')) await tests('unit tests and properties', { args: [...EVERY_UNIT], coverage: true });
   const both = parts.includes('control-plane') && parts.includes('real-node');
   if (parts.includes('control-plane') && (await programs())) {
     const other = both ? beside('real-node') : undefined;
-    // Some at a time: they wait for pods, watches and clocks most of their time.
-    const args = ['--project', 'control-plane', '--fileParallelism', '--maxWorkers=2'];
+    // Three files for two cores: most of a file's time is waiting for pods, watches and leases.
+    const workers = Math.max(2, Math.round(availableParallelism() * 1.5));
+    const args = ['--project', 'control-plane', '--fileParallelism', `--maxWorkers=${Math.min(workers, 6)}`];
     await tests('tests on a real control plane', { args });
     await other?.();
-    await tests('tests on a real control plane, one at a time', { args: ['--project', 'control-plane-timed'] });
+    await tests('tests that need the machine for themselves', { args: ['--project', 'control-plane-alone'] });
   }
   if (parts.includes('real-node') && !both) await realNode(['--project', 'real-node']);
 }
@@ -247,7 +270,13 @@ async function runFiles(files: readonly string[], name?: string): Promise<void> 
   if (onRealNode.length > 0) await realNode(['--project', 'real-node', ...onRealNode], name);
 }
 
-const testFiles = (): readonly string[] => globSync('test/**/*.test.ts', { cwd: ROOT }).toSorted();
+/** Test files and their texts. */
+const testTexts = (): ReadonlyMap<string, string> =>
+  new Map(
+    globSync('test/**/*.test.ts', { cwd: ROOT })
+      .toSorted()
+      .map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]),
+  );
 
 async function runChanged(since: string): Promise<void> {
   const git = (...args: string[]): readonly string[] => {
@@ -259,10 +288,10 @@ async function runChanged(since: string): Promise<void> {
     ...git('diff', '--name-only', '--diff-filter=d', since),
     ...git('ls-files', '--others', '--exclude-standard'),
   ];
-  const files = touched(changed, testFiles());
+  const files = touched(changed, testTexts());
   console.log(`${changed.length} files differ from ${since}`);
   await checks();
-  await tests('unit tests that they touch', { args: ['--project', 'unit', '--changed', since, '--passWithNoTests'] });
+  await tests('unit tests that they touch', { args: [...EVERY_UNIT, '--changed', since, '--passWithNoTests'] });
   if (files.length > 0) await runFiles(files);
 }
 
@@ -274,7 +303,8 @@ const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0
  */
 function tell({ count, failures, skips, parts, files }: Outcome, ms: number): void {
   console.log(`\n${[...parts, ['all', ms] as const].map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
-  const slowest = files.toSorted(([, a], [, b]) => b - a).slice(0, 10);
+  const ran = files.filter(([, took]) => took >= 100);
+  const slowest = ran.toSorted(([, a], [, b]) => b - a).slice(0, 10);
   if (slowest.length > 1)
     console.log(`\nThe slowest files:\n${slowest.map(([name, took]) => `${seconds(took)}  ${name}`).join('\n')}`);
   if (skips.length > 0) {
@@ -301,11 +331,10 @@ try {
   if (values.changed) {
     await runChanged(values.since);
   } else {
-    const choice = choose(
-      positionals,
-      new Map(testFiles().map((file) => [file, readFileSync(join(ROOT, file), 'utf8')])),
-    );
+    const choice = choose(positionals, testTexts());
     if (choice.kind === 'parts') await runParts(choice.parts);
+    else if (choice.kind === 'nothing')
+      failed(`no test file has "${choice.path}" in its path, and none holds that text`);
     else await runFiles(choice.files, choice.name);
   }
 } catch (error) {

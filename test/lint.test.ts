@@ -1,7 +1,7 @@
 // The rules of oxlint.config.ts are tried: what they forbid is planted in a copy and must be
 // reported.
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -90,6 +90,12 @@ it.each([
   ['express outside routes', 'webhook/inject.ts', reading('express', 'Router'), 'only routes and platform'],
   ['node-forge outside its file', 'certs/store.ts', reading('node-forge', 'pki'), 'only certs/issue.ts'],
   ['a module mock', 'test/planted.test.ts', "import { vi } from 'vitest';\nvi.mock('node:fs');\n", 'no module mocks'],
+  [
+    'a stopwatch in a test',
+    'test/control-plane/planted.test.ts',
+    "import { expect } from 'vitest';\nexpect(performance.now()).toBeLessThan(1);\n",
+    'no test measures how long anything takes',
+  ],
 ])('%s is reported', (_, file, text, message) => {
   expect(lint(file, text)).toContain(message);
 });
@@ -104,4 +110,29 @@ it.each([
   ['the gate in a component', 'extender/planted.ts', reading('../gate/verdict.ts', 'verdict')],
 ])('%s is allowed', (_, file, text) => {
   expect(lint(file, text)).toBe('clean');
+});
+
+it('a circle of imports is reported', () => {
+  const path = join(copy, 'gate/other.ts');
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, "import { a } from './planted.ts';\nexport const b = a;\n");
+  try {
+    expect(lint('gate/planted.ts', "import { b } from './other.ts';\nexport const a = b;\n")).toContain('no-cycle');
+  } finally {
+    rmSync(path);
+  }
+});
+
+/** Where a test takes one reading of the clock from another; the rules of lint do not see that. */
+const durations = (text: string): readonly string[] =>
+  text.split('\n').filter((line) => /Date\.now\(\) - [a-z]|[\w)\]] - Date\.now\(\)/.test(line));
+
+it('no test measures how long anything takes', () => {
+  expect(durations('const took = Date.now() - began;')).toHaveLength(1);
+  expect(durations('expect(retryAt - Date.now()).toBeGreaterThan(9);')).toHaveLength(1);
+  expect(durations('const yesterday = Date.now() - 24 * HOUR;')).toEqual([]);
+  const found = globSync('test/**/*.test.ts', { cwd: ROOT }).flatMap((file) =>
+    durations(readFileSync(join(ROOT, file), 'utf8')).map((line) => `${file}: ${line.trim()}`),
+  );
+  expect(found.filter((line) => !line.startsWith('test/lint.test.ts'))).toEqual([]);
 });

@@ -40,7 +40,7 @@ function expressionsOf(file: string, source: string): { readonly literals: Expre
 /** How the time of an expression grows with its input. Without repetition it does not. */
 const growth = ({ source, flags }: Omit<Expression, 'where'>): string => {
   if (!/[*+{]/.test(source)) return 'linear';
-  const result = checkSync(source, flags, { checker: 'automaton', timeout: 20_000 });
+  const result = checkSync(source, flags, { checker: 'automaton', timeout: null });
   if (result.status === 'safe') return 'linear';
   return result.status === 'vulnerable' ? result.complexity.summary : result.status;
 };
@@ -64,7 +64,7 @@ it('finds what is not linear', () => {
   expect(made).toEqual(['x.ts:1']);
 });
 
-it('every regular expression is linear', { timeout: 120_000 }, () => {
+it('every regular expression is linear', () => {
   const literals = found.flatMap((file) => file.literals);
   expect(literals.length).toBeGreaterThan(20);
   const bad = literals.flatMap((literal) => {

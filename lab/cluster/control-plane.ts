@@ -8,7 +8,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { openKube, type Kube } from '../../platform/kube.ts';
 import type { Binaries } from './binaries.ts';
-import { openLifetime, untilReady, type Lifetime, type Running } from './lifetime.ts';
+import { openLifetime, PATIENCE_MS, untilReady, type Lifetime, type Running } from './lifetime.ts';
 
 export interface ControlPlaneOptions {
   readonly binaries: Binaries;
@@ -24,7 +24,7 @@ export interface ControlPlaneOptions {
   readonly address?: string;
   /** Further users with a token of their own, such as a kubelet. */
   readonly users?: readonly { readonly name: string; readonly groups: readonly string[] }[];
-  /** Default 60 s. */
+  /** Default: `PATIENCE_MS`. */
   readonly readyWithinMs?: number;
   readonly scheduler?: boolean;
   readonly controllerManager?: boolean;
@@ -167,7 +167,7 @@ async function bringUp(
   lifetime: Lifetime,
   dir: string,
 ): Promise<ControlPlane> {
-  const within = options.readyWithinMs ?? 60_000;
+  const within = options.readyWithinMs ?? PATIENCE_MS;
   const say = options.say ?? (() => undefined);
   const [etcdPort, peerPort, port, schedulerPort, managerPort] = await Promise.all([
     freePort(),
@@ -226,8 +226,12 @@ async function bringUp(
     }),
   );
 
+  // Killed when the cluster stops, because a graceful end takes seconds and saves what nobody
+  // reads.
+  const begin = (name: string, command: string, args: readonly string[]): Running =>
+    lifetime.start(name, command, args, {}, 0);
   say('starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler');
-  const etcd = lifetime.start('etcd', binaries('etcd'), [
+  const etcd = begin('etcd', binaries('etcd'), [
     '--data-dir',
     join(dir, 'etcd'),
     '--unsafe-no-fsync',
@@ -250,7 +254,7 @@ async function bringUp(
   mkdirSync(certDir);
   let apiServer: Running | undefined;
   const launchApiServer = (name = 'kube-apiserver', at = options.address, via = etcdPort): Running =>
-    lifetime.start(name, binaries('kube-apiserver'), [
+    begin(name, binaries('kube-apiserver'), [
       '--etcd-servers',
       `http://127.0.0.1:${via}`,
       '--secure-port',
@@ -304,9 +308,9 @@ async function bringUp(
 
   const httpsReady = (url: string) => async (): Promise<boolean> =>
     (await runCommand('curl', ['-skf', '-m', '2', url], {})).code === 0;
-  if (options.controllerManager !== false) {
+  const startManager = async (): Promise<void> => {
     const config = file('manager.kubeconfig', kubeconfigText(server, ca, tokens.manager));
-    const manager = lifetime.start('kube-controller-manager', binaries('kube-controller-manager'), [
+    const manager = begin('kube-controller-manager', binaries('kube-controller-manager'), [
       '--kubeconfig',
       config,
       '--authentication-kubeconfig',
@@ -336,10 +340,10 @@ async function bringUp(
       ...(options.managerArgs ?? []),
     ]);
     await untilReady(manager, httpsReady(`https://127.0.0.1:${managerPort}/healthz`), within);
-  }
+  };
   const startScheduler = async (name: string, configuration: object, at: number): Promise<Running> => {
     const config = file(`${name}.json`, JSON.stringify(configuration));
-    const scheduler = lifetime.start(name, binaries('kube-scheduler'), [
+    const scheduler = begin(name, binaries('kube-scheduler'), [
       '--config',
       config,
       '--secure-port',
@@ -350,9 +354,9 @@ async function bringUp(
     await untilReady(scheduler, httpsReady(`https://127.0.0.1:${at}/healthz`), within);
     return scheduler;
   };
-  if (options.scheduler !== false) {
+  const startDefaultScheduler = (): Promise<Running> => {
     const config = file('scheduler.kubeconfig', kubeconfigText(server, ca, tokens.scheduler));
-    await startScheduler(
+    return startScheduler(
       'kube-scheduler',
       {
         apiVersion: 'kubescheduler.config.k8s.io/v1',
@@ -362,7 +366,12 @@ async function bringUp(
       },
       schedulerPort,
     );
-  }
+  };
+  // Each takes a second or two to be ready.
+  await Promise.all([
+    options.controllerManager === false ? undefined : startManager(),
+    options.scheduler === false ? undefined : startDefaultScheduler(),
+  ]);
 
   return {
     kubernetes: binaries.kubernetes,
@@ -428,7 +437,7 @@ async function bringUp(
       const { header } = await etcdCall('range', { key: 'AA==' });
       await etcdCall('compaction', { revision: header.revision, physical: true });
     },
-    stopApiServer: () => apiServer?.stop() ?? Promise.resolve(),
+    stopApiServer: () => apiServer?.stop(0) ?? Promise.resolve(),
     async startApiServer() {
       apiServer = launchApiServer();
       await untilReady(apiServer, apiReady, within);

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, runCommand, type ControlPlane } from './control-plane.ts';
-import { untilReady, type Running } from './lifetime.ts';
+import { PATIENCE_MS, untilReady, type Running } from './lifetime.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
@@ -18,8 +18,12 @@ export interface Gate {
   metrics(): Promise<string>;
   stopReconciler(): Promise<void>;
   startReconciler(): Promise<void>;
+  /** Starts what a test has stopped and not started again: the request path, or both. */
+  requestPathRuns(): Promise<void>;
+  allRunning(): Promise<void>;
   requestPathPid(): number;
-  stopRequestPath(): Promise<void>;
+  /** Resolves with its exit code, or the signal that it took after half a minute. */
+  stopRequestPath(): Promise<number | string | undefined>;
   startRequestPath(): Promise<void>;
   /**
    * One more process of the request path, on ports of its own: its extender's port, where it says
@@ -65,7 +69,7 @@ const merged = (
 export async function until<T>(
   what: string,
   check: () => Promise<T | undefined | false> | T | undefined | false,
-  timeoutMs = 60_000,
+  timeoutMs = PATIENCE_MS,
   explain?: () => Promise<string>,
 ): Promise<T> {
   const end = Date.now() + timeoutMs;
@@ -163,7 +167,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     ];
     // As in the image, from the second start of a process on.
     const env = { NODE_COMPILE_CACHE: join(cp.dir, 'compile-cache') };
-    const process_ = cp.lifetime.start(account, process.execPath, args, env);
+    const process_ = cp.lifetime.start(account, process.execPath, args, env, 0);
     await untilReady(process_, async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok);
     return process_;
   };
@@ -178,6 +182,9 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       '--extender-port',
       String(extenderPort),
     ]);
+  };
+  const requestPathRuns = async (): Promise<void> => {
+    if (requestPath?.exitCode() !== undefined) await startRequestPath();
   };
   const startReconciler = async (): Promise<void> => {
     reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
@@ -194,10 +201,10 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
   await until('the ServiceAccounts of the chart', () =>
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
   );
-  await startReconciler();
+  // At once: the request path waits for the certificates that the other one makes.
+  await Promise.all([startReconciler(), startRequestPath()]);
   // The reconciler creates it; a pod that came before it would run without the class.
   await until('the RuntimeClass', () => cp.admin.request('GET', '/apis/node.k8s.io/v1/runtimeclasses/nvidia'));
-  await startRequestPath();
   if (options.scheduler !== false) await startSecondScheduler(cp, extenderPort);
   const metricsUrls = {
     requestPath: `http://127.0.0.1:${requestMetrics}/metrics`,
@@ -211,8 +218,16 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
+    requestPathRuns,
+    async allRunning() {
+      if (reconciler?.exitCode() !== undefined) await startReconciler();
+      await requestPathRuns();
+    },
     requestPathPid: () => requestPath?.pid ?? 0,
-    stopRequestPath: async () => requestPath?.stop(),
+    async stopRequestPath() {
+      await requestPath?.stop(30_000);
+      return requestPath?.exitCode();
+    },
     startRequestPath,
     async startReplica(flags = []) {
       const [webhook, canary, extender, metrics] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);

@@ -92,14 +92,8 @@ export async function startKwok(cp: ControlPlane, binaries: Binaries, leaseSecon
       .map((document) => JSON.stringify(document))
       .join('\n---\n'),
   );
-  const kwok = cp.lifetime.start('kwok', binaries('kwok'), [
-    '--kubeconfig',
-    cp.kubeconfig,
-    '--config',
-    config,
-    '--server-address',
-    `127.0.0.1:${await freePort()}`,
-  ]);
+  const args = ['--kubeconfig', cp.kubeconfig, '--config', config, '--server-address', `127.0.0.1:${await freePort()}`];
+  const kwok = cp.lifetime.start('kwok', binaries('kwok'), args, {}, 0);
   await sleep(300);
   const code = kwok.exitCode();
   if (code !== undefined) throw new Error(`kwok ended at once (${code}); the end of its log:\n${tailOf(kwok.logFile)}`);

@@ -4,13 +4,13 @@ import { tcpProxy } from '../../test/support/tcp-proxy.ts';
 import { viewOf } from '../../test/builders/view.ts';
 import { startCluster } from './cluster.ts';
 import { startGate } from './gate.ts';
-import { wakeUps } from './wakeup.ts';
+import { wakeUps, type Try } from './wakeup.ts';
 
 const NODES = ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'];
 
 export interface Lagging {
-  /** From open to bound, ms, sorted; tries are spread over four nodes at once. */
-  tries(count: number, patience: number): Promise<readonly number[]>;
+  /** Sorted by time; they are spread over four nodes at once. */
+  tries(count: number, patience: number): Promise<readonly Try[]>;
   stop(): Promise<void>;
 }
 
@@ -53,7 +53,7 @@ export async function startLagging(options: {
         const all = await Promise.all(
           NODES.map((name) => wakeUps(cluster, name, Math.ceil(count / NODES.length), patience, driverSeconds)),
         );
-        return all.flat().toSorted((a, b) => a - b);
+        return all.flat().toSorted((a, b) => a.ms - b.ms);
       },
       stop: () => cluster.stop(),
     };

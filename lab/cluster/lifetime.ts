@@ -17,9 +17,25 @@ export interface Running {
   stop(graceMs?: number): Promise<void>;
 }
 
+/**
+ * How long anything is waited for. A state that comes at all comes within seconds; this is for a
+ * machine that does much else.
+ */
+export const PATIENCE_MS = 120_000;
+
 export interface Lifetime {
   readonly dir: string;
-  start(name: string, command: string, args: readonly string[], env?: Readonly<Record<string, string>>): Running;
+  /**
+   * `graceMs`: how long it may take to end at the lifetime's stop; 0: it is killed, with no data to
+   * save.
+   */
+  start(
+    name: string,
+    command: string,
+    args: readonly string[],
+    env?: Readonly<Record<string, string>>,
+    graceMs?: number,
+  ): Running;
   /** Something else to undo at the end, in reverse order with the processes. */
   onStop(undo: () => Promise<void>): void;
   stop(): Promise<void>;
@@ -61,6 +77,7 @@ export function openLifetime(prefix: string): Lifetime {
     command: string,
     args: readonly string[],
     env: Readonly<Record<string, string>> = {},
+    graceMs = 5000,
   ): Running => {
     const logFile = join(dir, `${name}.log`);
     const log = openSync(logFile, 'a');
@@ -91,13 +108,14 @@ export function openLifetime(prefix: string): Lifetime {
       exitCode: () => code,
       async stop(graceMs = 5000) {
         if (code !== undefined) return;
-        child.kill('SIGTERM');
+        if (graceMs === 0) child.kill('SIGKILL');
+        else child.kill('SIGTERM');
         const timer = setTimeout(() => child.kill('SIGKILL'), graceMs);
         await ended;
         clearTimeout(timer);
       },
     };
-    undo.push(() => running.stop());
+    undo.push(() => running.stop(graceMs));
     return running;
   };
 
@@ -123,7 +141,11 @@ export function openLifetime(prefix: string): Lifetime {
  * Waits until `check` holds; rejects with one sentence and the log's tail where the process ends or
  * time runs out.
  */
-export async function untilReady(process_: Running, check: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
+export async function untilReady(
+  process_: Running,
+  check: () => Promise<boolean>,
+  timeoutMs = PATIENCE_MS,
+): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {
     const code = process_.exitCode();

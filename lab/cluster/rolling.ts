@@ -34,16 +34,12 @@ async function scenario(rate: number, rounds: number): Promise<RollingResult> {
     const replicas = await startReplicas(cp, { addresses: [FIRST, SECOND], flags: ['--drain', '2s'] });
     await startProcess(cp, 'keeper', 'gpu-gate-reconciler', KEEPER, ['--roles', 'certs', '--lease-duration', '2s']);
     const bothReady = (): Promise<unknown> =>
-      until(
-        'both replicas',
-        async () => {
-          const ready = replicas.map(
-            async ({ metricsUrl }) => (await fetch(metricsUrl.replace('/metrics', '/readyz'))).ok,
-          );
-          return (await Promise.all(ready)).every(Boolean);
-        },
-        60_000,
-      );
+      until('both replicas', async () => {
+        const ready = replicas.map(
+          async ({ metricsUrl }) => (await fetch(metricsUrl.replace('/metrics', '/readyz'))).ok,
+        );
+        return (await Promise.all(ready)).every(Boolean);
+      });
     const body = {
       apiVersion: 'v1',
       kind: 'Pod',
@@ -52,7 +48,7 @@ async function scenario(rate: number, rounds: number): Promise<RollingResult> {
     };
     const create = (): Promise<object> =>
       cp.admin.request('POST', '/api/v1/namespaces/default/pods', { query: { dryRun: 'All' }, body });
-    await until('a first call', create, 60_000);
+    await until('a first call', create);
     await bothReady();
     const load = startLoad([cp.admin], rate);
     let restarts = 0;

@@ -182,7 +182,6 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
         async () =>
           (await server.request('POST', '/api/v1/namespaces/default/pods', { query: { dryRun: 'All' }, body: one })) !==
           undefined,
-        60_000,
       );
     await until('both replicas', async () => (await ready(cp)) === REPLICAS.length);
 
@@ -286,7 +285,7 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
 /** Waits for a leader to take that step; what it said instead where it does not. */
 async function untilStep(leader: Running, kind: string): Promise<void> {
   try {
-    await until(`the step ${kind}`, () => stepsOf([leader]).some(({ step }) => step === kind), 60_000);
+    await until(`the step ${kind}`, () => stepsOf([leader]).some(({ step }) => step === kind));
   } catch (error) {
     const said = readFileSync(leader.logFile, 'utf8').trim().split('\n').slice(-12).join('\n');
     throw new Error(`the leader said:\n${said}`, { cause: error });

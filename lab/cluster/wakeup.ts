@@ -4,10 +4,22 @@
 import { jsonLog } from '../../platform/log.ts';
 import { reflector } from '../../platform/reflector.ts';
 import type { Cluster } from './cluster.ts';
+import { PROOF, WAKE } from '../../core/keys.ts';
 import { until } from './gate.ts';
 
 interface Node {
   readonly metadata: { readonly annotations?: Readonly<Record<string, string>> };
+}
+/** One node that opened while a pod waited for it. */
+export interface Try {
+  /** From the proof to the binding; Infinity if the pod was left behind. */
+  readonly ms: number;
+  /** How often the node was written in between to wake the scheduler. */
+  readonly wakes: number;
+}
+interface Seen {
+  readonly proof: string | undefined;
+  readonly wake: string | undefined;
 }
 interface Pod {
   readonly spec: { readonly nodeName?: string };
@@ -18,10 +30,7 @@ const quick = (driverSeconds: number): readonly string[] => [
   `sim.gpu-gate.dev/driver-seconds=${driverSeconds}`,
 ];
 
-/**
- * Milliseconds from proof to bound of each try on a node; Infinity where the pod was left behind
- * for `patience` ms.
- */
+/** Tries on one node. A pod is left behind if it waits for `patience` ms. */
 export async function wakeUps(
   cluster: Cluster,
   name: string,
@@ -32,23 +41,26 @@ export async function wakeUps(
    * seeing it open.
    */
   driverSeconds = 0.1,
-): Promise<readonly number[]> {
+): Promise<readonly Try[]> {
   const annotate = async (...annotations: readonly string[]): Promise<void> => {
     const { code, stderr } = await cluster.kubectl(['annotate', 'node', name, '--overwrite', ...annotations]);
     if (code !== 0) throw new Error(`kubectl annotate: ${stderr}`);
   };
   let proven = 0;
   let bound = 0;
+  let wakes = 0;
   const stop = new AbortController();
   const log = jsonLog('error', () => undefined);
-  const proofs = reflector<string>({
+  const proofs = reflector<Seen>({
     kube: cluster.admin,
     log,
     path: '/api/v1/nodes',
-    trim: (raw: Node) => raw.metadata.annotations?.['gpu-gate.dev/proof'],
+    trim: ({ metadata: { annotations = {} } }: Node) => ({ proof: annotations[PROOF], wake: annotations[WAKE] }),
     // The first write of the proof, not what is written to the node afterwards.
     onChange: (key, before, after) => {
-      if (key === name && before === undefined && after !== undefined) proven = performance.now();
+      if (key !== name) return;
+      if (before?.proof === undefined && after?.proof !== undefined) [proven, wakes] = [performance.now(), 0];
+      else if (before?.wake !== after?.wake && bound === 0) wakes += 1;
     },
   });
   const places = reflector<string>({
@@ -62,22 +74,22 @@ export async function wakeUps(
   places.start(stop.signal);
   await Promise.all([proofs.whenSynced(), places.whenSynced()]);
   await annotate(...quick(driverSeconds));
-  const times: number[] = [];
+  const made: Try[] = [];
   try {
     for (let i = 0; i < tries; i += 1) {
       const pod = `wake-${name}-${i}`;
       bound = 0;
       await annotate(`sim.gpu-gate.dev/reboot=${pod}`);
-      await until('the proof to go', () => proofs.get(name) === undefined);
+      await until('the proof to go', () => proofs.get(name)?.proof === undefined);
       await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', { body: waiting(pod, name) });
-      await until('the node to be proven', () => proofs.get(name) !== undefined, 60_000).catch(
+      await until('the node to be proven', () => proofs.get(name)?.proof !== undefined).catch(
         async (error: unknown) => {
           const { stdout } = await cluster.kubectl(['describe', 'node', name]);
           throw new Error(`${(error as Error).message}; the node says:\n${stdout}`, { cause: error });
         },
       );
       const came = await until('the pod to be bound', () => bound > 0, patience).catch(() => false);
-      times.push(came ? Math.round(bound - proven) : Infinity);
+      made.push({ ms: came ? Math.round(bound - proven) : Infinity, wakes });
       await cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${pod}`, {
         query: { gracePeriodSeconds: 0 },
       });
@@ -87,7 +99,7 @@ export async function wakeUps(
     stop.abort();
     await annotate(...quick(driverSeconds).map((pair) => pair.replace(/=.*/, '-')));
   }
-  return times;
+  return made;
 }
 
 const waiting = (name: string, on: string): object => ({

@@ -1,10 +1,29 @@
-// The places for first walks (`bringUp.maxConcurrent`): which nodes hold one, which wait, and who
-// is next. Pure but for its memory.
+// The places for first walks (`bringUp.maxConcurrent`) and for roll-outs
+// (`upgrade.maxUnavailable`): which nodes hold one, which wait, and who is next. Pure but for its
+// memory.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { WALK } from '../../core/keys.ts';
 import { policyOf } from '../../gate/node-proof.ts';
 import type { NodeObject } from '../model.ts';
-import { parseWalk } from '../walk.ts';
+import { parseWalk, type Walk } from '../walk.ts';
+
+/** What the places are for. */
+export interface Purpose {
+  readonly limit: (policy: GpuPolicy) => string;
+  /** Does a node hold one by its own memory? */
+  readonly holds: (walk: Walk) => boolean;
+}
+
+/** First walks. A walk that failed, or waits for what is not up to the node, holds no place. */
+export const BRING_UP: Purpose = {
+  limit: ({ spec }) => spec.bringUp.maxConcurrent,
+  holds: ({ proven, stage, failed, untimed }) =>
+    proven === undefined && stage !== 'preflight' && failed === undefined && untimed !== true,
+};
+export const ROLL_OUT: Purpose = {
+  limit: ({ spec }) => spec.upgrade.maxUnavailable,
+  holds: ({ rollOut }) => rollOut !== undefined && rollOut.spare !== true,
+};
 
 export interface Places {
   /**
@@ -18,13 +37,16 @@ export interface Places {
    * none.
    */
   release(name: string): string | undefined;
-  /** The node was refused a place, and is invited when there is one. */
+  /**
+   * The node has no use for a place now, passes on what it was invited to, and is invited when
+   * there is one. It keeps its turn if it waits already.
+   */
   wait(name: string, policy: string): void;
   /**
    * Invites those who wait, first come first served, to the places that are free: call them again.
    */
   invite(policy: GpuPolicy, managed: number): readonly string[];
-  /** On take-over: nodes whose first walk is under way by their own memory hold a place. */
+  /** On take-over: nodes that are under way by their own memory hold a place. */
   recall(nodes: Iterable<NodeObject>): void;
 }
 
@@ -61,13 +83,13 @@ class Members {
   }
 }
 
-export function places(): Places {
+export function places({ limit, holds }: Purpose): Places {
   const holders = new Members();
   /** A place is kept for these until they have had their turn. */
   const invited = new Members();
   const waiting = new Members();
   const left = (policy: GpuPolicy, managed: number): number =>
-    shareOf(policy.spec.bringUp.maxConcurrent, managed) - holders.of(policy.name).size - invited.of(policy.name).size;
+    shareOf(limit(policy), managed) - holders.of(policy.name).size - invited.of(policy.name).size;
 
   return {
     free: (name, policy, managed) =>
@@ -82,7 +104,10 @@ export function places(): Places {
       const kept = invited.delete(name);
       return holders.delete(name) ?? kept;
     },
-    wait: (name, policy) => waiting.add(name, policy),
+    wait(name, policy) {
+      invited.delete(name);
+      waiting.add(name, policy);
+    },
     invite(policy, managed) {
       const names: string[] = [];
       for (const name of waiting.of(policy.name)) {
@@ -98,9 +123,7 @@ export function places(): Places {
       for (const node of nodes) {
         const walk = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
         const policy = policyOf(node);
-        if (walk === undefined || policy === undefined || walk.proven !== undefined) continue;
-        if (walk.stage !== 'preflight' && walk.failed === undefined && walk.untimed !== true)
-          holders.add(node.metadata.name, policy);
+        if (walk !== undefined && policy !== undefined && holds(walk)) holders.add(node.metadata.name, policy);
       }
     },
   };

@@ -84,14 +84,17 @@ export function clocked(seen: Observed, climb: Climb): Timed {
       wakeAt: Math.max(Date.parse(begun.failed.retryAt), input.now + (input.slotFree ? 0 : PLACE_MS)),
       message: begun.failed.message,
     };
-  // At the operator's word what hangs is started afresh without waiting for its limit.
-  if (asked(seen) !== undefined && stop.finding.kind === 'waiting')
+  // At the operator's word what hangs is started afresh without waiting for its limit. A validation
+  // has no operand: another try of it is another pod.
+  if (asked(seen) !== undefined && stop.finding.kind === 'waiting') {
+    const attempt = begun.attempt + (stop.state.operand === undefined ? 1 : 0);
     return {
-      ...none({ ...obeyed(seen, begun), since: iso(input.now) }),
+      ...none({ ...obeyed(seen, begun), since: iso(input.now), attempt }),
       wakeAt: limitOf(seen, stop, { ...begun, since: iso(input.now) }),
       message: stop.finding.message,
       discard: restarted(seen, climb, stop.state.operand, `trying ${stop.state.name} again`),
     };
+  }
   return judged(seen, stop, begun);
 }
 

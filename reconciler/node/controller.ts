@@ -7,6 +7,7 @@ import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { selectorsOf } from '../evidence.ts';
 import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
+import type { EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
@@ -15,32 +16,51 @@ import type { Silence } from '../limits/silence.ts';
 import type { Rejections } from '../limits/rejections.ts';
 import type { Places } from '../limits/places.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import { deployedOn, type DaemonSetView, type NodeObject } from '../model.ts';
+import { deployedOn, keyOf, type DaemonSetView, type NodeObject } from '../model.ts';
 import { DONE } from '../walk.ts';
+import { EVICT_AGAIN_MS, type Eviction } from './drain.ts';
 import type { NodePlan } from './node-plan.ts';
 import type { NodeInput } from './observed.ts';
+import { NO_PLACE } from './roll-out.ts';
 import { planNode } from './plan.ts';
 import { carryOut } from './writes.ts';
 
 /** How long a node whose write met a later version waits for the watch to bring it, ms. */
 const CATCH_UP_MS = 1000;
+/**
+ * How long the watch may take to bring what we wrote, ms: longer than a watch may be silent. A
+ * cached version that is older for longer is of an etcd that was restored, and counts.
+ */
+const BEHIND_MS = 120_000;
 /** How long a node whose evidence is being listed waits, ms. */
 const LISTING_MS = 200;
 /**
  * How long a report about a pod is believed, ms: kubelets and controllers repeat it while it holds.
  */
 const TROUBLE_MS = 600_000;
+const NO_EVICTIONS: ReadonlyMap<string, Eviction> = new Map();
 /** When a refused pod is tried again, ms. */
 const REFUSED_MS = 10_000;
 
 export interface NodeControllerDeps {
   readonly caches: Pick<
     Caches,
-    'nodes' | 'policies' | 'daemonSets' | 'podsOn' | 'validationsOf' | 'fleet' | 'troubleOf' | 'isWatched'
+    | 'nodes'
+    | 'policies'
+    | 'namespaces'
+    | 'daemonSets'
+    | 'podsOn'
+    | 'validationsOf'
+    | 'fleet'
+    | 'troubleOf'
+    | 'isWatched'
   >;
   readonly apply: Applier;
   readonly turns: Turns;
+  /** For first walks. */
   readonly places: Places;
+  /** For roll-outs. */
+  readonly rollOuts: Places;
   readonly breaker: Breaker;
   readonly silence: Silence;
   readonly rejections: Rejections;
@@ -50,6 +70,8 @@ export interface NodeControllerDeps {
   /** Newest revision of each component that the policy deploys. */
   readonly revisionsOf: (policy: GpuPolicy | undefined) => Readonly<Partial<Record<Component, string>>>;
   readonly operandNamespace: string;
+  /** Namespaces whose pods the webhook never touches; nor are they evicted. */
+  readonly excludedNamespaces: ReadonlySet<string>;
   /** ms */
   readonly notReadyGrace: number;
   /** Since when this leader looks at the cluster, by the clock of `now`. */
@@ -65,29 +87,53 @@ export interface NodeController {
 }
 
 export function nodeController(deps: NodeControllerDeps): NodeController {
-  const { caches, apply, turns, places, breaker, silence, metrics, log, now } = deps;
+  const { caches, apply, turns, places, rollOuts, breaker, silence, metrics, log, now } = deps;
   const { nodes, policies, fleet } = caches;
-  /** resourceVersion of our last write: an older cached Node has yet to catch up. */
-  const written = new Map<string, bigint>();
+  /**
+   * resourceVersion of our last write, and until when an older cached Node has yet to catch up, ms
+   * since the epoch.
+   */
+  const written = new Map<string, { readonly version: bigint; readonly until: number }>();
   /**
    * resourceVersion that a write was refused at: the cache has yet to bring a later one, and is
    * given until then, ms since the epoch.
    */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
 
+  /** Node → UID of a pod there → what became of the last try to evict it. */
+  const evictions = new Map<string, Map<string, Eviction>>();
   /** Node → the pod that the API server refused last. */
   const refusedPods = new Map<string, { readonly pod: string; readonly because: string }>();
 
   const isBehind = ({ metadata: { name, resourceVersion } }: NodeObject): boolean => {
-    if (BigInt(resourceVersion) < (written.get(name) ?? 0n)) return true;
+    const last = written.get(name);
+    if (last !== undefined && BigInt(resourceVersion) < last.version && now() < last.until) {
+      turns.addAfter({ kind: 'node', name }, last.until - now());
+      return true;
+    }
     const refusal = refused.get(name);
     return refusal?.at === resourceVersion && now() < refusal.until;
   };
 
   const invite = (policy: GpuPolicy | undefined): void => {
     if (policy === undefined) return;
-    for (const name of places.invite(policy, fleet.count('managed', policy.name))) turns.add({ kind: 'node', name });
+    const managed = fleet.count('managed', policy.name);
+    const isHalted = policy.spec.upgrade.paused || isStopped(policy) || !isRendered(policy);
+    for (const name of [
+      ...places.invite(policy, managed),
+      // A node that is invited and may not begin would ask again at once.
+      ...(isHalted ? [] : rollOuts.invite(policy, managed)),
+    ])
+      turns.add({ kind: 'node', name });
   };
+
+  const isRendered = (policy: GpuPolicy): boolean =>
+    Object.entries(deps.revisionsOf(policy)).every(
+      ([component, revision]) =>
+        caches.daemonSets.get(`${deps.operandNamespace}/${POD_COMPONENT[component as Component]}-${revision}`)?.ours ===
+        true,
+    );
+  const isStopped = (policy: GpuPolicy): boolean => fleet.count('stopping', policy.name) > 0;
 
   async function handle(name: string): Promise<void> {
     const node = nodes.get(name);
@@ -97,7 +143,8 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const selectors = [...rememberedBy(node), ...(policy === undefined ? [] : selectorsOf(policy))];
     if (!selectors.every((selector) => caches.isWatched(selector)))
       return turns.addAfter({ kind: 'node', name }, LISTING_MS);
-    const slotFree = policy !== undefined && places.free(name, policy, fleet.count('managed', policy.name));
+    const managed = policy === undefined ? 0 : fleet.count('managed', policy.name);
+    const slotFree = policy !== undefined && places.free(name, policy, managed);
     const plan = judged(policy, {
       node,
       pods: [...caches.podsOn(name)],
@@ -114,15 +161,30 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       isOverloaded: isExcused(node, policy),
       rejection: deps.rejections.reached(name),
       troubles: troublesOf(node),
+      rollOut:
+        policy === undefined
+          ? NO_PLACE
+          : {
+              isFree: rollOuts.free(name, policy, managed),
+              isStopped: isStopped(policy),
+              isRendered: isRendered(policy),
+            },
+      optedOut: optedOutOn(name),
+      evictions: evictionsOn(name),
     });
     if (plan.holdsSlot && policy !== undefined) places.hold(name, policy.name);
+    if (plan.rollOut === 'holds' && policy !== undefined) rollOuts.hold(name, policy.name);
     await write(node, plan);
     // Only now that it is written: otherwise the next one could be seen on its way before this one
     // has ended.
-    const freed = plan.holdsSlot ? undefined : places.release(name);
+    const freed = [
+      plan.holdsSlot ? undefined : places.release(name),
+      plan.rollOut === undefined ? rollOuts.release(name) : undefined,
+    ];
     if (policy !== undefined && !slotFree && wantsPlace(node)) places.wait(name, policy.name);
+    if (policy !== undefined && plan.rollOut === 'waits') rollOuts.wait(name, policy.name);
     invite(policy);
-    if (freed !== undefined && freed !== policy?.name) invite(policies.get(freed));
+    for (const other of freed) if (other !== undefined && other !== policy?.name) invite(policies.get(other));
     if (plan.wakeAt !== undefined) turns.addAfter({ kind: 'node', name }, Math.max(20, plan.wakeAt - now()));
   }
 
@@ -150,6 +212,49 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     return new Map(
       refusal === undefined ? recent : [...recent, [refusal.pod, `refused by the API server: ${refusal.because}`]],
     );
+  }
+
+  /** Namespaces of pods on the node that are left alone. */
+  function optedOutOn(name: string): ReadonlySet<string> {
+    const { namespaces } = caches;
+    const all = new Set<string>();
+    for (const { namespace } of caches.podsOn(name))
+      if (deps.excludedNamespaces.has(namespace) || namespaces.get(namespace)?.optedOut === true) all.add(namespace);
+    return all;
+  }
+
+  /** What became of evictions of pods that are still there. */
+  function evictionsOn(name: string): ReadonlyMap<string, Eviction> {
+    const known = evictions.get(name);
+    if (known === undefined) return NO_EVICTIONS;
+    const present = new Set([...caches.podsOn(name)].map(({ uid }) => uid));
+    for (const uid of known.keys()) if (!present.has(uid)) known.delete(uid);
+    if (known.size === 0) evictions.delete(name);
+    return new Map(known);
+  }
+
+  /** Remembered, so that no pod is evicted twice while its node is looked at again. */
+  function noteEviction(name: string, { uid }: { readonly uid: string }, refusal?: string): void {
+    const known = evictions.get(name) ?? new Map<string, Eviction>();
+    const isNew = known.get(uid)?.refused !== refusal;
+    const tried = { at: now(), ...(refusal === undefined ? {} : { refused: refusal }) };
+    evictions.set(name, known.set(uid, tried));
+    metrics.evictions.inc({ result: refusal === undefined ? 'done' : 'refused' });
+    if (isNew && refusal !== undefined) turns.add({ kind: 'node', name });
+    turns.addAfter({ kind: 'node', name }, EVICT_AGAIN_MS);
+  }
+
+  async function evicted(name: string, pod: EvictPod): Promise<void> {
+    noteEviction(name, pod);
+    log.info('evicted a GPU pod', { node: name, pod: keyOf(pod), because: pod.because });
+    const { namespace, uid } = pod;
+    await apply.apply({
+      kind: 'event',
+      about: { kind: 'Pod', namespace, name: pod.name, uid },
+      type: 'Normal',
+      reason: 'GPUPodEvicted',
+      message: `evicted by gpu-gate: ${pod.because}`,
+    });
   }
 
   /** The API server refused a pod: the node says so, and it is tried again later. */
@@ -189,15 +294,19 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const end = await carryOut(node, actions, {
       apply,
       wrote(action, version) {
-        written.set(name, BigInt(version));
+        written.set(name, { version: BigInt(version), until: now() + BEHIND_MS });
         if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
       },
-      refused: (pod, because) => podRefused(name, pod, because),
+      refused(action, because) {
+        if (action.kind === 'create-pod') podRefused(name, action.manifest.metadata.name, because);
+        if (action.kind === 'evict-pod') noteEviction(name, action, because);
+      },
+      evicted: (pod) => evicted(name, pod),
     });
     refused.delete(name);
     if (end === 'done') return;
     // Nothing of ours came through: what is cached is older than the Node.
-    const isOld = (written.get(name) ?? 0n) <= BigInt(resourceVersion);
+    const isOld = (written.get(name)?.version ?? 0n) <= BigInt(resourceVersion);
     if (isOld) refused.set(name, { at: resourceVersion, until: now() + CATCH_UP_MS });
     turns.addAfter({ kind: 'node', name }, isOld ? CATCH_UP_MS : 50);
   }
@@ -221,15 +330,16 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   return {
     handlers: { node: handle },
     awaits: ({ metadata: { name, resourceVersion } }) =>
-      refused.has(name) || BigInt(resourceVersion) === written.get(name),
+      refused.has(name) || BigInt(resourceVersion) === written.get(name)?.version,
     gone(name) {
       written.delete(name);
       refusedPods.delete(name);
       deps.rejections.forget(name);
       refused.delete(name);
+      evictions.delete(name);
       if (breaker.forget(name)) reportBreaker('over');
-      const freed = places.release(name);
-      if (freed !== undefined) invite(policies.get(freed));
+      for (const freed of [places.release(name), rollOuts.release(name)])
+        if (freed !== undefined) invite(policies.get(freed));
     },
   };
 }

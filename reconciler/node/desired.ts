@@ -35,9 +35,65 @@ export function desiredMarks(
   keep: Keep | undefined,
 ): Desired {
   const walk = memory(seen, climb, timed);
-  return climb.stop === undefined
-    ? validated(seen, climb, walk, judgement)
-    : underway(seen, climb, climb.stop, walk, timed, judgement, keep);
+  const desired =
+    climb.stop === undefined
+      ? validated(seen, climb, walk, judgement)
+      : underway(seen, climb, climb.stop, walk, timed, judgement, keep);
+  return inRollOut(seen, desired, keep);
+}
+
+const ROLL_OUT = 'roll-out';
+
+/** What a roll-out adds: why the node is closed, and what is awaited before and while it moves. */
+function inRollOut({ turn, input }: Observed, desired: Desired, keep: Keep | undefined): Desired {
+  const { walk, condition, proof } = desired;
+  if (walk === undefined || condition === undefined) return desired;
+  const saying = (text: string, more: Partial<Omit<Said, 'text'>> = {}): Pick<Desired, 'condition'> => ({
+    condition: { ...condition, said: { ...condition.said, ...more, text } },
+  });
+  const { text } = condition.said;
+  const { rollOut, skipped } = walk;
+  if (rollOut === undefined)
+    return skipped === undefined
+      ? desired
+      : {
+          ...desired,
+          ...saying(`${text}; left out of the roll-out, because its time to drain ended: ${skipped.text}`, {
+            command: retryCommand(input.node),
+          }),
+        };
+  const isHalting = rollOut.failed !== undefined;
+  const awaited = turn.drain?.text === undefined || turn.drain.text === '' ? '' : `; ${turn.drain.text}`;
+  if (rollOut.phase === 'replace') {
+    const moving = `${ROLL_OUT}, ${text}${awaited}${isHalting ? `; this stops the roll-out of GPUPolicy ${input.policy.name}` : ''}`;
+    return proof === undefined || keep !== undefined
+      ? { ...desired, ...saying(moving) }
+      : {
+          ...desired,
+          state: 'draining',
+          closed: ROLL_OUT,
+          condition: {
+            ...condition,
+            reason: condition.reason === 'Closed' ? 'RollOut' : condition.reason,
+            said: { ...condition.said, text: moving },
+          },
+        };
+  }
+  if (proof === undefined || keep !== undefined) return { ...desired, ...saying(`${text}${awaited}`) };
+  const isWhole = condition.reason === 'Validated';
+  const what = `${ROLL_OUT} of ${turn.changed.join(', ')}${awaited === '' ? '' : `:${awaited.slice(1)}`}`;
+  return {
+    ...desired,
+    state: 'draining',
+    closed: ROLL_OUT,
+    condition: {
+      ...condition,
+      reason: isWhole ? 'RollOutDraining' : condition.reason,
+      said: isWhole
+        ? { text: `no new GPU pods, ${what}`, at: rollOut.since }
+        : { ...condition.said, text: `${text}; ${what}` },
+    },
+  };
 }
 
 /** The walk with what was accepted in this look. */
@@ -49,11 +105,21 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
       climb.proven.has(name) || (known?.proven === true && known.boot === boot && isAsKnown(evidence, known));
     return [name, { ...evidence, boot, ...(isProven ? { proven: true } : {}) }];
   });
+  const { failure, walk } = timed;
+  const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
-    ...timed.walk,
+    ...walk,
     passed: climb.passed,
-    evidence: { ...timed.walk.evidence, ...Object.fromEntries(accepted) },
+    evidence: { ...walk.evidence, ...Object.fromEntries(accepted) },
+    ...(isFailedMove && walk.rollOut !== undefined
+      ? {
+          rollOut: {
+            ...walk.rollOut,
+            failed: { stage: failure.stage, reason: failure.reason, message: failure.message },
+          },
+        }
+      : {}),
     ...(isNewest ? { driver: driverVersion(input.policy) } : {}),
   };
 }
@@ -80,7 +146,10 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     deploy: climb.deploy,
     proof: next,
     closed: undefined,
-    walk: walk.stage === DONE ? { ...rest, ...told } : { ...ended(rest, boot, input.now), ...told },
+    walk: {
+      ...(rest.stage === DONE && rest.rollOut?.phase !== 'replace' ? rest : ended(rest, boot, input.now)),
+      ...told,
+    },
     policy: input.policy.name,
     condition: {
       status: 'True',
@@ -98,8 +167,15 @@ const hasSameRounds = (now: Walk['passed'], before: Walk['passed']): boolean =>
   Object.entries(now).every(([state, round]) => before[state] === round);
 
 function ended(walk: Walk, boot: string, now: number): Walk {
-  const { failed: _, renew: __, untimed: ___, restarted: ____, ...rest } = walk;
-  return { ...rest, stage: DONE, since: iso(now), streak: 0, proven: boot };
+  const { failed: _, renew: __, untimed: ___, restarted: ____, rollOut, ...rest } = walk;
+  return {
+    ...rest,
+    ...(rollOut?.phase === 'drain' ? { rollOut } : {}),
+    stage: DONE,
+    since: iso(now),
+    streak: 0,
+    proven: boot,
+  };
 }
 
 /** Some of several GPUs lost: open, and reported. */

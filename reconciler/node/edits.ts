@@ -6,8 +6,10 @@ export type Effect =
   | 'nothing'
   /** The next round of validation that something else asks for uses it. */
   | 'next round'
-  /** Another revision: the node keeps its own until its turn. */
+  /** Another revision: the node takes it in its turn of a roll-out. */
   | 'roll-out'
+  /** The node keeps what it has until it is opted out and in again. */
+  | 'next opt-in'
   /** The node's operands, marks or gate follow in the same second. */
   | 'at once';
 
@@ -17,9 +19,15 @@ export const EDITS: Readonly<Record<string, Effect>> = {
   suspend: 'at once',
   unmanagedNodes: 'nothing',
   resources: 'at once',
+  deviceClasses: 'nothing',
+  deviceDrivers: 'nothing',
+  deviceTaints: 'nothing',
   'components.toolkit': 'roll-out',
   'components.driver': 'roll-out',
   'components.devicePlugin': 'roll-out',
+  'components.toolkit.mode': 'next opt-in',
+  'components.driver.mode': 'next opt-in',
+  'components.devicePlugin.mode': 'next opt-in',
   'components.toolkit.podSelector': 'at once',
   'components.driver.podSelector': 'at once',
   'components.devicePlugin.podSelector': 'at once',

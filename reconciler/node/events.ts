@@ -63,6 +63,8 @@ function changesOf(node: NodeObject, before: Walk | undefined, desired: Desired)
   const text = condition?.said.text ?? '';
   if (walk?.failed !== undefined && walk.failed.at !== before?.failed?.at)
     return [nodeEvent(node, 'Warning', condition?.reason ?? 'Failed', `${walk.failed.stage}: ${walk.failed.message}`)];
+  const moved = rollOutOf(node, before, desired);
+  if (moved !== undefined) return [moved];
   const wasClosed = annotations?.[CLOSED];
   if (closed !== undefined && closed !== wasClosed) return [nodeEvent(node, 'Warning', 'GPUNodeClosed', text)];
   if (closed === undefined && wasClosed !== undefined && proof !== undefined)
@@ -74,6 +76,17 @@ function changesOf(node: NodeObject, before: Walk | undefined, desired: Desired)
   if (lost !== undefined && JSON.stringify(lost) !== JSON.stringify(before?.lost ?? {}))
     return [nodeEvent(node, 'Warning', 'GPUsLost', text)];
   return [];
+}
+
+/** The node's turn in a roll-out begins, or ended without a move. */
+function rollOutOf(node: NodeObject, before: Walk | undefined, { walk, condition }: Desired): NodeEvent | undefined {
+  if (walk === undefined || condition === undefined) return undefined;
+  const { text } = condition.said;
+  if (walk.rollOut !== undefined && before?.rollOut === undefined)
+    return nodeEvent(node, 'Normal', 'GPURollOutBegun', text);
+  if (walk.skipped !== undefined && walk.skipped.at !== before?.skipped?.at)
+    return nodeEvent(node, 'Warning', 'GPURollOutDrainTimedOut', text);
+  return undefined;
 }
 
 /** What would wait in vain for an opt-in that nobody made. */

@@ -5,7 +5,8 @@ import type { Choice, Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { evidenceOf, externalEvidence, isAsKnown } from './findings.ts';
-import { isUnwatched } from './target.ts';
+import { isOutOfSight } from './losses.ts';
+import { isUnwatched, provesTarget } from './target.ts';
 import { operandPod, type NodeInput, type Observed } from './observed.ts';
 
 export type Judgement = 'unproven' | 'stands' | 'closed' | 'withdrawn';
@@ -13,12 +14,9 @@ export type Judgement = 'unproven' | 'stands' | 'closed' | 'withdrawn';
 export function judge({ proof, walk, input }: Observed, { stop }: Climb, timed: Timed): Judgement {
   if (proof === undefined) return 'unproven';
   if (!isDriverAsProven(input, walk.target['driver'], proof)) return 'withdrawn';
-  if (
-    walk.notReady !== undefined &&
-    input.isOverloaded !== true &&
-    input.now - Date.parse(walk.notReady) >= input.notReadyGrace
-  )
-    return 'withdrawn';
+  if (isOutOfSight(walk, input)) return 'withdrawn';
+  // The last user has gone, and what was proven is taken down.
+  if (walk.renew === true && !provesTarget(proof, walk.target)) return 'withdrawn';
   if (stop === undefined) return 'stands';
   return stop.state.upholds === true && isDisproven(stop, timed.walk) ? 'withdrawn' : 'closed';
 }

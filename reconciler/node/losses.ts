@@ -1,16 +1,36 @@
 // What was lost since the last look, apart from pods: the node out of sight, NFD's label gone, all
 // GPUs gone, the interval over.
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Proof } from '../../gate/node-proof.ts';
 import type { Rejection } from '../limits/rejections.ts';
+import type { NodeObject } from '../model.ts';
 import { DONE, type Walk } from '../walk.ts';
 import { allocatable, hasPciLabel } from './findings.ts';
-import type { WithPolicy } from './observed.ts';
+
+/** What is looked at. */
+interface Seen {
+  readonly node: NodeObject;
+  readonly policy: GpuPolicy;
+  /** ms since the epoch */
+  readonly now: number;
+  /** ms */
+  readonly notReadyGrace: number;
+  /** The node is silent among so many that its silence says nothing about it. */
+  readonly isOverloaded?: boolean;
+  readonly rejection?: Rejection | undefined;
+}
+
+/** Out of sight for so long that nobody knows what became of its stack. */
+export const isOutOfSight = (
+  { notReady }: Pick<Walk, 'notReady'>,
+  { isOverloaded, now, notReadyGrace }: Pick<Seen, 'isOverloaded' | 'now' | 'notReadyGrace'>,
+): boolean => notReady !== undefined && isOverloaded !== true && now - Date.parse(notReady) >= notReadyGrace;
 
 /**
  * Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss
  * count once.
  */
-export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefined, isIdle: boolean): Walk {
+export function noteLosses(walk: Walk, input: Seen, proof: Proof | undefined, isIdle: boolean): Walk {
   const { node, now, policy } = input;
   const at = new Date(now).toISOString();
   const { notReady, labelGone, unselected: _, booted, ...rest } = walk;
@@ -21,12 +41,12 @@ export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefin
   const { interval } = policy.spec.validation;
   const isOld =
     interval > 0 && walk.stage === DONE && isIdle && proof !== undefined && now - Date.parse(proof.at) >= interval;
-  const isOutOfSight =
-    since !== undefined && input.isOverloaded !== true && now - Date.parse(since) >= input.notReadyGrace;
   const { 'device-plugin-validation': plugin, ...others } = walk.passed;
   const areGpusGone = plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0;
   const rejected = proof === undefined ? undefined : newRejection(input.rejection, proof, walk);
-  const isAllLost = Object.keys(walk.passed).length > 0 && (isOutOfSight || isOld);
+  const isAllLost =
+    Object.keys(walk.passed).length > 0 &&
+    (isOutOfSight(since === undefined ? {} : { notReady: since }, input) || isOld);
   return {
     ...rest,
     ...(since === undefined ? {} : { notReady: since }),

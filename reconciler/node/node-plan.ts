@@ -14,6 +14,8 @@ export interface NodePlan {
   readonly wakeAt: number | undefined;
   /** Holds one of `bringUp.maxConcurrent`. */
   readonly holdsSlot: boolean;
+  /** Keeps one of `upgrade.maxUnavailable`, or waits for one; absent if neither. */
+  readonly rollOut?: 'holds' | 'waits';
   /** A proof is about to be withdrawn with no reboot behind it: what the circuit breaker counts. */
   readonly withdraws: boolean;
   /** The walk before and after, for the figures. */

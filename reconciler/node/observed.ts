@@ -10,8 +10,11 @@ import type { Rejection } from '../limits/rejections.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
 import { deployedOn } from '../model.ts';
+import { wantedTarget, type Target } from '../stack.ts';
 import { noteLosses } from './losses.ts';
-import { targetOf, UNWATCHED } from './target.ts';
+import type { Eviction } from './drain.ts';
+import { NO_PLACE, turnOf, type Others, type Turn } from './roll-out.ts';
+import { heldTarget, targetOf, UNWATCHED } from './target.ts';
 
 export interface NodeInput {
   readonly node: NodeObject;
@@ -46,6 +49,12 @@ export interface NodeInput {
    * a pod that was refused.
    */
   readonly troubles?: ReadonlyMap<string, string>;
+  /** How the roll-out of its policy stands; absent where it has no place. */
+  readonly rollOut?: Others;
+  /** Namespaces whose pods are never evicted. */
+  readonly optedOut?: ReadonlySet<string>;
+  /** What became of the last try to evict a pod, by its UID. */
+  readonly evictions?: ReadonlyMap<string, Eviction>;
 }
 
 export type WithPolicy = NodeInput & { readonly policy: GpuPolicy };
@@ -63,6 +72,9 @@ export interface Observed {
   readonly deployed: Readonly<Partial<Record<Component, string>>>;
   /** Users' pods that hold GPUs on the node now. */
   readonly users: readonly PodObject[];
+  readonly turn: Turn;
+  /** Users hold a driver that is still there: nothing is taken from under them. */
+  readonly isInUse: boolean;
 }
 
 export const iso = (now: number): string => new Date(now).toISOString();
@@ -136,17 +148,59 @@ export function observe(input: WithPolicy): Observed {
     before.boot === boot ? before : before.boot === '' ? { ...before, boot } : rebooted(before, boot, now),
     now,
   );
+  const held = heldTarget(continued, deployed);
+  const wanted = wantedTarget(input.policy, input.revisions);
+  const isInUse = users.length > 0 && !isDriverGone(input, continued, held);
+  const retry = node.metadata.annotations?.[RETRY];
+  const turn = turnOf({
+    walk: continued,
+    held,
+    wanted,
+    policy: input.policy,
+    users,
+    isInUse,
+    others: input.rollOut ?? NO_PLACE,
+    now,
+    watchedSince: input.watchedSince,
+    isAsked: retry !== undefined && retry !== continued.retry,
+    optedOut: input.optedOut ?? NO_NAMES,
+    evictions: input.evictions ?? NO_EVICTIONS,
+  });
   const { target, proof } = targetOf({
     walk: continued,
     proof: written?.boot === boot && boot !== '' ? written : undefined,
-    policy: input.policy,
-    revisions: input.revisions,
-    deployed,
-    isInUse: users.length > 0,
+    wanted,
+    held,
+    takes: turn.takes,
   });
-  const walk = noteLosses({ ...continued, target }, input, proof, users.length === 0);
-  return { input, boot, proof, before, walk, deployed, users };
+  const walk = noteLosses({ ...inTurn(continued, turn), target }, input, proof, users.length === 0);
+  return { input, boot, proof, before, walk, deployed, users, turn, isInUse };
 }
+
+const NO_NAMES: ReadonlySet<string> = new Set();
+const NO_EVICTIONS: ReadonlyMap<string, Eviction> = new Map();
+
+/** The walk with its turn in a roll-out. What is replaced is what a person asked for. */
+function inTurn(walk: Walk, { rollOut, skipped }: Turn): Walk {
+  const { rollOut: _, skipped: __, leaving: ___, ...rest } = walk;
+  return {
+    ...rest,
+    ...(rollOut === undefined ? {} : { rollOut }),
+    ...(skipped === undefined ? {} : { skipped }),
+    ...(rollOut?.phase === 'replace' ? { renew: true as const } : {}),
+  };
+}
+
+/**
+ * Has our driver been taken off for a replacement? A pod that came too late for the node's closing
+ * holds nothing then.
+ */
+const isDriverGone = (input: NodeInput, walk: Walk, held: Target): boolean =>
+  walk.renew === true &&
+  held['driver'] !== undefined &&
+  'revision' in held['driver'] &&
+  deployedOn(input.node).driver === undefined &&
+  componentPods(input, 'driver').length === 0;
 
 /**
  * Times that lie ahead are of a clock that has been put back since: what they began has begun now.
@@ -160,6 +214,7 @@ function sane(walk: Walk, now: number): Walk {
     ...(walk.notReady === undefined ? {} : { notReady: capped(walk.notReady) }),
     ...(walk.labelGone === undefined ? {} : { labelGone: capped(walk.labelGone) }),
     ...(walk.unselected === undefined ? {} : { unselected: capped(walk.unselected) }),
+    ...(walk.rollOut === undefined ? {} : { rollOut: { ...walk.rollOut, since: capped(walk.rollOut.since) } }),
   };
 }
 

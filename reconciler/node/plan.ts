@@ -4,6 +4,7 @@ import { GPU_VALIDATED, MANAGED, WALK } from '../../core/keys.ts';
 import { isOurs } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
 import type { Keep } from '../limits/breaker.ts';
+import { ROLL_OUT } from '../limits/places.ts';
 import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
@@ -13,7 +14,8 @@ import { judge } from './judge.ts';
 import type { NodeObject } from '../model.ts';
 import { changesOnlySaid, differences, setTaints, withoutOurs, type Desired } from './marks.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
-import { observe, type NodeInput, type Observed, type WithPolicy } from './observed.ts';
+import { evictionsOf } from './drain.ts';
+import { observe, remembered, type NodeInput, type Observed, type WithPolicy } from './observed.ts';
 import { planRemoval, planUnselected } from './removal.ts';
 import { WALK_STATES } from './states/list.ts';
 import type { WalkState } from './states/state.ts';
@@ -30,9 +32,11 @@ export function planNode(input: NodeInput, states: readonly WalkState[] = WALK_S
   if (policy.deleting) return planRemoval(input, false);
   if (policy.spec.suspend) {
     const taints = withoutOurs(node);
+    // A node that is closed for a roll-out stays so, and keeps its place.
+    const frozen: NodePlan = { ...NOTHING, ...turnIn(remembered(node, input.now), false) };
     return taints.length === (node.spec?.taints ?? []).length
-      ? NOTHING
-      : { ...NOTHING, actions: [setTaints(node, taints)] };
+      ? frozen
+      : { ...frozen, actions: [setTaints(node, taints)] };
   }
   return planWalk({ ...input, policy }, states);
 }
@@ -43,7 +47,11 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
   const climb = climbed(seen, states);
   const timed = clocked(seen, climb);
   const judgement = judge(seen, climb, timed);
-  const pods = [...climb.pods, ...timed.discard];
+  const evictions = evictionsOf(
+    seen.turn.drain,
+    `${seen.turn.changed.join(', ') || 'the stack'} of node ${node.metadata.name} is replaced in a roll-out`,
+  );
+  const pods = [...climb.pods, ...timed.discard, ...evictions];
   const write = (keep: Keep | undefined): Written => {
     const desired = desiredMarks(seen, climb, timed, judgement, keep);
     const marks = differences(node, desired);
@@ -66,7 +74,9 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
   return {
     actions,
     unless: (keep) => write(keep).actions,
-    wakeAt: earliest(...[timed.wakeAt, wakeAt, ...wakesOf(seen)].filter((at) => at !== undefined && at > now)),
+    wakeAt: earliest(
+      ...[timed.wakeAt, wakeAt, seen.turn.wakeAt, ...wakesOf(seen)].filter((at) => at !== undefined && at > now),
+    ),
     // What waits for another node, a person or its kubelet gives its place back meanwhile.
     holdsSlot:
       stop !== undefined &&
@@ -74,11 +84,15 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
       stop.state.name !== 'preflight' &&
       timed.failure === undefined &&
       !isWaitingElsewhere,
+    ...turnIn(after, seen.turn.waits),
     // A replacement that was asked for is not a loss that the breaker should wonder at.
     withdraws: judgement === 'withdrawn' && seen.walk.renew !== true,
     ...(after === undefined ? {} : { walked: { before: seen.before, after } }),
   };
 }
+
+const turnIn = (walk: Walk | undefined, waits: boolean): Pick<NodePlan, 'rollOut'> =>
+  walk !== undefined && ROLL_OUT.holds(walk) ? { rollOut: 'holds' } : waits ? { rollOut: 'waits' } : {};
 
 interface Written {
   readonly after: Walk | undefined;

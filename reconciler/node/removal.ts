@@ -1,14 +1,18 @@
 // Out of our hands: a node that is opted out, or that no policy selects.
+import type { DrainSpec } from '../../core/gpu-policy.ts';
 import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
-import type { PodObject } from '../model.ts';
+import { earliest } from './clock.ts';
+import { drainOf, evictionsOf } from './drain.ts';
 import { misspeltOf, nodeEvent } from './events.ts';
 import { isDriverAsProven } from './judge.ts';
+import { isOutOfSight, noteLosses } from './losses.ts';
 import { differences, type Desired } from './marks.ts';
 import { deployedOn } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
+import { QUIET_MS } from './roll-out.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
 
 /**
@@ -43,7 +47,9 @@ export function planUnselected(input: NodeInput): NodePlan {
   const { node, now } = input;
   const written = parseProof(node.metadata.annotations?.[PROOF]);
   if (written === undefined && Object.keys(deployedOn(node)).length === 0) return planRemoval(input, false);
-  const walk = remembered(node, now);
+  // Its pods leave for no roll-out any more, and its place has gone to another node.
+  const { rollOut, ...rest } = remembered(node, now);
+  const walk = rollOut?.phase === 'replace' ? { ...rest, rollOut } : rest;
   const since = walk.unselected ?? iso(now);
   const until = Date.parse(since) + UNSELECTED_MS;
   const hold = (closed: string): readonly Action[] => {
@@ -71,13 +77,13 @@ export function planUnselected(input: NodeInput): NodePlan {
 }
 
 /**
- * Opt-out: closed, the last GPU pod ends, torn down in reverse order, every mark of ours gone.
- * Where a policy went and not the operator's label (`isFinal` false) the node stays ours, and says
- * that no policy selects it.
+ * Opt-out: closed, its GPU pods leave as in a roll-out, torn down in reverse order, every mark of
+ * ours gone. Where a policy went and not the operator's label (`isFinal` false) the node stays
+ * ours, and says that no policy selects it.
  */
 export function planRemoval(input: NodeInput, isFinal: boolean): NodePlan {
-  const actions = removal(input, isFinal);
-  return { ...NOTHING, actions: [...actions, ...reported(input, actions)] };
+  const { actions, wakeAt } = removal(input, isFinal);
+  return { ...NOTHING, actions: [...actions, ...reported(input, actions)], wakeAt };
 }
 
 /** An Event for each change of state: begun, and gone. */
@@ -94,9 +100,18 @@ function reported({ node }: NodeInput, actions: readonly Action[]): Action[] {
   ];
 }
 
-function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
-  const { node } = input;
+interface Removal {
+  readonly actions: readonly Action[];
+  readonly wakeAt?: number | undefined;
+}
+
+function removal(input: NodeInput, isFinal: boolean): Removal {
+  const { node, now } = input;
   const deployed = deployedOn(node);
+  const before = remembered(node, now);
+  // A time that lies ahead is of a clock that has been put back since.
+  const leaving = iso(Math.min(now, Date.parse(before.leaving ?? iso(now))));
+  const { rollOut: _, skipped: __, ...kept } = { ...before, leaving };
   const marks = (text: string, extra: Partial<Desired> = {}): readonly Action[] =>
     differences(node, {
       ...NONE,
@@ -104,18 +119,57 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
       policy: input.policy?.name,
       deploy: deployed,
       closed: 'opting out',
-      walk: { ...remembered(node, input.now), stage: 'preflight', passed: {} },
+      // Opted in again, the node takes what the policy says then.
+      walk: { ...kept, stage: 'preflight', passed: {}, ...(kept.proven === undefined ? {} : { renew: true as const }) },
       condition: { status: 'False', reason: 'Removing', said: { text } },
       ...extra,
     });
-  const users = gpuUsers(input);
-  const proof = standing(input);
+  const drain = drainOf({
+    users: gpuUsers(input),
+    spec: input.policy?.spec.upgrade.drain ?? WAIT,
+    since: Math.max(Date.parse(leaving), input.watchedSince),
+    now,
+    isDriverTouched: true,
+    optedOut: input.optedOut ?? new Set(),
+    evictions: input.evictions ?? new Map(),
+  });
   // Applies without a proof too. Removal must not take away operands that running pods depend on.
-  if (users.length > 0 && (proof !== undefined || Object.keys(deployed).length > 0)) {
-    const text = `opting out: waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end (${some(users)})`;
-    const status = proof === undefined ? 'False' : 'True';
-    return marks(text, { proof, condition: { status, reason: 'Removing', said: { text } } });
+  const proof = standing(input);
+  const isProven = proof !== undefined;
+  const isDrained = drain.awaited.length === 0 || (!isProven && Object.keys(deployed).length === 0);
+  // Without a policy it has been closed for long.
+  const isQuiet = before.unselected === undefined;
+  const quietAt = Date.parse(leaving) + QUIET_MS;
+  if (!isDrained || (isProven && isQuiet && now < quietAt)) {
+    const lost = input.policy === undefined ? kept : noteLosses(kept, { ...input, policy: input.policy }, proof, false);
+    // What a roll-out had begun to take down is not whole any more.
+    const stays = !isOutOfSight(lost, input) && isProven ? proof : undefined;
+    const text = `opting out${drain.text === '' ? '' : `: ${drain.text}`}${drain.isExpired ? LATE : ''}`;
+    const status = stays === undefined ? 'False' : 'True';
+    return {
+      actions: [
+        // The walk stays as it is, so that a label that is put back finds it done.
+        ...marks(text, { proof: stays, walk: lost, condition: { status, reason: 'Removing', said: { text } } }),
+        ...evictionsOf(drain, `node ${node.metadata.name} is opted out`),
+      ],
+      wakeAt: isDrained ? quietAt : earliest(drain.wakeAt),
+    };
   }
+  return { actions: tearDown(input, isFinal, marks) };
+}
+
+const WAIT: DrainSpec = { mode: 'Wait', timeout: 0 };
+const LATE =
+  '; upgrade.drain.timeoutSeconds is over, and nothing is taken from under these pods: end them, or opt the node in again';
+
+/** No one uses the node: component by component goes, the last one first. */
+function tearDown(
+  input: NodeInput,
+  isFinal: boolean,
+  marks: (text: string, extra?: Partial<Desired>) => readonly Action[],
+): readonly Action[] {
+  const { node } = input;
+  const deployed = deployedOn(node);
   const last = COMPONENTS.findLast(
     (component) => deployed[component] !== undefined || componentPods(input, component).length > 0,
   );
@@ -147,11 +201,6 @@ function removal(input: NodeInput, isFinal: boolean): readonly Action[] {
         condition: { status: 'False', reason: 'NoPolicy', said: { text: NO_POLICY } },
       });
 }
-
-const some = (users: readonly PodObject[]): string => {
-  const names = users.slice(0, 3).map((pod) => `${pod.namespace}/${pod.name}`);
-  return `${names.join(', ')}${users.length > 3 ? ', …' : ''}`;
-};
 
 const RANK: Partial<Record<Action['kind'], number>> = { 'set-node-condition': 0, 'set-taints': 1, 'patch-node': 2 };
 const conditionFirst = (a: Action, b: Action): number => (RANK[a.kind] ?? 3) - (RANK[b.kind] ?? 3);

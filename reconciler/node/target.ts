@@ -1,57 +1,58 @@
 // Which stack a node is to run: a revision of ours or another installer's, by component. It is
 // stored on the node and changes only by a decision, never because a label, a policy or a memory
 // was lost.
-import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { GATING, isDeployed, specOf } from '../../core/components.ts';
-import type { Component } from '../../core/components.ts';
+import { GATING } from '../../core/components.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
+import { EXTERNAL, stackOf, touchesDriver, type Revisions, type Target } from '../stack.ts';
 import type { Choice, Walk } from '../walk.ts';
 
 /**
  * Evidence of a component that another installer brings and whose pods the policy does not name.
  */
-export const UNWATCHED: ComponentEvidence = { revision: 'external', pod: '', started: '' };
+export const UNWATCHED: ComponentEvidence = { revision: EXTERNAL, pod: '', started: '' };
 export const isUnwatched = (evidence: ComponentEvidence): boolean =>
   evidence.revision === UNWATCHED.revision && evidence.pod === '';
 
 export interface TargetInput {
   readonly walk: Walk;
   readonly proof: Proof | undefined;
-  readonly policy: GpuPolicy;
-  readonly revisions: Readonly<Partial<Record<Component, string>>>;
-  readonly deployed: Readonly<Partial<Record<Component, string>>>;
-  /** Users' pods hold GPUs on the node. */
-  readonly isInUse: boolean;
-}
-
-/** What the policy says now; `undefined` if its DaemonSet is not rendered yet. */
-function wantedOf({ policy, revisions }: TargetInput, component: Component): Choice | undefined {
-  const spec = specOf(policy, component);
-  if (!isDeployed(spec)) return { external: spec.podSelector ?? 'unwatched' };
-  const revision = revisions[component];
-  return revision === undefined ? undefined : { revision };
+  readonly wanted: Target;
+  readonly held: Target;
+  /** What the node takes now, where it is free to; `undefined` if it keeps what it has. */
+  readonly takes: Target | undefined;
 }
 
 /** What the node runs by its own memory, or else by its labels. */
-const heldOf = ({ walk, deployed }: TargetInput, component: Component): Choice | undefined => {
-  const labelled = deployed[component];
-  return walk.target[component] ?? (labelled === undefined ? undefined : { revision: labelled });
-};
+export const heldTarget = (walk: Walk, deployed: Revisions): Target =>
+  Object.fromEntries(
+    GATING.flatMap((component): [string, Choice][] => {
+      const known = walk.target[component];
+      if (known !== undefined) return [[component, known]];
+      const revision = deployed[component];
+      return revision === undefined ? [] : [[component, { revision }]];
+    }),
+  );
+
+/** Is it the proof of what the node is to run, as far as running pods depend on it? */
+export const provesTarget = ({ components }: Proof, target: Target): boolean =>
+  GATING.every(
+    (component) =>
+      !touchesDriver([component]) ||
+      components[component] === undefined ||
+      components[component].revision === stackOf(target[component]),
+  );
 
 /**
- * A node takes what the policy says on its first walk, or at a person's word; never while users'
- * pods hold its GPUs. Every other node keeps what it has.
+ * Selectors of another installer's pods follow the policy at once; all else changes by a decision.
  */
-export function targetOf(input: TargetInput): { target: Readonly<Record<string, Choice>>; proof: Proof | undefined } {
-  const { walk, isInUse } = input;
-  const isFree = !isInUse && (walk.renew === true || walk.proven === undefined);
+export function targetOf(input: TargetInput): { target: Target; proof: Proof | undefined } {
   const target: Record<string, Choice> = {};
   let { proof } = input;
   for (const component of GATING) {
-    const held = heldOf(input, component);
-    const wanted = wantedOf(input, component);
+    const [held, wanted] = [input.held[component], input.wanted[component]];
+    const takes = input.takes?.[component];
     const watches = held !== undefined && 'external' in held && wanted !== undefined && 'external' in wanted;
-    const choice = isFree || held === undefined || watches ? (wanted ?? held) : held;
+    const choice = takes ?? (held === undefined || watches ? (wanted ?? held) : held);
     if (choice !== undefined) target[component] = choice;
     // From now on the walk watches other pods. The proof survives although it names different pods.
     if (watches && JSON.stringify(held) !== JSON.stringify(choice) && proof?.components[component] !== undefined)

@@ -1,7 +1,7 @@
 // Writes one node's actions in order. What changed meanwhile ends the writes, and the node is
 // looked at again; Events come last and tell only what was written, also where a later write did
 // not come through.
-import type { Action } from '../actions.ts';
+import type { Action, EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { NodeObject } from '../model.ts';
 
@@ -9,8 +9,10 @@ export interface NodeWrites {
   readonly apply: Applier;
   /** A write to the Node itself came through. */
   readonly wrote: (action: Action, resourceVersion: string) => void;
-  /** The API server refused a pod. */
-  readonly refused?: (pod: string, because: string) => void;
+  /** The API server refused a pod, or its eviction. */
+  readonly refused?: (action: Action, because: string) => void;
+  /** The API server took the eviction of a pod. */
+  readonly evicted?: (action: EvictPod) => Promise<void>;
 }
 
 /** Marks and condition go in one request, at the place of the marks. */
@@ -29,7 +31,7 @@ function combined(writes: readonly Action[]): readonly Action[] {
 export async function carryOut(
   node: NodeObject,
   actions: readonly Action[],
-  { apply, wrote, refused }: NodeWrites,
+  { apply, wrote, refused, evicted }: NodeWrites,
 ): Promise<'done' | 'stale'> {
   const planned = JSON.stringify(node.spec?.taints ?? []);
   const writes = combined(actions.filter((action) => action.kind !== 'event'));
@@ -46,13 +48,14 @@ export async function carryOut(
       if (action.kind === 'set-taints' && latest !== undefined && latest.taints !== planned) return 'stale';
       const outcome = await apply.apply(action, latest?.resourceVersion ?? node.metadata.resourceVersion);
       if (outcome.kind === 'refused') {
-        if (action.kind === 'create-pod') refused?.(action.manifest.metadata.name, outcome.because);
+        refused?.(action, outcome.because);
         continue;
       }
       if (outcome.kind === 'stale') {
-        if (action.kind === 'create-pod' || action.kind === 'delete-pod') continue;
+        if (action.kind === 'create-pod' || action.kind === 'delete-pod' || action.kind === 'evict-pod') continue;
         return 'stale';
       }
+      if (action.kind === 'evict-pod') await evicted?.(action);
       if (action.kind !== 'patch-node' && action.kind !== 'set-taints' && action.kind !== 'set-node-condition')
         continue;
       if (action.kind === 'patch-node') marked = true;

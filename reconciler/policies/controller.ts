@@ -1,7 +1,7 @@
 // GPUPolicies: writes their status as status.ts decides it, keeps their finalizers, and sets the
 // gauges that count nodes.
-import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { POLICY_FINALIZER } from '../../core/keys.ts';
+import type { GpuPolicy, PolicyStatus } from '../../core/gpu-policy.ts';
+import { POLICY_FINALIZER, WALK } from '../../core/keys.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -9,16 +9,21 @@ import { figuresOf } from '../gauges.ts';
 import type { Handlers } from '../key.ts';
 import type { Breaker } from '../limits/breaker.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
+import { modesOf, stackIdOf, wantedTarget, type Revisions } from '../stack.ts';
+import { parseWalk } from '../walk.ts';
+import { rollOutFigures, type RollOutFacts } from './roll-out.ts';
 import { policyStatus, sameStatus } from './status.ts';
 
 export interface PolicyControllerDeps {
-  readonly caches: Pick<Caches, 'policies' | 'fleet'>;
+  readonly caches: Pick<Caches, 'policies' | 'nodes' | 'fleet' | 'devices' | 'rules'>;
   readonly apply: Applier;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
   readonly breaker: Pick<Breaker, 'holds' | 'statusOf' | 'pending'>;
   /** What the API server refuses of a policy's operands; `undefined` if not tried yet. */
   readonly refusals: (policy: GpuPolicy) => readonly string[] | undefined;
+  /** Newest revision of each component that the policy deploys. */
+  readonly revisionsOf: (policy: GpuPolicy) => Revisions;
   /** Running pods whose readiness gate is not True. */
   readonly pendingGates: () => number;
   readonly webhookResources: readonly string[];
@@ -27,7 +32,7 @@ export interface PolicyControllerDeps {
 
 export function policyController(deps: PolicyControllerDeps): { readonly handlers: Pick<Handlers, 'policies'> } {
   const { apply, breaker, metrics, log, now } = deps;
-  const { policies, fleet } = deps.caches;
+  const { policies, nodes, fleet, devices, rules } = deps.caches;
 
   /** Brings every policy's status and finalizer up to date. */
   async function handle(): Promise<void> {
@@ -38,6 +43,8 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
     metrics.open.set(figures.open);
     metrics.pendingGates.set(deps.pendingGates());
     metrics.breaker.set(breaker.holds ? 1 : 0);
+    metrics.rollOutNodes.reset();
+    metrics.rollOutStopped.reset();
     for (const policy of all) {
       await report(policy, all);
       await guard(policy);
@@ -46,18 +53,48 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
 
   async function report(policy: GpuPolicy, all: readonly GpuPolicy[]): Promise<void> {
     const conflicts = all.filter(({ name }) => fleet.count('conflict', policy.name, name) > 0);
+    const facts = rollOutOf(policy);
+    show(policy, facts);
     const status = policyStatus(policy, fleet, {
       conflicts: conflicts.map(({ name }) => name).toSorted(),
       refusals: deps.refusals(policy),
       webhookResources: deps.webhookResources,
+      devices,
+      taintsServed: rules.served,
       breaker: breaker.statusOf(policy.name),
       kept: breaker.pending(policy.name),
+      rollOut: facts,
       now: now(),
     });
     if (sameStatus(status, policy.status)) return;
     await apply.apply({ kind: 'policy-status', name: policy.name, uid: policy.uid, status, was: policy.status });
+    const stop = stopOf(status);
+    if (stop !== undefined && stop !== stopOf(policy.status)) {
+      log.error('roll-out stopped', { policy: policy.name, because: stop });
+      const about = { kind: 'GPUPolicy', name: policy.name, uid: policy.uid } as const;
+      await apply.apply({ kind: 'event', about, type: 'Warning', reason: 'RollOutStopped', message: stop });
+    }
     if (policy.enforcingSince === undefined && status.enforcingSince !== undefined)
       log.info('policy enforces from now on', { policy: policy.name });
+  }
+
+  /** What the policy says, and the nodes that failed on it. */
+  function rollOutOf(policy: GpuPolicy): RollOutFacts {
+    const stopping = [...fleet.names('stopping', policy.name)].toSorted().flatMap((node) => {
+      const { uid, annotations } = nodes.get(node)?.metadata ?? {};
+      const failed = parseWalk(annotations?.[WALK], uid ?? '')?.rollOut?.failed;
+      return failed === undefined ? [] : [{ node, ...failed }];
+    });
+    const wanted = wantedTarget(policy, deps.revisionsOf(policy));
+    return { stackId: stackIdOf(wanted), modes: modesOf(wanted), stopping };
+  }
+
+  function show({ name }: GpuPolicy, facts: RollOutFacts): void {
+    const { upToDate, rolling, leftOut, waiting } = rollOutFigures(name, fleet, facts);
+    const phases = { 'up-to-date': upToDate, rolling, waiting, 'left-out': leftOut };
+    for (const [phase, count] of Object.entries(phases)) metrics.rollOutNodes.set({ policy: name, phase }, count);
+    for (const { node, stage, reason } of facts.stopping)
+      metrics.rollOutStopped.set({ policy: name, node, reason: `${stage}: ${reason}` }, 1);
   }
 
   /** A policy stays until the release of its nodes has ended. */
@@ -74,3 +111,9 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
 
   return { handlers: { policies: handle } };
 }
+
+/** Which node stopped the roll-out, and why: the condition's sentence up to the figures. */
+const stopOf = ({ conditions = [] }: PolicyStatus): string | undefined => {
+  const stopped = conditions.find(({ type, reason }) => type === 'RollingOut' && reason === 'Stopped');
+  return stopped?.message.split('; ')[0];
+};

@@ -3,8 +3,9 @@ import { canonical } from '../../core/digest.ts';
 import type { BreakerStatus, GpuPolicy, PolicyCondition, PolicyStatus } from '../../core/gpu-policy.ts';
 import { BREAKER_RELEASE } from '../../core/keys.ts';
 import { STATES } from '../../core/stages.ts';
-import { isGpuResource } from '../../gate/gpu-request.ts';
+import { isGpuResource, mappedResources, type Devices } from '../../gate/devices.ts';
 import type { Fleet } from '../fleet.ts';
+import { rollOutFigures, rollOutProgress, type RollOutFacts } from './roll-out.ts';
 
 /** What a status asks of the nodes. */
 type Nodes = Pick<Fleet, 'count' | 'names'>;
@@ -56,10 +57,15 @@ export interface Surroundings {
   readonly refusals: readonly string[] | undefined;
   /** Resources that the webhook configuration calls us for. */
   readonly webhookResources: readonly string[];
+  readonly devices: Devices;
+  /** Does the API server serve DeviceTaintRules? */
+  readonly taintsServed: boolean;
   /** The circuit breaker's memory of this policy. */
   readonly breaker?: BreakerStatus | undefined;
   /** Nodes of this policy that are about to lose their proof. */
   readonly kept?: number;
+  /** How its nodes stand to its stack; `undefined` if that is not known yet. */
+  readonly rollOut?: RollOutFacts;
   readonly now: number;
 }
 
@@ -67,9 +73,12 @@ export interface Surroundings {
 function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; message: string } | undefined {
   const tripped = around.breaker?.trippedAt !== undefined;
   if (around.refusals === undefined && !tripped) return undefined;
+  const untainted = policy.spec.deviceTaints === 'On' && !around.taintsServed;
   const { refusals = [] } = around;
   const called = [...around.webhookResources, 'nvidia.com/mig-*'];
-  const uncalled = policy.spec.resources.filter((name) => !isGpuResource(name, called));
+  // Of resources outside NVIDIA's domain the webhook sees all, because a class may map any of them.
+  const mapped = mappedResources(policy.spec, around.devices).filter((name) => name.startsWith('nvidia.com/'));
+  const uncalled = [...new Set([...policy.spec.resources, ...mapped])].filter((name) => !isGpuResource(name, called));
   const parts = [
     ...(tripped
       ? [
@@ -82,6 +91,11 @@ function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; me
       : [
           `${uncalled.join(', ')}: the chart's webhook looks only at ${called.join(', ')}; name them in the chart's policy.spec.resources too`,
         ]),
+    ...(untainted
+      ? [
+          'deviceTaints is On, but the API server does not serve DeviceTaintRules at resource.k8s.io/v1: only the extender keeps pods with claims off nodes; set Auto or Off, or upgrade to Kubernetes 1.37',
+        ]
+      : []),
   ];
   return {
     reason: tripped
@@ -90,7 +104,9 @@ function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; me
         ? 'OperandRefused'
         : uncalled.length > 0
           ? 'UnknownResources'
-          : 'None',
+          : untainted
+            ? 'DeviceTaintsNotServed'
+            : 'None',
     message: parts.join('; ').slice(0, 4096),
   };
 }
@@ -128,7 +144,7 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
       : enforces.enforcing
         ? { enforcingSince: at }
         : {}),
-    nodes: { ...counts, total: total },
+    nodes: { ...counts, ...moved(policy, nodes, around.rollOut), total },
     ...(around.breaker === undefined ? {} : { breaker: around.breaker }),
     conditions: [
       condition(
@@ -146,12 +162,25 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
           ? `nodes are also selected by ${conflicts.join(', ')}: the older policy has them; make the nodeSelectors disjoint`
           : '',
       ),
+      ...rolledOut(policy, nodes, around.rollOut).map(({ isRolling, reason, message }) =>
+        condition('RollingOut', isRolling, reason, message),
+      ),
       // What is not known yet stays as an earlier leader found it.
       ...(trouble === undefined
         ? (policy.status.conditions ?? []).filter((c) => c.type === 'Degraded')
         : [condition('Degraded', trouble.reason !== 'None', trouble.reason, trouble.message)]),
     ],
   };
+}
+
+const rolledOut = (policy: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined) =>
+  facts === undefined ? [] : [rollOutProgress(policy, nodes, facts)];
+
+/** Figures of the roll-out that printer columns show. */
+function moved({ name }: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined): Record<string, number> {
+  if (facts === undefined) return {};
+  const { settled, upToDate, rolling } = rollOutFigures(name, nodes, facts);
+  return { ...(settled === 0 ? {} : { upToDate }), ...(rolling === 0 ? {} : { rollingOut: rolling }) };
 }
 
 /** Do they say the same? The order of keys says nothing. */

@@ -1,5 +1,5 @@
 // The leader's part on objects in memory, by a clock that the test sets: what a real API server
-// cannot show within seconds. Everything else about it is in test/control-plane/certs.test.ts.
+// cannot show within seconds. Everything else about it is in test/control-plane/certificates.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Registry } from 'prom-client';
 import { beforeAll, describe, expect, it } from 'vitest';

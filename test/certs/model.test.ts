@@ -286,39 +286,35 @@ describe('certificates', () => {
 
   it.each(EXCUSES)('the docs say that calls fail: %s', (row) => expect(outcomeOf(row)).toMatch(/calls fail/));
 
-  it(
-    `${HISTORIES} histories: no caller fails but as the docs say, and every quiet history converges`,
-    { timeout: 300_000 },
-    () => {
-      console.log(`certificates, model test: seed ${SEED}`);
-      const excused = new Map<string, number>();
-      const kinds = new Map<string, number>();
-      fc.assert(
-        fc.property(history, (events) => {
-          const world = lived(events);
-          for (const row of world.excused) excused.set(row, (excused.get(row) ?? 0) + 1);
-          for (const kind of new Set(world.steps)) kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
-          const why = world.unsound();
-          if (why !== undefined)
-            throw new Violation(`not sound at the end: ${why}\n${world.diary.slice(-40).join('\n')}`);
-        }),
-        {
-          numRuns: HISTORIES,
-          seed: SEED,
-          endOnFailure: true,
-          reporter: ({ failed, counterexample, counterexamplePath, errorInstance }) => {
-            if (failed)
-              throw new Error(
-                `seed ${SEED}, path ${counterexamplePath}: ${String((errorInstance as Error | undefined)?.message)}\nhistory: ${described(counterexample?.[0] ?? [])}`,
-              );
-          },
+  it(`${HISTORIES} histories: no caller fails but as the docs say, and every quiet history converges`, () => {
+    console.log(`certificates, model test: seed ${SEED}`);
+    const excused = new Map<string, number>();
+    const kinds = new Map<string, number>();
+    fc.assert(
+      fc.property(history, (events) => {
+        const world = lived(events);
+        for (const row of world.excused) excused.set(row, (excused.get(row) ?? 0) + 1);
+        for (const kind of new Set(world.steps)) kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+        const why = world.unsound();
+        if (why !== undefined)
+          throw new Violation(`not sound at the end: ${why}\n${world.diary.slice(-40).join('\n')}`);
+      }),
+      {
+        numRuns: HISTORIES,
+        seed: SEED,
+        endOnFailure: true,
+        reporter: ({ failed, counterexample, counterexamplePath, errorInstance }) => {
+          if (failed)
+            throw new Error(
+              `seed ${SEED}, path ${counterexamplePath}: ${String((errorInstance as Error | undefined)?.message)}\nhistory: ${described(counterexample?.[0] ?? [])}`,
+            );
         },
-      );
-      console.log(`excused by the docs: ${[...excused].map(([row, n]) => `${row} ${n}`).join(', ')}`);
-      console.log(`histories with each step: ${[...kinds].map(([kind, n]) => `${kind} ${n}`).join(', ')}`);
-      expect([...kinds.keys()].sort()).toContain('extender issue-leaf');
-    },
-  );
+      },
+    );
+    console.log(`excused by the docs: ${[...excused].map(([row, n]) => `${row} ${n}`).join(', ')}`);
+    console.log(`histories with each step: ${[...kinds].map(([kind, n]) => `${kind} ${n}`).join(', ')}`);
+    expect([...kinds.keys()].sort()).toContain('extender issue-leaf');
+  });
 
   // The harm that shows the mistake comes more often, so that no draw of histories misses it.
   it.each<[Mistake, string]>([
@@ -327,7 +323,7 @@ describe('certificates', () => {
     ['knows-only-the-configuration', "the CA's Secret lost while the configuration is deleted"],
     ['renews-clients-in-haste', "the CA's and the client's Secret lost"],
     ['stops-stating-the-day', 'the extender rolls out'],
-  ])('catches a keeper that %s', { timeout: 300_000 }, (mistake, shownBy) => {
+  ])('catches a keeper that %s', (mistake, shownBy) => {
     const event = fc.oneof({ weight: 1, arbitrary: eventOf(shownBy) }, { weight: 2, arbitrary: anyEvent });
     const outcome = fc.check(
       fc.property(historyOf(event), (events) => void lived(events, mistake)),

@@ -32,7 +32,7 @@ const missing = hasGo() ? undefined : 'Go is not installed, so quantities are no
 if (missing !== undefined) console.log(missing);
 
 describe.skipIf(missing !== undefined)('a quantity', () => {
-  it('means what it means to Kubernetes', { timeout: 300_000 }, async () => {
+  it('means what it means to Kubernetes', async () => {
     const program = await ensureOwnProgram(join(import.meta.dirname, '../support/quantities'), 'quantities', {
       cacheHome: process.env['XDG_CACHE_HOME'],
       path: process.env['PATH'],

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, MANAGED, PROOF, RETRY, STATE, WALK } from '../../core/keys.ts';
-import { fleetReport, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
+import { fleetReport, isGpuPod, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
 import { exitCode, news, progressOf } from '../../kubectl/progress.ts';
 import { podOf } from '../../kubectl/manifest.ts';
 import { age, nodesText, nodeText, statusText, type Terminal } from '../../kubectl/render.ts';
@@ -80,6 +80,8 @@ const policy = aPolicy(
 );
 const fleet = (more: Partial<FleetInput> = {}) =>
   fleetReport({ policies: [policy], nodes: [], pods: [], deployments: [], unread: [], now: NOW, ...more });
+const rolling = (reason: string) =>
+  aPolicy({}, { status: { conditions: [{ type: 'RollingOut', status: 'True', reason, message: 'so far' }] } });
 const deployment = (name: string, ready: number) => ({
   metadata: { name },
   spec: { replicas: 2, template: { spec: { containers: [{ image: 'example/gpu-gate:0.1.0' }] } } },
@@ -131,6 +133,19 @@ describe('status', () => {
     );
     expect(text).toContain('not shown: nodes (you have no right to read them)');
   });
+});
+
+describe('GPU pods', () => {
+  const metadata = { name: 'p', namespace: 'team', uid: 'u' };
+  it.each([
+    ['by resource', { metadata, spec: { containers: [{ resources: { limits: { 'nvidia.com/gpu': '1' } } }] } }, true],
+    [
+      'by claim',
+      { metadata: { ...metadata, labels: { 'gpu-gate.dev/injected': 'true' } }, spec: { containers: [{}] } },
+      true,
+    ],
+    ['none', { metadata, spec: { containers: [{}] } }, false],
+  ])('%s', (_, pod, is) => expect(isGpuPod(pod)).toBe(is));
 });
 
 describe('nodes', () => {
@@ -203,6 +218,8 @@ describe('problems', () => {
       },
       ['GPUPolicy default: Conflict: two have it'],
     ],
+    ['a roll-out that stopped', { policies: [rolling('Stopped')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['not a roll-out that goes on', { policies: [rolling('Progressing')] }, []],
   ])('are %s', (_, more, problems) => expect(fleet(more as Partial<FleetInput>).problems).toEqual(problems));
 });
 
@@ -318,3 +335,18 @@ describe('a pod that waits', () => {
   it('is not shown once it is being deleted', () =>
     expect(waiting({}, { deletionTimestamp: '2026-11-24T09:55:00Z' })).toEqual([]));
 });
+
+it('shows how far a roll-out is, and nothing where there is none', () => {
+  const text = (reason: string, status: string): string => {
+    const conditions = [{ type: 'RollingOut', status, reason, message: '1 of 3 nodes' }];
+    const report = fleet({ policies: [aPolicy({}, { status: { conditions } })] });
+    return statusText(report, { width: undefined, colour: false, now: NOW });
+  };
+  expect(text('Progressing', 'True')).toContain('ROLL-OUTS\nPOLICY   HOW FAR\ndefault  Progressing: 1 of 3 nodes');
+  expect(text('UpToDate', 'False')).not.toContain('ROLL-OUTS');
+});
+it('has no command for a node in its turn of a roll-out', () =>
+  expect(
+    fleet({ nodes: [aNode({ name: 'gpu-0', labels: { [STATE]: 'draining' }, annotations: { [CLOSED]: 'roll-out' } })] })
+      .nodes[0],
+  ).toMatchObject({ next: '', reason: 'GPU node closed: roll-out' }));

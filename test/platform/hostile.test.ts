@@ -123,13 +123,11 @@ it.each([
   ['a body', head('content-length: 1000'), 'x'],
 ])('slow loris, %s a little at a time: cut off, others are served meanwhile', async (_, first, more) => {
   const { socket, answer } = await open();
-  const began = performance.now();
   socket.write(first);
   const drip = setInterval(() => socket.write(more), 50);
   await servesBeside(socket);
   expect(await answer).toMatch(/^HTTP\/1.1 408 .*the call was not whole in time\n$/s);
   clearInterval(drip);
-  expect(performance.now() - began).toBeLessThan(2500);
   await serves();
 });
 
@@ -172,7 +170,7 @@ it('what is thrown on a call answers 500, is counted and logged, and nothing sta
   await serves();
 });
 
-it('400 MiB of junk leave nothing behind', { timeout: 60_000 }, async () => {
+it('400 MiB of junk leave nothing behind', async () => {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
   const junk = Buffer.alloc(5 * MIB, '1,"');
@@ -183,7 +181,10 @@ it('400 MiB of junk leave nothing behind', { timeout: 60_000 }, async () => {
         headers: { 'content-type': 'application/json' },
         body: junk,
       });
-      expect([response.status, await response.text()]).toEqual([400, 'the body is not JSON\n']);
+      expect([response.status, await response.text()]).toEqual([
+        400,
+        'the body is not JSON: only a Kubernetes API server should call /mutate\n',
+      ]);
     }
   };
   const held = (): number => {
@@ -196,5 +197,5 @@ it('400 MiB of junk leave nothing behind', { timeout: 60_000 }, async () => {
   await send(70);
   // The last bodies may still be on their way out of the sockets; 70 that were kept would be 350
   // MiB.
-  await expect.poll(held, { timeout: 10_000 }).toBeLessThan(before + 10);
+  await expect.poll(held).toBeLessThan(before + 10);
 });

@@ -1,3 +1,4 @@
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { Agent, get, request } from 'node:http';
 import { get as httpsGet, request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
@@ -33,6 +34,7 @@ const log = jsonLog('error', () => undefined);
 const facts = {
   policies: new Map([['default', aPolicy()]]),
   runtimeClasses: new Map([['nvidia', { nodeSelector: { zone: 'a' } }]]),
+  devices: NO_DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set<string>(),
@@ -77,32 +79,35 @@ describe('a server', () => {
     expect(KEEP_ALIVE_MS).toBeGreaterThan(90_000);
   });
   it('lets running calls end when it stops, and closes their connections', async () => {
-    const server = await serve((_, response) => void setTimeout(() => response.end('done'), 200));
+    const called = Promise.withResolvers<() => void>();
+    const server = await serve((_, response) => called.resolve(() => response.end('done')));
     const running = new Promise<string | undefined>((resolve, reject) => {
       get({ port: server.port, host: '127.0.0.1', agent: new Agent({ keepAlive: true }) }, (response) => {
         response.resume();
         response.on('end', () => resolve('done'));
       }).on('error', reject);
     });
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    const began = performance.now();
-    await server.close(5000);
+    const answer = await called.promise;
+    // Longer than this test may take, so a close that waited for it would fail.
+    const closing = server.close(600_000);
+    answer();
     expect(await running).toBe('done');
-    expect(performance.now() - began).toBeLessThan(2000);
+    await closing;
   });
-  it('a caller that says nothing does not hold up a stop, and is cut off after a while', async () => {
-    const server = await serve((_, response) => response.end('x'), { tls: {}, headersTimeoutMs: 400 });
-    const silent = () => {
-      const socket = connect(server.port, '127.0.0.1').on('error', () => undefined);
-      const on = (event: string): Promise<unknown> => new Promise((resolve) => socket.once(event, resolve));
-      return { connected: on('connect'), closed: on('close') };
-    };
-    const began = performance.now();
-    await silent().closed;
-    expect(performance.now() - began).toBeLessThan(2000);
-    await silent().connected;
+  const silent = ({ port }: RunningServer) => {
+    const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+    const on = (event: string): Promise<unknown> => new Promise((resolve) => socket.once(event, resolve));
+    return { connected: on('connect'), closed: on('close') };
+  };
+  it('a caller that sends nothing is cut off after a while', async () => {
+    await silent(await serve((_, response) => response.end('x'), { tls: {}, headersTimeoutMs: 400 })).closed;
+  });
+  it('a caller that sends nothing does not hold up a stop', async () => {
+    const server = await serve((_, response) => response.end('x'), { tls: {}, headersTimeoutMs: 600_000 });
+    const { connected, closed } = silent(server);
+    await connected;
     await server.close(100);
-    expect(performance.now() - began).toBeLessThan(3000);
+    await closed;
   });
   it('asks callers to leave while it drains, and closes no connection under them', async () => {
     const server = await serve((_, response) => response.end('x'));
@@ -238,7 +243,7 @@ describe('POST /mutate', () => {
     expect((await post(server, '/mutate', JSON.stringify(review(aPod({ gpus: '1' }))))).status).toBe(200);
     slow.destroy();
   });
-  it('is not held up by 1,000 idle connections over TLS, and holds little for each', { timeout: 60_000 }, async () => {
+  it('is not held up by 1,000 idle connections over TLS, and holds little for each', async () => {
     const now = Date.now();
     const ca = await issueCa('ca', 3_600_000, now);
     const material = await issueLeaf(ca, { name: 'w', sans: ['127.0.0.1'], usage: 'server', life: 600_000 }, now);
@@ -268,9 +273,7 @@ describe('POST /mutate', () => {
     const idle: TLSSocket[] = [];
     while (idle.length < 1000) idle.push(...(await Promise.all(Array.from({ length: 50 }, open))));
     expect(idle.every((socket) => socket.authorized && !socket.destroyed)).toBe(true);
-    const began = performance.now();
     expect(await call()).toBe(200);
-    expect(performance.now() - began).toBeLessThan(2000);
     // Both ends are in this process: what one end takes is about half of it.
     expect((process.memoryUsage().rss - before) / 1000 / 1024).toBeLessThan(250);
     for (const socket of idle) socket.destroy();
@@ -280,6 +283,9 @@ describe('POST /mutate', () => {
 describe('what the webhook counts', () => {
   it('each call once by outcome and reason, how long it took, how large it was, none under way', async () => {
     const registry = new Registry();
+    // Each look at the clock is a quarter of a second after the previous one.
+    let now = 0;
+    vi.spyOn(performance, 'now').mockImplementation(() => (now += 250));
     const server = await serve(
       webhookApp({ log, metrics: webhookMetrics(registry), facts: () => ({ ...facts, policies }) }),
     );
@@ -308,8 +314,7 @@ describe('what the webhook counts', () => {
     expect(counted.toSorted()).toEqual([...pods.map(([what]) => what), 'malformed json'].toSorted());
     const figure = (name: string): number => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1]);
     expect(figure('gpu_gate_admission_duration_seconds_count')).toBe(pods.length + 1);
-    expect(figure('gpu_gate_admission_duration_seconds_sum')).toBeGreaterThan(0);
-    expect(figure('gpu_gate_admission_duration_seconds_sum')).toBeLessThan(1);
+    expect(figure('gpu_gate_admission_duration_seconds_sum')).toBe((pods.length + 1) * 0.25);
     expect(figure('gpu_gate_admission_body_bytes_count')).toBe(pods.length + 1);
     expect(figure('gpu_gate_admission_body_bytes_sum')).toBe(size + 'junk'.length);
     expect(figure('gpu_gate_admission_in_flight')).toBe(0);
@@ -324,7 +329,12 @@ describe('the extender’s endpoints', () => {
       now: Date.now,
       view: () =>
         synced
-          ? { nodes: new NodeTable(), policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
+          ? {
+              nodes: new NodeTable(),
+              policies: new Map([['default', aPolicy()]]),
+              devices: NO_DEVICES,
+              operandNamespace: 'o',
+            }
           : { because: 'the list of nodes is not loaded yet, the pod is tried again' },
     });
   it('answers a malformed body with 200 and Error: the scheduler throws the text of any other status away', async () => {

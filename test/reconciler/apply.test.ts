@@ -32,15 +32,26 @@ const answering = (error: Error) =>
     standing: () => undefined,
   });
 const create: Action = { kind: 'create-pod', manifest: { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p' } } };
+const evict: Action = { kind: 'evict-pod', namespace: 'team', name: 'p', uid: 'u', because: 'x' };
 const mark: Action = { kind: 'patch-node', node: 'n', uid: 'u', labels: {}, annotations: {} };
 
 it.each([
   ['a refused pod is an answer', create, new KubeError(403, 'Forbidden', 'POST /x', 'exceeded quota'), 'refused'],
+  ['an eviction that a budget holds back', evict, new KubeError(429, 'TooManyRequests', 'x', 'budget'), 'refused'],
+  [
+    'an eviction of a pod with two budgets',
+    evict,
+    new KubeError(500, 'InternalError', 'x', 'This pod has more than one PodDisruptionBudget'),
+    'refused',
+  ],
+  ['an eviction without the right to it', evict, new KubeError(403, 'Forbidden', 'x', 'forbidden'), 'refused'],
+  ['an eviction of a pod that is gone', evict, new KubeError(404, 'NotFound', 'x', 'gone'), 'stale'],
   ['an object that has changed is stale', mark, new KubeError(409, 'Conflict', 'x', 'changed'), 'stale'],
   ['an object that is gone is stale', mark, new KubeError(404, 'NotFound', 'x', 'gone'), 'stale'],
 ])('%s', async (_, action, error, kind) => expect(await answering(error).apply(action)).toMatchObject({ kind }));
 
 it.each([
+  ['an eviction that the server fails on', evict, new KubeError(500, 'InternalError', 'x', 'etcd')],
   ['a Node that may not be written', mark, new KubeError(403, 'Forbidden', 'x', 'no right')],
   ['a server that is not reached', create, new Error('x')],
 ])(

@@ -305,3 +305,16 @@ describe('what a pod that waits is reported', () => {
     ]);
   });
 });
+
+it('an etcd that was restored to older revisions: nodes are looked at again once no watch could be that late', async () => {
+  const cluster = await validated();
+  const writes = cluster.writes.length;
+  cluster.restored();
+  const { status, ...rest } = cluster.node('n0');
+  cluster.setNode({ ...rest, status: { ...status, nodeInfo: { bootID: 'boot-2' } } });
+  await cluster.settle(30_000);
+  expect(cluster.writes.slice(writes).filter((action) => 'node' in action)).toEqual([]);
+  await cluster.settle(120_000);
+  expect(JSON.parse(cluster.node('n0').metadata.annotations?.[PROOF] ?? '{}')).toMatchObject({ boot: 'boot-2' });
+  expect(open(cluster.node('n0')).yes).toBe(true);
+});

@@ -42,6 +42,7 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
   'set-pod-condition': { kind: 'set-pod-condition', ...pod, condition: { type: NODE_VALIDATED, ...condition } },
   'create-pod': { kind: 'create-pod', manifest: manifest('Pod') },
   'delete-pod': { kind: 'delete-pod', ...pod, because: 'a new round begins' },
+  'evict-pod': { kind: 'evict-pod', ...pod, because: 'the driver is replaced' },
   'apply-daemonset': { kind: 'apply-daemonset', manifest: manifest('DaemonSet') },
   'delete-daemonset': { kind: 'delete-daemonset', namespace: 'gpu-gate-operands', name: 'x' },
   'create-runtime-class': { kind: 'create-runtime-class', name: 'nvidia', handler: 'nvidia' },
@@ -51,6 +52,13 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
     status: { observedGeneration: 2, nodes: { validated: 3, total: 3 } },
     was: { nodes: { driver: 1, validated: 2, total: 3 } },
   },
+  'create-device-taint': {
+    kind: 'create-device-taint',
+    ...node,
+    name: 'gpu-gate.node-a.gpu.nvidia.com',
+    driver: 'gpu.nvidia.com',
+  },
+  'delete-device-taint': { kind: 'delete-device-taint', name: 'gpu-gate.node-a.gpu.nvidia.com', uid: 'rule-uid' },
   'policy-finalizers': { kind: 'policy-finalizers', ...policy, finalizers: [] },
   event,
 };

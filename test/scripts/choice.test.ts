@@ -1,5 +1,5 @@
 // What `npm test -- WORDS` and `npm test -- --changed` run.
-import { existsSync, globSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { choose, PARTS, touched } from '../../scripts/choice.ts';
@@ -37,6 +37,8 @@ describe('words', () => {
       files: ['test/gate/verdict.test.ts', 'test/gate/versions.test.ts'],
       name: '1.2 is newer',
     }));
+  it('a path that no file has: nothing', () =>
+    expect(choose(['gate/verdct'], FILES)).toEqual({ kind: 'nothing', path: 'gate/verdct' }));
   it('a file and a name: that test there', () =>
     expect(choose(['node/gate.test', 'opens'], FILES)).toEqual({
       kind: 'files',
@@ -45,8 +47,27 @@ describe('words', () => {
     }));
 });
 
+const texts = new Map(
+  globSync('test/**/*.test.ts', { cwd: ROOT }).map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]),
+);
+const files = [...texts.keys()];
+
+describe('the examples of CONTRIBUTING.md', () => {
+  const guide = readFileSync(join(ROOT, 'CONTRIBUTING.md'), 'utf8');
+  const examples = [...guide.matchAll(/^npm test -- ("[^"]+"|[\w/]+) +#/gm)].map(([, words = '']) =>
+    words.replaceAll('"', ''),
+  );
+  it('are there', () => expect(examples.length).toBeGreaterThan(2));
+  it.each(examples)('%s chooses what is there', (words) => {
+    const choice = choose([words], texts);
+    expect(choice.kind).not.toBe('nothing');
+    if (choice.kind !== 'files') return;
+    expect(choice.files.length).toBeGreaterThan(0);
+    if (choice.name !== undefined) expect(choice.files.some((file) => texts.get(file)?.includes(words))).toBe(true);
+  });
+});
+
 describe('changes', () => {
-  const files = globSync('test/**/*.test.ts', { cwd: ROOT });
   it.each([
     ['webhook/inject.ts', 'test/control-plane/admission/'],
     ['certs/keeper.ts', 'test/control-plane/certificates/'],
@@ -54,16 +75,21 @@ describe('changes', () => {
     ['reconciler/reconciler.ts', 'test/control-plane/node/'],
     ['deploy/chart/values.yaml', 'test/control-plane/chart/'],
   ])('of %s: what is in %s', (changed, folder) => {
-    const chosen = touched([changed], files);
+    const chosen = touched([changed], texts);
     expect(chosen.length).toBeGreaterThan(0);
     expect(chosen).toEqual(files.filter((file) => file.startsWith(folder)));
   });
+  it('of what tests share: those that import it', () => {
+    const chosen = touched(['test/support/tcp-proxy.ts'], texts);
+    expect(chosen).toContain('test/control-plane/platform/credentials.test.ts');
+    expect(chosen).not.toContain('test/control-plane/chart/chart.test.ts');
+  });
   it('of a test: that test', () =>
-    expect(touched(['test/control-plane/node/walk.test.ts', 'docs/README.md'], files)).toEqual([
+    expect(touched(['test/control-plane/node/walk.test.ts', 'docs/README.md'], texts)).toEqual([
       'test/control-plane/node/walk.test.ts',
     ]));
   it('of a unit test or of the docs: no control plane', () =>
-    expect(touched(['test/gate/verdict.test.ts', 'docs/webhook.md'], files)).toEqual([]));
+    expect(touched(['test/gate/verdict.test.ts', 'docs/webhook.md'], texts)).toEqual([]));
   it('every folder of the product that is there has a place in the table', () => {
     const product = [
       'webhook',
@@ -76,8 +102,9 @@ describe('changes', () => {
       'core',
       'platform',
       'app',
+      'kubectl',
     ];
     for (const folder of product.filter((one) => existsSync(join(ROOT, one))))
-      expect([folder, touched([`${folder}/some.ts`], files).length > 0]).toEqual([folder, true]);
+      expect([folder, touched([`${folder}/some.ts`], texts).length > 0]).toEqual([folder, true]);
   });
 });

@@ -1,5 +1,5 @@
 // The device plugin: its pod is Ready, and the kubelet offers GPUs.
-import { entriesFor } from '../../../gate/gpu-request.ts';
+import { entriesFor, isUsualGpu } from '../../../gate/gpu-request.ts';
 import { allocatable, offeredBeside } from '../findings.ts';
 import { isManagedHere } from '../observed.ts';
 import { operand } from './operand.ts';
@@ -13,7 +13,8 @@ export const devicePlugin: WalkState = {
     const { node, policy } = seen.input;
     const { resources } = policy.spec;
     if (look.finding.kind !== 'done' || Object.keys(allocatable(node, resources)).length > 0) return look;
-    const unlisted = offeredBeside(node, resources);
+    const beside = offeredBeside(node, resources);
+    const unlisted = beside.filter(isUsualGpu);
     if (unlisted.length > 0)
       return {
         ...look,
@@ -33,7 +34,7 @@ export const devicePlugin: WalkState = {
           isManagedHere(seen, 'device-plugin')
             ? ''
             : ', which the external device plugin is to do; GPUs that come by Dynamic Resource Allocation alone are not offered by a kubelet'
-        }`,
+        }${beside.length === 0 ? '' : `; it offers ${beside.join(', ')}, which the GPUPolicy does not list`}`,
         healthy: true,
       },
     };

@@ -39,8 +39,14 @@ export function operand(seen: Observed, ground: Ground, name: Component): Look {
   const { finding } = look;
   // A kubelet out of sight says nothing about its pods: nothing is timed, and nothing is held
   // against them.
-  if (finding.kind !== 'done' && seen.walk.notReady !== undefined && finding.reason !== REPLACING)
-    return { ...look, finding: notReady(seen.input) };
+  if (finding.kind !== 'done' && seen.walk.notReady !== undefined)
+    return {
+      ...look,
+      finding:
+        finding.kind === 'waiting' && finding.reason === REPLACING
+          ? { ...finding, untimed: true }
+          : notReady(seen.input),
+    };
   return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
 }
 
@@ -97,17 +103,27 @@ function running(seen: Observed, name: Component, revision: string): Finding {
  * Takes a component off, and before it every one that came after it; a label goes only when the
  * pods of the previous one are gone. `undefined` if nothing of them is left.
  */
-function takeOff({ input, users }: Observed, ground: Ground, name: Component): Look | undefined {
+function takeOff(seen: Observed, ground: Ground, name: Component): Look | undefined {
+  const { input, users } = seen;
   const last = COMPONENTS.slice(COMPONENTS.indexOf(name)).findLast(
     (later) => ground.deploy[later] !== undefined || componentPods(input, later).length > 0,
   );
   if (last === undefined) return undefined;
-  if (users.length > 0) {
+  if (isHeld(seen, name)) {
     const message = `waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end before the ${name} is replaced`;
     return { finding: { kind: 'waiting', reason: 'InUse', message, untimed: true } };
   }
   return without(ground, last, last);
 }
+
+/** Pods that run need no device plugin, so that a policy may replace it under them. */
+const isHeld = ({ isInUse, walk, input }: Observed, name: Component): boolean =>
+  isInUse &&
+  !(
+    walk.rollOut?.phase === 'replace' &&
+    input.policy.spec.upgrade.drain.mode === 'None' &&
+    COMPONENTS.indexOf(name) > COMPONENTS.indexOf('driver')
+  );
 
 function without(ground: Ground, off: Component, awaited: Component): Look {
   const { [off]: _, ...deploy } = ground.deploy;

@@ -6,7 +6,7 @@ import type { Action } from '../../actions.ts';
 import type { Finding } from '../findings.ts';
 import type { Observed } from '../observed.ts';
 
-export type PodAction = Extract<Action, { readonly kind: 'create-pod' | 'delete-pod' }>;
+export type PodAction = Extract<Action, { readonly kind: 'create-pod' | 'delete-pod' | 'evict-pod' }>;
 
 /** What the states below have left: which revisions the node is given, and what was accepted. */
 export interface Ground {

@@ -208,7 +208,7 @@ describe('the chart', () => {
 });
 
 describe("cert-manager's Secrets", () => {
-  it('with EC keys are served, and a renewed one is taken up with no call failed', { timeout: 60_000 }, async () => {
+  it('with EC keys are served, and a renewed one is taken up with no call failed', async () => {
     await inject(rounds[0].items[0]?.data['ca.crt'] ?? '');
     const load = startLoad([cp.admin], 25);
     await until(

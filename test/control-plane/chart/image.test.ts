@@ -21,7 +21,7 @@ describe.skipIf(reason !== undefined)('the image', () => {
   beforeAll(() => {
     builder = imageBuilder();
     image = builder.build();
-  }, 240_000);
+  });
   afterAll(() => builder?.close());
 
   it('starts as the one that the real node runs', () => {
@@ -48,9 +48,7 @@ describe.skipIf(reason !== undefined)('the image', () => {
     expect(existsSync(join(image.files, 'bin/sh'))).toBe(false);
   });
 
-  it('is the same, byte for byte, when it is built again', { timeout: 240_000 }, () =>
-    expect(builder.build().digest).toBe(image.digest),
-  );
+  it('is the same, byte for byte, when it is built again', () => expect(builder.build().digest).toBe(image.digest));
 
   describe('as a container', () => {
     let cp: ControlPlane;
@@ -64,7 +62,7 @@ describe.skipIf(reason !== undefined)('the image', () => {
     });
     afterAll(async () => cp?.stop());
 
-    it('serves with a ServiceAccount’s files, and writes nothing', { timeout: 120_000 }, async () => {
+    it('serves with a ServiceAccount’s files, and writes nothing', async () => {
       const account = mkdtempSync(join(tmpdir(), 'gpu-gate-account-'));
       try {
         const kubeconfig = readFileSync(await cp.serviceAccountKubeconfig('gpu-gate', 'gpu-gate'), 'utf8');

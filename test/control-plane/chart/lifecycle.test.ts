@@ -3,7 +3,7 @@
 // into the chart's objects.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { parseAllDocuments, stringify } from 'yaml';
 import { certStore } from '../../../certs/store.ts';
 import { WEBHOOK_CONFIGURATION } from '../../../core/keys.ts';
@@ -66,8 +66,12 @@ async function remove(): Promise<void> {
   await cp.kubectl(['delete', 'namespace', 'gpu-gate', 'gpu-gate-operands', '--ignore-not-found']);
 }
 
+afterEach(async () => {
+  if ((await left()).length > 0) await remove();
+});
+
 describe('a release of helm', () => {
-  it('keeps the CA bundle that gpu-gate wrote through upgrade and rollback', { timeout: 120_000 }, async () => {
+  it('keeps the CA bundle that gpu-gate wrote, renders the same before and after, and is gone after an uninstall', async () => {
     await installChart(cp, 'install', VALUES);
     await writeBundles();
     const written = await bundles();
@@ -78,9 +82,8 @@ describe('a release of helm', () => {
     expect(await bundles()).toEqual(written);
     const { webhooks } = await cp.admin.request<{ webhooks: { timeoutSeconds: number }[] }>('GET', CONFIGURATION);
     expect(webhooks[0]?.timeoutSeconds).toBe(3);
-  });
 
-  it('renders the same before and after: GitOps sees no difference', { timeout: 60_000 }, async () => {
+    // GitOps sees no difference.
     const manifest = await helm('get', 'manifest', 'gpu-gate');
     const rendered = ok(
       await cp.helm([
@@ -101,26 +104,21 @@ describe('a release of helm', () => {
         .map((object) => JSON.stringify(object))
         .toSorted();
     expect(objects(manifest)).toEqual(objects(rendered));
+
+    // What running work stands on stays, until the notes' commands remove that too.
+    await helm('uninstall', 'gpu-gate');
+    expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
+      'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',
+      'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
+      'gpupolicy.gpu-gate.dev/default',
+      'namespace/gpu-gate',
+      'namespace/gpu-gate-operands',
+    ]);
+    await remove();
+    expect(await left()).toEqual([]);
   });
 
-  it(
-    'is gone after an uninstall, but for what running work stands on, and by the notes’ commands wholly',
-    { timeout: 120_000 },
-    async () => {
-      await helm('uninstall', 'gpu-gate');
-      expect((await left()).filter((name) => !/secret|configmap|serviceaccount/.test(name))).toEqual([
-        'apiservice.apiregistration.k8s.io/v1alpha1.gpu-gate.dev',
-        'customresourcedefinition.apiextensions.k8s.io/gpupolicies.gpu-gate.dev',
-        'gpupolicy.gpu-gate.dev/default',
-        'namespace/gpu-gate',
-        'namespace/gpu-gate-operands',
-      ]);
-      await remove();
-      expect(await left()).toEqual([]);
-    },
-  );
-
-  it('can be installed after a first try that failed', { timeout: 120_000 }, async () => {
+  it('can be installed after a first try that failed', async () => {
     // The API server refuses the policy, after other objects were made.
     const bad = { ...VALUES, policy: { spec: { breaker: 'half' } } };
     await expect(installChart(cp, 'install', bad)).rejects.toThrow('write a share in quotes');
@@ -158,7 +156,7 @@ describe.each([
         ['deployments.create=false', ...values].join(','),
       ]),
     );
-  it('makes all, changes what changed, and leaves the CA bundle alone', { timeout: 120_000 }, async () => {
+  it('makes all, changes what changed, and leaves the CA bundle alone', async () => {
     const crds = readdirSync(join(CHART, 'crds')).map((file) => join(CHART, 'crds', file));
     for (const file of crds) await kubectl(['apply', '--server-side', '-f', file]);
     await kubectl(['wait', '--for=condition=Established', 'crd/gpupolicies.gpu-gate.dev']);

@@ -165,7 +165,10 @@ const BAD: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   GPUGateBreakerTripped: { 'gpu_gate_breaker_tripped{instance="r"}': '1x300' },
   GPUGateNoLeader: { 'gpu_gate_leader{instance="r"}': '0x300' },
   GPUGateReconcileErrors: { 'gpu_gate_reconcile_errors_total{kind="node",instance="r"}': '0+30x300' },
-  GPUGateRollOutStopped: { 'gpu_gate_writes_total{kind="patch-node",result="error",instance="r"}': '0+3x300' },
+  GPUGateRollOutStopped: {
+    'gpu_gate_rollout_stopped{policy="default",node="gpu-3",reason="driver: CrashLoop",instance="r"}': '1x300',
+  },
+  GPUGateWritesFail: { 'gpu_gate_writes_total{kind="patch-node",result="error",instance="r"}': '0+3x300' },
   GPUGateMissedPods: { 'gpu_gate_missed_pods_total{instance="r"}': '0+1x300' },
   GPUGateWatchStale: { 'gpu_gate_watch_age_seconds{watch="nodes",instance="a"}': '130x300' },
   GPUGateExtenderErrors: { 'gpu_gate_extender_calls_total{result="error",instance="a"}': '0+5x300' },

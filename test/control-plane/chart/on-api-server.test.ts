@@ -34,6 +34,13 @@ describe('a GPUPolicy', () => {
   const PATH = 'write the plain absolute path, such as /run/nvidia';
 
   it.each([
+    ['resources of another vendor', { resources: ['amd.com/gpu'] }, 'write exact names such as nvidia.com/gpu'],
+    [
+      'a podSelector on a managed component',
+      { components: { driver: { podSelector: { namespace: 'gpu-operator', matchLabels: { a: 'b' } } } } },
+      'write mode: external',
+    ],
+    ['an unknown mode', { components: { driver: { mode: 'auto' } } }, 'supported values'],
     ['a duration without a unit', { labelHold: '5' }, 'write a duration such as 30s, 5m or 1h30m'],
     ['days', { validation: { interval: '1d' } }, 'write a duration such as 30s, 5m or 1h30m'],
     ['a timeout of 0s', { validation: { timeouts: { driver: '0s' } } }, 'write a duration above zero'],
@@ -86,6 +93,7 @@ describe('a GPUPolicy', () => {
     ['two volumes', volumes(volume(), volume({ name: 'b', mountPath: '/b' }))],
     ["the preset's volume name without a preset", volumes(volume({ name: 'gpu-gate-driver' }))],
     ['a preset and a volume of another name', { injection: { driverVolumesPreset: 'GKE', driverVolumes: [volume()] } }],
+    ['an empty spec', {}],
   ])('takes %s', async (_, spec) => expect(await create(spec)).toBe(''));
 });
 
@@ -113,12 +121,14 @@ describe('an example', () => {
 });
 
 describe('the admission policies', () => {
-  it('have no expression that the API server’s own type check doubts', { timeout: 60_000 }, async () => {
+  it('have no expression that the API server’s own type check doubts', async () => {
     const names = [
       'gpu-gate-node-keys',
       'gpu-gate-reconciler-nodes',
       'gpu-gate-reconciler-objects',
       'gpu-gate-reconciler-pod-status',
+      'gpu-gate-reconciler-device-taints',
+      'gpu-gate-device-tolerations',
     ];
     for (const name of names) {
       const { status, metadata } = await until(`${name} to be checked`, async () => {

@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import { runCommand } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
 import { viewOf } from '../../builders/view.ts';
+import { installPlugin } from '../../support/plugin.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 let cluster: Cluster;
@@ -34,17 +34,16 @@ const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promi
     child.on('close', (code) => resolve({ code: code ?? -1, stdout, stderr }));
   });
 
+/** What it printed before gpu-gate was there. */
+let notInstalled: Result;
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
-  const npm = (...args: string[]) =>
-    runCommand('npm', [...args, '--loglevel', 'error'], process.env as Record<string, string>);
-  const packed = await npm('pack', join(ROOT, 'kubectl'), '--pack-destination', home);
-  expect(packed).toMatchObject({ code: 0, stderr: '' });
-  const tarball = packed.stdout.trim().split('\n').at(-1) ?? '';
-  const installed = await npm('install', '--prefix', home, '--no-audit', '--no-fund', '--offline', join(home, tarball));
-  expect(installed).toMatchObject({ code: 0, stderr: '' });
-  program = join(home, 'node_modules/.bin/kubectl-gpu_gate');
+  program = await installPlugin(home);
   cluster = await startCluster({ nodes: 3, say: console.log });
+  notInstalled = await plugin(['status']);
+  await startGate(cluster, {
+    values: { policy: { spec: { validation: { backoff: { initial: '5m', max: '10m' } } } } },
+  });
 });
 afterAll(async () => {
   await cluster?.stop();
@@ -60,7 +59,7 @@ describe('kubectl gpu-gate', () => {
   });
 
   it('says in one sentence that gpu-gate is not installed, that there is no API server, or no kubeconfig', async () => {
-    expect(await plugin(['status'])).toMatchObject({
+    expect(notInstalled).toMatchObject({
       code: 1,
       stdout: '',
       stderr: expect.stringMatching(/^gpu-gate is not installed in this cluster.*\n$/),
@@ -80,13 +79,7 @@ describe('kubectl gpu-gate', () => {
   });
 
   describe('with gpu-gate', () => {
-    beforeAll(async () => {
-      await startGate(cluster, {
-        values: { policy: { spec: { validation: { backoff: { initial: '5m', max: '10m' } } } } },
-      });
-    });
-
-    it('waits with a line for each state, and shows a node that is open', { timeout: 120_000 }, async () => {
+    it('waits with a line for each state, and shows a node that is open', async () => {
       await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
       const waited = await plugin(['wait', 'gpu-0', '--timeout', '2m']);
       expect(waited).toMatchObject({ code: 0, stderr: '' });
@@ -105,39 +98,35 @@ describe('kubectl gpu-gate', () => {
       expect((await plugin(['status', '-o', 'yaml'])).stdout).toMatch(/^policies:$/m);
     });
 
-    it(
-      'shows a failed node and the pod that waits, exits 1, and the next step works',
-      { timeout: 120_000 },
-      async () => {
-        await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=boom');
-        await kubectl('label', 'node', 'gpu-1', 'gpu-gate.dev/managed=true');
-        try {
-          const failed = await plugin(['wait', 'gpu-1', '--timeout', '90s']);
-          expect(failed.code).toBe(1);
-          expect(failed.stdout).toMatch(/^gpu-1: failed, driver: /m);
-          await gpuPod('plugin-waits', 'gpu-1');
-          await until('status to show the pod', async () =>
-            (await plugin(['status'])).stdout.includes('default/plugin-waits'),
-          );
-          const status = await plugin(['status']);
-          expect(status.code).toBe(1);
-          expect(status.stdout).toMatch(/^gpu-1 +failed +no/m);
-          expect(status.stdout).toContain('kubectl gpu-gate explain plugin-waits -n default');
-          const explained = await plugin(['explain', 'plugin-waits', '-n', 'default', '--why-not', 'gpu-1']);
-          expect(explained).toMatchObject({ code: 0, stderr: '' });
-          expect(explained.stdout).toMatch(/gpu-1 +failed +refused/);
-          expect(explained.stdout).not.toContain('gpu-0');
-          await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
-          expect(await plugin(['retry', 'gpu-1'])).toMatchObject({ code: 0, stdout: 'node/gpu-1 retry\n' });
-          await validated('gpu-1', 90);
-        } finally {
-          await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
-          await gone('plugin-waits');
-        }
-      },
-    );
+    it('shows a failed node and the pod that waits, exits 1, and the next step works', async () => {
+      await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=boom');
+      await kubectl('label', 'node', 'gpu-1', 'gpu-gate.dev/managed=true');
+      try {
+        const failed = await plugin(['wait', 'gpu-1', '--timeout', '90s']);
+        expect(failed.code).toBe(1);
+        expect(failed.stdout).toMatch(/^gpu-1: failed, driver: /m);
+        await gpuPod('plugin-waits', 'gpu-1');
+        await until('status to show the pod', async () =>
+          (await plugin(['status'])).stdout.includes('default/plugin-waits'),
+        );
+        const status = await plugin(['status']);
+        expect(status.code).toBe(1);
+        expect(status.stdout).toMatch(/^gpu-1 +failed +no/m);
+        expect(status.stdout).toContain('kubectl gpu-gate explain plugin-waits -n default');
+        const explained = await plugin(['explain', 'plugin-waits', '-n', 'default', '--why-not', 'gpu-1']);
+        expect(explained).toMatchObject({ code: 0, stderr: '' });
+        expect(explained.stdout).toMatch(/gpu-1 +failed +refused/);
+        expect(explained.stdout).not.toContain('gpu-0');
+        await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
+        expect(await plugin(['retry', 'gpu-1'])).toMatchObject({ code: 0, stdout: 'node/gpu-1 retry\n' });
+        await validated('gpu-1', 90);
+      } finally {
+        await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
+        await gone('plugin-waits');
+      }
+    });
 
-    it('holds a node and releases it; a dry run writes nothing', { timeout: 120_000 }, async () => {
+    it('holds a node and releases it; a dry run writes nothing', async () => {
       await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
       await validated('gpu-0', 90);
       const held = async (): Promise<boolean> => (await plugin(['node', 'gpu-0'])).stdout.includes('held');

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { wakeUps } from '../../../lab/cluster/wakeup.ts';
@@ -16,15 +16,27 @@ let gate: Gate;
 beforeAll(async () => {
   cluster = await startCluster({ nodes: 3, say: console.log });
   gate = await startGate(cluster, {
-    flags: ['--not-ready-grace', '3s', '--drain', '2s'],
+    flags: ['--not-ready-grace', '3s', '--drain', '2s', '--wake-after', '1s,2s'],
     values: {
       policy: { spec: { validation: { backoff: { initial: '1s', max: '4s' } }, bringUp: { maxConcurrent: '3' } } },
     },
   });
+  await restore(...NODES);
 });
-afterAll(async () => cluster.stop());
+afterEach(async () => {
+  await gate.allRunning();
+  await restore(...NODES);
+});
+afterAll(async () => cluster?.stop());
 
-const { node, pod, kubectl, annotate, state, validated, gpuPod, gone } = viewOf(() => cluster);
+const NODES = ['gpu-0', 'gpu-1', 'gpu-2'];
+const { node, pod, kubectl, annotate, validated, gpuPod, gone, goneIfThere, restore } = viewOf(() => cluster);
+/** A GPU pod on gpu-0 that is Ready through its gate, and goes when the test ends. */
+async function serving(): Promise<void> {
+  onTestFinished(() => goneIfThere('serving'));
+  await gpuPod('serving', 'gpu-0');
+  await until('the pod to be Ready', async () => isReady(await pod('serving')));
+}
 const count = async (name: string, labels = ''): Promise<number> =>
   (await gate.metrics())
     .split('\n')
@@ -32,88 +44,27 @@ const count = async (name: string, labels = ''): Promise<number> =>
     .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 
 describe('the walk on a real control plane', () => {
-  it('three nodes walk at once to validated', { timeout: 90_000 }, async () => {
-    for (const name of ['gpu-0', 'gpu-1', 'gpu-2']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
-    for (const name of ['gpu-0', 'gpu-1', 'gpu-2']) await validated(name);
-    expect((await node('gpu-0')).spec.taints ?? []).toEqual([]);
+  it('leaves no taint on a validated node', async () => {
+    for (const name of NODES) expect((await node(name)).spec.taints ?? []).toEqual([]);
   });
 
-  it('a pod is bound soon after the proof is written: 20 tries, none left behind', { timeout: 300_000 }, async () => {
-    const times = (await wakeUps(cluster, 'gpu-1', 20, 15_000)).toSorted((x, y) => x - y);
-    console.log(`proof written to pod bound, 20 tries: p50 ${times[10]} ms, largest ${times[19]} ms`);
-    expect(times).toHaveLength(20);
-    expect(times[19]).toBeLessThan(15_000);
+  it('a pod that waits is bound once the proof is written: six tries, none left behind', async () => {
+    // Without a wake-up it waits for the scheduler's own five minutes. How long it takes is in
+    // `npm run bench -- wakeup`.
+    const tries = await wakeUps(cluster, 'gpu-1', 6, 120_000);
+    expect(tries.filter(({ ms }) => ms === Infinity)).toEqual([]);
   });
 
-  it('an operand edited by hand is put back, nothing restarts, and an Event says so', { timeout: 60_000 }, async () => {
-    const name = (
-      await kubectl(
-        'get',
-        'daemonset',
-        '-n',
-        'gpu-gate-operands',
-        '-l',
-        'app.kubernetes.io/component=driver',
-        '-o',
-        'name',
-      )
-    ).trim();
-    const before = await kubectl(
-      'get',
-      'pods',
-      '-n',
-      'gpu-gate-operands',
-      '-l',
-      'app.kubernetes.io/component=driver',
-      '-o',
-      'jsonpath={.items[*].metadata.uid}',
-    );
-    const image = await kubectl(
-      'get',
-      name,
-      '-n',
-      'gpu-gate-operands',
-      '-o',
-      'jsonpath={.spec.template.spec.containers[0].image}',
-    );
-    await kubectl('set', 'image', name, '-n', 'gpu-gate-operands', 'driver=example/other:1');
-    await until(
-      'the image to be put back',
-      async () =>
-        (await kubectl(
-          'get',
-          name,
-          '-n',
-          'gpu-gate-operands',
-          '-o',
-          'jsonpath={.spec.template.spec.containers[0].image}',
-        )) === image,
-    );
-    await until(
-      'the Event',
-      async () =>
-        (await kubectl('get', 'events', '-A', '--field-selector', 'reason=OperandPutBack', '-o', 'name')) !== '',
-    );
-    expect(
-      await kubectl(
-        'get',
-        'pods',
-        '-n',
-        'gpu-gate-operands',
-        '-l',
-        'app.kubernetes.io/component=driver',
-        '-o',
-        'jsonpath={.items[*].metadata.uid}',
-      ),
-    ).toBe(before);
-    expect(await state('gpu-0')).toBe('validated');
-  });
-
-  it('a restart of gpu-gate writes nothing where nothing changed', { timeout: 60_000 }, async () => {
-    await sleep(12_000);
+  it('a restart of gpu-gate writes nothing where nothing changed', async () => {
     const versions = async (): Promise<string> =>
       `${(await node('gpu-0')).metadata.resourceVersion} ${await kubectl('get', 'daemonset', '-n', 'gpu-gate-operands', '-o', 'jsonpath={.items[*].metadata.resourceVersion}')}`;
-    const before = await versions();
+    let before = '';
+    // Longer than between two wake-ups: see --wake-after above.
+    await until('nothing to be written for 3 s', async () => {
+      before = await versions();
+      await sleep(3000);
+      return (await versions()) === before;
+    });
     await gate.stopReconciler();
     await gate.startReconciler();
     await until('the new leader', async () => (await gate.metrics()).includes('gpu_gate_leader 1'));
@@ -121,28 +72,24 @@ describe('the walk on a real control plane', () => {
     expect(await versions()).toBe(before);
   });
 
-  it(
-    'driver restarted: the proof goes at once, the pod’s gate closes, and both come back by themselves',
-    { timeout: 90_000 },
-    async () => {
-      await gpuPod('serving', 'gpu-0');
-      await until('the pod to be Ready', async () => isReady(await pod('serving')));
-      await annotate('gpu-0', 'sim.gpu-gate.dev/restart=driver:1');
-      await until(
-        'the proof to go',
-        async () => (await node('gpu-0')).metadata.annotations['gpu-gate.dev/proof'] === undefined,
-      );
-      await until(
-        'the gate to close',
-        async () => conditionOf(await pod('serving'), 'gpu-gate.dev/node-validated')?.status === 'False',
-      );
-      await until('the pod not to be Ready', async () => !isReady(await pod('serving')));
-      await validated('gpu-0');
-      await until('the pod to be Ready again', async () => isReady(await pod('serving')));
-    },
-  );
+  it('driver restarted: the proof goes at once, the pod’s gate closes, and both come back by themselves', async () => {
+    await serving();
+    await annotate('gpu-0', 'sim.gpu-gate.dev/restart=driver:1');
+    await until(
+      'the proof to go',
+      async () => (await node('gpu-0')).metadata.annotations['gpu-gate.dev/proof'] === undefined,
+    );
+    await until(
+      'the gate to close',
+      async () => conditionOf(await pod('serving'), 'gpu-gate.dev/node-validated')?.status === 'False',
+    );
+    await until('the pod not to be Ready', async () => !isReady(await pod('serving')));
+    await validated('gpu-0');
+    await until('the pod to be Ready again', async () => isReady(await pod('serving')));
+  });
 
-  it('device plugin restarted: the node closes, the pod there stays Ready', { timeout: 90_000 }, async () => {
+  it('device plugin restarted: the node closes, the pod there stays Ready', async () => {
+    await serving();
     await annotate('gpu-0', 'sim.gpu-gate.dev/restart=device-plugin:1', 'sim.gpu-gate.dev/plugin-seconds=3');
     await until(
       'the node to close',
@@ -162,10 +109,9 @@ describe('the walk on a real control plane', () => {
     );
     await sleep(1000);
     expect((await node('gpu-2')).metadata.annotations['gpu-gate.dev/closed']).toBeUndefined();
-    await annotate('gpu-2', 'sim.gpu-gate.dev/lost-gpus-');
   });
 
-  it('node not Ready beyond the grace time: withdrawn, restored when it is back', { timeout: 90_000 }, async () => {
+  it('node not Ready beyond the grace time: withdrawn, restored when it is back', async () => {
     await annotate('gpu-2', 'sim.gpu-gate.dev/not-ready=true');
     await until(
       'the proof to go',
@@ -175,7 +121,8 @@ describe('the walk on a real control plane', () => {
     await validated('gpu-2');
   });
 
-  it('reboot while gpu-gate is down: no pod is bound before the new proof', { timeout: 90_000 }, async () => {
+  it('reboot while gpu-gate is down: no pod is bound before the new proof', async () => {
+    onTestFinished(() => goneIfThere('after-reboot'));
     await gate.stopReconciler();
     const bootID = (): Promise<string> => kubectl('get', 'node', 'gpu-1', '-o', 'jsonpath={.status.nodeInfo.bootID}');
     const before = await bootID();
@@ -186,11 +133,10 @@ describe('the walk on a real control plane', () => {
     expect((await pod('after-reboot')).spec.nodeName).toBeUndefined();
     await gate.startReconciler();
     await validated('gpu-1');
-    await until('the pod to be Ready', async () => isReady(await pod('after-reboot')), 30_000);
-    await gone('after-reboot');
+    await until('the pod to be Ready', async () => isReady(await pod('after-reboot')));
   });
 
-  it('an image that cannot be pulled is named, and the walk goes on once it can be', { timeout: 90_000 }, async () => {
+  it('an image that cannot be pulled is named, and the walk goes on once it can be', async () => {
     await annotate('gpu-1', 'sim.gpu-gate.dev/image-pull-fails=driver', 'sim.gpu-gate.dev/reboot=2');
     const condition = await until('the failure', async () =>
       (await node('gpu-1')).status.conditions.find(
@@ -202,50 +148,34 @@ describe('the walk on a real control plane', () => {
     await validated('gpu-1');
   });
 
-  it(
-    'opt-out: waits for the GPU pod, then leaves nothing of gpu-gate on the node; taken back midway it resumes',
-    { timeout: 120_000 },
-    async () => {
-      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
-      await until('the removal to wait', async () =>
-        (await node('gpu-0')).status.conditions.some(
-          (c) => c.type === 'GPUValidated' && c.message.includes('waiting for 1 GPU pod to end (default/serving)'),
-        ),
+  it('opt-out: waits for the GPU pod, then leaves nothing of gpu-gate on the node; taken back midway it resumes', async () => {
+    await serving();
+    await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
+    await until('the removal to wait', async () =>
+      (await node('gpu-0')).status.conditions.some(
+        (c) => c.type === 'GPUValidated' && c.message.includes('waiting for 1 GPU pod to end (default/serving)'),
+      ),
+    );
+    expect(isReady(await pod('serving'))).toBe(true);
+    await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
+    await validated('gpu-0');
+    await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
+    await gone('serving');
+    await until('every key to go', async () => {
+      const { metadata, spec, status } = await node('gpu-0');
+      const keys = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
+        key.startsWith('gpu-gate.dev/'),
       );
-      expect(isReady(await pod('serving'))).toBe(true);
-      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
-      await validated('gpu-0');
-      await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed-');
-      await gone('serving');
-      await until(
-        'every key to go',
-        async () => {
-          const { metadata, spec, status } = await node('gpu-0');
-          const keys = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
-            key.startsWith('gpu-gate.dev/'),
-          );
-          return (
-            keys.length === 0 &&
-            (spec.taints ?? []).length === 0 &&
-            !status.conditions.some((c) => c.type === 'GPUValidated')
-          );
-        },
-        60_000,
+      return (
+        keys.length === 0 &&
+        (spec.taints ?? []).length === 0 &&
+        !status.conditions.some((c) => c.type === 'GPUValidated')
       );
-      expect(
-        await kubectl(
-          'get',
-          'pods',
-          '-n',
-          'gpu-gate-operands',
-          '--field-selector',
-          'spec.nodeName=gpu-0',
-          '-o',
-          'name',
-        ),
-      ).toBe('');
-    },
-  );
+    });
+    expect(
+      await kubectl('get', 'pods', '-n', 'gpu-gate-operands', '--field-selector', 'spec.nodeName=gpu-0', '-o', 'name'),
+    ).toBe('');
+  });
 });
 
 describe('pods and the gate', () => {
@@ -275,57 +205,55 @@ describe('pods and the gate', () => {
     expect(await calls()).not.toBe(before);
   });
 
-  it(
-    'the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and reported',
-    { timeout: 60_000 },
-    async () => {
-      await gate.stopRequestPath();
-      const before = await count('gpu_gate_missed_pods_total').catch(() => 0);
-      const missed = await gpuPod('missed', 'gpu-2');
-      expect([missed.spec.runtimeClassName, missed.spec.readinessGates]).toEqual([undefined, undefined]);
-      await gate.startRequestPath();
-      await until('the count', async () => (await count('gpu_gate_missed_pods_total')) > before);
-      expect(await kubectl('get', 'events', '--field-selector', 'reason=GPUPodNotInjected', '-o', 'name')).not.toBe('');
-      await gone('missed');
-    },
-  );
+  it('the webhook down, failurePolicy Ignore: the pod is created, counted as missed, and reported', async () => {
+    onTestFinished(() => goneIfThere('missed'));
+    await gate.stopRequestPath();
+    const before = await count('gpu_gate_missed_pods_total').catch(() => 0);
+    const missed = await gpuPod('missed', 'gpu-2');
+    expect([missed.spec.runtimeClassName, missed.spec.readinessGates]).toEqual([undefined, undefined]);
+    await gate.startRequestPath();
+    await until('the count', async () => (await count('gpu_gate_missed_pods_total')) > before);
+    expect(await kubectl('get', 'events', '--field-selector', 'reason=GPUPodNotInjected', '-o', 'name')).not.toBe('');
+  });
 
-  it(
-    '`explain` shows every node and its verdict for a waiting pod, as text and as JSON',
-    { timeout: 60_000 },
-    async () => {
-      await gpuPod('waits', 'gpu-0');
-      const explain = (...more: string[]): { status: number | null; stdout: string; stderr: string } =>
-        spawnSync(process.execPath, ['main.ts', 'explain', ...more], {
-          cwd: join(import.meta.dirname, '..', '..', '..'),
-          env: { PATH: process.env['PATH'] ?? '', KUBECONFIG: cluster.kubeconfig },
-          encoding: 'utf8',
-        });
-      const text = explain('waits', '-n', 'default');
-      expect([text.status, text.stdout]).toEqual([
-        0,
-        expect.stringMatching(/gpu-0 +- +refused +node not opted in to gpu-gate/),
-      ]);
-      expect(text.stdout).toMatch(/gpu-1 +validated +open/);
-      expect(text.stdout).toContain(
-        'the webhook injected runtimeClassName, readinessGate, schedulerName by policy default',
-      );
-      const { rows } = JSON.parse(explain('waits', '-o', 'json').stdout) as {
-        rows: { node: string; verdict: string }[];
-      };
-      expect(rows.map(({ node: name, verdict }) => `${name} ${verdict}`)).toEqual([
-        'gpu-0 refused',
-        'gpu-1 open',
-        'gpu-2 open',
-      ]);
-      expect(explain('nowhere')).toMatchObject({
-        status: 1,
-        stdout: '',
-        stderr: expect.stringContaining("check the pod's name"),
+  it('`explain` shows every node and its verdict for a waiting pod, as text and as JSON', async () => {
+    const [unmanaged] = await cluster.addNodes(1);
+    if (unmanaged === undefined) throw new Error('no node');
+    onTestFinished(async () => {
+      await goneIfThere('waits');
+      await kubectl('delete', 'node', unmanaged);
+    });
+    await gpuPod('waits', unmanaged);
+    const explain = (...more: string[]): { status: number | null; stdout: string; stderr: string } =>
+      spawnSync(process.execPath, ['main.ts', 'explain', ...more], {
+        cwd: join(import.meta.dirname, '..', '..', '..'),
+        env: { PATH: process.env['PATH'] ?? '', KUBECONFIG: cluster.kubeconfig },
+        encoding: 'utf8',
       });
-      await gone('waits');
-    },
-  );
+    const text = explain('waits', '-n', 'default');
+    expect([text.status, text.stdout]).toEqual([
+      0,
+      expect.stringMatching(new RegExp(`${unmanaged} +- +refused +node not opted in to gpu-gate`)),
+    ]);
+    expect(text.stdout).toMatch(/gpu-1 +validated +open/);
+    expect(text.stdout).toContain(
+      'the webhook injected runtimeClassName, readinessGate, schedulerName by policy default',
+    );
+    const { rows } = JSON.parse(explain('waits', '-o', 'json').stdout) as {
+      rows: { node: string; verdict: string }[];
+    };
+    expect(rows.map(({ node: name, verdict }) => `${name} ${verdict}`)).toEqual([
+      'gpu-0 open',
+      'gpu-1 open',
+      'gpu-2 open',
+      `${unmanaged} refused`,
+    ]);
+    expect(explain('nowhere')).toMatchObject({
+      status: 1,
+      stdout: '',
+      stderr: expect.stringContaining("check the pod's name"),
+    });
+  });
 
   it('a pod that names an unknown policy is refused in one sentence', async () => {
     const manifest = JSON.stringify({
@@ -338,7 +266,7 @@ describe('pods and the gate', () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining('GPUPolicy "nope" does not exist')]);
   });
 
-  it('a wiped caBundle is back within seconds, and an upgrade keeps it', { timeout: 60_000 }, async () => {
+  it('a wiped caBundle comes back, and an upgrade keeps it', async () => {
     const bundle = (): Promise<string> =>
       kubectl(
         'get',
@@ -358,12 +286,12 @@ describe('pods and the gate', () => {
       '-p',
       '[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]',
     );
-    await until('the bundle', async () => (await bundle()) === before, 15_000);
+    await until('the bundle', async () => (await bundle()) === before);
     await gate.upgrade({ webhook: { timeoutSeconds: 4 } });
     expect(await bundle()).toBe(before);
   });
 
-  it('the webhook’s Secret, deleted or corrupted, is issued again and served', { timeout: 60_000 }, async () => {
+  it('the webhook’s Secret, deleted or corrupted, is issued again and served', async () => {
     const fingerprint = (): Promise<string> =>
       kubectl('get', 'secret', 'gpu-gate-webhook-tls', '-n', 'gpu-gate', '-o', 'jsonpath={.data.tls\\.crt}');
     for (const harm of [
@@ -372,14 +300,10 @@ describe('pods and the gate', () => {
     ]) {
       const before = await fingerprint();
       await kubectl(...harm);
-      await until(
-        'a new certificate',
-        async () => {
-          const now = await fingerprint();
-          return now !== '' && now !== before;
-        },
-        15_000,
-      );
+      await until('a new certificate', async () => {
+        const now = await fingerprint();
+        return now !== '' && now !== before;
+      });
       await until('it to be served', async () => (await gpuPodDryRun()).spec.runtimeClassName === 'nvidia');
     }
   });
@@ -400,22 +324,26 @@ describe('pods and the gate', () => {
     ).toEqual(['no', 'no', 'no', 'no', 'yes']);
   });
 
-  it('suspend: nothing injected, nothing refused', { timeout: 60_000 }, async () => {
+  it('suspend: nothing injected, nothing refused', async () => {
+    onTestFinished(() =>
+      kubectl('patch', 'gpupolicy', 'default', '--type', 'merge', '-p', '{"spec":{"suspend":false}}').then(
+        () => undefined,
+      ),
+    );
     await kubectl('patch', 'gpupolicy', 'default', '--type', 'merge', '-p', '{"spec":{"suspend":true}}');
     await until('no injection', async () => (await gpuPodDryRun()).spec.runtimeClassName === undefined);
     await kubectl('patch', 'gpupolicy', 'default', '--type', 'merge', '-p', '{"spec":{"suspend":false}}');
     await until('injection', async () => (await gpuPodDryRun()).spec.runtimeClassName === 'nvidia');
   });
 
-  it('a stop: readiness fails first, calls are still answered, then it ends', { timeout: 60_000 }, async () => {
+  it('a stop: readiness fails first, calls are still answered, then it ends', async () => {
     const readyz = gate.metricsUrls.requestPath.replace('/metrics', '/readyz');
     const stopping = gate.stopRequestPath();
-    await until('readiness to fail', async () => (await fetch(readyz)).status === 503, 1500);
+    await until('readiness to fail', async () => (await fetch(readyz)).status === 503);
     expect(await (await fetch(readyz)).text()).toContain('stopping');
     expect((await gpuPodDryRun()).spec.runtimeClassName).toBe('nvidia');
-    await stopping;
+    expect(await stopping).toBe(0);
     await expect(fetch(readyz)).rejects.toThrow();
-    await gate.startRequestPath();
   });
 
   it('private keys are in no log', async () => {

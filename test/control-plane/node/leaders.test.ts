@@ -139,7 +139,7 @@ beforeAll(
       const signal = round % 2 === 0 ? 'SIGSTOP' : 'SIGKILL';
       rounds.push({ signal, from: Date.now(), old: old.token, next: next.token });
       process.kill(old.running.pid, signal);
-      await until('the other replica to lead', () => next.leads(), 20_000);
+      await until('the other replica to lead', () => next.leads());
       if (signal === 'SIGSTOP') process.kill(old.running.pid, 'SIGCONT');
       else {
         await old.running.stop();

@@ -61,17 +61,13 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => cluster?.stop());
 
-it(
-  'a DaemonSet’s pod, and then a validation pod; without the refusal the walk goes on by itself',
-  { timeout: 180_000 },
-  async () => {
-    const allowDriver = await refuse('no-privileged-driver', 'driver');
-    const allowCheck = await refuse('no-privileged-check', 'driver-validation');
-    await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
-    await says('driver: ', 'FailedCreate: ', SENTENCE);
-    await allowDriver();
-    await says('driver-validation: ', 'refused by the API server', SENTENCE);
-    await allowCheck();
-    await validated('gpu-0');
-  },
-);
+it('a DaemonSet’s pod, and then a validation pod; without the refusal the walk goes on by itself', async () => {
+  const allowDriver = await refuse('no-privileged-driver', 'driver');
+  const allowCheck = await refuse('no-privileged-check', 'driver-validation');
+  await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
+  await says('driver: ', 'FailedCreate: ', SENTENCE);
+  await allowDriver();
+  await says('driver-validation: ', 'refused by the API server', SENTENCE);
+  await allowCheck();
+  await validated('gpu-0');
+});

@@ -12,10 +12,10 @@ it('a supervised process comes back when it ends, but not during the stop of its
   lifetime.onStop(() => sleep(1000));
   const sleeper = service(lifetime, 'sleeper', 'sleep', ['987321'], {});
   sleeper.start();
-  await until('it to run', () => alive() === 1, 5000);
+  await until('it to run', () => alive() === 1);
   await sleeper.end(1000);
   expect(alive()).toBe(0);
-  await until('it to come back', () => alive() === 1, 5000);
+  await until('it to come back', () => alive() === 1);
   await lifetime.stop();
   expect(alive()).toBe(0);
 });

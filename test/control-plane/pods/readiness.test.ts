@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(async () => cluster?.stop());
 
 // How fast is a benchmark's business: `npm run bench -- readiness`.
-it('64 pods of one node follow it, and come back with it', { timeout: 120_000 }, async () => {
+it('64 pods of one node follow it, and come back with it', async () => {
   const times = await followTimes(cluster, ['gpu-0'], PODS);
   console.log(`64 pods follow their node: p50 ${times[32]?.toFixed(0)} ms, p99 ${times[63]?.toFixed(0)} ms`);
   expect(times).toHaveLength(PODS);
@@ -36,7 +36,7 @@ it('64 pods of one node follow it, and come back with it', { timeout: 120_000 },
   });
 });
 
-it('what happened while no reconciler ran is reported when one runs again', { timeout: 60_000 }, async () => {
+it('what happened while no reconciler ran is reported when one runs again', async () => {
   await gate.stopReconciler();
   try {
     await annotate('gpu-0', 'sim.gpu-gate.dev/not-ready=true');
@@ -53,27 +53,23 @@ it('what happened while no reconciler ran is reported when one runs again', { ti
   await until('it to come back', async () => isReady(await pod('full-gpu-0-0')));
 });
 
-it(
-  'a pod re-created under the same name starts over, also while the previous pod’s state is still being written',
-  { timeout: 60_000 },
-  async () => {
-    await gpuPod('same', 'gpu-1');
-    await until('the first to be Ready', async () => isReady(await pod('same')));
-    const { uid } = (await pod('same')).metadata;
-    // Its node stops serving and it goes at the same moment: the write for the old one must not
-    // land on the new one.
-    await Promise.all([annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true'), gone('same')]);
-    await annotate('gpu-1', 'gpu-gate.dev/hold=test', 'sim.gpu-gate.dev/not-ready-');
-    await gpuPod('same', 'gpu-1');
-    expect((await pod('same')).metadata.uid).not.toBe(uid);
-    await sleep(1500);
-    // The pod is not placed, so there must be no report about its node.
-    expect(await says('same')).toBeUndefined();
-    await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
-    await until('the second to be Ready', async () => isReady(await pod('same')));
-    await gone('same');
-  },
-);
+it('a pod re-created under the same name starts over, also while the previous pod’s state is still being written', async () => {
+  await gpuPod('same', 'gpu-1');
+  await until('the first to be Ready', async () => isReady(await pod('same')));
+  const { uid } = (await pod('same')).metadata;
+  // Its node stops serving and it goes at the same moment: the write for the old one must not
+  // land on the new one.
+  await Promise.all([annotate('gpu-1', 'sim.gpu-gate.dev/not-ready=true'), gone('same')]);
+  await annotate('gpu-1', 'gpu-gate.dev/hold=test', 'sim.gpu-gate.dev/not-ready-');
+  await gpuPod('same', 'gpu-1');
+  expect((await pod('same')).metadata.uid).not.toBe(uid);
+  await sleep(1500);
+  // The pod is not placed, so there must be no report about its node.
+  expect(await says('same')).toBeUndefined();
+  await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
+  await until('the second to be Ready', async () => isReady(await pod('same')));
+  await gone('same');
+});
 
 const noPromtool = spawnSync('promtool', ['--version']).status !== 0;
 if (noPromtool) console.log('promtool check metrics: skipped, promtool is not here (apt-get install prometheus)');
@@ -86,7 +82,7 @@ it.skipIf(noPromtool)('promtool finds nothing wrong with the metrics of either p
   }
 });
 
-it('a GPU pod that bypasses the gate is counted and reported', { timeout: 60_000 }, async () => {
+it('a GPU pod that bypasses the gate is counted and reported', async () => {
   await annotate('gpu-1', 'gpu-gate.dev/hold=test');
   await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
     body: {

@@ -55,78 +55,70 @@ describe('policies', () => {
     });
   });
 
-  it(
-    'Auto: installed, it audits; it enforces with the first node opted in, and says since when',
-    { timeout: 120_000 },
-    async () => {
-      expect(await says('default', 'Enforcing', 'False')).toMatch(/^NoNodeOptedIn/);
-      for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'])
-        await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
-      await says('default', 'Enforcing', 'True');
-      const since = (await policy('default')).status?.enforcingSince;
-      for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3']) await validated(name);
-      expect((await policy('default')).status?.enforcingSince).toBe(since);
-      await says('default', 'Ready', 'True');
-    },
-  );
+  it('Auto: installed, it audits; it enforces with the first node opted in, and says since when', async () => {
+    expect(await says('default', 'Enforcing', 'False')).toMatch(/^NoNodeOptedIn/);
+    for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'])
+      await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
+    await says('default', 'Enforcing', 'True');
+    const since = (await policy('default')).status?.enforcingSince;
+    for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3']) await validated(name);
+    expect((await policy('default')).status?.enforcingSince).toBe(since);
+    await says('default', 'Ready', 'True');
+  });
 
-  it(
-    'a second policy has a pool of its own, with operands of its own; an external component is taken by its pod',
-    { timeout: 120_000 },
-    async () => {
-      await makePolicy('pool-b', {
-        nodeSelector: { pool: 'b' },
-        validation: TIMES,
-        components: {
-          driver: { version: '580.1.1' },
-          dcgmExporter: { mode: 'external' },
-          toolkit: { mode: 'external', podSelector: { namespace: 'default', matchLabels: { app: 'wrong-name' } } },
-        },
-      });
-      await kubectl('label', 'node', 'gpu-4', 'pool=b');
-      await until('the node to wait for the external toolkit', async () =>
-        (await node('gpu-4')).status.conditions
-          .find(({ type }) => type === 'GPUValidated')
-          ?.message.includes('waiting for a pod of the external toolkit'),
-      );
-      expect(await state('gpu-4')).toBe('toolkit');
-      await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
-        body: {
-          apiVersion: 'v1',
-          kind: 'Pod',
-          metadata: { name: 'their-toolkit', labels: { app: 'their-toolkit' } },
-          spec: {
-            nodeName: 'gpu-4',
-            tolerations: [{ operator: 'Exists' }],
-            containers: [{ name: 'c', image: 'example/toolkit:1' }],
-          },
-        },
-      });
-      // Named rightly, with no restart of gpu-gate: the pod was none of its business until now.
-      await edit('pool-b', {
+  it('a second policy has a pool of its own, with operands of its own; an external component is taken by its pod', async () => {
+    await makePolicy('pool-b', {
+      nodeSelector: { pool: 'b' },
+      validation: TIMES,
+      components: {
+        driver: { version: '580.1.1' },
+        dcgmExporter: { mode: 'external' },
+        toolkit: { mode: 'external', podSelector: { namespace: 'default', matchLabels: { app: 'wrong-name' } } },
+      },
+    });
+    await kubectl('label', 'node', 'gpu-4', 'pool=b');
+    await until('the node to wait for the external toolkit', async () =>
+      (await node('gpu-4')).status.conditions
+        .find(({ type }) => type === 'GPUValidated')
+        ?.message.includes('waiting for a pod of the external toolkit'),
+    );
+    expect(await state('gpu-4')).toBe('toolkit');
+    await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
+      body: {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'their-toolkit', labels: { app: 'their-toolkit' } },
         spec: {
-          components: { toolkit: { podSelector: { namespace: 'default', matchLabels: { app: 'their-toolkit' } } } },
+          nodeName: 'gpu-4',
+          tolerations: [{ operator: 'Exists' }],
+          containers: [{ name: 'c', image: 'example/toolkit:1' }],
         },
-      });
-      await validated('gpu-4', 90);
-      const daemonSets = await kubectl(
-        'get',
-        'daemonsets',
-        '-n',
-        'gpu-gate-operands',
-        '-o',
-        'jsonpath={.items[*].spec.template.spec.containers[0].image}',
-      );
-      expect(daemonSets).toContain('580.1.1');
-      expect(daemonSets).toContain('595.91.07');
-      const proof = JSON.parse((await node('gpu-4')).metadata.annotations['gpu-gate.dev/proof'] ?? '{}') as {
-        driver: string;
-      };
-      expect(proof.driver).toBe('580.1.1');
-    },
-  );
+      },
+    });
+    // Named rightly, with no restart of gpu-gate: the pod was none of its business until now.
+    await edit('pool-b', {
+      spec: {
+        components: { toolkit: { podSelector: { namespace: 'default', matchLabels: { app: 'their-toolkit' } } } },
+      },
+    });
+    await validated('gpu-4', 90);
+    const daemonSets = await kubectl(
+      'get',
+      'daemonsets',
+      '-n',
+      'gpu-gate-operands',
+      '-o',
+      'jsonpath={.items[*].spec.template.spec.containers[0].image}',
+    );
+    expect(daemonSets).toContain('580.1.1');
+    expect(daemonSets).toContain('595.91.07');
+    const proof = JSON.parse((await node('gpu-4')).metadata.annotations['gpu-gate.dev/proof'] ?? '{}') as {
+      driver: string;
+    };
+    expect(proof.driver).toBe('580.1.1');
+  });
 
-  it('two policies on one node: the older has it, both report the conflict', { timeout: 60_000 }, async () => {
+  it('two policies on one node: the older has it, both report the conflict', async () => {
     await makePolicy('overlaps', { nodeSelector: { pool: 'b' }, validation: TIMES });
     expect(await says('overlaps', 'Conflict', 'True')).toContain('pool-b');
     expect(await says('pool-b', 'Conflict', 'True')).toContain('overlaps');
@@ -135,7 +127,7 @@ describe('policies', () => {
     await says('pool-b', 'Conflict', 'False');
   });
 
-  it('a GPU pod goes to a node of its own policy only', { timeout: 60_000 }, async () => {
+  it('a GPU pod goes to a node of its own policy only', async () => {
     await gpuPod('other-pool', 'gpu-4');
     await until('the extender’s reason', async () => {
       const message = conditionOf(await pod('other-pool'), 'PodScheduled')?.message ?? '';
@@ -144,7 +136,7 @@ describe('policies', () => {
     await gone('other-pool');
   });
 
-  it('validation.interval: an idle node is validated again', { timeout: 60_000 }, async () => {
+  it('validation.interval: an idle node is validated again', async () => {
     const before = (await node('gpu-4')).metadata.annotations['gpu-gate.dev/proof'];
     await edit('pool-b', { spec: { validation: { interval: '3s' } } });
     await until('a new proof', async () => {
@@ -155,7 +147,7 @@ describe('policies', () => {
     await validated('gpu-4');
   });
 
-  it('rejectedPods: Delete removes what a kubelet rejected after a reboot', { timeout: 90_000 }, async () => {
+  it('rejectedPods: Delete removes what a kubelet rejected after a reboot', async () => {
     // By the chart's value: it also gives the permission to delete pods, which gpu-gate does not
     // have otherwise.
     await gate.upgrade({ policy: { spec: { rejectedPods: 'Delete' } } });
@@ -190,20 +182,16 @@ describe('policies', () => {
       async () =>
         (await kubectl('get', 'events', '--field-selector', 'reason=GPUPodRejected', '-o', 'name')).trim() !== '',
     );
-    await until(
-      'a new pod to run, and no rejected one to be left',
-      async () => {
-        const now = await pods();
-        return /gpu-3\s+Running/.test(now) && !/Failed/.test(now);
-      },
-      60_000,
-    );
+    await until('a new pod to run, and no rejected one to be left', async () => {
+      const now = await pods();
+      return /gpu-3\s+Running/.test(now) && !/Failed/.test(now);
+    });
     await kubectl('delete', 'deployment', 'rejected');
     await gate.upgrade({ policy: { spec: { rejectedPods: 'Report' } } });
     await validated('gpu-3');
   });
 
-  it('suspend: nothing injected, nothing refused, gates True; resumed it goes on', { timeout: 60_000 }, async () => {
+  it('suspend: nothing injected, nothing refused, gates True; resumed it goes on', async () => {
     await annotate('gpu-0', 'gpu-gate.dev/hold=test');
     await gpuPod('held', 'gpu-0');
     await until('the refusal', async () =>
@@ -226,39 +214,35 @@ describe('policies', () => {
   it.each([
     ['Deny', false],
     ['Allow', true],
-  ] as const)(
-    'unmanagedNodes %s: a GPU pod on a node that is not opted in',
-    { timeout: 60_000 },
-    async (unmanagedNodes, goes) => {
-      const [name] = await cluster.addNodes(1);
-      if (name === undefined) throw new Error('no node');
-      await cluster.admin.request('PATCH', `/api/v1/nodes/${name}/status`, {
-        contentType: MERGE_PATCH,
-        body: { status: { capacity: { 'nvidia.com/gpu': '8' }, allocatable: { 'nvidia.com/gpu': '8' } } },
+  ] as const)('unmanagedNodes %s: a GPU pod on a node that is not opted in', async (unmanagedNodes, goes) => {
+    const [name] = await cluster.addNodes(1);
+    if (name === undefined) throw new Error('no node');
+    await cluster.admin.request('PATCH', `/api/v1/nodes/${name}/status`, {
+      contentType: MERGE_PATCH,
+      body: { status: { capacity: { 'nvidia.com/gpu': '8' }, allocatable: { 'nvidia.com/gpu': '8' } } },
+    });
+    await edit('default', { spec: { unmanagedNodes } });
+    const asks = `on-${unmanagedNodes.toLowerCase()}`;
+    // The extender learns of the edit by its watch: a pod made too soon would be judged by the
+    // old word.
+    await until(
+      'the extender to know',
+      async () => (await policy('default')).spec['unmanagedNodes'] === unmanagedNodes,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await gpuPod(asks, name);
+    if (goes) await until('the pod to be bound there', async () => (await pod(asks)).spec.nodeName === name);
+    else
+      await until('the refusal', async () => {
+        const message = conditionOf(await pod(asks), 'PodScheduled')?.message ?? '';
+        return /not opted in/.test(message);
       });
-      await edit('default', { spec: { unmanagedNodes } });
-      const asks = `on-${unmanagedNodes.toLowerCase()}`;
-      // The extender learns of the edit by its watch: a pod made too soon would be judged by the
-      // old word.
-      await until(
-        'the extender to know',
-        async () => (await policy('default')).spec['unmanagedNodes'] === unmanagedNodes,
-      );
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      await gpuPod(asks, name);
-      if (goes) await until('the pod to be bound there', async () => (await pod(asks)).spec.nodeName === name);
-      else
-        await until('the refusal', async () => {
-          const message = conditionOf(await pod(asks), 'PodScheduled')?.message ?? '';
-          return /not opted in/.test(message);
-        });
-      await gone(asks);
-      await kubectl('delete', 'node', name);
-      await edit('default', { spec: { unmanagedNodes: 'Auto' } });
-    },
-  );
+    await gone(asks);
+    await kubectl('delete', 'node', name);
+    await edit('default', { spec: { unmanagedNodes: 'Auto' } });
+  });
 
-  it('a startup taint of the node’s template is taken over, and goes with the proof', { timeout: 90_000 }, async () => {
+  it('a startup taint of the node’s template is taken over, and goes with the proof', async () => {
     const [name] = await cluster.addNodes(1, { pool: 'a' });
     if (name === undefined) throw new Error('no node');
     await kubectl('taint', 'node', name, 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate=:NoSchedule');
@@ -267,79 +251,71 @@ describe('policies', () => {
     await until('the taint to go', async () => ((await node(name)).spec.taints ?? []).length === 0);
   });
 
-  it(
-    'the breaker: drivers of all nodes fail at once; they keep their proofs, closed, until released',
-    { timeout: 120_000 },
-    async () => {
-      const names = ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'];
-      for (const name of names) await validated(name);
-      const annotations = { 'sim.gpu-gate.dev/driver-fails': 'boom', 'sim.gpu-gate.dev/restart': 'driver:breaker' };
-      await Promise.all(
-        names.map((name) =>
-          cluster.admin.request('PATCH', `/api/v1/nodes/${name}`, {
-            contentType: MERGE_PATCH,
-            body: { metadata: { annotations } },
-          }),
-        ),
+  it('the breaker: drivers of all nodes fail at once; they keep their proofs, closed, until released', async () => {
+    const names = ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'];
+    for (const name of names) await validated(name);
+    const annotations = { 'sim.gpu-gate.dev/driver-fails': 'boom', 'sim.gpu-gate.dev/restart': 'driver:breaker' };
+    await Promise.all(
+      names.map((name) =>
+        cluster.admin.request('PATCH', `/api/v1/nodes/${name}`, {
+          contentType: MERGE_PATCH,
+          body: { metadata: { annotations } },
+        }),
+      ),
+    );
+    await until('the breaker to trip', async () => (await figure('gpu_gate_breaker_tripped')) === 1);
+    const kept = await until('nodes that are kept, closed', async () => {
+      const all = await Promise.all(names.map(async (name) => (await node(name)).metadata.annotations));
+      const closed = all.filter(
+        (a) => a['gpu-gate.dev/closed'] === 'circuit breaker' && a['gpu-gate.dev/proof'] !== undefined,
       );
-      await until('the breaker to trip', async () => (await figure('gpu_gate_breaker_tripped')) === 1);
-      const kept = await until('nodes that are kept, closed', async () => {
-        const all = await Promise.all(names.map(async (name) => (await node(name)).metadata.annotations));
-        const closed = all.filter(
-          (a) => a['gpu-gate.dev/closed'] === 'circuit breaker' && a['gpu-gate.dev/proof'] !== undefined,
-        );
-        return closed.length >= 3 && closed.length;
-      });
-      console.log(`breaker: ${kept} of ${names.length} proofs kept`);
-      await edit('default', { metadata: { annotations: { 'gpu-gate.dev/breaker-release': '1' } } });
-      await until('every proof to be withdrawn', async () => {
-        const all = await Promise.all(
-          names.map(async (name) => (await node(name)).metadata.annotations['gpu-gate.dev/proof']),
-        );
-        return all.every((proof) => proof === undefined);
-      });
-      await until('the gauge to fall', async () => (await figure('gpu_gate_breaker_tripped')) === 0);
-      await Promise.all(names.map((name) => annotate(name, 'sim.gpu-gate.dev/driver-fails-')));
-      for (const name of names) await validated(name);
-    },
-  );
+      return closed.length >= 3 && closed.length;
+    });
+    console.log(`breaker: ${kept} of ${names.length} proofs kept`);
+    await edit('default', { metadata: { annotations: { 'gpu-gate.dev/breaker-release': '1' } } });
+    await until('every proof to be withdrawn', async () => {
+      const all = await Promise.all(
+        names.map(async (name) => (await node(name)).metadata.annotations['gpu-gate.dev/proof']),
+      );
+      return all.every((proof) => proof === undefined);
+    });
+    await until('the gauge to fall', async () => (await figure('gpu_gate_breaker_tripped')) === 0);
+    await Promise.all(names.map((name) => annotate(name, 'sim.gpu-gate.dev/driver-fails-')));
+    for (const name of names) await validated(name);
+  });
 });
 
-it(
-  'Auto: a node whose GPUs come from a ResourceSlice is waited for, until the slice is gone',
-  { timeout: 60_000 },
-  async () => {
-    const slices = '/apis/resource.k8s.io/v1/resourceslices';
-    const makeNode = (name: string, labels: object): Promise<unknown> =>
-      cluster.admin.request('POST', '/api/v1/nodes', {
-        body: { apiVersion: 'v1', kind: 'Node', metadata: { name, labels: { pool: 'dra', ...labels } } },
-      });
-    await makeNode('by-dra', {});
-    await cluster.admin.request('POST', slices, {
-      body: {
-        apiVersion: 'resource.k8s.io/v1',
-        kind: 'ResourceSlice',
-        metadata: { name: 'by-dra-gpus' },
-        spec: {
-          driver: 'gpu.nvidia.com',
-          nodeName: 'by-dra',
-          pool: { name: 'by-dra', generation: 1, resourceSliceCount: 1 },
-          devices: [{ name: 'gpu-0' }],
-        },
-      },
+it('Auto: a node whose GPUs come from a ResourceSlice is waited for, until the slice is gone', async () => {
+  const slices = '/apis/resource.k8s.io/v1/resourceslices';
+  const makeNode = (name: string, labels: object): Promise<unknown> =>
+    cluster.admin.request('POST', '/api/v1/nodes', {
+      body: { apiVersion: 'v1', kind: 'Node', metadata: { name, labels: { pool: 'dra', ...labels } } },
     });
-    await makePolicy('dra', { nodeSelector: { pool: 'dra' }, validation: TIMES });
-    await says('dra', 'Enforcing', 'False');
-    await makeNode('opted-in', { 'gpu-gate.dev/managed': 'true' });
-    await until(
-      'the policy to wait for the node',
-      async () =>
-        (await says('dra', 'Enforcing', 'False')).startsWith('NodesNotValidated: ') &&
-        (await says('dra', 'Enforcing', 'False')).includes('by-dra'),
-    );
-    await cluster.admin.request('DELETE', `${slices}/by-dra-gpus`);
-    await says('dra', 'Enforcing', 'True');
-    for (const name of ['by-dra', 'opted-in']) await cluster.admin.request('DELETE', `/api/v1/nodes/${name}`);
-    await kubectl('delete', 'gpupolicy', 'dra');
-  },
-);
+  await makeNode('by-dra', {});
+  await cluster.admin.request('POST', slices, {
+    body: {
+      apiVersion: 'resource.k8s.io/v1',
+      kind: 'ResourceSlice',
+      metadata: { name: 'by-dra-gpus' },
+      spec: {
+        driver: 'gpu.nvidia.com',
+        nodeName: 'by-dra',
+        pool: { name: 'by-dra', generation: 1, resourceSliceCount: 1 },
+        devices: [{ name: 'gpu-0' }],
+      },
+    },
+  });
+  await makePolicy('dra', { nodeSelector: { pool: 'dra' }, validation: TIMES });
+  await says('dra', 'Enforcing', 'False');
+  await makeNode('opted-in', { 'gpu-gate.dev/managed': 'true' });
+  await until(
+    'the policy to wait for the node',
+    async () =>
+      (await says('dra', 'Enforcing', 'False')).startsWith('NodesNotValidated: ') &&
+      (await says('dra', 'Enforcing', 'False')).includes('by-dra'),
+  );
+  await cluster.admin.request('DELETE', `${slices}/by-dra-gpus`);
+  await says('dra', 'Enforcing', 'True');
+  for (const name of ['by-dra', 'opted-in']) await cluster.admin.request('DELETE', `/api/v1/nodes/${name}`);
+  await kubectl('delete', 'gpupolicy', 'dra');
+});

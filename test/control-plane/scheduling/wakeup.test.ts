@@ -9,15 +9,10 @@ beforeAll(async () => {
 });
 afterAll(async () => lagging?.stop());
 
-it(
-  'a pod refused by an extender that lags 2 s is bound all the same: 20 tries, none left behind',
-  { timeout: 400_000 },
-  async () => {
-    const times = await lagging.tries(20, 15_000);
-    console.log(`extender 2 s behind, proof to bound, 20 tries: p50 ${times[10]} ms, largest ${times[19]} ms`);
-    expect(times.every((ms) => ms < 15_000)).toBe(true);
-    // Sooner than the lag nobody could know, but where it had not yet heard of the closing either:
-    // without it this would show nothing.
-    expect(times[10]).toBeGreaterThan(1500);
-  },
-);
+it('a pod refused by an extender that lags 2 s is bound all the same: eight tries, none left behind', async () => {
+  // Without the second writes a pod waits for the scheduler's own five minutes.
+  const tries = await lagging.tries(8, 120_000);
+  expect(tries.filter(({ ms }) => ms === Infinity)).toEqual([]);
+  // Otherwise the extender did not lag, and this would show nothing.
+  expect(tries.filter(({ wakes }) => wakes > 0).length).toBeGreaterThan(0);
+});

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { WALK } from '../../../core/keys.ts';
-import { places as placesOf, shareOf } from '../../../reconciler/limits/places.ts';
+import { BRING_UP, places as placesOf, shareOf } from '../../../reconciler/limits/places.ts';
 import { newWalk, type Walk } from '../../../reconciler/walk.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
@@ -16,7 +16,7 @@ it.each([
 const one = aPolicy({ bringUp: { maxConcurrent: '1' } });
 
 it('a place is free until as many are taken as the policy has, and for the node that holds one', () => {
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
   expect(places.free('a', one, 2)).toBe(true);
   places.hold('a', 'default');
   expect([places.free('a', one, 2), places.free('b', one, 2)]).toEqual([true, false]);
@@ -26,13 +26,13 @@ it('a place is free until as many are taken as the policy has, and for the node 
 });
 
 it('other policies have places of their own', () => {
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
   places.hold('a', 'other');
   expect(places.free('b', one, 0)).toBe(true);
 });
 
 it('a freed place wakes one waiting node, the first that came, and is kept for it', () => {
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
   places.hold('a', 'default');
   for (const name of ['b', 'c', 'd']) places.wait(name, 'default');
   expect(places.invite(one, 4)).toEqual([]);
@@ -43,7 +43,7 @@ it('a freed place wakes one waiting node, the first that came, and is kept for i
 });
 
 it('an invited node that does not take its place passes it on', () => {
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
   for (const name of ['b', 'c']) places.wait(name, 'default');
   expect(places.invite(one, 2)).toEqual(['b']);
   expect(places.release('b')).toBe('default');
@@ -51,7 +51,7 @@ it('an invited node that does not take its place passes it on', () => {
 });
 
 it('those that wait are invited when places become more', () => {
-  const places = placesOf();
+  const places = placesOf(BRING_UP);
   places.hold('a', 'default');
   for (const name of ['b', 'c', 'd']) places.wait(name, 'default');
   expect(places.invite(aPolicy({ bringUp: { maxConcurrent: '3' } }), 4)).toEqual(['b', 'c']);
@@ -67,7 +67,7 @@ it('on take-over the nodes whose first walk is under way hold a place', () => {
     [{ stage: 'driver', proven: 'boot-0' }, true],
     [{ stage: 'driver', failed }, true],
   ] as const) {
-    const places = placesOf();
+    const places = placesOf(BRING_UP);
     places.recall([walking('a', more)]);
     expect(places.free('b', one, 0), JSON.stringify(more)).toBe(free);
   }

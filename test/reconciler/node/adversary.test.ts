@@ -7,7 +7,7 @@ import { trimNode, trimPod, type PodObject } from '../../../reconciler/model.ts'
 import { selecting } from '../../../core/gpu-policy.ts';
 import { allocatable } from '../../../reconciler/node/findings.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { places as placesOf } from '../../../reconciler/limits/places.ts';
+import { BRING_UP, places as placesOf } from '../../../reconciler/limits/places.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
@@ -175,7 +175,7 @@ describe('A2 a place is held only while a stage progresses', () => {
     world.step();
     const plan = planNode(world.input());
     const policy = aPolicy({ bringUp: { maxConcurrent: '10%' } });
-    const places = placesOf();
+    const places = placesOf(BRING_UP);
     if (plan.holdsSlot) places.hold('n', 'default');
     expect(places.free('another', policy, 2)).toBe(true);
   });

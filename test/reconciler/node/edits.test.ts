@@ -83,13 +83,17 @@ describe('an edit of a GPUPolicy', () => {
       world.pods = new Map(validated.pods);
       world.daemonSets = new Map(validated.daemonSets);
       world.now = validated.now;
+      world.rollOut = { isFree: true, isStopped: false, isRendered: true };
       const touched = world
         .step()
         .flatMap((action) => (action.kind === 'patch-node' ? Object.keys(action.labels) : []));
-      const gating = touched.filter((key) => !FOLLOWING.some((component) => key === DEPLOY_PREFIX + component));
-      expect([gating, world.trust]).toEqual([[], [true, true]]);
+      const gating = touched.filter(
+        (key) => key.startsWith(DEPLOY_PREFIX) && !FOLLOWING.some((component) => key === DEPLOY_PREFIX + component),
+      );
       const effect = effectOf(field);
-      if (effect === 'roll-out') expect(revisionsOf(policy)).not.toBe(revisionsOf(base));
+      // Its turn in a roll-out begins with closing, and nothing else.
+      expect([gating, world.trust]).toEqual([[], [true, effect !== 'roll-out']]);
+      if (effect === 'roll-out' || effect === 'next opt-in') expect(revisionsOf(policy)).not.toBe(revisionsOf(base));
       else expect(revisionsOf(policy)).toBe(revisionsOf(base));
       if (effect === 'nothing') expect(rounds(policy)).toBe(rounds(base));
       if (effect === 'next round' && !/timeouts|backoff|schedulerName|injection.env/.test(field))

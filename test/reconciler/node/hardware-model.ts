@@ -443,6 +443,9 @@ export class HardwareModel {
         if (name !== undefined) this.setProcess(name, undefined);
         return;
       }
+      case 'evict-pod':
+        this.busy = false;
+        return;
       case 'event':
         return;
       case 'patch-node':
@@ -450,6 +453,8 @@ export class HardwareModel {
       case 'set-node-condition':
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-device-taint':
+      case 'delete-device-taint':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':

@@ -168,7 +168,7 @@ it(`${HISTORIES} histories: open implies that the hardware's truth holds; quiet 
   console.log(`model test: open at ${opened} moments of ${HISTORIES} histories`);
   // A node that never opens would hold the invariant too.
   expect(opened).toBeGreaterThan(HISTORIES);
-}, 120_000);
+});
 
 it('a proof goes for a listed cause alone: whatever else happens, pods that run stay Ready', () => {
   const step = fc.oneof(
@@ -197,7 +197,7 @@ it('a proof goes for a listed cause alone: whatever else happens, pods that run 
     }),
     { numRuns: 500, seed: SEED, reporter: report },
   );
-}, 120_000);
+});
 
 it.each(['never-looks-again', 'believes-old-starts'] as const)(
   'catches a reconciler that %s',

@@ -299,6 +299,19 @@ describe('GPUs by resources that the policy does not list', () => {
     world.policy = aPolicy({ resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'] });
     world.validated();
   });
+  it('another device of NVIDIA’s alone: it is named, waits as without it, and the node mends itself', () => {
+    const world = offering({ 'nvidia.com/hostdev': '2' });
+    world.settle(10);
+    expect(world.condition?.message).toContain(
+      'waiting for the kubelet to offer nvidia.com/gpu on this node; it offers nvidia.com/hostdev, which the GPUPolicy does not list',
+    );
+    for (let i = 0; i < 60; i += 1) {
+      world.now += 60_000;
+      world.step();
+    }
+    expect(world.condition?.reason).toBe('DevicePluginFailedTimedOut');
+    expect(world.events).toContain('GPUOperandRestart');
+  });
   it('beside GPUs that it lists: validated, and the condition says what is not gated', () => {
     const world = offering({ 'nvidia.com/gpu': '4', 'nvidia.com/mig-1g.10gb': '7', 'nvidia.com/hostdev': '2' });
     world.validated();

@@ -22,6 +22,7 @@ import { renderOperand } from '../../../reconciler/manifests/render.ts';
 import { isDeployed, specOf } from '../../../core/components.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
 import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
+import { NO_PLACE, type Others } from '../../../reconciler/node/roll-out.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../builders/objects.ts';
 
@@ -35,6 +36,9 @@ export class World {
   policy: GpuPolicy;
   pods = new Map<string, PodObject>();
   events: string[] = [];
+  evicted: string[] = [];
+  /** A place in a roll-out. */
+  rollOut: Others = NO_PLACE;
   /** Components whose pods do not become Ready, and how. */
   broken: Partial<Record<string, Partial<PodObject>>> = {};
   validationsFail = false;
@@ -108,6 +112,7 @@ export class World {
       notReadyGrace: 60_000,
       now: this.now,
       watchedSince: this.watchedSince,
+      rollOut: this.rollOut,
     };
   }
 
@@ -160,6 +165,10 @@ export class World {
         );
         return;
       }
+      case 'evict-pod':
+        this.evicted.push(action.name);
+        this.pods.delete(action.name);
+        return;
       case 'delete-pod':
         this.pods.delete(action.name);
         return;
@@ -171,6 +180,8 @@ export class World {
       case 'set-node-condition':
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-device-taint':
+      case 'delete-device-taint':
       case 'delete-daemonset':
       case 'policy-finalizers':
       case 'policy-status':
