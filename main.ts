@@ -96,7 +96,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (command === 'images') return imagesCommand(rest);
   if (command === 'release') return releaseCommand(rest);
   if (command === 'support') return supportCommand(rest);
-  err(`unknown command ${JSON.stringify(command)}: run, explain, images, release, support; see --help\n`);
+  err(`unknown command ${JSON.stringify(command)}: write run, explain, images, release or support; see --help\n`);
   return 2;
 }
 

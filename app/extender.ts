@@ -9,8 +9,8 @@ import { follow, servingPart, type Serving } from './serving.ts';
 /** Starts the extender's server; rejects if its port is taken. */
 export async function startExtender(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
   const { options, log, registry, now } = shared;
-  const { nodes, policies, table } = caches;
-  const view = { nodes: table, policies, operandNamespace: options.operandNamespace };
+  const { nodes, policies, devices, table } = caches;
+  const view = { nodes: table, policies, devices, operandNamespace: options.operandNamespace };
   const work = new AbortController();
   const server = await serving.server('extender', {
     port: options.extenderPort,

@@ -13,7 +13,7 @@ import { callerCas, follow, servingPart, type Serving } from './serving.ts';
 /** Starts the webhook's servers; rejects if a port is taken. */
 export async function startWebhook(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
   const { options, kube, log, registry } = shared;
-  const { policies, runtimeClasses, namespaces } = caches;
+  const { policies, runtimeClasses, namespaces, devices } = caches;
   const excluded = excludedNamespaces(options);
   const work = new AbortController();
   const servers: RunningServer[] = [];
@@ -30,6 +30,7 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
           ? {
               policies,
               runtimeClasses,
+              devices,
               namespaceLabels: namespaces.get(namespace),
               namespace,
               excludedNamespaces: excluded,

@@ -93,6 +93,11 @@ export interface InjectionSpec {
   readonly hideUnrequestedGpus: boolean;
   readonly tolerations: readonly InjectedToleration[];
   /**
+   * What a pod that asks for GPUs by claim alone gets. `GateOnly`: scheduler, readiness gate,
+   * tolerations; its devices come by CDI. `Full`: the runtime class and driver volumes as well.
+   */
+  readonly claimPods: 'GateOnly' | 'Full';
+  /**
    * Resources that another scheduler gives out, by name or with `*` at the end: pods that request
    * one keep their scheduler.
    */
@@ -154,6 +159,11 @@ export interface GpuPolicySpec {
   readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
   readonly resources: readonly string[];
+  /** DeviceClasses whose claims are for GPUs. */
+  readonly deviceClasses: readonly string[];
+  /** DRA drivers of GPUs, whose devices are tainted while a node is not open. */
+  readonly deviceDrivers: readonly string[];
+  readonly deviceTaints: 'Auto' | 'On' | 'Off';
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;

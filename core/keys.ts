@@ -47,6 +47,14 @@ export const GPU_VALIDATED = 'GPUValidated';
  */
 export const STARTUP_TAINT = 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate';
 
+/**
+ * Taint of a node's DRA devices (NoSchedule) by a DeviceTaintRule, reconciler: the node is not
+ * open.
+ */
+export const DEVICE_TAINT = 'gpu-gate.dev/not-open';
+/** Names of gpu-gate's DeviceTaintRules begin with it. */
+export const DEVICE_TAINT_RULE_PREFIX = 'gpu-gate.';
+
 /** Pod label, webhook: `true` on every injected pod; what the reconciler watches. */
 export const INJECTED = 'gpu-gate.dev/injected';
 /** Pod annotation, webhook: JSON, what was injected and what was skipped and why. */

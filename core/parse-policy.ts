@@ -113,6 +113,11 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
+      deviceClasses: Array.isArray(s['deviceClasses'])
+        ? list<string>(s['deviceClasses'])
+        : ['gpu.nvidia.com', 'mig.nvidia.com'],
+      deviceDrivers: Array.isArray(s['deviceDrivers']) ? list<string>(s['deviceDrivers']) : ['gpu.nvidia.com'],
+      deviceTaints: text<'Auto' | 'On' | 'Off'>(s['deviceTaints'], 'Auto'),
       components: {
         toolkit: {
           ...component(toolkit, true),
@@ -172,6 +177,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         env: list<EnvVar>(injection['env']),
         hideUnrequestedGpus: flag(injection['hideUnrequestedGpus'], true),
         tolerations: list<InjectedToleration>(injection['tolerations']),
+        claimPods: text<'GateOnly' | 'Full'>(injection['claimPods'], 'GateOnly'),
         othersResources:
           injection['othersResources'] === undefined ? HAMI_RESOURCES : list<string>(injection['othersResources']),
       },

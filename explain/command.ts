@@ -2,6 +2,7 @@
 // gate's verdicts.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
+import { DEVICE_WATCHES, NO_DEVICES, wantedClaims, type Devices } from '../gate/devices.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import { POLICIES_PATH } from '../core/keys.ts';
 import { printable, printableJson } from '../core/printable.ts';
@@ -19,6 +20,7 @@ export interface WebhookFacts {
     string,
     { readonly handler?: string; readonly nodeSelector: Readonly<Record<string, string>> }
   >;
+  readonly devices: Devices;
   readonly namespaceLabels: Readonly<Record<string, string>>;
   readonly namespace: string;
   readonly excludedNamespaces: ReadonlySet<string>;
@@ -51,14 +53,17 @@ export async function explain(args: ExplainArgs, { print, complain, decide }: Ex
       kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
       kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
     ]);
+    const { devices, unread } = await devicesFor(kube, namespace, pod);
     const byName = new Map(policies.items.map(parsePolicy).map((policy) => [policy.name, policy]));
     const explanation = explainPod({
       pod,
       nodes:
         args.whyNot === undefined ? nodes.items : nodes.items.filter(({ metadata }) => metadata.name === args.whyNot),
       policies: byName,
+      devices,
+      unread,
       operandNamespace: args.operandNamespace,
-      webhookWould: await webhookWould(kube, decide, { ...args, namespace }, pod, byName),
+      webhookWould: await webhookWould(kube, decide, { ...args, namespace }, pod, { policies: byName, devices }),
     });
     print(args.output === 'json' ? `${printableJson(explanation)}\n` : explanationText(explanation));
     return 0;
@@ -72,6 +77,48 @@ export async function explain(args: ExplainArgs, { print, complain, decide }: Ex
   }
 }
 
+interface Listed {
+  readonly items: readonly { readonly metadata: { readonly name: string; readonly namespace?: string } }[];
+}
+
+/**
+ * Classes, and the claims of the pod's namespace if it has claims. A person may not be allowed to
+ * read them, and a cluster may not have them.
+ */
+async function devicesFor(
+  kube: Kube,
+  namespace: string,
+  pod: RawPod,
+): Promise<{ readonly devices: Devices; readonly unread: readonly string[] }> {
+  const unread: string[] = [];
+  const read = async <T>(path: string, trim: (raw: unknown) => T): Promise<ReadonlyMap<string, T>> => {
+    try {
+      const { items } = await kube.request<Listed>('GET', path);
+      return new Map(
+        items.map((item) => {
+          const { name, namespace: within } = item.metadata;
+          return [within === undefined ? name : `${within}/${name}`, trim(item)];
+        }),
+      );
+    } catch (error) {
+      if (!isNotFound(error)) unread.push(`not read: ${explainError(error)}`);
+      return new Map();
+    }
+  };
+  const within = (path: string): string => {
+    const at = path.lastIndexOf('/');
+    return `${path.slice(0, at)}/namespaces/${encodeURIComponent(namespace)}${path.slice(at)}`;
+  };
+  const { classes, claims, templates } = DEVICE_WATCHES;
+  const hasClaims = wantedClaims(pod.spec, pod.status).length > 0;
+  const [byClass, byClaim, byTemplate] = await Promise.all([
+    read(classes.path, classes.trim),
+    hasClaims ? read(within(claims.path), claims.trim) : NO_DEVICES.claims,
+    hasClaims ? read(within(templates.path), templates.trim) : NO_DEVICES.templates,
+  ]);
+  return { devices: { classes: byClass, claims: byClaim, templates: byTemplate }, unread };
+}
+
 /**
  * What the webhook would do with a pod like this one. Leaves out the node that the scheduler chose
  * since.
@@ -81,7 +128,7 @@ async function webhookWould(
   decide: ExplainDeps['decide'],
   args: ExplainArgs & { readonly namespace: string },
   pod: RawPod,
-  policies: ReadonlyMap<string, GpuPolicy>,
+  known: Pick<WebhookFacts, 'policies' | 'devices'>,
 ): Promise<string> {
   try {
     const [namespace, classes] = await Promise.all([
@@ -102,7 +149,7 @@ async function webhookWould(
       decide(
         { ...pod, spec },
         {
-          policies,
+          ...known,
           runtimeClasses: new Map(
             classes.items.map((item) => [
               item.metadata.name,

@@ -2,12 +2,13 @@
 // function that answers the scheduler. table.ts makes a table of it.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
-import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import type { Devices, FoundClaim } from '../gate/devices.ts';
+import { claimsOf, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { INJECTION } from '../core/keys.ts';
 import { isOurs, sinceOf, stateOf, type NodeView } from '../gate/node-proof.ts';
 import type { ReasonKind } from '../gate/reasons.ts';
 import { obstacleTo, placementOf } from '../gate/placement.ts';
-import { askOf, nodeFacts, verdict, type Ungated } from '../gate/verdict.ts';
+import { askOf, nodeFacts, policyNameOf, verdict, type Ungated } from '../gate/verdict.ts';
 import { adviceFor } from './hints.ts';
 
 export interface Row {
@@ -44,6 +45,9 @@ export interface ExplainInput {
   readonly pod: RawPod;
   readonly nodes: readonly NodeView[];
   readonly policies: ReadonlyMap<string, GpuPolicy>;
+  readonly devices: Devices;
+  /** What could not be read, and so is not explained: one sentence each. */
+  readonly unread: readonly string[];
   readonly operandNamespace: string;
   /** What the webhook would do with this pod if it were created now, one sentence. */
   readonly webhookWould: string;
@@ -62,7 +66,8 @@ const SUMMARY = {
 export function explainPod(input: ExplainInput): Explanation {
   const { pod, nodes, policies } = input;
   const name = `${pod.metadata?.namespace ?? ''}/${pod.metadata?.name ?? ''}`;
-  const ask = askOf(wantsOf(pod, input.operandNamespace), policies);
+  const wants = wantsOf(pod, input.operandNamespace);
+  const ask = askOf(wants, policies, input.devices);
   // An auditing policy is judged as if it enforced, which shows what is to come.
   const judge = ask.kind === 'pass' && ask.would !== undefined ? ask.would : ask;
   const placement = placementOf(pod.spec);
@@ -87,21 +92,39 @@ export function explainPod(input: ExplainInput): Explanation {
       keptOff,
       kind: because.kind,
       since: sinceOf(node, because),
-      ...(judge.kind === 'refuse' ? { next: judge.detail, alike: judge.detail } : adviceFor(node, because)),
+      ...(judge.kind === 'refuse' || judge.kind === 'unknown'
+        ? { next: judge.detail, alike: judge.detail }
+        : adviceFor(node, because)),
     };
   });
   const open = rows.filter((row) => row.verdict === 'open').length;
   const summary =
     ask.kind === 'refuse'
       ? `${ask.because.sentence}, so that no node takes it; ${ask.detail}`
-      : ask.kind === 'pass'
-        ? SUMMARY[ask.because]
-        : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
+      : ask.kind === 'unknown'
+        ? `${ask.because.sentence}: ${ask.detail}`
+        : ask.kind === 'pass'
+          ? SUMMARY[ask.because]
+          : `GPUPolicy ${ask.policy.name} ${isEnforcing(ask.policy) ? 'enforces' : 'audits'}: ${open} of ${rows.length} nodes open to it`;
   const notes = [
+    ...input.unread,
+    ...claimsOf(wants, policies.get(policyNameOf(wants)), input.devices).map(claimNote),
     ...(judge.kind === 'pass' ? [] : schedulerNote(pod, policies)),
     ...(judge.kind === 'gate' ? judge.unjudged : []).map(({ name, because }) => `${name}: ${because}`),
   ];
   return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), notes, rows };
+}
+
+/** What a claim of the pod is for, and what it got. */
+function claimNote({ wanted, facts, gpu }: FoundClaim): string {
+  const name = wanted.claim === undefined ? `a claim of template ${wanted.template ?? '?'}` : `claim ${wanted.claim}`;
+  if (facts === undefined) return `${name}: not known`;
+  const of = facts.classes.length === 0 ? 'no class' : `class ${facts.classes.join(', ')}`;
+  const is = gpu === true ? '' : '; not a GPU of the policy';
+  if (facts.devices.length === 0) return `${name} (${of}): not allocated yet${is}`;
+  const devices = facts.devices.map(({ driver, pool, device }) => `${driver}/${pool}/${device}`).join(', ');
+  const where = facts.node === undefined ? '' : ` on node ${facts.node}, so only that node counts for this pod`;
+  return `${name} (${of}): allocated ${devices}${where}${is}`;
 }
 
 /**

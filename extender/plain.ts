@@ -1,7 +1,7 @@
 // Every call, as verbs.ts defines it: body → JSON → arguments → answer. Malformed input is a value.
 import { nestsDeeper } from '../core/json-depth.ts';
 import { filter, preempt, prioritize, type View } from './verbs.ts';
-import type { Answered, Way } from './way.ts';
+import { withheld, type Answered, type Way } from './way.ts';
 import { decodeArgs, decodePreemption, encodeFilter, encodePreemption, type Decoded } from './wire.ts';
 
 /** Pods and nodes nest some 20 deep. */
@@ -24,6 +24,8 @@ export const plain = {
     if (!decoded.ok) return decoded;
     const { names, nodes } = decoded.args;
     const { ask, result } = filter(decoded.args, view);
+    const none = withheld(ask);
+    if (none !== undefined) return none;
     const refused = new Map<string, number>();
     for (const { label } of result.refused.values()) refused.set(label, (refused.get(label) ?? 0) + 1);
     const { passed, wouldRefuse } = result;

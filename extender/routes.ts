@@ -67,7 +67,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
       const answered = answers[verb](body, view);
       return answered.ok
         ? { body: answered.body, result: 'ok', tally: answered.tally }
-        : inError(verb, answered.because, 'malformed');
+        : inError(verb, answered.because, answered.withheld === true ? 'error' : 'malformed');
     } catch (error) {
       deps.log.error('a call of the scheduler was not answered', { verb, error: errorPlace(error) });
       return inError(verb, "gpu-gate's extender failed and logged why; the pod is retried", 'error');

@@ -2,6 +2,7 @@
 // answers to most calls by names, from bytes.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import type { Devices } from '../gate/devices.ts';
 import type { Reason } from '../gate/reasons.ts';
 import { askOf, nodeFacts, verdict, wouldRefuse, type Ask, type NodeFacts } from '../gate/verdict.ts';
 import type { ExtenderArgs, FilterResult, PreemptionArgs } from './wire.ts';
@@ -10,12 +11,13 @@ import type { ExtenderArgs, FilterResult, PreemptionArgs } from './wire.ts';
 export interface View {
   readonly nodes: { get(name: string): NodeFacts | undefined };
   readonly policies: { get(name: string): GpuPolicy | undefined };
+  readonly devices: Devices;
   readonly operandNamespace: string;
 }
 
 /** What the pod of a call asks. */
 export const askIn = (view: Omit<View, 'nodes'>, pod: RawPod): Ask =>
-  askOf(wantsOf(pod, view.operandNamespace), view.policies);
+  askOf(wantsOf(pod, view.operandNamespace), view.policies, view.devices);
 
 const factsOf = (args: ExtenderArgs, view: View, name: string): NodeFacts | undefined => {
   const sent = args.nodes?.get(name);

@@ -20,10 +20,22 @@ export interface Tally {
   readonly wouldRefuse: number;
 }
 
-/** The answer, or one sentence on what is wrong with the call. */
+/** The answer, or one sentence on why there is none. */
 export type Answered =
   | { readonly ok: true; readonly body: string | Buffer; readonly tally?: Tally }
-  | { readonly ok: false; readonly because: string };
+  | {
+      readonly ok: false;
+      readonly because: string;
+      /** The call is fine, but nothing can be answered yet. */
+      readonly withheld?: true;
+    };
+
+/**
+ * A pod whose claim is not known yet gets an Error, which makes the scheduler try it again after a
+ * second. A refusal would leave it waiting for an event that may not come.
+ */
+export const withheld = (ask: Ask): Answered | undefined =>
+  ask.kind === 'unknown' ? { ok: false, because: ask.detail, withheld: true } : undefined;
 
 /** Each verb returns `undefined` if the way declines the call. */
 export interface Way {

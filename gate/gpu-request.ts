@@ -3,6 +3,18 @@
 import { COMPONENT, MIN_DRIVER, PART_OF, POLICY, PRODUCT } from '../core/keys.ts';
 import { amountOf } from '../core/quantity.ts';
 import { list, object, type Raw } from '../core/raw.ts';
+import type { GpuPolicy } from '../core/gpu-policy.ts';
+import {
+  foundClaim,
+  IMPLICIT_CLASS,
+  isGpuResource,
+  isMappedGpu,
+  wantedClaims,
+  type Devices,
+  type FoundClaim,
+  type GpuKinds,
+  type WantedClaim,
+} from './devices.ts';
 import { optsOut } from './namespaces.ts';
 import { requireVariables, type RequireVariable } from './require-cuda.ts';
 import { isVersion } from './versions.ts';
@@ -53,19 +65,34 @@ export interface RawPod {
     readonly readinessGates?: readonly { readonly conditionType?: string }[];
     readonly tolerations?: readonly unknown[];
     readonly affinity?: object;
+    readonly resourceClaims?: readonly object[];
   };
-  readonly status?: { readonly phase?: string };
+  readonly status?: {
+    readonly phase?: string;
+    readonly resourceClaimStatuses?: readonly object[];
+    readonly extendedResourceClaimStatus?: object;
+  };
 }
 
 /** Every GPU resource that a GPUPolicy may name stands below this prefix. */
 const GPU_PREFIX = 'nvidia.com/';
 
-/**
- * Is this a GPU resource of the policy? `resources` holds exact names, and `nvidia.com/mig-*` for
- * every MIG profile.
- */
-export const isGpuResource = (name: string, resources: readonly string[]): boolean =>
-  resources.some((wanted) => (wanted.endsWith('*') ? name.startsWith(wanted.slice(0, -1)) : name === wanted));
+/** A resource that may be a GPU's, by its name alone. */
+const isGpuLike = (name: string): boolean => name.startsWith(GPU_PREFIX) || name.startsWith(IMPLICIT_CLASS);
+
+/** As Kubernetes decides it: a DeviceClass may map any of them. */
+const isExtended = (name: string): boolean =>
+  name.includes('/') && (!name.includes('kubernetes.io/') || name.startsWith(IMPLICIT_CLASS));
+
+/** What counts as a GPU where no policy says it. */
+const WITHOUT_POLICY: GpuKinds = {
+  resources: ['nvidia.com/*'],
+  deviceClasses: ['gpu.nvidia.com', 'mig.nvidia.com'],
+  deviceDrivers: ['gpu.nvidia.com'],
+};
+
+/** What the policy counts as GPUs; the widest list shows whether a pod without one asks at all. */
+export const gpuKindsOf = (policy: GpuPolicy | undefined): GpuKinds => policy?.spec ?? WITHOUT_POLICY;
 
 /** What NVIDIA's device plugin offers unless it is configured to rename it. */
 const USUAL_GPUS: readonly string[] = ['nvidia.com/gpu', 'nvidia.com/gpu.shared', 'nvidia.com/mig-*'];
@@ -78,14 +105,16 @@ export const entriesFor = (names: readonly string[]): readonly string[] => [
   ...new Set(names.map((name) => (name.startsWith('nvidia.com/mig-') ? 'nvidia.com/mig-*' : name))),
 ];
 
-/** A container that asks for a resource which may be a GPU's. */
+/** A container that asks for an extended resource or a claim, which may be a GPU's. */
 export interface GpuContainer {
   /** Index into the pod's own list. */
   readonly index: number;
   /** Sidecars are init containers that go on running. */
   readonly kind: 'main' | 'init' | 'sidecar';
-  /** Amounts above zero by resource. */
+  /** Amounts above zero by extended resource. */
   readonly amounts: Readonly<Record<string, number>>;
+  /** Entries of the pod's `resourceClaims` that it uses. */
+  readonly claims: readonly string[];
   readonly requires: readonly RequireVariable[];
 }
 
@@ -94,7 +123,7 @@ function amountsOf(container: Raw): Readonly<Record<string, number>> {
   const { limits, requests } = object(container['resources']);
   const amounts: Record<string, number> = {};
   for (const [name, value] of Object.entries({ ...object(requests), ...object(limits) })) {
-    const amount = name.startsWith(GPU_PREFIX) ? amountOf(value) : 0;
+    const amount = isExtended(name) ? amountOf(value) : 0;
     if (amount > 0) amounts[name] = amount;
   }
   return amounts;
@@ -104,18 +133,16 @@ const gpuContainers = (containers: unknown, init: boolean): readonly GpuContaine
   list<unknown>(containers).flatMap((value, index): GpuContainer[] => {
     const container = object(value);
     const amounts = amountsOf(container);
-    if (Object.keys(amounts).length === 0) return [];
+    const claims = list<unknown>(object(container['resources'])['claims']).map((one) => String(object(one)['name']));
+    if (claims.length === 0 && Object.keys(amounts).length === 0) return [];
     const kind = !init ? 'main' : container['restartPolicy'] === 'Always' ? 'sidecar' : 'init';
-    return [{ index, kind, amounts, requires: requireVariables(container['env']) }];
+    return [{ index, kind, amounts, claims, requires: requireVariables(container['env']) }];
   });
 
 const containersOf = (spec: RawPod['spec']): readonly GpuContainer[] => [
   ...gpuContainers(spec?.containers, false),
   ...gpuContainers(spec?.initContainers, true),
 ];
-
-const asksFor = (container: GpuContainer, resources: readonly string[]): boolean =>
-  Object.keys(container.amounts).some((name) => isGpuResource(name, resources));
 
 /**
  * The first of these resources that some container requests, GPU or not; `undefined` if none does.
@@ -133,26 +160,78 @@ export interface GpuRequest {
   readonly initContainers: readonly number[];
 }
 
-/** The GPU request of a pod; `undefined` if it asks for none. */
-export function gpuRequest(pod: RawPod, resources: readonly string[]): GpuRequest | undefined {
-  const asking = containersOf(pod.spec).filter((container) => asksFor(container, resources));
-  if (asking.length === 0) return undefined;
+/** What a pod asks for, by one policy. */
+export type Asked =
+  | { readonly kind: 'nothing' }
+  /** A claim, or its template, is not known yet, and nothing else asks for a GPU. */
+  | { readonly kind: 'unknown'; readonly claim: WantedClaim }
+  | {
+      readonly kind: 'gpus';
+      /** Those that ask for a GPU, in whatever shape. */
+      readonly containers: readonly GpuContainer[];
+      /** Those that ask for a resource that the policy lists, as a device plugin serves it. */
+      readonly byResource: readonly GpuContainer[];
+      /** Claims for GPUs. */
+      readonly claims: readonly FoundClaim[];
+    };
+
+const NOTHING: Asked = { kind: 'nothing' };
+
+/** The pod's claims, looked up as the policy counts GPUs. */
+export const claimsOf = (wants: PodRequest, policy: GpuPolicy | undefined, devices: Devices): readonly FoundClaim[] =>
+  wants.claims.map((wanted) => foundClaim(wanted, wants.namespace, gpuKindsOf(policy), devices));
+
+/** What the pod asks for: the one function that knows every shape of a request for GPUs. */
+export function askedOf(wants: PodRequest, kinds: GpuKinds, devices: Devices): Asked {
+  const found = wants.claims.map((wanted) => foundClaim(wanted, wants.namespace, kinds, devices));
+  const claims = found.filter(({ gpu }) => gpu === true);
+  const byResource = wants.containers.filter(({ amounts }) =>
+    Object.keys(amounts).some((name) => isGpuResource(name, kinds.resources)),
+  );
+  const containers = wants.containers.filter(
+    (container) =>
+      byResource.includes(container) ||
+      container.claims.some((name) => claims.some(({ wanted }) => wanted.entry === name)) ||
+      Object.keys(container.amounts).some((name) => isMappedGpu(name, kinds, devices)),
+  );
+  // A claim of the pod that no container uses is allocated all the same.
+  if (containers.length > 0 || claims.length > 0) return { kind: 'gpus', containers, byResource, claims };
+  const unknown = found.find(({ gpu }) => gpu === undefined);
+  return unknown === undefined ? NOTHING : { kind: 'unknown', claim: unknown.wanted };
+}
+
+/** Containers as indices into the pod's raw lists. */
+export function indicesOf(containers: readonly GpuContainer[]): GpuRequest {
   const indices = (main: boolean): number[] =>
-    asking.filter(({ kind }) => (kind === 'main') === main).map(({ index }) => index);
+    containers.filter(({ kind }) => (kind === 'main') === main).map(({ index }) => index);
   return { containers: indices(true), initContainers: indices(false) };
 }
 
+/** What a pod requests, whatever a policy counts as GPUs. */
+export interface PodRequest {
+  readonly containers: readonly GpuContainer[];
+  readonly claims: readonly WantedClaim[];
+  /** Of the pod, and so of its claims. */
+  readonly namespace: string;
+}
+
+/** What a pod that is created in that namespace requests. */
+export const requestOf = (pod: RawPod, namespace: string): PodRequest => ({
+  containers: containersOf(pod.spec),
+  claims: wantedClaims(pod.spec, pod.status),
+  namespace,
+});
+
 /**
  * All that the gate needs to know of a pod, read once; a verdict needs nothing else, whatever
- * becomes of the policies.
+ * becomes of the policies and of the claims.
  */
-export interface PodWants {
+export interface PodWants extends PodRequest {
   /** It is a validation pod of gpu-gate: of its labels, in the operand namespace. */
   readonly validation: boolean;
   readonly read: ReadWishes;
   /** Its namespace, where it names a policy: a policy may be for some namespaces only. */
   readonly namedIn?: string;
-  readonly containers: readonly GpuContainer[];
 }
 
 export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
@@ -166,13 +245,9 @@ export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
       (component === 'driver-validation' || component === 'device-plugin-validation'),
     read,
     ...(read.wishes.policy === undefined ? {} : { namedIn: namespace ?? '' }),
-    containers: containersOf(pod.spec),
+    ...requestOf(pod, namespace ?? ''),
   };
 }
-
-/** The containers of the pod that ask for a GPU of these resources. */
-export const asking = (wants: PodWants, resources: readonly string[]): readonly GpuContainer[] =>
-  wants.containers.filter((container) => asksFor(container, resources));
 
 /**
  * GPUs that the pod occupies on its node, by resource, as the scheduler adds them up: main
@@ -185,6 +260,7 @@ export function occupied({ containers }: Pick<PodWants, 'containers'>): Readonly
   const main = containers.filter(({ kind }) => kind === 'main');
   for (const { kind, amounts } of [...containers.filter((one) => one.kind !== 'main'), ...main]) {
     for (const [name, amount] of Object.entries(amounts)) {
+      if (!isGpuLike(name)) continue;
       const beside = together[name] ?? 0;
       if (kind === 'init') largest[name] = Math.max(largest[name] ?? 0, beside + amount);
       else together[name] = beside + amount;

@@ -21,7 +21,8 @@ export type ReasonKind =
   | 'no-such-policy'
   | 'policy-not-allowed'
   | 'bad-policy'
-  | 'bad-min-driver';
+  | 'bad-min-driver'
+  | 'claim-unknown';
 
 export interface Reason {
   readonly kind: ReasonKind;
@@ -56,6 +57,7 @@ export const REASONS = {
   noSuchPolicy: reason('no-such-policy', 'the GPUPolicy that the pod names does not exist'),
   policyNotAllowed: reason('policy-not-allowed', 'the pod may not name its GPUPolicy in this namespace'),
   badPolicy: reason('bad-policy', `the pod's annotation ${POLICY} is malformed`),
+  claimUnknown: reason('claim-unknown', 'a resource claim of the pod is not known yet'),
   badMinDriver: reason('bad-min-driver', `the pod's annotation ${MIN_DRIVER} is malformed`),
 } as const;
 
@@ -85,6 +87,16 @@ export const stackFailed = (stage: Stage | undefined): Reason =>
 export const nodeClosed = (why: string): Reason =>
   reason('closed', `GPU node closed: ${why}`, 'walk', 'GPU node closed');
 
+const allocatedHere = new WeakMap<Reason, Reason>();
+/** The node is refused to a pod that can go nowhere but to the node of its allocated claim. */
+export function onAllocated(because: Reason): Reason {
+  const known = allocatedHere.get(because);
+  if (known !== undefined) return known;
+  const fresh = { ...because, sentence: `the pod waits for the node of its allocated GPU claim: ${because.sentence}` };
+  allocatedHere.set(because, fresh);
+  return fresh;
+}
+
 /**
  * All reasons there are, an example of each that has a parameter; the reference of messages is made
  * from it.
@@ -96,4 +108,5 @@ export const ALL_REASONS: readonly Reason[] = [
   ...Object.values(FAILED),
   failedSomewhere,
   nodeClosed('WHY'),
+  onAllocated(notValidated('driver')),
 ];

@@ -58,11 +58,15 @@ const gpuHostPaths = (spec: unknown, driverPaths: Iterable<string>): readonly st
   });
 
 /** Raw pod → its use, as far as any of these driver's folders shows it. */
-export function useOf(pod: RawPod, wants: Pick<PodWants, 'containers'>, driverPaths: Iterable<string>): GpuUse {
+export function useOf(
+  pod: RawPod,
+  wants: Pick<PodWants, 'containers' | 'claims'>,
+  driverPaths: Iterable<string>,
+): GpuUse {
   const spec: Raw = object(pod.spec);
   return {
     gpus: occupied(wants),
-    claims: list(spec['resourceClaims']).length > 0,
+    claims: wants.claims.length > 0,
     runtimeClass: text(spec['runtimeClassName'], ''),
     hostPaths: gpuHostPaths(spec, driverPaths),
     daemon: list<unknown>(pod.metadata?.ownerReferences).some(

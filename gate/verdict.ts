@@ -4,10 +4,11 @@
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import { DEFAULT_POLICY, POLICY } from '../core/keys.ts';
-import { asking, type PodWants } from './gpu-request.ts';
+import type { Devices, FoundClaim, WantedClaim } from './devices.ts';
+import { askedOf, gpuKindsOf, type GpuContainer, type PodWants } from './gpu-request.ts';
 import { namingRefused } from './namespaces.ts';
 import { isOurs, open, policyOf, stateOf, type NodeView, type Proof } from './node-proof.ts';
-import { REASONS, type Reason } from './reasons.ts';
+import { onAllocated, REASONS, type Reason } from './reasons.ts';
 import {
   meets,
   requirementsOf,
@@ -76,6 +77,13 @@ export interface Gate {
   readonly kind: 'gate';
   readonly policy: GpuPolicy;
   readonly minDriver: string | undefined;
+  /** Its claims for GPUs. */
+  readonly claims: readonly FoundClaim[];
+  /**
+   * Is one of them allocated? Then no node but that of its devices can take the pod, and a
+   * scheduler asks about no other.
+   */
+  readonly allocated: boolean;
   /** All must hold. */
   readonly requirements: readonly CudaRequirement[];
   /** Parts of NVIDIA_REQUIRE_CUDA and its like that are not judged. */
@@ -99,6 +107,8 @@ export type Ask =
       readonly would?: Gate;
     }
   | Gate
+  /** Nothing can be decided until the watch brings the claim. `detail` is for people. */
+  | { readonly kind: 'unknown'; readonly because: Reason; readonly detail: string }
   /** No node may take it. `detail` is for people, and may quote the pod. */
   | { readonly kind: 'refuse'; readonly because: Reason; readonly detail: string };
 
@@ -114,14 +124,12 @@ export const namingRefusedTo = ({ read, namedIn = '' }: PodWants, policy: GpuPol
   namingRefused(read.wishes.policy, namedIn, policy);
 
 /** What this pod asks, once per call. */
-export function askOf(wants: PodWants, policies: Policies): Ask {
+export function askOf(wants: PodWants, policies: Policies, devices: Devices): Ask {
   if (wants.validation) return { kind: 'pass', because: 'validation-pod' };
   const { read } = wants;
   const policy = policies.get(policyNameOf(wants));
-  // Without a policy there is no list of resources; the widest one shows whether the pod asks for a
-  // GPU at all.
-  const containers = asking(wants, policy?.spec.resources ?? ['nvidia.com/*']);
-  if (containers.length === 0) return { kind: 'pass', because: 'no-gpu' };
+  const asked = askedOf(wants, gpuKindsOf(policy), devices);
+  if (asked.kind === 'nothing') return { kind: 'pass', because: 'no-gpu' };
   if (!read.ok && read.annotation === POLICY)
     return { kind: 'refuse', because: REASONS.badPolicy, detail: read.because };
   if (policy === undefined)
@@ -135,18 +143,30 @@ export function askOf(wants: PodWants, policies: Policies): Ask {
   const refused = namingRefusedTo(wants, policy);
   if (refused !== undefined) return { kind: 'refuse', because: REASONS.policyNotAllowed, detail: refused };
   if (policy.spec.suspend) return { kind: 'pass', because: 'suspended' };
+  if (asked.kind === 'unknown')
+    return isEnforcing(policy)
+      ? { kind: 'unknown', because: REASONS.claimUnknown, detail: unknownClaim(wants.namespace, asked.claim) }
+      : { kind: 'pass', because: 'auditing' };
   const gate: Gate = {
     kind: 'gate',
     policy,
     minDriver: read.wishes.minDriver,
-    ...requirementsOf(variablesOf(containers)),
+    claims: asked.claims,
+    allocated: asked.claims.some(({ facts }) => facts !== undefined && facts.devices.length > 0),
+    ...requirementsOf(variablesOf(asked.containers)),
     judged: new Map(),
   };
   if (!isEnforcing(policy)) return { kind: 'pass', because: 'auditing', would: gate };
   return read.ok ? gate : { kind: 'refuse', because: REASONS.badMinDriver, detail: read.because };
 }
 
-function* variablesOf(containers: ReturnType<typeof asking>): Generator<RequireVariable> {
+/** What is awaited of a claim that is not known yet. */
+const unknownClaim = (namespace: string, { claim, template }: WantedClaim): string =>
+  claim === undefined
+    ? `ResourceClaimTemplate ${namespace}/${template ?? ''} is not known yet; the pod is retried`
+    : `ResourceClaim ${namespace}/${claim} is not known yet; the pod is retried`;
+
+function* variablesOf(containers: readonly GpuContainer[]): Generator<RequireVariable> {
   for (const { requires } of containers) yield* requires;
 }
 
@@ -156,6 +176,7 @@ export function verdict(ask: Ask, node: Judged | undefined): Reason | undefined 
     case 'pass':
       return undefined;
     case 'refuse':
+    case 'unknown':
       return ask.because;
     case 'gate':
       return refusal(ask, node);
@@ -166,8 +187,13 @@ export function verdict(ask: Ask, node: Judged | undefined): Reason | undefined 
 export const wouldRefuse = (ask: Ask, node: Judged | undefined): boolean =>
   ask.kind === 'pass' && ask.would !== undefined && refusal(ask.would, node) !== undefined;
 
-/** Runs for every node of a call, so it allocates nothing. */
+/** Runs for every node of a call, so it allocates nothing per node. */
 function refusal(ask: Gate, node: Judged | undefined): Reason | undefined {
+  const because = refused(ask, node);
+  return because !== undefined && ask.allocated ? onAllocated(because) : because;
+}
+
+function refused(ask: Gate, node: Judged | undefined): Reason | undefined {
   if (node === undefined) return REASONS.unknown;
   if (!node.ours) {
     if (ask.policy.spec.unmanagedNodes !== 'Allow') return REASONS.notOptedIn;

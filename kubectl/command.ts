@@ -21,7 +21,7 @@ import type { Command, Globals } from './args.ts';
 import { completion } from './completion.ts';
 import {
   fleetReport,
-  gpusOfPod,
+  isGpuPod,
   managedNames,
   markOf,
   nodeReport,
@@ -173,7 +173,7 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
   return {
     nodes,
     policies: policies.map(parsePolicy),
-    pods: pods.filter((pod) => Object.keys(gpusOfPod(pod)).length > 0),
+    pods: pods.filter(isGpuPod),
     deployments,
     ...(until === undefined ? {} : { certificatesUntil: until }),
     unread,

@@ -1,7 +1,7 @@
 // What `kubectl gpu-gate` shows: objects of the API → a report, which is also the JSON that it
 // prints. Decides by the same functions as the extender; reads nothing and knows no terminal.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, RETRY } from '../core/keys.ts';
+import { CLOSED, GPU_VALIDATED, HOLD, INJECTED, MANAGED, RETRY } from '../core/keys.ts';
 import { amountOf } from '../core/quantity.ts';
 import { isObject, list, object, text } from '../core/raw.ts';
 import { STATES, type State } from '../core/stages.ts';
@@ -15,7 +15,8 @@ import {
   walkingSince,
   type NodeView,
 } from '../gate/node-proof.ts';
-import { isGpuResource, occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import { isGpuResource } from '../gate/devices.ts';
+import { occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { PROOF } from '../core/keys.ts';
 
 /** A Node as the API gives it, as far as this tool looks at it. */
@@ -151,7 +152,11 @@ export interface FleetInput {
 const condition = (node: RawNode, type: string) => node.status?.conditions?.find((c) => c.type === type);
 
 /** Extended resources below `nvidia.com/` that a pod holds, by name. */
-export const gpusOfPod = (pod: RawPodView): Readonly<Record<string, number>> => occupied(wantsOf(pod as RawPod, ''));
+const gpusOfPod = (pod: RawPodView): Readonly<Record<string, number>> => occupied(wantsOf(pod as RawPod, ''));
+
+/** Asks for GPUs by resource, or was injected because it asks for them by claim. */
+export const isGpuPod = (pod: RawPodView): boolean =>
+  pod.metadata.labels?.[INJECTED] === 'true' || Object.keys(gpusOfPod(pod)).length > 0;
 
 const hasEnded = (pod: RawPodView): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 

@@ -32,6 +32,10 @@ export interface ReflectorOptions<T> {
   readonly inactivityMs?: number;
   /** The kind may not be installed; then the collection is empty. */
   readonly optional?: boolean;
+  /** How often it is looked whether an optional kind is installed now, ms; default 1 s. */
+  readonly absentMs?: number;
+  /** Called when the kind is found not to be installed, once until it is. */
+  readonly onAbsent?: () => void;
   /** Test hook: delay of every event, as of a slow watch. */
   readonly delayMs?: () => number;
 }
@@ -39,6 +43,8 @@ export interface ReflectorOptions<T> {
 export interface Reflector<T> {
   start(signal: AbortSignal): void;
   readonly synced: boolean;
+  /** False while an optional kind is not installed. */
+  readonly installed: boolean;
   /** Resolves once the first list is in. */
   whenSynced(): Promise<void>;
   /** Time of the server's last message, ms since the epoch; 0 before the first list. */
@@ -74,6 +80,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   let contact = 0;
   let synced = false;
   let again = false;
+  let absent = false;
   let cut = new AbortController();
   /**
    * When the stream of the last attempt was opened, ms of the monotonic clock; `undefined` if it
@@ -115,6 +122,7 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     } while (next !== undefined);
     version = at;
     contact = now();
+    absent = false;
     for (const key of store.keys()) if (!found.has(key)) set(key, undefined);
     for (const [key, value] of found) {
       const before = store.get(key);
@@ -201,8 +209,11 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       }
       if (options.optional === true && isNotFound(thrown)) {
         listed = false;
+        const first = !absent;
+        absent = true;
         nothingThere();
-        await sleep(1000, undefined, { signal }).catch(() => undefined);
+        if (first) options.onAbsent?.();
+        await sleep(options.absentMs ?? 1000, undefined, { signal }).catch(() => undefined);
         continue;
       }
       const lived = opened === undefined ? undefined : performance.now() - opened;
@@ -226,6 +237,9 @@ export function reflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     },
     get synced() {
       return synced;
+    },
+    get installed() {
+      return synced && !absent;
     },
     whenSynced: () => whenSynced,
     relist() {

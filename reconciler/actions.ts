@@ -96,6 +96,18 @@ export type PolicyAction =
       readonly finalizers: readonly string[];
     };
 
+/** A DeviceTaintRule that keeps every scheduler off a node's devices of one driver. */
+export type CreateDeviceTaint = OfNode & {
+  readonly kind: 'create-device-taint';
+  /** Of the rule. */
+  readonly name: string;
+  readonly driver: string;
+};
+
+export type DeviceAction =
+  | CreateDeviceTaint
+  | { readonly kind: 'delete-device-taint'; readonly name: string; readonly uid: string };
+
 export interface EventAction {
   readonly kind: 'event';
   readonly about: ObjectRef;
@@ -106,7 +118,7 @@ export interface EventAction {
   readonly once?: boolean;
 }
 
-export type Action = NodeAction | PodAction | OperandAction | PolicyAction | EventAction;
+export type Action = NodeAction | PodAction | OperandAction | PolicyAction | DeviceAction | EventAction;
 
 /** A Kubernetes object as it is sent. */
 export interface Manifest {

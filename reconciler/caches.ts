@@ -4,10 +4,13 @@
 import type { GpuPolicy, Selector } from '../core/gpu-policy.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { POLICIES_PATH, PROOF } from '../core/keys.ts';
+import { DEVICE_WATCHES, type ClaimFacts, type ClassFacts, type Devices } from '../gate/devices.ts';
 import { optsOut } from '../gate/namespaces.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { ruleIndex, type Rules } from './devices/rule-index.ts';
+import { trimRule, type RuleView } from './devices/rules.ts';
 import { evidence } from './evidence.ts';
 import { fleet, type Changed, type Fleet } from './fleet.ts';
 import {
@@ -22,7 +25,11 @@ import {
   type Trouble,
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
+import { DEVICE_TAINT_RULES_PATH } from './requests.ts';
 import { SLICES_PATH, trimSlice, type SliceView } from './slices.ts';
+
+/** How often it is looked whether the API server serves claims now. */
+const ABSENT_MS = 30_000;
 
 export interface NamespaceView {
   readonly optedOut: boolean;
@@ -40,6 +47,8 @@ export interface Caches extends PodIndex {
   readonly pods: Cache<PodObject>;
   readonly policies: Cache<GpuPolicy>;
   readonly namespaces: Cache<NamespaceView>;
+  readonly devices: Devices;
+  readonly rules: Rules;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select' | 'slice'>;
@@ -66,6 +75,10 @@ export interface Listener {
   namespace(name: string): void;
   daemonSet(before: DaemonSetView | undefined, after: DaemonSetView | undefined): void;
   trouble(trouble: Trouble): void;
+  /** A DeviceTaintRule of that node has come, changed or gone. */
+  rule(node: string): void;
+  /** All DeviceTaintRules are in, or the API server does not serve them any more. */
+  rules(): void;
 }
 
 export interface Watches extends Caches {
@@ -164,11 +177,28 @@ export function watches(deps: {
       deps.listener().trouble(after);
     },
   });
+  // A process with a request path beside the reconciler's reports that they are not served.
+  const optional = { kube, log, optional: true, absentMs: ABSENT_MS };
+  const devices = {
+    classes: reflector<ClassFacts>({ ...optional, ...DEVICE_WATCHES.classes }),
+    claims: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.claims }),
+    templates: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.templates }),
+  };
+  const ruleOf = ruleIndex();
+  const rules = reflector<RuleView>({
+    ...optional,
+    path: DEVICE_TAINT_RULES_PATH,
+    trim: (raw) => trimRule(raw),
+    onChange: (_, before, after) => {
+      ruleOf.update(before, after);
+      for (const one of [before, after]) if (one !== undefined) deps.listener().rule(one.node);
+    },
+    onListed: () => deps.listener().rules(),
+    onAbsent: () => deps.listener().rules(),
+  });
   const slices = reflector<SliceView>({
-    kube,
-    log,
+    ...optional,
     path: SLICES_PATH,
-    optional: true,
     trim: trimSlice,
     onChange(slice, _, after) {
       for (const name of marks.slice(slice, after?.node)) {
@@ -185,6 +215,10 @@ export function watches(deps: {
     policies,
     namespaces,
     daemonsets: daemonSets,
+    deviceclasses: devices.classes,
+    resourceclaims: devices.claims,
+    resourceclaimtemplates: devices.templates,
+    devicetaintrules: rules,
     resourceslices: slices,
   };
   // Events only explain: nothing waits for them.
@@ -197,13 +231,21 @@ export function watches(deps: {
     policies,
     namespaces,
     daemonSets,
+    devices,
+    rules: {
+      ...ruleOf,
+      get served() {
+        return rules.installed;
+      },
+    },
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),
     isWatched: (selector) => others.isWatched(selector),
     isProven: (name) => nodes.get(name)?.metadata.annotations?.[PROOF] !== undefined,
     async start(signal) {
-      for (const watch of [policies, nodes, daemonSets, namespaces, events, slices]) watch.start(signal);
+      for (const watch of [policies, nodes, daemonSets, namespaces, events, rules, slices, ...Object.values(devices)])
+        watch.start(signal);
       // Which pods are evidence is up to policies and nodes, so that these must be known first.
       await Promise.all([policies.whenSynced(), nodes.whenSynced()]);
       pods.start(signal);

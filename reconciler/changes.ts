@@ -33,6 +33,11 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
   const wakeLater = (kind: 'wake' | 'wake-any', name = ''): void => {
     for (const ms of wakeAfter) turns.addAfter({ kind, name, turn: ms }, ms);
   };
+  /** Every node that has DeviceTaintRules or may need them. */
+  const taints = (): void => {
+    for (const node of caches.nodes.values()) if (isOurs(node)) add('device-taint', node.metadata.name);
+    for (const name of caches.rules.nodes()) add('device-taint', name);
+  };
   const readinessOn = (node: string): void => {
     for (const pod of caches.podsOn(node)) if (pod.gated) add('pod', keyOf(pod));
   };
@@ -48,6 +53,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
           strayOf(before) !== stray ||
           now?.metadata.labels?.[MANAGED] !== before.metadata.labels?.[MANAGED]);
       if (ours || isNewlyStray) add('node', name);
+      if (ours) add('device-taint', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       // Nodes that drain open again where another one has failed.
@@ -82,6 +88,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       if (sameRules(before, now)) return;
       add('operands');
       for (const node of caches.nodes.values()) if (isOurs(node)) add('node', node.metadata.name);
+      taints();
       for (const pod of caches.pods.values()) if (pod.gated) add('pod', keyOf(pod));
       after(500, 'waiting');
       // The scheduler looks at no policy, and yet a pod that waits may fit now: suspended, allowed,
@@ -97,6 +104,18 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const name = (now ?? before)?.name;
       if (before?.uid !== now?.uid && name !== undefined)
         for (const node of caches.fleet.names('runs', name)) add('node', node);
+      // A roll-out waits for its DaemonSets: one node of each policy invites those that wait.
+      if (before === undefined)
+        for (const policy of caches.policies.values())
+          for (const node of caches.fleet.names('settled', policy.name)) {
+            add('node', node);
+            break;
+          }
+    },
+    rule: (node) => add('device-taint', node),
+    rules() {
+      taints();
+      add('policies');
     },
     trouble({ kind, name }) {
       if (!caches.synced) return;
@@ -116,6 +135,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       // Proofs are checked before anything else.
       for (const node of ours.toSorted((a, b) => unproven(a) - unproven(b))) add('node', node.metadata.name);
       for (const node of caches.nodes.values()) if (strayOf(node) !== undefined) add('node', node.metadata.name);
+      taints();
       add('operands');
       add('policies');
       for (const pod of caches.pods.values()) add('pod', keyOf(pod));

@@ -4,7 +4,7 @@ import { selecting, type GpuPolicy, type Selector } from '../core/gpu-policy.ts'
 import { PROOF, WALK } from '../core/keys.ts';
 import { GATING, POD_COMPONENT, type Component } from '../core/components.ts';
 import { amountOf } from '../core/quantity.ts';
-import { isGpuResource } from '../gate/gpu-request.ts';
+import { isGpuResource } from '../gate/devices.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
 import { selectorId } from './evidence.ts';
 import { deployedOn, type NodeObject } from './model.ts';

@@ -16,6 +16,8 @@ export type Kind =
   | 'waiting'
   /** Every policy's status and finalizer. */
   | 'policies'
+  /** The DeviceTaintRules of a node, which may be gone; name of the Node. */
+  | 'device-taint'
   /** The operands' DaemonSets. */
   | 'operands';
 

@@ -242,7 +242,9 @@ export function trimPod(
   const owner = owners.find((one) => one.controller === true);
   const controller = owner === undefined ? undefined : { kind: owner.kind, uid: owner.uid };
   const isEvidence = evidence(raw.metadata.namespace, labels);
-  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && !mayUse(use)) return undefined;
+  // A DeviceClass may map any extended resource.
+  const asks = wants.containers.length > 0;
+  if (!operand && !isEvidence && labels[INJECTED] !== 'true' && !asks && !mayUse(use)) return undefined;
   return {
     namespace: raw.metadata.namespace,
     name: raw.metadata.name,

@@ -9,6 +9,7 @@ import { workQueue, type Queue } from '../platform/queue.ts';
 import { NotLeading, applier, type Applier } from './apply.ts';
 import { watches, type Caches, type Listener } from './caches.ts';
 import { changes } from './changes.ts';
+import { deviceController } from './devices/controller.ts';
 import { idOf, type Handlers, type Key, type Turns } from './key.ts';
 import { circuitBreaker } from './limits/breaker.ts';
 import { BRING_UP, places as placesOf, ROLL_OUT } from './limits/places.ts';
@@ -84,6 +85,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   });
   const pods = podController({ ...deps, rejections });
   const waking = wakingOf(deps);
+  const devices = deviceController(deps);
   const policies = policyController({
     ...deps,
     breaker,
@@ -95,7 +97,14 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
   const concerned = changes({ ...deps, nodes, pods, waking });
 
   return {
-    handlers: { ...nodes.handlers, ...pods.handlers, ...waking.handlers, ...policies.handlers, ...operands.handlers },
+    handlers: {
+      ...nodes.handlers,
+      ...pods.handlers,
+      ...waking.handlers,
+      ...policies.handlers,
+      ...operands.handlers,
+      ...devices.handlers,
+    },
     listener: concerned.listener,
     takeOver() {
       // First, because it relies on the nodes as they were while nobody led.

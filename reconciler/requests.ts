@@ -1,8 +1,8 @@
 // Action → HTTP request, as a value. Pure: the time and what the caches know of the object are
 // arguments.
 import { digestOf } from '../core/digest.ts';
-import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
-import type { Action, Condition, EventAction, Manifest } from './actions.ts';
+import { DEVICE_TAINT, FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
+import type { Action, Condition, CreateDeviceTaint, EventAction, Manifest } from './actions.ts';
 
 const MERGE_PATCH = 'application/merge-patch+json';
 const STRATEGIC_PATCH = 'application/strategic-merge-patch+json';
@@ -42,6 +42,7 @@ const nulls = (counts: Readonly<Record<string, number>> = {}): Record<string, nu
 /** A merge patch leaves what it does not name. */
 const NO_BREAKER = { trippedAt: null, release: null, releasedAt: null };
 
+export const DEVICE_TAINT_RULES_PATH = '/apis/resource.k8s.io/v1/devicetaintrules';
 const nodePath = (name: string): string => `/api/v1/nodes/${name}`;
 const podPath = (namespace: string, name: string): string => `/api/v1/namespaces/${namespace}/pods/${name}`;
 const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
@@ -151,10 +152,30 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
       return merge(`${POLICIES_PATH}/${action.name}`, {
         metadata: { uid: action.uid, finalizers: action.finalizers.length === 0 ? null : action.finalizers },
       });
+    case 'create-device-taint':
+      return { method: 'POST', path: DEVICE_TAINT_RULES_PATH, body: deviceTaintRule(action) };
+    case 'delete-device-taint':
+      return {
+        method: 'DELETE',
+        path: `${DEVICE_TAINT_RULES_PATH}/${action.name}`,
+        body: { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: action.uid } },
+      };
     case 'event':
       return event(action, circumstances);
   }
 }
+
+/** Owned by its Node, so that it goes with it whether a replica leads or not. */
+const deviceTaintRule = ({ name, node, uid, driver }: CreateDeviceTaint): Manifest => ({
+  apiVersion: 'resource.k8s.io/v1',
+  kind: 'DeviceTaintRule',
+  metadata: {
+    name,
+    labels: { [PART_OF]: PRODUCT, [MANAGED_BY]: PRODUCT },
+    ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: node, uid }],
+  },
+  spec: { deviceSelector: { driver, pool: node }, taint: { key: DEVICE_TAINT, effect: 'NoSchedule' } },
+});
 
 /** Preconditions of a patch: another object of that name, or a later version, is a conflict. */
 const guard = (uid: string, at: string | undefined): object => ({
@@ -256,6 +277,8 @@ export const targetOf = (action: Action): string => {
     case 'apply-daemonset':
       return action.manifest.metadata.name;
     case 'create-runtime-class':
+    case 'create-device-taint':
+    case 'delete-device-taint':
     case 'policy-status':
     case 'policy-finalizers':
       return action.name;

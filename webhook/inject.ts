@@ -3,10 +3,20 @@
 // alone. Pure.
 import { isEnforcing, type GpuPolicy, type InjectedToleration, type InjectionSpec } from '../core/gpu-policy.ts';
 import { namespaceRule, namingRefused, optsOut } from '../gate/namespaces.ts';
-import { gpuRequest, requestedAmong, wishesOf, type GpuRequest, type RawPod } from '../gate/gpu-request.ts';
+import type { Devices } from '../gate/devices.ts';
+import {
+  askedOf,
+  gpuKindsOf,
+  indicesOf,
+  requestedAmong,
+  requestOf,
+  wishesOf,
+  type Asked,
+  type RawPod,
+} from '../gate/gpu-request.ts';
 import { DEFAULT_POLICY, INJECT, INJECTED, INJECTION, MIRROR, NODE_VALIDATED, POLICY } from '../core/keys.ts';
 import { carries, cut, emptyDraft, skip, skippedOf, warn, warningsOf, type Draft, type Skipped } from './draft.ts';
-import { addHidden, addMounts, bytesOf, mountsFor } from './mounts.ts';
+import { addHidden, addMounts, bytesOf, mountsFor, NO_MOUNTS } from './mounts.ts';
 import { add, append, put, type AddOperation } from './patch.ts';
 
 export interface RuntimeClassFacts {
@@ -19,6 +29,7 @@ export interface RuntimeClassFacts {
 export interface Facts {
   readonly policies: { get(name: string): GpuPolicy | undefined };
   readonly runtimeClasses: { get(name: string): RuntimeClassFacts | undefined };
+  readonly devices: Devices;
   /** Labels of the pod's namespace; `undefined` if the cache does not have it. */
   readonly namespaceLabels: Readonly<Record<string, string>> | undefined;
   readonly namespace: string;
@@ -79,9 +90,8 @@ export function decide(pod: RawPod, facts: Facts): Admission {
   const { wishes } = read;
   const named = wishes.policy ?? DEFAULT_POLICY;
   const policy = facts.policies.get(named);
-  // Without a policy there is no list of resources, so any resource of NVIDIA's counts.
-  const request = gpuRequest(pod, policy?.spec.resources ?? ['nvidia.com/*']);
-  if (request === undefined) return leave('no-gpu');
+  const asked = askedOf(requestOf(pod, facts.namespace), gpuKindsOf(policy), facts.devices);
+  if (asked.kind === 'nothing') return leave('no-gpu');
   if (pod.metadata?.annotations?.[MIRROR] !== undefined)
     return leave('mirror-pod', 'gpu-gate: a static pod bypasses gpu-gate; its node may not be validated');
   if (wishes.optedOut || rule === 'opted-out') return leave('opted-out');
@@ -105,21 +115,50 @@ export function decide(pod: RawPod, facts: Facts): Admission {
       'node-name-set',
       'gpu-gate: spec.nodeName bypasses the scheduler and so the gate; use node affinity instead',
     );
-  return inject(pod, request, policy, facts);
+  return asked.kind === 'unknown' ? injectUnknown(pod, asked, policy) : inject(pod, asked, policy, facts);
 }
 
-function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Facts): Admission {
+/**
+ * The claim or its template is not known yet, so the pod may ask for a GPU or for another device.
+ * It gets what harms neither: the scheduler, which asks again once the claim is there.
+ */
+function injectUnknown(
+  pod: RawPod,
+  { claim: { claim, template } }: Extract<Asked, { kind: 'unknown' }>,
+  policy: GpuPolicy,
+): Admission {
+  const draft = emptyDraft();
+  const { injection } = policy.spec;
+  const what = claim === undefined ? `ResourceClaimTemplate ${template ?? ''}` : `ResourceClaim ${claim}`;
+  if (injection.readinessGate)
+    skip(
+      draft,
+      'readinessGate',
+      `${what} is not known yet`,
+      `${cut(what, 50)} is not known yet, no readiness gate was added`,
+    );
+  if (injection.schedulerName !== '') addScheduler(draft, pod, injection);
+  return finished(draft, pod, policy);
+}
+
+function inject(pod: RawPod, asked: Extract<Asked, { kind: 'gpus' }>, policy: GpuPolicy, facts: Facts): Admission {
   const draft = emptyDraft();
   const { injection, unmanagedNodes } = policy.spec;
+  const gateOnly = injection.claimPods === 'GateOnly' && asked.byResource.length === 0;
+  const request = indicesOf(injection.claimPods === 'GateOnly' ? asked.byResource : asked.containers);
   // On unmanaged nodes the class's handler and the driver's paths may not exist.
   const everywhere = unmanagedNodes === 'Allow' && !injection.alsoOnUnmanaged;
-  const runtime = addRuntimeClass(draft, pod, injection.runtimeClassName, everywhere, facts);
+  const runtime = gateOnly
+    ? withoutRuntimeClass(draft, pod, injection.runtimeClassName)
+    : addRuntimeClass(draft, pod, injection.runtimeClassName, everywhere, facts);
   if (!runtime.ok) return refuse('node-selector-conflict', runtime.because);
-  const mounts = mountsFor(draft, pod, policy, {
-    everywhere,
-    labels: facts.namespaceLabels,
-    sandboxed: isSandboxed(runtime.name, facts),
-  });
+  const mounts = gateOnly
+    ? NO_MOUNTS
+    : mountsFor(draft, pod, policy, {
+        everywhere,
+        labels: facts.namespaceLabels,
+        sandboxed: isSandboxed(runtime.name, facts),
+      });
   const injectedClass = runtime.name !== '' && runtime.name === injection.runtimeClassName;
   const hides = injectedClass && injection.hideUnrequestedGpus;
   const bytes = bytesOf(pod, request, mounts, hides);
@@ -135,7 +174,11 @@ function inject(pod: RawPod, request: GpuRequest, policy: GpuPolicy, facts: Fact
   if (injection.readinessGate) addGate(draft, pod);
   if (injection.schedulerName !== '') addScheduler(draft, pod, injection);
   if (injection.tolerations.length > 0) addTolerations(draft, pod, injection.tolerations);
+  return finished(draft, pod, policy);
+}
 
+/** The draft with the marks that every injected pod gets. */
+function finished(draft: Draft, pod: RawPod, policy: GpuPolicy): Admission {
   const again = pod.metadata?.annotations?.[INJECTION] !== undefined;
   // Label and record are the webhook's: what an author wrote there is replaced.
   if (pod.metadata?.labels?.[INJECTED] !== 'true')
@@ -159,6 +202,13 @@ const isSandboxed = (name: string, { runtimeClasses }: Facts): boolean =>
 type Runtime =
   /** Name of the class that the pod ends with, empty if none. */
   { readonly ok: true; readonly name: string } | { readonly ok: false; readonly because: string };
+
+/** Devices of a claim come by CDI, which every runtime handler carries out. */
+function withoutRuntimeClass(draft: Draft, pod: RawPod, wanted: string): Runtime {
+  const name = pod.spec?.runtimeClassName ?? '';
+  if (wanted !== '' && name !== wanted) skip(draft, 'runtimeClassName', 'the GPUs come by claim');
+  return { ok: true, name };
+}
 
 /** Fails with a sentence if the pod's own selector contradicts the class. */
 function addRuntimeClass(draft: Draft, pod: RawPod, wanted: string, everywhere: boolean, facts: Facts): Runtime {
@@ -248,6 +298,9 @@ function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
     0,
   );
   if (size > MAX_ANNOTATIONS)
-    warn(draft, 'no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB');
+    warn(
+      draft,
+      'no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB; shorten them',
+    );
   else draft.operations.push(...put('/metadata/annotations', metadata?.annotations, INJECTION, record));
 }

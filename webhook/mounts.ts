@@ -30,7 +30,7 @@ interface Mounts extends DriverMounts {
   readonly bytes: { readonly pod: number; readonly container: number };
 }
 
-const NOTHING: Mounts = { volumes: [], env: [], bytes: { pod: 0, container: 0 } };
+export const NO_MOUNTS: Mounts = { volumes: [], env: [], bytes: { pod: 0, container: 0 } };
 
 /** Bytes of the operations that add these values at most. */
 const sizeOf = (values: readonly object[]): number =>
@@ -71,15 +71,15 @@ export function mountsFor(
 ): Mounts {
   const mounts = mountsOfPolicy(policy);
   const { volumes, env } = mounts;
-  if (volumes.length === 0 && env.length === 0) return NOTHING;
+  if (volumes.length === 0 && env.length === 0) return NO_MOUNTS;
   const what = 'driverVolumes';
   if (where.everywhere) {
     skip(draft, what, 'the policy allows unmanaged nodes');
-    return NOTHING;
+    return NO_MOUNTS;
   }
   if (where.sandboxed) {
     skip(draft, what, "the pod's runtime class runs it in a sandbox");
-    return NOTHING;
+    return NO_MOUNTS;
   }
   if (volumes.length === 0) return mounts;
   const { labels } = where;
@@ -91,7 +91,7 @@ export function mountsFor(
       `the namespace enforces Pod Security ${level}`,
       `no driver volumes, Pod Security ${cut(level, 20)} forbids hostPath; use the runtime class alone`,
     );
-    return NOTHING;
+    return NO_MOUNTS;
   }
   const present = volumesOf(pod);
   return {

@@ -1,5 +1,6 @@
 // The two ways in which the extender answers a call by names, in one process and by turns: from
 // bytes, and plainly.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { NodeTable } from '../../extender/by-name/table.ts';
 import { byNameWay } from '../../extender/by-name/way.ts';
 import { plain } from '../../extender/plain.ts';
@@ -16,7 +17,12 @@ export function inProcess(
   const nodes = new NodeTable();
   for (let i = 0; i < size; i += 1)
     nodes.set(`node-${i}`, nodeFacts(aNode({ name: `node-${i}`, ...(i % every === 0 ? { boot: 'other' } : {}) })));
-  const view = { nodes, policies: new Map([['default', aPolicy()]]), operandNamespace: 'gpu-gate-operands' };
+  const view = {
+    nodes,
+    policies: new Map([['default', aPolicy()]]),
+    devices: NO_DEVICES,
+    operandNamespace: 'gpu-gate-operands',
+  };
   const bytes = byNameWay();
   const ways = { bytes: () => bytes.filter(body, view), plain: () => plain.filter(body, view) };
   const bodyOf = (answer: Answered | undefined): Buffer => {

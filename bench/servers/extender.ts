@@ -1,6 +1,7 @@
 // Our extender as it is served, over so many nodes of which every tenth is not open: the process
 // that bench/extender.ts measures. `plain` and `express` serve it another way, to show what that
 // would cost: calls by names parsed as JSON, and the three calls routed by express.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
 import { NameScanner } from '../../extender/by-name/scan.ts';
@@ -23,7 +24,12 @@ for (let i = 0; i < Number(count); i += 1)
     `node-${i}`,
     nodeFacts(aNode({ name: `node-${i}`, ...(i % Number(every) === 0 ? { boot: 'other' } : {}) })),
   );
-const view = { nodes, policies: new Map([['default', aPolicy()]]), operandNamespace: 'gpu-gate-operands' };
+const view = {
+  nodes,
+  policies: new Map([['default', aPolicy()]]),
+  devices: NO_DEVICES,
+  operandNamespace: 'gpu-gate-operands',
+};
 const extender = extenderApp({
   view: () => view,
   metrics: extenderMetrics(new Registry(), () => nodes.facts()),

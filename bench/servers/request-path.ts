@@ -1,5 +1,6 @@
 // Webhook and extender as one process serves them, on one event loop and within one intake: what
 // bench/limits.ts attacks.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { Registry } from 'prom-client';
 import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderMetrics } from '../../extender/metrics.ts';
@@ -27,13 +28,14 @@ const webhook = await startServer({
     facts: (namespace) => ({
       policies,
       runtimeClasses: new Map([['nvidia', { nodeSelector: {} }]]),
+      devices: NO_DEVICES,
       namespaceLabels: {},
       namespace,
       excludedNamespaces: new Set<string>(),
     }),
   }),
 });
-const view = { nodes, policies, operandNamespace: 'gpu-gate-operands' };
+const view = { nodes, policies, devices: NO_DEVICES, operandNamespace: 'gpu-gate-operands' };
 const extender = await startServer({
   ...common,
   handler: extenderApp({

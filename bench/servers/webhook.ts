@@ -1,4 +1,5 @@
 // Our webhook as it is served, from facts in memory: the process that bench/webhook.ts measures.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { readFileSync } from 'node:fs';
 import { Registry } from 'prom-client';
 import { startServer } from '../../platform/http.ts';
@@ -21,6 +22,7 @@ const server = await startServer({
     facts: (namespace) => ({
       policies,
       runtimeClasses,
+      devices: NO_DEVICES,
       namespace,
       namespaceLabels: {},
       excludedNamespaces: new Set(['kube-system']),

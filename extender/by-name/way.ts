@@ -1,6 +1,6 @@
 // Calls by names, answered from bytes. Declines what scan.ts or answer.ts do not take.
 import { askIn } from '../verbs.ts';
-import type { Answered, TableView, Way } from '../way.ts';
+import { withheld, type Answered, type TableView, type Way } from '../way.ts';
 import { NameAnswers } from './answer.ts';
 import { NameScanner } from './scan.ts';
 
@@ -13,6 +13,8 @@ export function byNameWay(): Way {
       const call = scanner.scan(body);
       if (call === undefined) return undefined;
       const ask = askIn(view, call.pod);
+      const none = withheld(ask);
+      if (none !== undefined) return none;
       const answer = answers.filter(call, ask, view.nodes);
       if (answer === undefined) return undefined;
       const { bytes, passed, refused, wouldRefuse } = answer;

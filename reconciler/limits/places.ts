@@ -37,7 +37,10 @@ export interface Places {
    * none.
    */
   release(name: string): string | undefined;
-  /** The node was refused a place, and is invited when there is one. */
+  /**
+   * The node has no use for a place now, passes on what it was invited to, and is invited when
+   * there is one. It keeps its turn if it waits already.
+   */
   wait(name: string, policy: string): void;
   /**
    * Invites those who wait, first come first served, to the places that are free: call them again.
@@ -101,7 +104,10 @@ export function places({ limit, holds }: Purpose): Places {
       const kept = invited.delete(name);
       return holders.delete(name) ?? kept;
     },
-    wait: (name, policy) => waiting.add(name, policy),
+    wait(name, policy) {
+      invited.delete(name);
+      waiting.add(name, policy);
+    },
     invite(policy, managed) {
       const names: string[] = [];
       for (const name of waiting.of(policy.name)) {

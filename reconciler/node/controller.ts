@@ -118,7 +118,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   const invite = (policy: GpuPolicy | undefined): void => {
     if (policy === undefined) return;
     const managed = fleet.count('managed', policy.name);
-    const isHalted = policy.spec.upgrade.paused || isStopped(policy);
+    const isHalted = policy.spec.upgrade.paused || isStopped(policy) || !isRendered(policy);
     for (const name of [
       ...places.invite(policy, managed),
       // A node that is invited and may not begin would ask again at once.
@@ -127,6 +127,12 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       turns.add({ kind: 'node', name });
   };
 
+  const isRendered = (policy: GpuPolicy): boolean =>
+    Object.entries(deps.revisionsOf(policy)).every(
+      ([component, revision]) =>
+        caches.daemonSets.get(`${deps.operandNamespace}/${POD_COMPONENT[component as Component]}-${revision}`)?.ours ===
+        true,
+    );
   const isStopped = (policy: GpuPolicy): boolean => fleet.count('stopping', policy.name) > 0;
 
   async function handle(name: string): Promise<void> {
@@ -158,7 +164,11 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       rollOut:
         policy === undefined
           ? NO_PLACE
-          : { isFree: rollOuts.free(name, policy, managed), isStopped: isStopped(policy) },
+          : {
+              isFree: rollOuts.free(name, policy, managed),
+              isStopped: isStopped(policy),
+              isRendered: isRendered(policy),
+            },
       optedOut: optedOutOn(name),
       evictions: evictionsOn(name),
     });
@@ -169,7 +179,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     // has ended.
     const freed = [
       plan.holdsSlot ? undefined : places.release(name),
-      plan.rollOut === 'holds' ? undefined : rollOuts.release(name),
+      plan.rollOut === undefined ? rollOuts.release(name) : undefined,
     ];
     if (policy !== undefined && !slotFree && wantsPlace(node)) places.wait(name, policy.name);
     if (policy !== undefined && plan.rollOut === 'waits') rollOuts.wait(name, policy.name);

@@ -14,8 +14,13 @@ export interface Others {
   readonly isFree: boolean;
   /** Another node failed on the new stack. */
   readonly isStopped: boolean;
+  /**
+   * The DaemonSets of what the policy says are there. The API server may refuse one, and a node
+   * would wait for its pod for ever.
+   */
+  readonly isRendered: boolean;
 }
-export const NO_PLACE: Others = { isFree: false, isStopped: false };
+export const NO_PLACE: Others = { isFree: false, isStopped: false, isRendered: true };
 
 export interface TurnInput {
   readonly walk: Walk;
@@ -55,6 +60,9 @@ export interface Turn {
  */
 export const QUIET_MS = 3000;
 
+/** How often a failed node looks whether there is what it could take, ms. */
+const RENDER_MS = 5000;
+
 const iso = (at: number): string => new Date(at).toISOString();
 
 /** The move and the way it was tried: another edit makes it another one. */
@@ -70,7 +78,10 @@ export function turnOf(input: TurnInput): Turn {
     skipped,
     changed,
     drain: undefined,
-    takes: !isInUse && (walk.proven === undefined || walk.renew === true) ? input.wanted : undefined,
+    takes:
+      !isInUse && (walk.proven === undefined || (walk.renew === true && input.others.isRendered))
+        ? input.wanted
+        : undefined,
     waits: false,
     wakeAt: undefined,
   };
@@ -79,6 +90,7 @@ export function turnOf(input: TurnInput): Turn {
   if (walk.rollOut?.phase === 'replace') return replacing(input, still, walk.rollOut);
   if (walk.rollOut !== undefined) return draining(input, still, walk.rollOut);
   if (changed.length === 0 || skipped !== undefined) return still;
+  if (hasFailed(walk) && !input.others.isRendered) return { ...still, wakeAt: input.now + RENDER_MS };
   if (hasFailed(walk)) return draining(input, still, { phase: 'drain', since: iso(input.now), spare: true });
   const isReady = walk.stage === DONE && walk.notReady === undefined && walk.renew !== true;
   if (!isReady) return still;
@@ -87,7 +99,8 @@ export function turnOf(input: TurnInput): Turn {
 }
 
 /** A node that serves pods, and might go on, is not touched. */
-const isHalted = ({ policy, others }: TurnInput): boolean => policy.spec.upgrade.paused || others.isStopped;
+const isHalted = ({ policy, others }: TurnInput): boolean =>
+  policy.spec.upgrade.paused || others.isStopped || !others.isRendered;
 
 /** Failed on what it runs, or is being tried again after that. */
 const hasFailed = ({ failed, streak, stage }: Walk): boolean => stage !== DONE && (failed !== undefined || streak > 0);
@@ -135,7 +148,7 @@ function replacing(input: TurnInput, still: Turn, rollOut: RollOut): Turn {
     optedOut: input.optedOut,
     evictions: input.evictions,
   });
-  const mayGo = !isInUse || passes;
+  const mayGo = input.others.isRendered && (!isInUse || passes);
   // Where it goes now is away from what it failed on.
   const isElsewhere = still.changed.length > 0 && mayGo;
   const { failed, ...rest } = rollOut;

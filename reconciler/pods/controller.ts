@@ -2,7 +2,7 @@
 // missed, or bound past the gate. Each pod is counted once across leaders, because the Event
 // records it and only the replica that creates the Event counts the pod.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { entriesFor } from '../../gate/gpu-request.ts';
+import { askedOf, entriesFor, gpuKindsOf } from '../../gate/gpu-request.ts';
 import { namespaceRule } from '../../gate/namespaces.ts';
 import type { Reason } from '../../gate/reasons.ts';
 import { policyNameOf } from '../../gate/verdict.ts';
@@ -13,7 +13,7 @@ import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
 import type { Rejections } from '../limits/rejections.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
-import { keyOf, type NodeObject, type PodObject } from '../model.ts';
+import { hasEnded, keyOf, type NodeObject, type PodObject } from '../model.ts';
 import { gateOf, saysAlready } from './readiness.ts';
 import { boundAt, boundPastGate, boundUnseen, changedAt, isMissed, unlistedOf } from './reports.ts';
 import { fateOf, isRejected, wordsOf } from './rejected.ts';
@@ -23,9 +23,11 @@ import { fateOf, isRejected, wordsOf } from './rejected.ts';
  * leader reported it and the Event may already be gone.
  */
 const TOLD_MS = 45 * 60_000;
+/** How often a pod is looked at again while a claim of it is not known, ms. */
+const CLAIM_AGAIN_MS = 10_000;
 
 export interface PodControllerDeps {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'pods' | 'namespaces'>;
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'pods' | 'namespaces' | 'devices'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly rejections: Rejections;
@@ -58,7 +60,7 @@ const podRef = (pod: PodObject): ObjectRef => ({ kind: 'Pod', name: pod.name, na
 
 export function podController(deps: PodControllerDeps): PodController {
   const { apply, turns, rejections, metrics, operandNamespace, excludedNamespaces } = deps;
-  const { nodes, policies, pods, namespaces } = deps.caches;
+  const { nodes, policies, pods, namespaces, devices } = deps.caches;
   /**
    * UIDs of pods already checked for a missed webhook call, and of pods whose rejection is already
    * reported.
@@ -79,6 +81,9 @@ export function podController(deps: PodControllerDeps): PodController {
     turns.addAfter({ kind: 'policies', name: '' }, 300);
   };
   const isNews = (at: number): boolean => at >= since - TOLD_MS;
+  /** Is it not known yet whether the pod asks for a GPU? */
+  const awaitsClaim = (pod: PodObject, policy: GpuPolicy | undefined): boolean =>
+    !hasEnded(pod) && askedOf(pod.wants, gpuKindsOf(policy), devices).kind === 'unknown';
   const left = (namespace: string): boolean =>
     namespaceRule(namespace, namespaces.get(namespace)?.optedOut === true, excludedNamespaces) !== 'inject';
 
@@ -157,7 +162,8 @@ export function podController(deps: PodControllerDeps): PodController {
    */
   async function judge(pod: PodObject, policy: GpuPolicy | undefined): Promise<void> {
     if (judged.has(pod.uid) || policy === undefined || namespaces.get(pod.namespace) === undefined) return;
-    if (isNews(Date.parse(pod.created)) && isMissed(pod, policy, left)) {
+    if (awaitsClaim(pod, policy)) return turns.addAfter({ kind: 'pod', name: keyOf(pod) }, CLAIM_AGAIN_MS);
+    if (isNews(Date.parse(pod.created)) && isMissed(pod, policy, left, devices)) {
       const first = await tellOnce(
         pod,
         'GPUPodNotInjected',
@@ -172,7 +178,9 @@ export function podController(deps: PodControllerDeps): PodController {
     const pod = pods.get(key);
     const node = pod?.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
     if (pod === undefined || node === undefined) return;
-    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies);
+    if (awaitsClaim(pod, policies.get(policyNameOf(pod.wants))))
+      return turns.addAfter({ kind: 'bound', name: key }, CLAIM_AGAIN_MS);
+    const because = unseen.get(pod.uid) ?? boundPastGate(pod, node, policies, devices);
     if (because === undefined) return;
     const first = await tellOnce(
       pod,
@@ -191,7 +199,7 @@ export function podController(deps: PodControllerDeps): PodController {
     for (const pod of pods.values()) {
       const node = pod.nodeName === undefined ? undefined : nodes.get(pod.nodeName);
       if (node === undefined || pod.namespace === operandNamespace || !isNews(boundAt(pod))) continue;
-      const because = boundUnseen(pod, node, policies);
+      const because = boundUnseen(pod, node, policies, devices);
       if (because === undefined) continue;
       unseen.set(pod.uid, because);
       keys.push(keyOf(pod));

@@ -3,7 +3,8 @@
 import { isEnforcing, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { GPU_VALIDATED, INJECTED, POLICY, PROOF } from '../../core/keys.ts';
 import { timeless } from '../../core/said.ts';
-import { asking, isGpuResource, isUsualGpu } from '../../gate/gpu-request.ts';
+import { isGpuResource, type Devices } from '../../gate/devices.ts';
+import { askedOf, isUsualGpu } from '../../gate/gpu-request.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, sinceOf, stateOf, walkOf } from '../../gate/node-proof.ts';
 import type { Reason } from '../../gate/reasons.ts';
 import { obstacleTo, type Placement } from '../../gate/placement.ts';
@@ -15,12 +16,17 @@ import { hasEnded, type NodeObject, type PodObject } from '../model.ts';
  * was away. Pods that the webhook leaves alone by its rules are not missed: opted out, in a
  * namespace that is left alone (`left`), or created with `spec.nodeName`.
  */
-export function isMissed(pod: PodObject, policy: GpuPolicy | undefined, left: (namespace: string) => boolean): boolean {
+export function isMissed(
+  pod: PodObject,
+  policy: GpuPolicy | undefined,
+  left: (namespace: string) => boolean,
+  devices: Devices,
+): boolean {
   if (policy === undefined || !isEnforcing(policy) || left(pod.namespace) || hasEnded(pod) || pod.placed) return false;
   if (
     pod.labels[INJECTED] === 'true' ||
     pod.wants.read.wishes.optedOut ||
-    asking(pod.wants, policy.spec.resources).length === 0
+    askedOf(pod.wants, policy.spec, devices).kind !== 'gpus'
   )
     return false;
   return Date.parse(pod.created) >= Date.parse(policy.enforcingSince ?? '');
@@ -32,17 +38,25 @@ export const changedAt = (pod: PodObject): number =>
 
 /**
  * Why the gate refuses the node that a pod was bound to by another scheduler or by `spec.nodeName`;
- * `undefined` if it does not. On a managed node a pod counts whose GPU resource its policy does not
- * list, such as a MIG profile: neither webhook nor extender looks at it.
+ * `undefined` if it does not, or a claim of the pod is not known yet. On a managed node a pod
+ * counts whose GPU resource its policy does not list, such as a MIG profile: neither webhook nor
+ * extender looks at it.
  */
-export function boundPastGate(pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined {
+export function boundPastGate(
+  pod: PodObject,
+  node: NodeObject,
+  policies: Policies,
+  devices: Devices,
+): Reason | undefined {
   const facts = nodeFacts(node);
-  const because = verdict(askOf(pod.wants, policies), facts);
+  const ask = askOf(pod.wants, policies, devices);
+  if (ask.kind === 'unknown') return undefined;
+  const because = verdict(ask, facts);
   if (because !== undefined || !facts.ours) return because;
   const unlisted = unlistedOf(pod, policies);
   return unlisted.length === 0
     ? undefined
-    : verdict(askOf(pod.wants, { get: (name) => withResources(policies.get(name), unlisted) }), facts);
+    : verdict(askOf(pod.wants, { get: (name) => withResources(policies.get(name), unlisted) }, devices), facts);
 }
 
 /** GPU resources that the pod requests and its policy does not list. */
@@ -61,8 +75,13 @@ const withResources = (policy: GpuPolicy | undefined, more: readonly string[]): 
  * older than the binding. A node that was held or cordoned, or a policy that was edited, does not
  * show it.
  */
-export function boundUnseen(pod: PodObject, node: NodeObject, policies: Policies): Reason | undefined {
-  const because = boundPastGate(pod, node, policies);
+export function boundUnseen(
+  pod: PodObject,
+  node: NodeObject,
+  policies: Policies,
+  devices: Devices,
+): Reason | undefined {
+  const because = boundPastGate(pod, node, policies, devices);
   if (because === undefined) return undefined;
   const since = because.since === 'proof' ? Date.parse(sinceOf(node, because)) : notServingSince(node);
   return since !== undefined && since <= boundAt(pod) ? because : undefined;

@@ -2,9 +2,10 @@
 // one could fit. Keeps the pods that wait by what they ask, so that no turn looks at every pod for
 // every node.
 import { WAKE } from '../../core/keys.ts';
+import { askedOf, gpuKindsOf } from '../../gate/gpu-request.ts';
 import { isOurs, open } from '../../gate/node-proof.ts';
 import { namedNodes } from '../../gate/placement.ts';
-import { askOf } from '../../gate/verdict.ts';
+import { askOf, policyNameOf } from '../../gate/verdict.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
@@ -20,7 +21,7 @@ const MOST_PATIENCE_MS = 600_000;
 const LOOKED = 200;
 
 export interface WakingDeps {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'fleet'>;
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'podsOn' | 'fleet' | 'devices'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly metrics: ReconcilerMetrics;
@@ -44,7 +45,7 @@ interface Report {
 
 export function waking(deps: WakingDeps): Waking {
   const { apply, turns, metrics, operandNamespace, now } = deps;
-  const { nodes, policies, podsOn, fleet } = deps.caches;
+  const { nodes, policies, podsOn, fleet, devices } = deps.caches;
   /** What a pod asks for → the pods that ask for it. */
   const groups = new Map<string, Map<string, PodObject>>();
   /** UID → the last report of each pod that waits. */
@@ -54,7 +55,11 @@ export function waking(deps: WakingDeps): Waking {
   const waits = (pod: PodObject | undefined): pod is PodObject =>
     pod !== undefined && pod.namespace !== operandNamespace && isUnschedulable(pod);
   /** One pod for each kind: what fits one fits the others. */
-  const examples = (): readonly PodObject[] => [...groups.values()].flatMap((group) => [...group.values()].slice(0, 1));
+  const examples = (): readonly PodObject[] =>
+    [...groups.values()].flatMap((group) => [...group.values()].slice(0, 1)).filter(asksForGpu);
+  /** Other claims and other vendors' resources are not gpu-gate's to wake. */
+  const asksForGpu = (pod: PodObject): boolean =>
+    askedOf(pod.wants, gpuKindsOf(policies.get(policyNameOf(pod.wants))), devices).kind === 'gpus';
 
   /** A change of the Node makes the scheduler try again the pods that it was refused for. */
   async function wake(node: NodeObject): Promise<void> {
@@ -70,21 +75,21 @@ export function waking(deps: WakingDeps): Waking {
   async function wakeNode(name: string): Promise<void> {
     const node = nodes.get(name);
     if (node === undefined || !open(node).yes) return;
-    if (examples().some((pod) => couldFit(pod, node, [...podsOn(name)], policies))) await wake(node);
+    if (examples().some((pod) => couldFit(pod, node, [...podsOn(name)], policies, devices))) await wake(node);
   }
 
   async function wakeAny(): Promise<void> {
     const waiting = examples();
     if (waiting.length === 0) return;
-    for (const node of nodesToWake(waiting, [...nodes.values()], (name) => [...podsOn(name)], policies))
+    for (const node of nodesToWake(waiting, [...nodes.values()], (name) => [...podsOn(name)], policies, devices))
       await wake(node);
   }
 
   /** What the pod waits for, in one sentence; `undefined` if that is not a node's stack. */
   function textFor({ wants, placement }: PodObject): string | undefined {
-    const ask = askOf(wants, policies);
+    const ask = askOf(wants, policies, devices);
     if (ask.kind === 'refuse') return `no node takes this pod: ${ask.detail}`;
-    if (ask.kind === 'pass') return undefined;
+    if (ask.kind !== 'gate') return undefined;
     const { name } = ask.policy;
     const named = placement === undefined ? undefined : namedNodes(placement);
     return nodesOnTheirWay(ask, placement, {

@@ -15,7 +15,7 @@ import { rollOutFigures, type RollOutFacts } from './roll-out.ts';
 import { policyStatus, sameStatus } from './status.ts';
 
 export interface PolicyControllerDeps {
-  readonly caches: Pick<Caches, 'policies' | 'nodes' | 'fleet'>;
+  readonly caches: Pick<Caches, 'policies' | 'nodes' | 'fleet' | 'devices' | 'rules'>;
   readonly apply: Applier;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
@@ -32,7 +32,7 @@ export interface PolicyControllerDeps {
 
 export function policyController(deps: PolicyControllerDeps): { readonly handlers: Pick<Handlers, 'policies'> } {
   const { apply, breaker, metrics, log, now } = deps;
-  const { policies, nodes, fleet } = deps.caches;
+  const { policies, nodes, fleet, devices, rules } = deps.caches;
 
   /** Brings every policy's status and finalizer up to date. */
   async function handle(): Promise<void> {
@@ -59,6 +59,8 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
       conflicts: conflicts.map(({ name }) => name).toSorted(),
       refusals: deps.refusals(policy),
       webhookResources: deps.webhookResources,
+      devices,
+      taintsServed: rules.served,
       breaker: breaker.statusOf(policy.name),
       kept: breaker.pending(policy.name),
       rollOut: facts,

@@ -3,7 +3,7 @@ import { canonical } from '../../core/digest.ts';
 import type { BreakerStatus, GpuPolicy, PolicyCondition, PolicyStatus } from '../../core/gpu-policy.ts';
 import { BREAKER_RELEASE } from '../../core/keys.ts';
 import { STATES } from '../../core/stages.ts';
-import { isGpuResource } from '../../gate/gpu-request.ts';
+import { isGpuResource, mappedResources, type Devices } from '../../gate/devices.ts';
 import type { Fleet } from '../fleet.ts';
 import { rollOutFigures, rollOutProgress, type RollOutFacts } from './roll-out.ts';
 
@@ -57,6 +57,9 @@ export interface Surroundings {
   readonly refusals: readonly string[] | undefined;
   /** Resources that the webhook configuration calls us for. */
   readonly webhookResources: readonly string[];
+  readonly devices: Devices;
+  /** Does the API server serve DeviceTaintRules? */
+  readonly taintsServed: boolean;
   /** The circuit breaker's memory of this policy. */
   readonly breaker?: BreakerStatus | undefined;
   /** Nodes of this policy that are about to lose their proof. */
@@ -70,9 +73,12 @@ export interface Surroundings {
 function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; message: string } | undefined {
   const tripped = around.breaker?.trippedAt !== undefined;
   if (around.refusals === undefined && !tripped) return undefined;
+  const untainted = policy.spec.deviceTaints === 'On' && !around.taintsServed;
   const { refusals = [] } = around;
   const called = [...around.webhookResources, 'nvidia.com/mig-*'];
-  const uncalled = policy.spec.resources.filter((name) => !isGpuResource(name, called));
+  // Of resources outside NVIDIA's domain the webhook sees all, because a class may map any of them.
+  const mapped = mappedResources(policy.spec, around.devices).filter((name) => name.startsWith('nvidia.com/'));
+  const uncalled = [...new Set([...policy.spec.resources, ...mapped])].filter((name) => !isGpuResource(name, called));
   const parts = [
     ...(tripped
       ? [
@@ -85,6 +91,11 @@ function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; me
       : [
           `${uncalled.join(', ')}: the chart's webhook looks only at ${called.join(', ')}; name them in the chart's policy.spec.resources too`,
         ]),
+    ...(untainted
+      ? [
+          'deviceTaints is On, but the API server does not serve DeviceTaintRules at resource.k8s.io/v1: only the extender keeps pods with claims off nodes; set Auto or Off, or upgrade to Kubernetes 1.37',
+        ]
+      : []),
   ];
   return {
     reason: tripped
@@ -93,7 +104,9 @@ function degraded(policy: GpuPolicy, around: Surroundings): { reason: string; me
         ? 'OperandRefused'
         : uncalled.length > 0
           ? 'UnknownResources'
-          : 'None',
+          : untainted
+            ? 'DeviceTaintsNotServed'
+            : 'None',
     message: parts.join('; ').slice(0, 4096),
   };
 }

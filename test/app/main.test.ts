@@ -69,6 +69,6 @@ it('the help ends it with exit code 0, an unknown command with 2', async () => {
   const unknown = await program(['cook']);
   expect([unknown.code, unknown.text]).toEqual([
     2,
-    'unknown command "cook": run, explain, images, release, support; see --help\n',
+    'unknown command "cook": write run, explain, images, release or support; see --help\n',
   ]);
 });

@@ -1,6 +1,7 @@
 // What controllers read, from plain objects: the same indexes as in the product, and no watch.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Cache, Caches, NamespaceView } from '../../reconciler/caches.ts';
+import { NO_DEVICES, type Devices } from '../../gate/devices.ts';
 import { fleet, type Fleet } from '../../reconciler/fleet.ts';
 import { keyOf, type DaemonSetView, type NodeObject, type PodObject } from '../../reconciler/model.ts';
 import { podIndex } from '../../reconciler/pod-index.ts';
@@ -17,6 +18,7 @@ export interface ClusterParts {
   readonly pods?: readonly PodObject[];
   readonly namespaces?: Cache<NamespaceView>;
   readonly daemonSets?: readonly DaemonSetView[];
+  readonly devices?: Devices;
 }
 
 export const OPERANDS = 'gpu-gate-operands';
@@ -32,6 +34,8 @@ export function cachesOf(parts: ClusterParts): Caches {
     pods: new Map(pods.map((pod) => [keyOf(pod), pod])),
     namespaces: parts.namespaces ?? new Map(),
     daemonSets: new Map(daemonSets.map((view) => [`${OPERANDS}/${view.name}`, view])),
+    devices: parts.devices ?? NO_DEVICES,
+    rules: { served: false, of: () => [], nodes: () => [] },
     fleet: fleetOf(nodes, policies),
     troubleOf: () => undefined,
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,

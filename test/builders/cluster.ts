@@ -4,8 +4,12 @@ import { Registry } from 'prom-client';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENTS, POD_COMPONENT, type Component } from '../../core/components.ts';
 import { COMPONENT, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys.ts';
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { jsonLog } from '../../platform/log.ts';
-import type { Action, Manifest } from '../../reconciler/actions.ts';
+import { ruleIndex } from '../../reconciler/devices/rule-index.ts';
+import { trimRule, type RuleView } from '../../reconciler/devices/rules.ts';
+import { requestOf } from '../../reconciler/requests.ts';
+import type { Action, CreateDeviceTaint, Manifest } from '../../reconciler/actions.ts';
 import type { Outcome } from '../../reconciler/apply.ts';
 import type { Cache, Caches } from '../../reconciler/caches.ts';
 import { evidence } from '../../reconciler/evidence.ts';
@@ -67,9 +71,24 @@ export class Cluster {
    */
   operandsWork: ((node: string, component: string, revision: string) => boolean) | undefined = undefined;
   readonly #due = new Map<string, { key: Key; at: number }>();
-  readonly #all: ReturnType<typeof controllers>;
+  #all: ReturnType<typeof controllers>;
+
+  /** DeviceTaintRules, by name. */
+  readonly rules = new Map<string, RuleView>();
+  rulesServed = false;
+  readonly #ruleOf = ruleIndex();
 
   constructor(policy: GpuPolicy) {
+    this.#all = this.#controllers();
+    this.setPolicy(policy);
+    this.#listedAt = Infinity;
+    this.relists = 0;
+    this.#evidence.listed();
+  }
+
+  /** A process of the reconciler on this cluster. */
+  #controllers(): ReturnType<typeof controllers> {
+    const rulesServed = (): boolean => this.rulesServed;
     const add = (key: Key, ms = 0): void => {
       const at = this.now + ms;
       if ((this.#due.get(idOf(key))?.at ?? Infinity) > at) this.#due.set(idOf(key), { key, at });
@@ -81,6 +100,13 @@ export class Cluster {
       policies: this.policies,
       namespaces: new Map([['team', { optedOut: false }]]),
       daemonSets: this.#daemonSets,
+      devices: NO_DEVICES,
+      rules: {
+        ...this.#ruleOf,
+        get served() {
+          return rulesServed();
+        },
+      },
       fleet: this.#fleet,
       troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
@@ -88,7 +114,7 @@ export class Cluster {
       isProven: () => false,
       synced: true,
     };
-    this.#all = controllers({
+    return controllers({
       caches,
       turns: { add, addAfter: add },
       apply: {
@@ -109,10 +135,50 @@ export class Cluster {
       now: () => this.now,
       wakeAfter: [1000],
     });
-    this.setPolicy(policy);
-    this.#listedAt = Infinity;
-    this.relists = 0;
-    this.#evidence.listed();
+  }
+
+  /** The leader dies with what it had to do, and another process takes over. */
+  newLeader(): void {
+    this.#due.clear();
+    this.#all = this.#controllers();
+    this.#all.takeOver();
+  }
+
+  /** A DeviceTaintRule as the API server has it now; `undefined` if it is gone. */
+  setRule(name: string, rule: RuleView | undefined): void {
+    const before = this.rules.get(name);
+    if (rule === undefined) this.rules.delete(name);
+    else this.rules.set(name, rule);
+    this.#ruleOf.update(before, rule);
+    for (const one of [before, rule]) if (one !== undefined) this.#all.listener.rule(one.node);
+  }
+
+  /** The API server begins, or ceases, to serve DeviceTaintRules. */
+  serveRules(served: boolean): void {
+    this.rulesServed = served;
+    if (!served) for (const name of this.rules.keys()) this.setRule(name, undefined);
+    this.#all.listener.rules();
+  }
+
+  #createRule(action: CreateDeviceTaint): void {
+    if (this.rules.has(action.name)) return;
+    const { metadata, ...rest } = requestOf(action, { now: NOW, instance: 'test' }).body as Manifest;
+    this.#version += 1;
+    this.setRule(action.name, trimRule({ ...rest, metadata: { ...metadata, uid: `rule-${this.#version}` } }));
+  }
+
+  removeNode(name: string): void {
+    const before = this.nodes.all.get(name);
+    if (before === undefined) return;
+    this.nodes.all.delete(name);
+    this.#all.listener.node(name, before, undefined, this.#fleet.update(name, undefined));
+  }
+
+  removePolicy(name: string): void {
+    const before = this.policies.get(name);
+    this.policies.delete(name);
+    this.#fleet.select([...this.policies.values()], this.nodes.all.values());
+    this.#all.listener.policy(before, undefined);
   }
 
   #refresh(): void {
@@ -202,6 +268,9 @@ export class Cluster {
       const policy = this.policies.get(action.name);
       if (policy !== undefined) this.setPolicy({ ...policy, status: action.status });
     }
+    if (action.kind === 'create-device-taint') this.#createRule(action);
+    if (action.kind === 'delete-device-taint' && this.rules.get(action.name)?.uid === action.uid)
+      this.setRule(action.name, undefined);
     if (action.kind !== 'patch-node' && action.kind !== 'set-taints' && action.kind !== 'set-node-condition') return {};
     const node = this.nodes.all.get(action.node);
     const written = node === undefined ? undefined : afterWrite(node, action);

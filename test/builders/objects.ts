@@ -110,7 +110,10 @@ export const keptPod = (parts: Partial<PodObject>): PodObject => ({
   wants: {
     validation: false,
     read: { ok: true, wishes: { optedOut: false } },
-    containers: parts.gpus === undefined ? [] : [{ index: 0, kind: 'main', amounts: parts.gpus, requires: [] }],
+    claims: [],
+    namespace: parts.namespace ?? 'gpu-gate-operands',
+    containers:
+      parts.gpus === undefined ? [] : [{ index: 0, kind: 'main', amounts: parts.gpus, claims: [], requires: [] }],
   },
   claims: false,
   runtimeClass: '',

@@ -1,3 +1,5 @@
+import { claiming, DEVICES } from '../builders/devices.ts';
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, PROOF, STATE, WALK } from '../../core/keys.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
@@ -15,6 +17,8 @@ const explained = (nodes: readonly NodeView[], more: Partial<ExplainInput> = {})
     pod: gpuPod(),
     nodes,
     policies: new Map([['default', policy]]),
+    devices: NO_DEVICES,
+    unread: [],
     operandNamespace: 'o',
     webhookWould: 'it would get runtimeClassName by policy default',
     ...more,
@@ -45,6 +49,28 @@ const walking = (name: string, text: string, since = SINCE): NodeView => {
     { status: 'False', reason: 'Driver', message: withTimes(said) },
   );
 };
+
+describe('explain: a claim', () => {
+  const noted = (how: object) =>
+    explained([aNode()], { pod: aPod({ spec: claiming(how) }), devices: DEVICES }).notes[0];
+  it.each([
+    [{ resourceClaimName: 'gpu' }, 'claim gpu (class gpu.nvidia.com): not allocated yet'],
+    [
+      { resourceClaimName: 'here' },
+      'claim here (class gpu.nvidia.com): allocated gpu.nvidia.com/node-a/gpu-3 on node node-a, so only that node counts for this pod',
+    ],
+    [{ resourceClaimName: 'fpga' }, 'claim fpga (class fpga): not allocated yet; not a GPU of the policy'],
+    [{ resourceClaimTemplateName: 'gpu' }, 'a claim of template gpu (class gpu.nvidia.com): not allocated yet'],
+    [{ resourceClaimName: 'late' }, 'claim late: not known'],
+  ])('%j', (how, note) => expect(noted(how)).toBe(note));
+  it('that is not known: no node, and what is awaited', () => {
+    const { summary, rows } = explained([aNode()], { pod: aPod({ spec: claiming({ resourceClaimName: 'late' }) }) });
+    expect(summary).toBe(
+      'a resource claim of the pod is not known yet: ResourceClaim team/late is not known yet; the pod is retried',
+    );
+    expect(rows[0]).toMatchObject({ verdict: 'refused', kind: 'claim-unknown' });
+  });
+});
 
 describe('explain: a node', () => {
   it.each([

@@ -1,3 +1,4 @@
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import { printableJson } from '../../core/printable.ts';
 import { explanationText } from '../../explain/table.ts';
@@ -24,6 +25,8 @@ describe('explain: what others wrote', () => {
     pod,
     nodes: [node, unready],
     policies: new Map([['default', aPolicy()]]),
+    devices: NO_DEVICES,
+    unread: [],
     operandNamespace: 'o',
     webhookWould: EVIL,
   });
@@ -44,6 +47,8 @@ it('at many nodes, one that nothing is like has a line of its own', () => {
       pod: aPod({ gpus: '1' }),
       nodes: [...alike, aNode({ name: 'cold', cordoned: true })],
       policies: new Map([['default', aPolicy()]]),
+      devices: NO_DEVICES,
+      unread: [],
       operandNamespace: 'o',
       webhookWould: 'nothing',
     }),

@@ -1,5 +1,6 @@
 // A call by names allocates its answer, and nothing for each node: what many nodes leave behind,
 // the next call waits for.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
@@ -28,7 +29,7 @@ const bodyOf = (pod: object): Buffer =>
 const pass = (body: Buffer): void => {
   const call = scanner.scan(body);
   if (call === undefined) throw new Error('the fast way does not take this call');
-  const ask = askOf(wantsOf(call.pod, 'operands'), policies);
+  const ask = askOf(wantsOf(call.pod, 'operands'), policies, NO_DEVICES);
   if (
     ask.kind !== 'gate' ||
     answers.filter(call, ask, table)?.refused.size !== 1 ||

@@ -1,10 +1,11 @@
 // Malformed calls are answers, not errors: what is wrong, in one sentence.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import { plain } from '../../extender/plain.ts';
 import type { View } from '../../extender/verbs.ts';
 import { NOW } from '../builders/objects.ts';
 
-const view: View = { nodes: new Map(), policies: new Map(), operandNamespace: 'o' };
+const view: View = { nodes: new Map(), policies: new Map(), devices: NO_DEVICES, operandNamespace: 'o' };
 const nested = `{"Pod":${'['.repeat(2000)}${']'.repeat(2000)},"NodeNames":[]}`;
 
 describe.each([

@@ -1,4 +1,5 @@
 // The extender over HTTP: what it counts, and what it answers where it should not be asked.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { Agent, request, type IncomingHttpHeaders } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { createServer, type Server } from 'node:http';
@@ -12,6 +13,7 @@ import { NodeTable } from '../../extender/by-name/table.ts';
 import { extenderApp, MAX_BODY } from '../../extender/routes.ts';
 import { nodeFacts } from '../../gate/verdict.ts';
 import { jsonLog } from '../../platform/log.ts';
+import { claiming } from '../builders/devices.ts';
 import { aNode, aPod, aPolicy, NOW } from '../builders/objects.ts';
 
 const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -33,7 +35,12 @@ async function extender(policy: GpuPolicy = aPolicy()) {
   ])
     nodes.set(node.metadata.name, nodeFacts(node));
   const registry = new Registry();
-  const known: TableView = { nodes, policies: new Map([['default', policy]]), operandNamespace: 'o' };
+  const known: TableView = {
+    nodes,
+    policies: new Map([['default', policy]]),
+    devices: NO_DEVICES,
+    operandNamespace: 'o',
+  };
   let view: TableView | { because: string } = known;
   const server = createServer(
     extenderApp({
@@ -119,6 +126,19 @@ describe('what is counted', () => {
     await call('filter', args());
     expect(await figures('gpu_gate_verdicts_total')).toEqual({ '{verdict="pass",reason="auditing"}': NAMES.length });
     expect(await figures('gpu_gate_would_refuse_total')).toEqual({ '': 5 });
+  });
+
+  it('an Error for a pod whose claim is not known yet, and no verdict', async () => {
+    const { call, figures } = await extender();
+    const spec = claiming({ resourceClaimName: 'late' });
+    for (const body of [args(), plainly()]) {
+      const answer = await call('filter', { ...body, Pod: aPod({ spec }) });
+      expect(answer.body).toMatchObject({
+        Error: 'gpu-gate: ResourceClaim team/late is not known yet; the pod is retried',
+      });
+    }
+    expect(await figures('gpu_gate_verdicts_total')).toEqual({});
+    expect(await figures('gpu_gate_extender_calls_total')).toMatchObject({ '{verb="filter",result="error"}': 2 });
   });
 
   it('calls by verb and result, their time and size', async () => {

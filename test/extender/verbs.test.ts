@@ -1,3 +1,4 @@
+import { NO_DEVICES } from '../../gate/devices.ts';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
@@ -14,6 +15,7 @@ const view = (nodes: readonly NodeView[], policy: GpuPolicy | undefined = aPolic
   return {
     nodes: facts,
     policies: new Map(policy === undefined ? [] : [[policy.name, policy]]),
+    devices: NO_DEVICES,
     operandNamespace: 'gpu-gate-operands',
   };
 };

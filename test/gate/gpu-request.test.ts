@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { gpuRequest, wishesOf } from '../../gate/gpu-request.ts';
-import { aPod } from '../builders/objects.ts';
+import { NO_DEVICES } from '../../gate/devices.ts';
+import { askedOf, gpuKindsOf, indicesOf, requestOf, wishesOf } from '../../gate/gpu-request.ts';
+import { aPod, aPolicy } from '../builders/objects.ts';
 
-const RESOURCES = ['nvidia.com/gpu', 'nvidia.com/mig-*'];
+const KINDS = gpuKindsOf(aPolicy({ resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'] }));
 
 describe('what a pod asks for', () => {
   it.each([
@@ -18,7 +19,10 @@ describe('what a pod asks for', () => {
       { containers: [0], initContainers: [] },
     ],
     ['another vendor’s', aPod({ container: { resources: { limits: { 'amd.com/gpu': 1 } } } }), undefined],
-  ])('%s', (_, pod, expected) => expect(gpuRequest(pod, RESOURCES)).toEqual(expected));
+  ])('%s', (_, pod, expected) => {
+    const asked = askedOf(requestOf(pod, 'team'), KINDS, NO_DEVICES);
+    expect(asked.kind === 'gpus' ? indicesOf(asked.byResource) : undefined).toEqual(expected);
+  });
 
   it('malformed requirements are reported in one sentence', () => {
     expect(wishesOf(aPod({ annotations: { 'gpu-gate.dev/min-driver': 'newest' } }))).toMatchObject({

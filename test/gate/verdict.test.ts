@@ -1,4 +1,6 @@
 // Every part that asks whether a pod may go to a node gets one answer.
+import { NO_DEVICES } from '../../gate/devices.ts';
+import { claiming, DEVICES } from '../builders/devices.ts';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
@@ -26,12 +28,34 @@ const pick = <T>(...values: readonly T[]): fc.Arbitrary<T> => fc.constantFrom(..
 const mostly = <T>(usual: T, ...others: readonly T[]): fc.Arbitrary<T> =>
   fc.oneof({ weight: 4, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
 const NOTHING: unknown = undefined;
-const FACTS = { runtimeClasses: new Map(), namespaceLabels: {}, excludedNamespaces: new Set<string>() };
+const FACTS = {
+  runtimeClasses: new Map(),
+  devices: DEVICES,
+  namespaceLabels: {},
+  excludedNamespaces: new Set<string>(),
+};
 
 const pods: fc.Arbitrary<RawPod> = fc
   .record({
     gpus: mostly<string | undefined>('1', '2', '0', '1k', 'x', undefined),
-    resource: mostly('nvidia.com/gpu', 'nvidia.com/mig-1g.10gb', 'nvidia.com/gpu.shared', 'amd.com/gpu'),
+    resource: mostly(
+      'nvidia.com/gpu',
+      'nvidia.com/mig-1g.10gb',
+      'nvidia.com/gpu.shared',
+      'amd.com/gpu',
+      'example.com/gpu',
+      'deviceclass.resource.kubernetes.io/gpu.nvidia.com',
+    ),
+    claim: mostly<object | undefined>(
+      undefined,
+      { resourceClaimName: 'gpu' },
+      { resourceClaimName: 'here' },
+      { resourceClaimName: 'there' },
+      { resourceClaimName: 'fpga' },
+      { resourceClaimName: 'late' },
+      { resourceClaimTemplateName: 'gpu' },
+      { resourceClaimTemplateName: 'late' },
+    ),
     init: fc.boolean(),
     policy: mostly<string | undefined>(undefined, 'default', 'pool', 'nope', '../x'),
     minDriver: pick(undefined, '580', '600', 'new'),
@@ -47,7 +71,7 @@ const pods: fc.Arbitrary<RawPod> = fc
     namespace: mostly('team', OPERANDS),
     validation: fc.boolean(),
   })
-  .map(({ gpus, resource, init, policy, minDriver, requires, more, namespace, validation }) => {
+  .map(({ gpus, resource, claim, init, policy, minDriver, requires, more, namespace, validation }) => {
     const container = {
       name: 'c',
       resources: { limits: gpus === undefined ? {} : { [resource]: gpus } },
@@ -65,7 +89,10 @@ const pods: fc.Arbitrary<RawPod> = fc
         ...(policy === undefined ? {} : { 'gpu-gate.dev/policy': policy }),
         ...(minDriver === undefined ? {} : { 'gpu-gate.dev/min-driver': minDriver }),
       },
-      spec: init ? { initContainers: [container], containers: [{ name: 'm' }] } : { containers: [container] },
+      spec: {
+        ...(claim === undefined ? {} : claiming(claim)),
+        ...(init ? { initContainers: [container], containers: [{ name: 'm' }] } : { containers: [container] }),
+      },
     });
   });
 
@@ -155,12 +182,12 @@ describe('one verdict', () => {
     fc.assert(
       fc.property(pods, nodes, policies, (raw, node, known) => {
         const { name } = node.metadata;
-        const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known), nodeFacts(node));
+        const wanted = verdict(askOf(wantsOf(raw, OPERANDS), known, DEVICES), nodeFacts(node));
         const kind = wanted?.kind ?? 'yes';
         seen.set(kind, (seen.get(kind) ?? 0) + 1);
 
         // The webhook refuses the same names, where it looks at the pod at all.
-        const ask = askOf(wantsOf(raw, OPERANDS), known);
+        const ask = askOf(wantsOf(raw, OPERANDS), known, DEVICES);
         const namespace = raw.metadata?.namespace ?? '';
         if (namespace !== OPERANDS) {
           const admission = decide(raw, { ...FACTS, policies: known, namespace });
@@ -170,7 +197,7 @@ describe('one verdict', () => {
 
         const table = new NodeTable();
         table.set(name, nodeFacts(node));
-        const view = { nodes: table, policies: known, operandNamespace: OPERANDS };
+        const view = { nodes: table, policies: known, devices: DEVICES, operandNamespace: OPERANDS };
         const plain = filter({ pod: raw, names: [name], nodes: undefined }, view);
         expect(plain.result.refused.get(name)).toEqual(wanted);
         const victims = new Map([[name, { uids: [], violations: 0 }]]);
@@ -189,8 +216,10 @@ describe('one verdict', () => {
           pod: raw,
           nodes: [node],
           policies: known,
+          devices: DEVICES,
           operandNamespace: OPERANDS,
           webhookWould: '',
+          unread: [],
         });
         // An auditing policy is explained as if it enforced.
         const explained = plain.result.wouldRefuse > 0 ? 'refused' : wanted === undefined ? 'open' : 'refused';
@@ -208,10 +237,13 @@ describe('one verdict', () => {
         if (pod === undefined) throw new Error('trimmed away');
         // A resource that no policy lists is gated by nobody, and reported all the same.
         const isListed = !nodeFacts(node).ours || unlistedOf(pod, known).length === 0;
-        if (isListed) expect(boundPastGate(pod, node, known)).toEqual(wanted);
+        if (isListed)
+          expect(boundPastGate(pod, node, known, DEVICES)).toEqual(kind === 'claim-unknown' ? undefined : wanted);
         const cordoned = node.spec?.unschedulable === true;
-        expect(couldFit(pod, node, [], known)).toBe(wanted === undefined && !cordoned);
-        expect(nodesToWake([pod], [node], () => [], known)).toHaveLength(wanted === undefined && !cordoned ? 1 : 0);
+        expect(couldFit(pod, node, [], known, DEVICES)).toBe(wanted === undefined && !cordoned);
+        expect(nodesToWake([pod], [node], () => [], known, DEVICES)).toHaveLength(
+          wanted === undefined && !cordoned ? 1 : 0,
+        );
       }),
       { numRuns: 2000, examples: RARE.map((node) => [aPod({ gpus: '1' }), node, new Map([['default', aPolicy()]])]) },
     );
@@ -228,7 +260,7 @@ describe('one verdict', () => {
     }));
   it('compares an author’s text once per driver and CUDA, however many nodes there are', () => {
     const pod = aPod({ gpus: '1', container: { env: [{ name: 'NVIDIA_REQUIRE_CUDA', value: 'cuda>=12' }] } });
-    const ask = askOf(wantsOf(pod, OPERANDS), new Map([['default', aPolicy()]]));
+    const ask = askOf(wantsOf(pod, OPERANDS), new Map([['default', aPolicy()]]), NO_DEVICES);
     if (ask.kind !== 'gate') throw new Error('not gated');
     for (const node of stacks(5000)) expect(verdict(ask, node)).toBeUndefined();
     expect(ask.judged.size).toBe(3);
@@ -259,12 +291,33 @@ describe('one verdict', () => {
       }),
     ],
   ])('bounds what is compared for %s, and states what is not judged', (_, pod) => {
-    const ask = askOf(wantsOf(pod, OPERANDS), new Map([['default', aPolicy()]]));
+    const ask = askOf(wantsOf(pod, OPERANDS), new Map([['default', aPolicy()]]), NO_DEVICES);
     if (ask.kind !== 'gate') throw new Error('not gated');
     const characters = ask.requirements.flat(2).reduce((sum, { version }) => sum + version.length, 0);
     expect(characters).toBeLessThanOrEqual(MAX_TEXTS);
     expect(ask.unjudged.length).toBeGreaterThan(0);
     for (const node of stacks(5000)) verdict(ask, node);
     expect(ask.judged.size).toBeLessThanOrEqual(3);
+  });
+});
+
+describe('the driver that a pod asks for', () => {
+  const REFUSED = ALL_REASONS.map(({ sentence }) => sentence);
+  const asked = (minDriver: string, driver: string | undefined): string => {
+    const wants = wantsOf(aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': minDriver } }), OPERANDS);
+    const proof = { node: 'uid-node-a', boot: 'boot-1', at: '2026-11-24T09:00:00Z', driver, components: {} };
+    const facts = nodeFacts(aNode({ annotations: { [PROOF]: JSON.stringify(proof) } }));
+    return verdict(askOf(wants, new Map([['default', aPolicy()]]), NO_DEVICES), facts)?.sentence ?? 'may come';
+  };
+  it.each([
+    ['595.91.07', '595.91.07', true],
+    ['595', '595.91.07', true],
+    ['595.91.08', '595.91.07', false],
+    ['600', '595.91.07', false],
+    ['1', undefined, false],
+  ])('at least %s on %s: %s', (minDriver, driver, may) => {
+    const said = asked(minDriver, driver);
+    expect(said === 'may come').toBe(may);
+    if (!may) expect(REFUSED).toContain(said);
   });
 });

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, MANAGED, PROOF, RETRY, STATE, WALK } from '../../core/keys.ts';
-import { fleetReport, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
+import { fleetReport, isGpuPod, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
 import { exitCode, news, progressOf } from '../../kubectl/progress.ts';
 import { podOf } from '../../kubectl/manifest.ts';
 import { age, nodesText, nodeText, statusText, type Terminal } from '../../kubectl/render.ts';
@@ -133,6 +133,19 @@ describe('status', () => {
     );
     expect(text).toContain('not shown: nodes (you have no right to read them)');
   });
+});
+
+describe('GPU pods', () => {
+  const metadata = { name: 'p', namespace: 'team', uid: 'u' };
+  it.each([
+    ['by resource', { metadata, spec: { containers: [{ resources: { limits: { 'nvidia.com/gpu': '1' } } }] } }, true],
+    [
+      'by claim',
+      { metadata: { ...metadata, labels: { 'gpu-gate.dev/injected': 'true' } }, spec: { containers: [{}] } },
+      true,
+    ],
+    ['none', { metadata, spec: { containers: [{}] } }, false],
+  ])('%s', (_, pod, is) => expect(isGpuPod(pod)).toBe(is));
 });
 
 describe('nodes', () => {

@@ -1,3 +1,4 @@
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { Agent, get, request } from 'node:http';
 import { get as httpsGet, request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
@@ -33,6 +34,7 @@ const log = jsonLog('error', () => undefined);
 const facts = {
   policies: new Map([['default', aPolicy()]]),
   runtimeClasses: new Map([['nvidia', { nodeSelector: { zone: 'a' } }]]),
+  devices: NO_DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set<string>(),
@@ -327,7 +329,12 @@ describe('the extender’s endpoints', () => {
       now: Date.now,
       view: () =>
         synced
-          ? { nodes: new NodeTable(), policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' }
+          ? {
+              nodes: new NodeTable(),
+              policies: new Map([['default', aPolicy()]]),
+              devices: NO_DEVICES,
+              operandNamespace: 'o',
+            }
           : { because: 'the list of nodes is not loaded yet, the pod is tried again' },
     });
   it('answers a malformed body with 200 and Error: the scheduler throws the text of any other status away', async () => {

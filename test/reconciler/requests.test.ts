@@ -52,6 +52,13 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
     status: { observedGeneration: 2, nodes: { validated: 3, total: 3 } },
     was: { nodes: { driver: 1, validated: 2, total: 3 } },
   },
+  'create-device-taint': {
+    kind: 'create-device-taint',
+    ...node,
+    name: 'gpu-gate.node-a.gpu.nvidia.com',
+    driver: 'gpu.nvidia.com',
+  },
+  'delete-device-taint': { kind: 'delete-device-taint', name: 'gpu-gate.node-a.gpu.nvidia.com', uid: 'rule-uid' },
   'policy-finalizers': { kind: 'policy-finalizers', ...policy, finalizers: [] },
   event,
 };

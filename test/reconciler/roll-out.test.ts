@@ -109,30 +109,31 @@ describe('a driver version', () => {
   });
 
   it('waits for pods that use GPUs: they stay Ready, new ones are refused by name of the roll-out', async () => {
-    cluster.setPod(user('a', 'n0'));
+    for (const name of NAMES) cluster.setPod(user(`on-${name}`, name));
     cluster.setPolicy(policyOf('2'));
     await cluster.settle(60_000);
-    const node = cluster.node('n0');
+    const [first = '', ...more] = closedFor(cluster);
+    expect(more).toEqual([]);
+    const node = cluster.node(first);
     expect([serving(node).yes, open(node)]).toMatchObject([
       true,
       { yes: false, because: { sentence: 'GPU node closed: roll-out' } },
     ]);
     expect(node.metadata.labels?.[STATE]).toBe('draining');
-    expect(conditionOn(cluster, 'n0')).toMatchObject({
+    expect(conditionOn(cluster, first)).toMatchObject({
       status: 'True',
       reason: 'RollOutDraining',
       message: expect.stringMatching(
-        /^no new GPU pods, roll-out of driver: waiting for 1 GPU pod to end \(team\/a\), since /,
+        /^no new GPU pods, roll-out of driver: waiting for 1 GPU pod to end \(team\/on-n\d\), since /,
       ),
     });
     expect(node.spec?.unschedulable).toBe(false);
-    expect(closedFor(cluster)).toEqual(['n0']);
     expect(rollingOut(cluster)).toMatchObject({
       status: 'True',
       reason: 'Progressing',
       message: '0 of 5 validated nodes run what the policy says; 1 in their turn, 4 waiting for theirs',
     });
-    cluster.removePod('team/a');
+    for (const name of NAMES) cluster.removePod(`team/on-${name}`);
     await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '2'));
     expect(deletedPods(cluster)).toEqual([]);
   });
@@ -184,15 +185,15 @@ describe('a driver version', () => {
     'paused: no node closes, and one that drains opens again (%j)',
     async (drain) => {
       cluster.answer = (action) => (action.kind === 'evict-pod' ? { kind: 'refused', because: 'no' } : undefined);
-      cluster.setPod(user('a', 'n0'));
+      for (const name of NAMES) cluster.setPod(user(`on-${name}`, name));
       cluster.setPolicy(policyOf('2', { drain }));
       await cluster.settle(10_000);
-      expect(closedFor(cluster)).toEqual(['n0']);
+      expect(closedFor(cluster)).toHaveLength(1);
       cluster.setPolicy(policyOf('2', { paused: true, drain }));
       await cluster.settle(60_000);
       for (const name of NAMES) expect([open(cluster.node(name)).yes, driverOn(cluster, name)]).toEqual([true, '1']);
       expect(rollingOut(cluster)).toMatchObject({ status: 'True', reason: 'Paused' });
-      cluster.removePod('team/a');
+      for (const name of NAMES) cluster.removePod(`team/on-${name}`);
       cluster.setPolicy(policyOf('2', { paused: false }));
       await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '2'));
     },
@@ -245,7 +246,7 @@ describe('a driver version', () => {
     cluster.setPod(user('a', 'n0'));
     await until(cluster, () => cluster.node('n4').metadata.labels?.[STATE] === 'failed');
     cluster.setPolicy(policyOf('2'));
-    await until(cluster, () => walkOn(cluster, 'n4')?.rollOut?.phase === 'replace');
+    await until(cluster, () => JSON.stringify(walkOn(cluster, 'n4')?.target).includes(BAD));
     expect(closedFor(cluster)).toEqual(['n0']);
     cluster.removePod('team/a');
     await until(cluster, () => NAMES.slice(0, 4).every((name) => driverOn(cluster, name) === '2'));
@@ -263,6 +264,40 @@ describe('a driver version', () => {
     expect(closedFor(cluster)).toEqual(['n0']);
     cluster.removePod('team/a');
     await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '2'));
+  });
+  it('closes no node for a DaemonSet that the API server refuses', async () => {
+    const because = 'DaemonSet is invalid';
+    let refuses = true;
+    cluster.answer = (action) =>
+      refuses && action.kind === 'apply-daemonset' ? { kind: 'refused', because } : undefined;
+    cluster.setPolicy(policyOf('2'));
+    await cluster.settle(120_000);
+    for (const name of NAMES) expect([open(cluster.node(name)).yes, driverOn(cluster, name)]).toEqual([true, '1']);
+    refuses = false;
+    await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '2'));
+  });
+  it('freezes while the policy is suspended, and no other node takes the place', async () => {
+    cluster.setPod(user('a', 'n0'));
+    cluster.setPolicy(policyOf('2'));
+    await cluster.settle(10_000);
+    const frozen = policyOf('2');
+    cluster.setPolicy({ ...frozen, spec: { ...frozen.spec, suspend: true } });
+    await cluster.settle(60_000);
+    cluster.setPolicy(policyOf('2'));
+    await cluster.settle(60_000);
+    expect(closedFor(cluster)).toEqual(['n0']);
+  });
+  it('gives the turn of a node that went out of sight to another one', async () => {
+    cluster.setPod(user('a', 'n0'));
+    cluster.setPolicy(policyOf('2'));
+    await cluster.settle(10_000);
+    const node = cluster.node('n0');
+    const conditions = (node.status?.conditions ?? []).map((one) =>
+      one.type === 'Ready' ? { ...one, status: 'Unknown' } : one,
+    );
+    cluster.setNode({ ...node, status: { ...node.status, conditions } });
+    await until(cluster, () => NAMES.slice(1).every((name) => driverOn(cluster, name) === '2'));
+    expect(driverOn(cluster, 'n0')).toBe('1');
   });
   it('is taken down from the last component to the driver, and only what follows it is walked', async () => {
     const from = cluster.writes.length;

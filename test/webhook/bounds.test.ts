@@ -1,5 +1,6 @@
 // The worst pods that an API server accepts: what a call costs and what its answer holds does not
 // grow with them beyond a bound. Work is counted in reads of the pod, not in time.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import type { RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
@@ -27,6 +28,7 @@ const PLAIN = aPolicy();
 const facts = (policy = USUAL): Facts => ({
   policies: new Map([['default', policy]]),
   runtimeClasses: new Map([['nvidia', { nodeSelector: { zone: 'a' } }]]),
+  devices: NO_DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set(),

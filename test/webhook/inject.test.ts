@@ -1,3 +1,4 @@
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
@@ -16,6 +17,7 @@ const VOLUMES = {
 const facts = (policy: GpuPolicy | undefined = aPolicy(), more: Partial<Facts> = {}): Facts => ({
   policies: new Map(policy === undefined ? [] : [[policy.name, policy]]),
   runtimeClasses: new Map([['nvidia', { nodeSelector: {} }]]),
+  devices: NO_DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set(['gpu-gate', 'kube-system']),

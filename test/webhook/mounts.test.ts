@@ -1,5 +1,6 @@
 // What containers get, beside what they bring along: mounts at, below and above the driver's,
 // variables, hidden GPUs.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
 import { decide, type Admission, type Facts } from '../../webhook/inject.ts';
@@ -13,6 +14,7 @@ const facts = (injection: object, more: Partial<Facts> = {}): Facts => ({
     ['safe', { nodeSelector: {}, handler: 'runsc' }],
     ['other', { nodeSelector: {}, handler: 'other' }],
   ]),
+  devices: NO_DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set(),

@@ -6,10 +6,11 @@ import { applyPatch as independently } from 'rfc6902';
 import { expect, it } from 'vitest';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import type { RawContainer, RawPod } from '../../gate/gpu-request.ts';
+import { askedOf, gpuKindsOf, requestOf, type RawContainer, type RawPod } from '../../gate/gpu-request.ts';
 import type { AddOperation } from '../../webhook/patch.ts';
 import { decide, type Facts, type RuntimeClassFacts } from '../../webhook/inject.ts';
 import { applied } from '../support/applied.ts';
+import { DEVICES } from '../builders/devices.ts';
 import { aPolicy } from '../builders/objects.ts';
 
 const INJECTED = 'gpu-gate.dev/injected';
@@ -37,6 +38,7 @@ const policies = new Map<string, GpuPolicy>(
         driverVolumesPreset: 'Host',
         runtimeClassName: 'selector',
         tolerations: [{ key: 'nvidia.com/gpu', operator: 'Exists' }],
+        claimPods: 'Full',
       },
     },
     { name: 'odd', injection: { driverVolumesPreset: 'GKE', runtimeClassName: 'absent', readinessGate: false } },
@@ -52,6 +54,7 @@ const facts: Facts = {
     ['nvidia', { nodeSelector: {} }],
     ['selector', { nodeSelector: { zone: 'a', constructor: 'c' } }],
   ]),
+  devices: DEVICES,
   namespaceLabels: {},
   namespace: 'team',
   excludedNamespaces: new Set(),
@@ -74,7 +77,14 @@ const list = <T>(of: fc.Arbitrary<T>, maxLength: number): fc.Arbitrary<T[] | nul
   fc.oneof({ weight: 1, arbitrary: fc.constant(null) }, { weight: 6, arbitrary: fc.array(of, { maxLength }) });
 
 const limits = fc.dictionary(
-  fc.constantFrom('nvidia.com/gpu', 'nvidia.com/mig-1g.5gb', 'cpu', 'amd.com/gpu'),
+  fc.constantFrom(
+    'nvidia.com/gpu',
+    'nvidia.com/mig-1g.5gb',
+    'cpu',
+    'amd.com/gpu',
+    'example.com/gpu',
+    'deviceclass.resource.kubernetes.io/gpu.nvidia.com',
+  ),
   fc.constantFrom('0', '1', 2, '1k', 'junk'),
   { maxKeys: 3 },
 );
@@ -92,7 +102,12 @@ const container = withUnknown(
   fc.record(
     {
       name,
-      resources: withUnknown(fc.record({ limits }, { requiredKeys: [] })),
+      resources: withUnknown(
+        fc.record(
+          { limits, claims: fc.array(fc.record({ name: fc.constantFrom('one', 'two') }), { maxLength: 2 }) },
+          { requiredKeys: [] },
+        ),
+      ),
       env: list(
         withUnknown(
           fc.record({
@@ -120,6 +135,17 @@ const volume = withUnknown(
       hostPath: fc.record({
         path: fc.constantFrom('/run/nvidia/driver', '/etc', '/home/kubernetes/bin/nvidia', '/home/kubernetes/bin'),
       }),
+    },
+    { requiredKeys: ['name'] },
+  ),
+);
+const long = 'x'.repeat(200);
+const claim = withUnknown(
+  fc.record(
+    {
+      name: fc.constantFrom('one', 'two'),
+      resourceClaimName: fc.constantFrom('gpu', 'fpga', 'late', long),
+      resourceClaimTemplateName: fc.constantFrom('gpu', 'fpga', 'late', long),
     },
     { requiredKeys: ['name'] },
   ),
@@ -179,6 +205,7 @@ const pod = withUnknown(
             fc.record({ key: fc.constantFrom('a', 'nvidia.com/gpu'), operator: fc.constant('Exists') }),
             2,
           ),
+          resourceClaims: list(claim, 2),
           schedulerName: fc.constantFrom('default-scheduler', 'mine', 's'),
         },
         { requiredKeys: ['containers'] },
@@ -249,13 +276,17 @@ function takenOut(after: object, operations: readonly AddOperation[], original: 
 }
 
 const asks = ({ resources }: RawContainer): boolean =>
+  (resources?.claims ?? []).length > 0 ||
   [resources?.limits ?? {}, resources?.requests ?? {}].some((quantities) =>
     Object.entries(quantities).some(([of, quantity]) => /gpu|mig/.test(of) && /[1-9]/.test(String(quantity))),
   );
 
 /** Which GPUs a container sees, and which mounts meet in it. */
 function lawsOfContainers(before: RawPod, after: RawPod, policy: GpuPolicy): void {
+  // A pod that may ask for another device is not touched beyond its scheduler.
+  const isKnown = askedOf(requestOf(before, 'team'), gpuKindsOf(policy), DEVICES).kind === 'gpus';
   const hides =
+    isKnown &&
     policy.spec.injection.hideUnrequestedGpus &&
     after.spec?.runtimeClassName === policy.spec.injection.runtimeClassName;
   for (const kind of ['containers', 'initContainers'] as const)

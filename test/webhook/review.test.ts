@@ -1,5 +1,6 @@
 // What is not a review of a Pod is refused in one sentence of our own words, and nothing of a body
 // reaches a log or an error.
+import { NO_DEVICES } from '../../gate/devices.ts';
 import fc from 'fast-check';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -128,6 +129,7 @@ describe('garbage with secrets in it', () => {
       },
     },
     runtimeClasses: new Map([['nvidia', { nodeSelector: { zone: 'a' } }]]),
+    devices: NO_DEVICES,
     namespaceLabels: {},
     namespace: 'team',
     excludedNamespaces: new Set(),

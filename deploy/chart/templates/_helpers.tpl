@@ -102,11 +102,32 @@ unhealthyPodEvictionPolicy: AlwaysAllow
 {{- end -}}
 {{- join " || " $clauses -}}
 {{- end }}
-{{- /* CEL over a pod: a container asks for one of the policy's resources. */ -}}
+{{- /* CEL over a pod: it has a claim, or a container asks for one of the policy's resources or for a resource that a DeviceClass may map.
+CEL cannot see the classes of a claim, nor what a class maps: such a pod costs one call that leaves it alone. */ -}}
 {{- define "gpu-gate.asksForGpu" -}}
+size(object.spec.?resourceClaims.orValue([])) > 0 ||
 (object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
-c.?resources.?limits.orValue({}).exists(k, ({{ include "gpu-gate.matchesResource" . }}) &&
+c.?resources.?limits.orValue({}).exists(k, ({{ include "gpu-gate.matchesResource" . }} || {{ include "gpu-gate.mayBeMapped" . }}) &&
 quantity(string(c.resources.limits[k])).isGreaterThan(quantity('0'))))
+{{- end }}
+{{- /* CEL over a pod: as far as CEL can tell, a container asks for a GPU of the policy. Where a pod is refused, nothing may be guessed. */ -}}
+{{- define "gpu-gate.certainlyAsksForGpu" -}}
+(object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
+c.?resources.?limits.orValue({}).exists(k, ({{ include "gpu-gate.matchesResource" . }}{{ include "gpu-gate.orImplicitClass" . }}) &&
+quantity(string(c.resources.limits[k])).isGreaterThan(quantity('0'))))
+{{- end }}
+{{- define "gpu-gate.orImplicitClass" -}}
+{{- $spec := .Values.policy.spec | default dict -}}
+{{- range ternary $spec.deviceClasses (list "gpu.nvidia.com" "mig.nvidia.com") (hasKey $spec "deviceClasses") -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" .) -}}
+{{- fail (printf "policy.spec.deviceClasses: %q is not the name of a DeviceClass, such as gpu.nvidia.com" .) -}}
+{{- end }} || k == 'deviceclass.resource.kubernetes.io/{{ . }}'
+{{- end -}}
+{{- end }}
+{{- /* CEL over a resource's name `k`: an extended resource outside nvidia.com/, as Kubernetes decides it. */ -}}
+{{- define "gpu-gate.mayBeMapped" -}}
+k.startsWith('deviceclass.resource.kubernetes.io/') ||
+(k.contains('/') && !k.contains('kubernetes.io/') && !k.startsWith('nvidia.com/'))
 {{- end }}
 {{- /* The one name of the RuntimeClass: of the chart's object and of what is injected. */ -}}
 {{- define "gpu-gate.runtimeClass" -}}

@@ -308,7 +308,7 @@ describe('what people see', () => {
     const beforeOfServer = await callsOfServer();
     const dry = { query: { dryRun: 'All' } };
     const container = (limits: object): object => ({ containers: [{ name: 'c', image: 'x', resources: { limits } }] });
-    for (const limits of [{}, { cpu: '1' }, { 'nvidia.com/gpu': '0' }, { 'example.com/nvidia.com-gpu': '1' }])
+    for (const limits of [{}, { cpu: '1' }, { 'nvidia.com/gpu': '0' }, { 'nvidia.com/other': '1' }])
       await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'no-' }, container(limits)) });
     const inject = { labels: { 'gpu-gate.dev/inject': 'false' } };
     await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'out-', ...inject }) });
@@ -319,6 +319,11 @@ describe('what people see', () => {
     expect([await calls(), await callsOfServer()]).toEqual([before, beforeOfServer]);
     await cluster.admin.request('POST', PODS, { ...dry, body: manifest({ generateName: 'yes-' }) });
     expect([await calls(), await callsOfServer()]).toEqual([before + 1, beforeOfServer + 1]);
+    // A DeviceClass may map any other extended resource, which CEL cannot see.
+    const others = manifest({ generateName: 'other-' }, container({ 'example.com/nvidia.com-gpu': '1' }));
+    const left = await cluster.admin.request<Pod>('POST', PODS, { ...dry, body: others });
+    expect(left.spec.readinessGates).toBeUndefined();
+    expect([await calls(), await callsOfServer()]).toEqual([before + 2, beforeOfServer + 2]);
   });
 
   it('a warning reaches kubectl, an audit annotation the audit log', async () => {

@@ -26,7 +26,11 @@ interface Rendered {
   };
   rules?: { resources: string[]; verbs: string[] }[];
   webhooks?: { name: string; matchConditions: { expression: string }[] }[];
-  spec?: Record<string, unknown> & { template?: PodTemplate; groups?: { rules: { alert: string }[] }[] };
+  spec?: Record<string, unknown> & {
+    template?: PodTemplate;
+    groups?: { rules: { alert: string }[] }[];
+    matchConditions?: { expression: string }[];
+  };
   data?: Record<string, string>;
 }
 
@@ -140,7 +144,29 @@ describe('which pods the API server calls the webhook for', () => {
     [['nvidia.com/mig-*'], "k.startsWith('nvidia.com/mig-')"],
     [['nvidia.com/gpu', 'nvidia.com/mig-*'], "k == 'nvidia.com/gpu' || k.startsWith('nvidia.com/mig-')"],
     [['nvidia.com/mig-1g.10gb'], "k == 'nvidia.com/mig-1g.10gb'"],
-  ])('policy.spec.resources %j', (resources, clauses) => expect(matches(resources)).toBe(clauses));
+  ])('policy.spec.resources %j, and whatever a DeviceClass may map', (resources, clauses) =>
+    expect(matches(resources)).toBe(
+      `${clauses} || k.startsWith('deviceclass.resource.kubernetes.io/') || (k.contains('/') && !k.contains('kubernetes.io/') && !k.startsWith('nvidia.com/'))`,
+    ),
+  );
+});
+
+describe('which pods are refused for what a tenant may not do', () => {
+  const refused = (spec: object): string =>
+    find(
+      render({ ...policy(spec), tenants: { refuseNodeName: true } }),
+      'ValidatingAdmissionPolicy',
+      'gpu-gate-tenants',
+    )?.spec?.matchConditions?.[0]?.expression.replaceAll('\n', ' ') ?? '';
+  it('those that ask for a GPU as far as CEL can tell, and no pod with another vendor’s resource', () => {
+    expect(refused({ deviceClasses: ['gpu.nvidia.com'] })).toContain(
+      "(k == 'nvidia.com/gpu' || k == 'nvidia.com/gpu.shared' || k == 'deviceclass.resource.kubernetes.io/gpu.nvidia.com')",
+    );
+    expect(refused({})).not.toContain("contains('/')");
+    expect(refusal({ ...policy({ deviceClasses: ["x' || true"] }), tenants: { refuseNodeName: true } })).toContain(
+      'is not the name of a DeviceClass',
+    );
+  });
 });
 
 describe('the snippet for the cluster’s own scheduler', () => {

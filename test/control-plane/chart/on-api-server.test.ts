@@ -127,6 +127,8 @@ describe('the admission policies', () => {
       'gpu-gate-reconciler-nodes',
       'gpu-gate-reconciler-objects',
       'gpu-gate-reconciler-pod-status',
+      'gpu-gate-reconciler-device-taints',
+      'gpu-gate-device-tolerations',
     ];
     for (const name of names) {
       const { status, metadata } = await until(`${name} to be checked`, async () => {

@@ -210,11 +210,14 @@ describe('a reflector', () => {
     expect(watch.lastContact()).toBeGreaterThan(before);
   });
   it('takes a kind that is not installed for an empty collection, until it is there', async () => {
+    let absent = 0;
     const watch = reflector<string>({
       kube: proxied,
       log,
       path: '/apis/example.com/v1/things',
       optional: true,
+      absentMs: 100,
+      onAbsent: () => (absent += 1),
       trim: (raw: RawConfigMap) => raw.metadata.name,
     });
     watch.start(stop.signal);
@@ -240,6 +243,7 @@ describe('a reflector', () => {
       }),
     );
     await until('the thing', () => watch.get('x') === 'x');
+    expect(absent).toBe(1);
   });
 });
 

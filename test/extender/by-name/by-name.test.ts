@@ -1,5 +1,6 @@
 // Compares the fast way for calls by name with the plain way, on anything that a scheduler or
 // another caller may send.
+import { NO_DEVICES } from '../../../gate/devices.ts';
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { ABSENT, NodeTable, TWICE } from '../../../extender/by-name/table.ts';
@@ -15,7 +16,7 @@ for (let i = 0; i < 40; i += 1)
     `node-${i}`,
     nodeFacts(i % 3 === 0 ? aNode({ name: `node-${i}`, boot: 'other' }) : aNode({ name: `node-${i}` })),
   );
-const view = { nodes: table, policies: new Map([['default', aPolicy()]]), operandNamespace: 'o' };
+const view = { nodes: table, policies: new Map([['default', aPolicy()]]), devices: NO_DEVICES, operandNamespace: 'o' };
 const fastWay = byNameWay();
 
 const answered = (filtered: Answered | undefined, scored: Answered | undefined) => {

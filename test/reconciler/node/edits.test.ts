@@ -83,7 +83,7 @@ describe('an edit of a GPUPolicy', () => {
       world.pods = new Map(validated.pods);
       world.daemonSets = new Map(validated.daemonSets);
       world.now = validated.now;
-      world.rollOut = { isFree: true, isStopped: false };
+      world.rollOut = { isFree: true, isStopped: false, isRendered: true };
       const touched = world
         .step()
         .flatMap((action) => (action.kind === 'patch-node' ? Object.keys(action.labels) : []));

@@ -6,6 +6,9 @@ import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { wantsOf } from '../../../gate/gpu-request.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { reconcilerMetrics } from '../../../reconciler/metrics.ts';
+import { NO_DEVICES, type Devices } from '../../../gate/devices.ts';
+import { claiming, DEVICES } from '../../builders/devices.ts';
+import { aGpuPod } from '../../builders/gpu-pod.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import type { NamespaceView } from '../../../reconciler/caches.ts';
 import { rejections } from '../../../reconciler/limits/rejections.ts';
@@ -24,6 +27,7 @@ class World {
   readonly turns: string[] = [];
   readonly deleted: string[] = [];
   readonly rejections = rejections();
+  devices: Devices = NO_DEVICES;
   constructor(pod: Partial<PodObject>) {
     this.pod = keptPod({ namespace: 'team', gpus: { 'nvidia.com/gpu': 1 }, ...pod });
   }
@@ -34,10 +38,13 @@ class World {
     const { pod, node, policy, namespaces } = this;
     const work = podController({
       caches: {
-        ...cachesOf({ nodes: [node], policies: [policy], pods: [pod], namespaces }),
+        ...cachesOf({ nodes: [node], policies: [policy], pods: [pod], namespaces, devices: this.devices }),
         pods: { get: () => this.pod, values: () => [pod] },
       },
-      turns: { add: ({ kind, name }) => void this.turns.push(`${kind} ${name}`), addAfter: () => undefined },
+      turns: {
+        add: ({ kind, name }) => void this.turns.push(`${kind} ${name}`),
+        addAfter: ({ kind, name }) => void (kind === 'policies' || this.turns.push(`${kind} ${name}`)),
+      },
       rejections: this.rejections,
       metrics: reconcilerMetrics(registry),
       operandNamespace: OPERANDS,
@@ -74,6 +81,22 @@ it('a missed pod is counted by one leader, and not again by the next', async () 
   const second = world.leader(NOW + 60_000);
   await second.work.handlers.pod('team/p');
   expect(await second.figure('missed_pods_total')).toBe('0');
+});
+
+it('whether a pod with a claim was missed is decided once the claim is known', async () => {
+  const world = new World({});
+  world.pod = aGpuPod(
+    { labels: {}, creationTimestamp: new Date(NOW).toISOString() },
+    claiming({ resourceClaimName: 'gpu' }),
+  );
+  const { work, figure } = world.leader();
+  await work.handlers.pod('team/p');
+  expect(world.turns).toEqual(['pod team/p']);
+  expect(await figure('missed_pods_total')).toBe('0');
+  world.devices = DEVICES;
+  const later = world.leader();
+  await later.work.handlers.pod('team/p');
+  expect(await later.figure('missed_pods_total')).toBe('1');
 });
 
 it('also not once its Event has been forgotten', async () => {

@@ -1,3 +1,5 @@
+import { claiming, DEVICES } from '../../builders/devices.ts';
+import { NO_DEVICES } from '../../../gate/devices.ts';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { CLOSED, HOLD, MANAGED, NODE_POLICY, PROOF, STATE, WALK } from '../../../core/keys.ts';
@@ -43,7 +45,7 @@ const awaited = (
   minDriver?: string,
 ): string | undefined => {
   const annotations = minDriver === undefined ? {} : { 'gpu-gate.dev/min-driver': minDriver };
-  const ask = askOf(aGpuPod({ annotations }).wants, one(aPolicy()));
+  const ask = askOf(aGpuPod({ annotations }).wants, one(aPolicy()), NO_DEVICES);
   if (ask.kind !== 'gate') throw new Error('not gated');
   return nodesOnTheirWay(ask, placementOf(spec), {
     onTheirWay,
@@ -72,8 +74,17 @@ describe('other pods', () => {
     ['not a mirror pod', aGpuPod({ labels: {}, annotations: { 'kubernetes.io/config.mirror': 'x' } }), false],
     ['one that a scheduler has bound since', aGpuPod({ labels: {}, managedFields: [UNNAMED] }), true],
   ])('missed: %s', (_, pod, missed) =>
-    expect(isMissed(pod, aPolicy(), (namespace) => namespace === 'quiet')).toBe(missed),
+    expect(isMissed(pod, aPolicy(), (namespace) => namespace === 'quiet', NO_DEVICES)).toBe(missed),
   );
+  it.each([
+    ['a claim for a GPU', { resourceClaimName: 'gpu' }, true],
+    ['a claim for another device', { resourceClaimName: 'fpga' }, false],
+    ['a claim that is not known yet', { resourceClaimName: 'late' }, false],
+  ])('missed, and bound past the gate: a pod with %s', (_, how, is) => {
+    const pod = aGpuPod({ labels: {} }, claiming(how));
+    expect(isMissed(pod, aPolicy(), () => false, DEVICES)).toBe(is);
+    expect(boundPastGate(pod, rebooted, one(aPolicy()), DEVICES) !== undefined).toBe(is);
+  });
   it.each([
     ['a node that is not opted in', theirs, aPolicy(), 'node not opted in to gpu-gate'],
     ['such a node where the policy allows it', theirs, aPolicy({ unmanagedNodes: 'Allow' }), undefined],
@@ -82,7 +93,7 @@ describe('other pods', () => {
     ['a node of another policy', aNode({ annotations: { [NODE_POLICY]: 'b' } }), aPolicy(), 'other GPU policy'],
     ['any node while the policy audits', theirs, aPolicy({}, { status: {} }), undefined],
   ])('bound past the gate: %s', (_, node, policy, because) =>
-    expect(boundPastGate(aGpuPod(), node, one(policy))?.sentence).toBe(because),
+    expect(boundPastGate(aGpuPod(), node, one(policy), NO_DEVICES)?.sentence).toBe(because),
   );
   const migPod = (resource = 'nvidia.com/mig-1g.10gb'): PodObject =>
     aGpuPod({ labels: {} }, { containers: [{ resources: { limits: { [resource]: '1' } } }] });
@@ -100,7 +111,7 @@ describe('other pods', () => {
     ],
     ['that is not a GPU', migPod('nvidia.com/hostdev'), rebooted, aPolicy(), undefined],
   ])('bound past the gate by a resource that the policy does not list, %s', (_, pod, node, policy, kind) =>
-    expect(boundPastGate(pod, node, one(policy))?.kind).toBe(kind),
+    expect(boundPastGate(pod, node, one(policy), NO_DEVICES)?.kind).toBe(kind),
   );
   const requiring = (minDriver: string, at = '2026-11-24T09:40:00Z'): PodObject =>
     aGpuPod(
@@ -128,10 +139,12 @@ describe('other pods', () => {
       'cuda',
     ],
     ['a policy that does not exist', aGpuPod({ annotations: { 'gpu-gate.dev/policy': 'nope' } }), 'no-such-policy'],
-  ])('bound past the gate: %s', (_, pod, kind) => expect(boundPastGate(pod, aNode(), one(aPolicy()))?.kind).toBe(kind));
+  ])('bound past the gate: %s', (_, pod, kind) =>
+    expect(boundPastGate(pod, aNode(), one(aPolicy()), NO_DEVICES)?.kind).toBe(kind),
+  );
   it('bound past the gate while no replica led: a driver is as old as its proof', () => {
-    expect(boundUnseen(requiring('600'), aNode(), one(aPolicy()))?.kind).toBe('driver-old');
-    expect(boundUnseen(requiring('600', '2026-11-24T08:00:00Z'), aNode(), one(aPolicy()))).toBeUndefined();
+    expect(boundUnseen(requiring('600'), aNode(), one(aPolicy()), NO_DEVICES)?.kind).toBe('driver-old');
+    expect(boundUnseen(requiring('600', '2026-11-24T08:00:00Z'), aNode(), one(aPolicy()), NO_DEVICES)).toBeUndefined();
   });
   it('bound while no replica led: only if the node shows that it was closed before', () => {
     const at = (time: string): PodObject =>
@@ -147,18 +160,18 @@ describe('other pods', () => {
       },
     });
     const shut = since(failed, 'GPUValidated');
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), shut, one(aPolicy()))?.sentence).toMatch(/^GPU stack/);
-    expect(boundUnseen(at('2026-11-24T09:20:00Z'), shut, one(aPolicy()))).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), shut, one(aPolicy()), NO_DEVICES)?.sentence).toMatch(/^GPU stack/);
+    expect(boundUnseen(at('2026-11-24T09:20:00Z'), shut, one(aPolicy()), NO_DEVICES)).toBeUndefined();
     const again = since(rebooted, 'Ready');
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), again, one(aPolicy()))?.sentence).toBe(
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), again, one(aPolicy()), NO_DEVICES)?.sentence).toBe(
       'node rebooted since validation',
     );
-    expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, one(aPolicy()))).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:20:00Z'), again, one(aPolicy()), NO_DEVICES)).toBeUndefined();
     const held = aNode({ annotations: { [HOLD]: 'x' } });
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()))).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), held, one(aPolicy()), NO_DEVICES)).toBeUndefined();
     // Of a node that nobody opted in nothing says since when.
     const unmanaged = { ...shut, metadata: { ...shut.metadata, labels: {} } };
-    expect(boundUnseen(at('2026-11-24T09:40:00Z'), unmanaged, one(aPolicy()))).toBeUndefined();
+    expect(boundUnseen(at('2026-11-24T09:40:00Z'), unmanaged, one(aPolicy()), NO_DEVICES)).toBeUndefined();
   });
   it('list the nodes on their way, three by name', () => {
     const walking = ['a', 'b', 'c', 'd', 'e'].map((name) =>

@@ -1,3 +1,5 @@
+import { NO_DEVICES } from '../../../gate/devices.ts';
+import { devices as devicesOf } from '../../builders/devices.ts';
 import { describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { MANAGED, PROOF, STATE, WALK } from '../../../core/keys.ts';
@@ -74,6 +76,8 @@ describe('a policy', () => {
     conflicts: [],
     refusals: [],
     webhookResources: ['nvidia.com/gpu', 'nvidia.com/gpu.shared'],
+    devices: NO_DEVICES,
+    taintsServed: true,
     now: NOW,
   };
   const degraded = (policy: GpuPolicy, around: object = {}) =>
@@ -97,6 +101,17 @@ describe('a policy', () => {
     );
     expect(degraded(pgpu, { webhookResources: ['nvidia.com/pgpu'] })).toMatchObject({ status: 'False' });
     expect(degraded(aPolicy(), { webhookResources: ['nvidia.com/pgpu'] })?.message).toContain('nvidia.com/pgpu');
+  });
+  it('is degraded by a resource that a class of its own maps and the webhook is not called for', () => {
+    const devices = devicesOf({ classes: { 'gpu.nvidia.com': { spec: { extendedResourceName: 'nvidia.com/h100' } } } });
+    expect(degraded(aPolicy(), { devices })?.message).toContain('nvidia.com/h100: the chart');
+    expect(degraded(aPolicy({ deviceClasses: [], deviceDrivers: [] }), { devices })).toMatchObject({ status: 'False' });
+  });
+  it('is degraded where it wants DeviceTaintRules that the API server does not serve', () => {
+    const around = { taintsServed: false };
+    expect(degraded(aPolicy({ deviceTaints: 'On' }), around)).toMatchObject({ reason: 'DeviceTaintsNotServed' });
+    for (const deviceTaints of ['Auto', 'Off'])
+      expect(degraded(aPolicy({ deviceTaints }), around)).toMatchObject({ status: 'False' });
   });
   it('is degraded by an operand that the API server refuses, and stays so until a new leader knows', () => {
     const refusals = ['DaemonSet driver-1: .spec.x: field not declared in schema'];

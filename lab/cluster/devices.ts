@@ -1,0 +1,99 @@
+// What a DRA driver and its user put into a cluster: ResourceSlices of simulated nodes, classes,
+// templates and claims, written by hand.
+import type { Kube } from '../../platform/kube.ts';
+
+const API = '/apis/resource.k8s.io/v1';
+const apiVersion = 'resource.k8s.io/v1';
+export const GPU_DRIVER = 'gpu.nvidia.com';
+
+/** The slice of a node: its pool is named after the node, as NVIDIA's driver names it. */
+export const publishSlice = (kube: Kube, node: string, driver = GPU_DRIVER, devices = 8): Promise<unknown> =>
+  kube.request('POST', `${API}/resourceslices`, {
+    body: {
+      apiVersion,
+      kind: 'ResourceSlice',
+      metadata: { name: `${node}-${driver}` },
+      spec: {
+        driver,
+        nodeName: node,
+        pool: { name: node, generation: 1, resourceSliceCount: 1 },
+        devices: Array.from({ length: devices }, (_, i) => ({ name: `gpu-${i}` })),
+      },
+    },
+  });
+
+/** A class of all devices of a driver; maps an extended resource if one is given. */
+export const createClass = (
+  kube: Kube,
+  name: string,
+  driver: string,
+  extendedResourceName?: string,
+): Promise<unknown> =>
+  kube.request('POST', `${API}/deviceclasses`, {
+    body: {
+      apiVersion,
+      kind: 'DeviceClass',
+      metadata: { name },
+      spec: {
+        selectors: [{ cel: { expression: `device.driver == '${driver}'` } }],
+        ...(extendedResourceName === undefined ? {} : { extendedResourceName }),
+      },
+    },
+  });
+
+export const exactly = (deviceClassName: string, more: object = {}): object => ({
+  devices: { requests: [{ name: 'device', exactly: { deviceClassName, ...more } }] },
+});
+export const firstOf = (...classes: readonly string[]): object => ({
+  devices: {
+    requests: [
+      {
+        name: 'device',
+        firstAvailable: classes.map((deviceClassName, i) => ({ name: `choice-${i}`, deviceClassName })),
+      },
+    ],
+  },
+});
+
+export const createTemplate = (kube: Kube, name: string, spec: object, namespace = 'default'): Promise<unknown> =>
+  kube.request('POST', `${API}/namespaces/${namespace}/resourceclaimtemplates`, {
+    body: { apiVersion, kind: 'ResourceClaimTemplate', metadata: { name }, spec: { spec } },
+  });
+
+export const createClaim = (kube: Kube, name: string, spec: object, namespace = 'default'): Promise<unknown> =>
+  kube.request('POST', `${API}/namespaces/${namespace}/resourceclaims`, {
+    body: { apiVersion, kind: 'ResourceClaim', metadata: { name }, spec },
+  });
+
+/** A pod whose one container asks as `container` and `spec` say. */
+export const createPod = (
+  kube: Kube,
+  name: string,
+  container: object,
+  spec: object = {},
+  labels: object = {},
+): Promise<unknown> =>
+  kube.request('POST', '/api/v1/namespaces/default/pods', {
+    body: {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, labels },
+      spec: { terminationGracePeriodSeconds: 0, containers: [{ name: 'c', image: 'x', ...container }], ...spec },
+    },
+  });
+
+/** A pod with one claim, by `resourceClaimName` or `resourceClaimTemplateName`. */
+export const createClaimPod = (
+  kube: Kube,
+  name: string,
+  how: object,
+  spec: object = {},
+  labels: object = {},
+): Promise<unknown> =>
+  createPod(
+    kube,
+    name,
+    { resources: { claims: [{ name: 'device' }] } },
+    { resourceClaims: [{ name: 'device', ...how }], ...spec },
+    labels,
+  );

@@ -1,0 +1,227 @@
+// Whatever happens, no DeviceTaintRule is without its node, and none is missing while a node is not
+// open: all controllers on a cluster in memory, over random histories.
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { HOLD, MANAGED, PROOF, STATE } from '../../../core/keys.ts';
+import { isOurs, open } from '../../../gate/node-proof.ts';
+import type { Action } from '../../../reconciler/actions.ts';
+import { changesOf, trimRule, wantedRules, type RuleView } from '../../../reconciler/devices/rules.ts';
+import { requestOf } from '../../../reconciler/requests.ts';
+import { Cluster, VALIDATIONS_ONLY } from '../../builders/cluster.ts';
+import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
+
+const policyWith = (generation: number, spec: object, status: object = { enforcingSince: '2026-11-02T00:00:00Z' }) => {
+  const { components } = VALIDATIONS_ONLY.spec;
+  return aPolicy(
+    { components, ...spec },
+    { metadata: { name: 'default', uid: 'policy-uid', generation, creationTimestamp: '2026-11-01T00:00:00Z' }, status },
+  );
+};
+const NODES = ['a', 'b', 'c'] as const;
+const OTHER_DRIVER = 'other.example.com';
+
+type Step =
+  | { readonly kind: 'add'; readonly node: string; readonly proven: boolean; readonly uid: string }
+  | { readonly kind: 'remove' | 'opt in' | 'opt out' | 'hold' | 'release' | 'reboot'; readonly node: string }
+  | { readonly kind: 'policy'; readonly spec: object }
+  | { readonly kind: 'policy is gone' }
+  | { readonly kind: 'served'; readonly served: boolean }
+  | { readonly kind: 'rule is deleted' | 'rule is edited' | 'rule is left over'; readonly node: string };
+
+/** Three times of four the first. */
+const mostly = <T>(usual: T, ...others: readonly T[]): fc.Arbitrary<T> =>
+  fc.oneof({ weight: 3, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
+const node = fc.constantFrom(...NODES);
+const steps: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('add' as const),
+      node,
+      proven: fc.boolean(),
+      uid: fc.constantFrom('first', 'second'),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constantFrom('remove', 'opt in', 'opt out', 'hold', 'release', 'reboot' as const),
+      node,
+    }),
+  },
+  fc.record({
+    kind: fc.constant('policy' as const),
+    spec: fc.record({
+      deviceTaints: mostly('Auto', 'On', 'Off'),
+      suspend: mostly(false, true),
+      deviceDrivers: mostly(['gpu.nvidia.com'], ['gpu.nvidia.com', OTHER_DRIVER], []),
+    }),
+  }),
+  fc.record({ kind: fc.constant('policy is gone' as const) }),
+  fc.record({ kind: fc.constant('served' as const), served: mostly(true, false) }),
+  fc.record({
+    kind: fc.constantFrom('rule is deleted', 'rule is edited', 'rule is left over' as const),
+    node,
+  }),
+);
+
+let generation = 1;
+function take(cluster: Cluster, step: Step): void {
+  const present = 'node' in step ? cluster.nodes.all.get(step.node) : undefined;
+  const relabel = (labels: Record<string, string>, annotations: Record<string, string>): void => {
+    if (present === undefined) return;
+    const { metadata } = present;
+    cluster.setNode({
+      ...present,
+      metadata: {
+        ...metadata,
+        labels: { ...metadata.labels, ...labels },
+        annotations: { ...metadata.annotations, ...annotations },
+      },
+    });
+  };
+  const rule = 'node' in step ? [...cluster.rules.values()].find((one) => one.node === step.node) : undefined;
+  switch (step.kind) {
+    case 'add': {
+      if (present !== undefined) return;
+      const fresh = aNode({
+        name: step.node,
+        ...(step.proven ? {} : { annotations: { [PROOF]: '' }, validated: false }),
+      });
+      const uid = `${fresh.metadata.uid}-${step.uid}`;
+      const text = JSON.stringify(fresh).replaceAll(fresh.metadata.uid, uid);
+      cluster.setNode(JSON.parse(text) as typeof fresh);
+      return;
+    }
+    case 'remove':
+      return cluster.removeNode(step.node);
+    case 'opt in':
+      return relabel({ [MANAGED]: 'true' }, {});
+    case 'opt out':
+      return relabel({ [MANAGED]: 'false' }, {});
+    case 'hold':
+      return relabel({}, { [HOLD]: 'x' });
+    case 'release': {
+      if (present === undefined) return;
+      const { [HOLD]: _, ...annotations } = present.metadata.annotations ?? {};
+      cluster.setNode({ ...present, metadata: { ...present.metadata, annotations } });
+      return;
+    }
+    case 'reboot':
+      if (present !== undefined)
+        cluster.setNode({ ...present, status: { ...present.status, nodeInfo: { bootID: `boot-${cluster.now}` } } });
+      return;
+    case 'policy':
+      generation += 1;
+      return cluster.setPolicy(policyWith(generation, step.spec));
+    case 'policy is gone':
+      return cluster.removePolicy('default');
+    case 'served':
+      return cluster.serveRules(step.served);
+    case 'rule is deleted':
+      return rule === undefined ? undefined : cluster.setRule(rule.name, undefined);
+    case 'rule is edited':
+      return rule === undefined ? undefined : cluster.setRule(rule.name, { ...rule, says: 'something else' });
+    case 'rule is left over': {
+      const name = `gpu-gate.${step.node}.gone.example.com`;
+      if (cluster.rulesServed) cluster.setRule(name, { name, uid: 'old', node: step.node, says: '' });
+    }
+  }
+}
+
+/** What must be there, from the node and its policy alone. */
+function expected(cluster: Cluster): readonly string[] {
+  const policy = cluster.policies.get('default');
+  if (!cluster.rulesServed || policy === undefined || policy.spec.suspend || policy.spec.deviceTaints === 'Off')
+    return [];
+  return [...cluster.nodes.all.values()]
+    .filter((one) => isOurs(one) && !open(one).yes)
+    .flatMap(({ metadata }) =>
+      policy.spec.deviceDrivers.map((driver) =>
+        JSON.stringify([metadata.uid, driver, metadata.name, '', 'gpu-gate.dev/not-open', 'NoSchedule']),
+      ),
+    )
+    .toSorted();
+}
+
+describe('DeviceTaintRules', () => {
+  it('are those of the nodes that are not open, after any history', { timeout: 120_000 }, async () => {
+    const seen = { some: 0, none: 0 };
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(steps, fc.constantFrom(Infinity, 0, Infinity, 1)), { minLength: 1, maxLength: 12 }),
+        fc.boolean(),
+        async (history, validationsPass) => {
+          const cluster = new Cluster(policyWith((generation += 1), {}));
+          cluster.validationsPass = validationsPass;
+          cluster.serveRules(true);
+          for (const [step, writes] of history) {
+            // A leader that dies meanwhile has sent some of its writes, and not the others.
+            let left = writes;
+            cluster.answer = () => ((left -= 1) < 0 ? { kind: 'stale' } : undefined);
+            take(cluster, step);
+            if (writes < Infinity) {
+              await cluster.settle(1);
+              cluster.newLeader();
+            }
+            cluster.answer = () => undefined;
+            await cluster.settle(3000);
+            const rules = [...cluster.rules.values()].map(({ says }) => says).toSorted();
+            expect(rules, JSON.stringify(step)).toEqual(expected(cluster));
+            if (rules.length > 0) seen.some += 1;
+            else seen.none += 1;
+          }
+        },
+      ),
+      { numRuns: 300 },
+    );
+    expect(seen.some).toBeGreaterThan(100);
+    expect(seen.none).toBeGreaterThan(100);
+  });
+
+  const one = (policy = aPolicy()) => new Map([[policy.name, policy]]);
+  const closed = aNode({ boot: 'other' });
+  const leaving = aNode({ boot: 'other', labels: { [MANAGED]: 'false', [STATE]: 'removing' } });
+  const theirs = aNode({ boot: 'other', labels: { [MANAGED]: 'false', [STATE]: undefined as never } });
+  it.each<[string, Parameters<typeof wantedRules>, number]>([
+    ['a node that is not open', [closed, one(), true], 1],
+    ['an open node', [aNode(), one(), true], 0],
+    ['a node that is gone', [undefined, one(), true], 0],
+    ['a node that is not opted in', [theirs, one(), true], 0],
+    ['an opted-out node until its tear-down has ended', [leaving, one(), true], 1],
+    ['a cluster that does not serve rules', [closed, one(), false], 0],
+    ['a policy that does not want them', [closed, one(aPolicy({ deviceTaints: 'Off' })), true], 0],
+    ['a policy that is suspended', [closed, one(aPolicy({ suspend: true })), true], 0],
+    ['a policy that audits', [closed, one(aPolicy({}, { status: {} })), true], 0],
+    ['a policy with two drivers', [closed, one(aPolicy({ deviceDrivers: ['a', 'b'] })), true], 2],
+  ])('%s', (_, args, count) => expect(wantedRules(...args)).toHaveLength(count));
+
+  const [wanted] = wantedRules(closed, one(), true);
+  const present = (more: Partial<RuleView> = {}): RuleView => {
+    if (wanted === undefined) throw new Error('none wanted');
+    const raw = requestOf(wanted, { now: NOW, instance: 'x' }).body as { metadata: object };
+    const rule = trimRule({ ...raw, metadata: { ...raw.metadata, uid: 'u' } });
+    if (rule === undefined) throw new Error('not kept');
+    return { ...rule, ...more };
+  };
+  const kinds = (actions: readonly Action[]): readonly string[] => actions.map(({ kind }) => kind);
+  it('that are there as they should be are left alone', () =>
+    expect(changesOf([present()], [wanted ?? fail()])).toEqual([]));
+  it('that say something else are deleted, and created once they are gone', () => {
+    expect(kinds(changesOf([present({ says: 'x' })], [wanted ?? fail()]))).toEqual(['delete-device-taint']);
+    expect(kinds(changesOf([], [wanted ?? fail()]))).toEqual(['create-device-taint']);
+  });
+  it('of other people are not looked at', () =>
+    expect(
+      trimRule({ metadata: { name: 'drain-rack-7' }, spec: { deviceSelector: { pool: 'node-a' } } }),
+    ).toBeUndefined());
+  it('have a name within the limit, whatever the node is called', () => {
+    const long = aNode({ name: 'n'.repeat(253), boot: 'other' });
+    expect(wantedRules(long, one(), true)[0]?.name.length).toBeLessThanOrEqual(253);
+    expect(wanted?.name).toBe('gpu-gate.node-a.gpu.nvidia.com');
+  });
+});
+
+const fail = (): never => {
+  throw new Error('none wanted');
+};
