@@ -66,7 +66,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (command === 'run') return runCommand(rest);
   if (command === 'explain') return explainCommand(rest);
   if (command === 'images') return imagesCommand(rest);
-  err(`unknown command ${JSON.stringify(command)}: run, explain, images; see --help\n`);
+  err(`unknown command ${JSON.stringify(command)}: write run, explain or images; see --help\n`);
   return 2;
 }
 

@@ -27,7 +27,9 @@ const port = (value: string): Parsed<number> =>
     ? { value: Number(value) }
     : { problem: `${JSON.stringify(value)} is not a valid port: use a number from 0 to 65535` };
 const count = (value: string): Parsed<number> =>
-  /^\d{1,9}$/.test(value) ? { value: Number(value) } : { problem: `${JSON.stringify(value)} is not a whole number` };
+  /^\d{1,9}$/.test(value)
+    ? { value: Number(value) }
+    : { problem: `${JSON.stringify(value)} is not a whole number: use digits only, such as 1000` };
 const duration =
   (minimum: number) =>
   (value: string): Parsed<number> => {

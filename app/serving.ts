@@ -109,7 +109,7 @@ export function callerCas({ kube, log }: Shared, place: ConfigMapKey, signal: Ab
     problem: () =>
       text().includes('BEGIN CERTIFICATE')
         ? undefined
-        : `ConfigMap ${place.namespace}/${place.name} holds no CA of API servers in ${place.key}`,
+        : `ConfigMap ${place.namespace}/${place.name} holds no certificate in ${place.key}: put the CAs of the API servers' client certificates there, as PEM`,
     onChange: (listener) => void listeners.push(listener),
   };
 }

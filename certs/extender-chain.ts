@@ -5,7 +5,7 @@ import { pemOf, printsOf, readBundle, readPair, type KeyPair } from './cert.ts';
 import type { Change, ReadingOnce } from './chain.ts';
 import { restartBy } from './extender-rules.ts';
 import { issueCa, issueLeaf } from './issue.ts';
-import type { Chain, ChainOptions, Seen } from './keeper.ts';
+import type { Chain, ChainOptions, Seen } from './kept-chain.ts';
 import { CA_SECRET, EXTENDER_CA_CONFIG_MAP, EXTENDER_SECRET, SCHEDULER_SECRET, type Stored } from './store.ts';
 
 export interface ExtenderChainOptions extends ChainOptions {

@@ -140,7 +140,10 @@ export function certProbe(options: ProbeOptions): Probe {
         return { kind: 'known', served: await Promise.all(seen) };
       } catch (error) {
         if (!isForbidden(error)) throw error;
-        return { kind: 'unknown', because: `the replicas are not known: ${explainError(error)}` };
+        return {
+          kind: 'unknown',
+          because: `the replicas are not known: ${explainError(error)}; name them with --webhook-replicas and --extender-replicas`,
+        };
       }
     },
     async canary(leaf) {
@@ -148,7 +151,7 @@ export function certProbe(options: ProbeOptions): Probe {
         const answers = await Promise.all((await apiServers()).map((address) => through(address, leaf)));
         return answers.find((problem) => problem !== undefined);
       } catch (error) {
-        return `the API servers are not known: ${explainError(error)}`;
+        return `the API servers are not known: ${explainError(error)}; name them with --api-servers`;
       }
     },
     async serverTime() {

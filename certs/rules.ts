@@ -163,7 +163,8 @@ const acceptanceAwaited =
 const stillServed = ({ ca, replicas }: ChainInput): string | undefined => {
   if (replicas.kind === 'unknown') return replicas.because;
   for (const { address, leaf } of replicas.served) {
-    if (leaf === undefined) return `replica ${address} answers no handshake`;
+    if (leaf === undefined)
+      return `replica ${address} answers no handshake: check that its pod runs and that the network lets the reconciler reach it`;
     if (ca.current !== undefined && !leaf.signedBy(ca.current))
       return `replica ${address} serves a certificate of another CA`;
   }

@@ -15,7 +15,7 @@ import { WEBHOOK_CA } from './authority.ts';
 import { pairOf, pemOf, printsOf, readBundle, readCas, readPair, type CertFacts } from './cert.ts';
 import type { CanarySeries, Change, ChainInput, Configuration, Watching } from './chain.ts';
 import { issueCa, issueLeaf } from './issue.ts';
-import type { Chain, ChainOptions, Seen } from './keeper.ts';
+import type { Chain, ChainOptions, Seen } from './kept-chain.ts';
 import { nextStep } from './rules.ts';
 import { CA_SECRET, CANARY_SECRET, NotPermitted, WEBHOOK_SECRET, type Bundles, type Stored } from './store.ts';
 import { CANARY_GAP } from './webhook-rules.ts';

@@ -11,7 +11,7 @@ import { wait, type CallerRules, type ChainInput, type Rule, type Watching } fro
  */
 export const CANARY_GAP = 15_000;
 
-const NOT_THERE = 'the webhook configuration is not there';
+const NOT_THERE = 'the webhook configuration is not there: install the chart again';
 type Input = ChainInput<Watching>;
 
 const sameSet = (certs: readonly CertFacts[], prints: readonly string[]): boolean =>

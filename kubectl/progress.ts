@@ -14,7 +14,8 @@ export interface Progress {
 
 /** Where one node stands. `undefined`: there is no node of that name. */
 export function progressOf(name: string, node: NodeView | undefined): Progress {
-  if (node === undefined) return { node: name, outcome: 'failed', line: 'there is no node of that name' };
+  if (node === undefined)
+    return { node: name, outcome: 'failed', line: 'there is no node of that name: kubectl gpu-gate nodes lists them' };
   if (!isOurs(node))
     return {
       node: name,

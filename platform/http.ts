@@ -132,7 +132,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     }
     const names = options.tls?.client?.names;
     if (names !== undefined && !names.includes(callerOf(request.socket as TLSSocket))) {
-      replyText(response, 403, 'this client certificate is not served');
+      replyText(
+        response,
+        403,
+        'this client certificate is not served: its common name is not among those that this port serves',
+      );
       return;
     }
     if (draining) response.setHeader('connection', 'close');

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ALL_REASONS } from '../gate/reasons.ts';
 import { readArguments } from './arguments.ts';
+import { cell, code, table } from './markdown.ts';
 import {
   allTexts,
   constantsOf,
@@ -172,15 +173,6 @@ const chartTexts = (pattern: RegExp, ...places: readonly string[]): readonly str
     .filter((file) => /\.(yaml|tpl)$/.test(file))
     .flatMap((file) => [...read(file).matchAll(pattern)].map((match) => scalar(match[1] ?? '')));
 
-const cell = (text: string): string =>
-  text
-    .trim()
-    .replaceAll('|', String.raw`\|`)
-    .replaceAll('<', '&lt;')
-    .replaceAll('\n', ' ');
-const code = (text: string): string => (text === '' ? '' : `\`${text.replaceAll('|', String.raw`\|`)}\``);
-const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 const unique = (rows: readonly (readonly string[])[]): readonly (readonly string[])[] =>
   [...new Map(rows.map((row) => [row.join('\n'), row])).values()].toSorted((a, b) =>
     a.join('\n') < b.join('\n') ? -1 : 1,

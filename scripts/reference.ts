@@ -6,14 +6,11 @@ import { join } from 'node:path';
 import { parse } from 'yaml';
 import { OPTIONS, variableOf } from '../app/options.ts';
 import { readArguments } from './arguments.ts';
+import { cell, code, table } from './markdown.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
 
-const cell = (value: string): string => value.replaceAll('|', String.raw`\|`).replaceAll(/\s*\n\s*/g, ' ');
-const code = (value: string): string => (value === '' ? '' : `\`${cell(value)}\``);
-const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 const page = (title: string, source: string, intro: string, body: string): string =>
   `# ${title}\n\nGenerated from \`${source}\` by \`npm run reference\`. ${intro}\n\n${body}\n`;
 

@@ -11,6 +11,7 @@ import { traces, whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
 import { readArguments } from './arguments.ts';
 import { choose, touched, type Part } from './choice.ts';
+import { COVERED } from './pure-files.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const USAGE = `npm test -- [check | unit | control-plane | real-node]...   parts; none: all
@@ -113,6 +114,8 @@ interface Tests {
   readonly runner?: Runner;
   /** Only tests whose name has this. */
   readonly name?: string | undefined;
+  /** Measures which branches of pure files the tests take; too few are a failure. */
+  readonly coverage?: boolean;
   readonly args: readonly string[];
 }
 
@@ -128,7 +131,7 @@ const { values, positionals } = readArguments(USAGE, {
   },
 });
 
-async function tests(title: string, { runner = here, name, args }: Tests): Promise<void> {
+async function tests(title: string, { runner = here, name, args, coverage = false }: Tests): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-report-'));
   const file = join(dir, 'report.json');
   const before = outcome.count.passed + outcome.count.failed;
@@ -141,18 +144,33 @@ async function tests(title: string, { runner = here, name, args }: Tests): Promi
       `--outputFile.json=${file}`,
       ...(values.shuffle === undefined ? [] : ['--sequence.shuffle', `--sequence.seed=${values.shuffle}`]),
       ...(name === undefined ? [] : ['--testNamePattern', RegExp.escape(name)]),
+      ...(coverage ? ['--coverage', '--coverage.reporter=json-summary', `--coverage.reportsDirectory=${dir}`] : []),
       ...args,
     ]),
   );
   const report = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Report) : undefined;
+  const tooFew = coverage && report?.numFailedTests === 0 && !isCovered(join(dir, 'coverage-summary.json'));
   rmSync(dir, { recursive: true, force: true });
   if (report !== undefined) read(report, name !== undefined);
   // A file that did not load, or an error outside tests, fails no single test but must fail the
   // run.
-  if (code !== 0 && (report?.numFailedTests ?? 0) === 0)
+  if (code !== 0 && !tooFew && (report?.numFailedTests ?? 0) === 0)
     failed(`${title}, ${report === undefined ? 'without a report' : 'outside its tests'} (exit code ${code})`);
   if (name !== undefined && outcome.count.passed + outcome.count.failed === before)
     failed(`no test is called "${name}"`);
+}
+
+/** Prints how many branches were taken, and counts it as a check. */
+function isCovered(file: string): boolean {
+  const { total } = JSON.parse(readFileSync(file, 'utf8')) as {
+    total: { branches: { total: number; covered: number; pct: number } };
+  };
+  const { covered, total: all, pct } = total.branches;
+  const figure = `unit tests cover ${covered} of ${all} branches of pure files (${pct} %)`;
+  console.log(`\n${figure}`);
+  if (pct >= COVERED) outcome.count.passed += 1;
+  else failed(`${figure}, which is below ${COVERED} %: npm run coverage lists those that are left`);
+  return pct >= COVERED;
 }
 
 /**
@@ -229,7 +247,7 @@ const EVERY_UNIT = ['--project', 'unit', '--fileParallelism', `--maxWorkers=${av
 
 async function runParts(parts: readonly Part[]): Promise<void> {
   if (parts.includes('check')) await checks();
-  if (parts.includes('unit')) await tests('unit tests and properties', { args: [...EVERY_UNIT] });
+  if (parts.includes('unit')) await tests('unit tests and properties', { args: [...EVERY_UNIT], coverage: true });
   const both = parts.includes('control-plane') && parts.includes('real-node');
   if (parts.includes('control-plane') && (await programs())) {
     const other = both ? beside('real-node') : undefined;

@@ -112,6 +112,17 @@ it.each([
   expect(lint(file, text)).toBe('clean');
 });
 
+it('a circle of imports is reported', () => {
+  const path = join(copy, 'gate/other.ts');
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, "import { a } from './planted.ts';\nexport const b = a;\n");
+  try {
+    expect(lint('gate/planted.ts', "import { b } from './other.ts';\nexport const a = b;\n")).toContain('no-cycle');
+  } finally {
+    rmSync(path);
+  }
+});
+
 /** Where a test takes one reading of the clock from another; the rules of lint do not see that. */
 const durations = (text: string): readonly string[] =>
   text.split('\n').filter((line) => /Date\.now\(\) - [a-z]|[\w)\]] - Date\.now\(\)/.test(line));

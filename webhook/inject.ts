@@ -298,6 +298,9 @@ function addRecord(draft: Draft, { metadata }: RawPod, policy: string): void {
     0,
   );
   if (size > MAX_ANNOTATIONS)
-    warn(draft, 'no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB');
+    warn(
+      draft,
+      'no annotation gpu-gate.dev/injection, the annotations of the pod are at their limit of 256 KiB; shorten them',
+    );
   else draft.operations.push(...put('/metadata/annotations', metadata?.annotations, INJECTION, record));
 }

@@ -89,7 +89,8 @@ const NOT_READY: Answer = {
 function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
   const parsed = parseReview(bytes, (parts) => nestsDeeper(parts, DEEPEST));
   if (parsed === 'too-deep') return malformed('json', `the body nests deeper than ${DEEPEST}`);
-  if (parsed === 'not-json') return malformed('json', 'the body is not JSON');
+  if (parsed === 'not-json')
+    return malformed('json', 'the body is not JSON: only a Kubernetes API server should call /mutate');
   const decoded = decode(parsed.value);
   if (!decoded.ok) return malformed('review', decoded.because);
   const { uid, namespace, pod } = decoded.review;
@@ -122,7 +123,7 @@ function checked(pod: RawPod, facts: Facts, log: Log): Admission {
     return {
       kind: 'leave',
       reason: 'internal-error',
-      warnings: ['gpu-gate: this pod could not be injected and was left as it is'],
+      warnings: ["gpu-gate: this pod could not be injected and was left as it is; gpu-gate's log says why"],
     };
   }
 }

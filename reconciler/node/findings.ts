@@ -104,7 +104,7 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
   if (reason === 'CrashLoopBackOff') {
     return failed(
       'CrashLoop',
-      `container ${status.name} of ${pod.name} ends again and again (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${lastWords(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`,
+      `container ${status.name} of ${pod.name} keeps crashing (exit code ${last?.exitCode ?? '?'}${last?.message === undefined ? '' : `: ${lastWords(last.message)}`}): see 'kubectl logs -n ${pod.namespace} ${pod.name} -c ${status.name} --previous'`,
     );
   }
   if (
@@ -124,7 +124,7 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
 const handlerMissing = (pod: PodObject): Finding =>
   failed(
     'RuntimeHandlerMissing',
-    `the container runtime has no handler for ${pod.name}: the toolkit's change is not in effect, check its runtime, configPath and socketPath in the GPUPolicy`,
+    `the container runtime has no handler for ${pod.name}: the toolkit's configuration has not taken effect; check its runtime, configPath and socketPath in the GPUPolicy`,
   );
 
 /**

@@ -1,22 +1,36 @@
 // What was lost since the last look, apart from pods: the node out of sight, NFD's label gone, all
 // GPUs gone, the interval over.
+import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Proof } from '../../gate/node-proof.ts';
 import type { Rejection } from '../limits/rejections.ts';
+import type { NodeObject } from '../model.ts';
 import { DONE, type Walk } from '../walk.ts';
 import { allocatable, hasPciLabel } from './findings.ts';
-import type { WithPolicy } from './observed.ts';
+
+/** What is looked at. */
+interface Seen {
+  readonly node: NodeObject;
+  readonly policy: GpuPolicy;
+  /** ms since the epoch */
+  readonly now: number;
+  /** ms */
+  readonly notReadyGrace: number;
+  /** The node is silent among so many that its silence says nothing about it. */
+  readonly isOverloaded?: boolean;
+  readonly rejection?: Rejection | undefined;
+}
 
 /** Out of sight for so long that nobody knows what became of its stack. */
 export const isOutOfSight = (
   { notReady }: Pick<Walk, 'notReady'>,
-  { isOverloaded, now, notReadyGrace }: Pick<WithPolicy, 'isOverloaded' | 'now' | 'notReadyGrace'>,
+  { isOverloaded, now, notReadyGrace }: Pick<Seen, 'isOverloaded' | 'now' | 'notReadyGrace'>,
 ): boolean => notReady !== undefined && isOverloaded !== true && now - Date.parse(notReady) >= notReadyGrace;
 
 /**
  * Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss
  * count once.
  */
-export function noteLosses(walk: Walk, input: WithPolicy, proof: Proof | undefined, isIdle: boolean): Walk {
+export function noteLosses(walk: Walk, input: Seen, proof: Proof | undefined, isIdle: boolean): Walk {
   const { node, now, policy } = input;
   const at = new Date(now).toISOString();
   const { notReady, labelGone, unselected: _, booted, ...rest } = walk;

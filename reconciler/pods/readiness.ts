@@ -27,7 +27,8 @@ export function gateOf(
   if (node === undefined) return undefined;
   if (!isOurs(node)) {
     if (refused !== undefined) return say('False', 'PolicyNotAllowed', refused);
-    if (policy === undefined) return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone');
+    if (policy === undefined)
+      return say('True', 'PolicyAbsent', 'the GPUPolicy of this pod is gone, so nothing keeps it from being Ready');
     return policy.spec.unmanagedNodes === 'Allow'
       ? say('True', 'NodeNotManaged', 'the node is not opted in; the GPUPolicy allows that')
       : say(

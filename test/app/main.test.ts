@@ -67,5 +67,8 @@ it('the help ends it with exit code 0, an unknown command with 2', async () => {
   const help = await program(['--help']);
   expect([help.code, help.text]).toEqual([0, expect.stringContaining('--webhook-port')]);
   const unknown = await program(['cook']);
-  expect([unknown.code, unknown.text]).toEqual([2, 'unknown command "cook": run, explain, images; see --help\n']);
+  expect([unknown.code, unknown.text]).toEqual([
+    2,
+    'unknown command "cook": write run, explain or images; see --help\n',
+  ]);
 });

@@ -181,7 +181,10 @@ it('400 MiB of junk leave nothing behind', async () => {
         headers: { 'content-type': 'application/json' },
         body: junk,
       });
-      expect([response.status, await response.text()]).toEqual([400, 'the body is not JSON\n']);
+      expect([response.status, await response.text()]).toEqual([
+        400,
+        'the body is not JSON: only a Kubernetes API server should call /mutate\n',
+      ]);
     }
   };
   const held = (): number => {

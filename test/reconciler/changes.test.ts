@@ -1,6 +1,6 @@
 // What a change in the cluster makes the reconciler look at.
 import { expect, it } from 'vitest';
-import { CLOSED, MANAGED, STARTUP_TAINT, WALK } from '../../core/keys.ts';
+import { CLOSED, MANAGED, PROOF, STARTUP_TAINT, WALK } from '../../core/keys.ts';
 import { changes } from '../../reconciler/changes.ts';
 import type { Caches, Listener } from '../../reconciler/caches.ts';
 import type { Key } from '../../reconciler/key.ts';
@@ -59,25 +59,25 @@ it.each<
     'a managed node that was closed',
     {},
     (to) => to.node('node-a', aNode(), aNode({ annotations: { [CLOSED]: 'x' } }), none),
-    ['node node-a', 'waiting'],
+    ['device-taint node-a', 'node node-a', 'waiting'],
   ],
   [
     'a managed node that opens',
     {},
     (to) => to.node('node-a', aNode({ annotations: { [CLOSED]: 'x' } }), aNode(), none),
-    ['node node-a', 'waiting', 'wake node-a'],
+    ['device-taint node-a', 'node node-a', 'waiting', 'wake node-a'],
   ],
   [
     'a node that comes open',
     {},
     (to) => to.node('node-a', undefined, aNode(), none),
-    ['node node-a', 'waiting', 'wake node-a'],
+    ['device-taint node-a', 'node node-a', 'waiting', 'wake node-a'],
   ],
   [
     'a managed node that is gone',
     {},
     (to) => to.node('node-a', aNode(), undefined, none),
-    ['forgotten node-a', 'node node-a', 'waiting'],
+    ['device-taint node-a', 'forgotten node-a', 'node node-a', 'waiting'],
   ],
   ['a label that opts nothing in', {}, (to) => to.node('plain', undefined, labelled('false'), none), []],
   ['a label that is misspelt', {}, (to) => to.node('plain', undefined, labelled('True'), none), ['node plain']],
@@ -99,19 +99,19 @@ it.each<
     'a node that a policy leads now',
     {},
     (to) => to.node('node-a', aNode(), aNode(), new Set(['led'])),
-    ['node node-a', 'operands', 'policies', 'waiting'],
+    ['device-taint node-a', 'node node-a', 'operands', 'policies', 'waiting'],
   ],
   [
     'a node that is counted otherwise',
     {},
     (to) => to.node('node-a', aNode(), aNode(), new Set(['state'])),
-    ['node node-a', 'policies', 'waiting'],
+    ['device-taint node-a', 'node node-a', 'policies', 'waiting'],
   ],
   [
     'a node that stops a roll-out',
     { nodes: [inTurn('draining')] },
     (to) => to.node('node-a', aNode(), aNode(), new Set(['stopping'])),
-    ['node draining', 'node node-a', 'policies', 'waiting'],
+    ['device-taint node-a', 'node draining', 'node node-a', 'policies', 'waiting'],
   ],
   ['a heartbeat', {}, (to) => to.nodeVersion(aNode()), []],
   ['a heartbeat that a write waits for', {}, (to) => to.nodeVersion(aNode({ name: 'awaited' })), ['node awaited']],
@@ -153,13 +153,13 @@ it.each<
     'a policy’s rules',
     { nodes: [aNode(), unmanaged], pods: [keptPod({ ...team, gated: true })] },
     (to) => to.policy(aPolicy(), { ...aPolicy(), generation: 2 }),
-    ['node node-a', 'operands', 'pod team/p', 'policies', 'waiting', 'wake-any'],
+    ['device-taint node-a', 'node node-a', 'operands', 'pod team/p', 'policies', 'waiting', 'wake-any'],
   ],
   [
     'a policy that begins to enforce',
     { nodes: [aNode()] },
     (to) => to.policy(aPolicy({}, { status: {} }), aPolicy()),
-    ['node node-a', 'operands', 'policies', 'waiting'],
+    ['device-taint node-a', 'node node-a', 'operands', 'policies', 'waiting'],
   ],
   [
     'a policy that is gone',
@@ -193,6 +193,12 @@ it.each<
     ['node n'],
   ],
   [
+    'trouble with a DaemonSet that a node walks with',
+    { nodes: [aNode({ boot: 'other', labels: { 'gpu-gate.dev/deploy.driver': '1' } })] },
+    (to) => to.trouble({ kind: 'DaemonSet', name: 'driver-1', at: 0, message: '', about: 'ds' }),
+    ['node node-a'],
+  ],
+  [
     'trouble with a pod that nobody knows',
     {},
     (to) => to.trouble({ kind: 'Pod', name: 'v', at: 0, message: '', about: 'u' }),
@@ -206,3 +212,58 @@ it.each<
     { synced: false },
   ],
 ])('%s', (_, parts, change, keys, more = {}) => expect(due(parts, more, change)).toEqual(keys));
+
+it('a leader that takes over looks at proofs first, at misspelt nodes, at every pod, policy and operand', () => {
+  const keys: string[] = [];
+  const add = ({ kind, name }: Key): void => void keys.push(`${kind} ${name}`.trim());
+  const walking = aNode({ name: 'walking' });
+  const { [PROOF]: _, ...unproven } = walking.metadata.annotations ?? {};
+  const all = changes({
+    caches: cachesOf({
+      nodes: [
+        { ...walking, metadata: { ...walking.metadata, annotations: unproven } },
+        aNode({ name: 'proven' }),
+        unmanaged,
+        labelled('True'),
+      ],
+      pods: [keptPod(team)],
+    }),
+    turns: { add, addAfter: add },
+    operandNamespace: OPERANDS,
+    wakeAfter: WAKE_AFTER,
+    nodes: { gone: () => undefined, awaits: () => false },
+    pods: { forget: () => undefined },
+    waking: { update: () => undefined, size: 1000 },
+  });
+  all.takeOver(['team/bound']);
+  expect(keys).toEqual([
+    'bound team/bound',
+    'node proven',
+    'node walking',
+    'node plain',
+    'device-taint walking',
+    'device-taint proven',
+    'operands',
+    'policies',
+    'pod team/p',
+    'wake-any',
+    'waiting',
+  ]);
+});
+
+it('waiting pods are looked at less often where there are many', () => {
+  const waits: number[] = [];
+  for (const size of [1, 101]) {
+    const { listener } = changes({
+      caches: cachesOf({}),
+      turns: { add: () => undefined, addAfter: ({ kind }, ms) => (kind === 'waiting' ? waits.push(ms) : undefined) },
+      operandNamespace: OPERANDS,
+      wakeAfter: WAKE_AFTER,
+      nodes: { gone: () => undefined, awaits: () => false },
+      pods: { forget: () => undefined },
+      waking: { update: () => undefined, size },
+    });
+    listener.pod(undefined, keptPod({ ...team, nodeName: undefined }));
+  }
+  expect(waits).toEqual([500, 10_000]);
+});

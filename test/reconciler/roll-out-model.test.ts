@@ -12,7 +12,7 @@ import { OPERANDS } from '../builders/caches.ts';
 import { Cluster } from '../builders/cluster.ts';
 import { aNode, aPolicy, keptPod } from '../builders/objects.ts';
 
-const HISTORIES = 40;
+const HISTORIES = 100;
 /** GPU_GATE_TEST_SEED repeats a run. */
 const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 0x7f_ff_ff_ff);
 const NAMES = ['n0', 'n1', 'n2', 'n3'];

@@ -92,7 +92,7 @@ function others(seen: Observed): Finding | undefined {
   if (forMachines !== undefined)
     return failed(
       'AnotherInstaller',
-      `GPUs of this node are for virtual machines (label ${forMachines}): a driver of ours would take them away; opt the node out, or remove that label`,
+      `GPUs of this node are for virtual machines (label ${forMachines}): gpu-gate's driver would take them away; opt the node out, or remove that label`,
     );
   const theirs = managed.find((component) => marked.includes(namesOf(component).operator));
   const key = theirs === undefined ? '' : GPU_OPERATOR_DEPLOY_PREFIX + namesOf(theirs).operator;
