@@ -235,7 +235,8 @@ describe('pods and the gate', () => {
       0,
       expect.stringMatching(new RegExp(`${unmanaged} +- +refused +node not opted in to gpu-gate`)),
     ]);
-    expect(text.stdout).toMatch(/gpu-1 +validated +open/);
+    // The pod selects that node by name.
+    expect(text.stdout).toMatch(/gpu-1 +validated +kept off/);
     expect(text.stdout).toContain(
       'the webhook injected runtimeClassName, readinessGate, schedulerName by policy default',
     );
@@ -243,9 +244,9 @@ describe('pods and the gate', () => {
       rows: { node: string; verdict: string }[];
     };
     expect(rows.map(({ node: name, verdict }) => `${name} ${verdict}`)).toEqual([
-      'gpu-0 open',
-      'gpu-1 open',
-      'gpu-2 open',
+      'gpu-0 kept off',
+      'gpu-1 kept off',
+      'gpu-2 kept off',
       `${unmanaged} refused`,
     ]);
     expect(explain('nowhere')).toMatchObject({

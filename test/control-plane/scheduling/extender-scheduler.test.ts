@@ -435,7 +435,12 @@ describe('outages', () => {
       'clusterrole',
       'half',
       '--verb=get,list,watch',
-      '--resource=namespaces,gpupolicies.gpu-gate.dev,runtimeclasses.node.k8s.io',
+      `--resource=${[
+        'namespaces',
+        'gpupolicies.gpu-gate.dev',
+        'runtimeclasses.node.k8s.io',
+        ...['deviceclasses', 'resourceclaims', 'resourceclaimtemplates'].map((name) => `${name}.resource.k8s.io`),
+      ].join(',')}`,
     );
     await grant('half', '--clusterrole=half');
     await kubectl(
