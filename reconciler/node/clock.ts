@@ -132,7 +132,7 @@ function triedAgain(seen: Observed, climb: Climb, stop: Stop, begun: Walk, due: 
   const component = remedy(seen, stop, due, failed);
   const isByClock = component !== undefined && due !== 'operator';
   return {
-    ...none(isByClock ? { ...walk, restarted: [...(walk.restarted ?? []), component] } : walk),
+    ...none(isByClock ? { ...walk, restarted: [...new Set([...(walk.restarted ?? []), component])] } : walk),
     wakeAt: limitOf(seen, stop, walk),
     message: 'trying again',
     discard: restarted(seen, climb, component, `trying ${stop.state.name} again`),

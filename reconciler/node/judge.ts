@@ -42,11 +42,15 @@ function driverAsSeen(input: NodeInput, choice: Choice | undefined): ComponentEv
 }
 
 /**
- * Does the driver that was proven still run? An external one that was never watched cannot be
- * missed: its selector is new.
+ * Does the driver that was proven still run? An external one that is not watched, or was not when
+ * it was proven, cannot be missed.
  */
 export function isDriverAsProven(input: NodeInput, choice: Choice | undefined, { components }: Proof): boolean {
   const known = components['driver'];
-  const isNewlyWatched = choice !== undefined && 'external' in choice && known !== undefined && isUnwatched(known);
-  return isNewlyWatched || isAsKnown(driverAsSeen(input, choice), known);
+  const isUnseen =
+    choice !== undefined &&
+    'external' in choice &&
+    known !== undefined &&
+    (choice.external === 'unwatched' || isUnwatched(known));
+  return isUnseen || isAsKnown(driverAsSeen(input, choice), known);
 }

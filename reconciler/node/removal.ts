@@ -4,6 +4,7 @@ import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Action } from '../actions.ts';
+import type { Walk } from '../walk.ts';
 import { earliest } from './clock.ts';
 import { drainOf, evictionsOf } from './drain.ts';
 import { misspeltOf, nodeEvent } from './events.ts';
@@ -100,6 +101,17 @@ function reported({ node }: NodeInput, actions: readonly Action[]): Action[] {
   ];
 }
 
+/**
+ * What happens to GPUs meanwhile is not looked at, so that no earlier round counts if the node
+ * stays ours after all. Their pods may still be there, which is why later rounds get other names.
+ */
+const forgetful = (walk: Walk): Walk => ({
+  ...walk,
+  stage: 'preflight',
+  passed: {},
+  epoch: walk.epoch + (Object.keys(walk.passed).length > 0 ? 1 : 0),
+});
+
 interface Removal {
   readonly actions: readonly Action[];
   readonly wakeAt?: number | undefined;
@@ -120,7 +132,7 @@ function removal(input: NodeInput, isFinal: boolean): Removal {
       deploy: deployed,
       closed: 'opting out',
       // Opted in again, the node takes what the policy says then.
-      walk: { ...kept, stage: 'preflight', passed: {}, ...(kept.proven === undefined ? {} : { renew: true as const }) },
+      walk: { ...forgetful(kept), ...(kept.proven === undefined ? {} : { renew: true as const }) },
       condition: { status: 'False', reason: 'Removing', said: { text } },
       ...extra,
     });

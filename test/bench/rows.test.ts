@@ -15,6 +15,8 @@ describe('quantiles', () => {
     const burst = calm.map((value, i) => (i >= 500 && i < 600 ? value + 5000 : value));
     expect(blockQuantile(burst, 0.99, 100)).toBe(blockQuantile(calm, 0.99, 100));
     expect(quantile(burst, 0.99)).toBeGreaterThan(5000);
+    const often = calm.map((value, i) => (i % 100 >= 98 && i >= 400 ? value + 5000 : value));
+    expect(blockQuantile(often, 0.99, 100)).toBe(blockQuantile(calm, 0.99, 100));
     const slow = calm.map((value, i) => (i % 50 === 0 ? value + 5000 : value));
     expect(blockQuantile(slow, 0.99, 100)).toBeGreaterThan(5000);
   });

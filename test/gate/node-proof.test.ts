@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, MANAGED, PROOF, STATE, WALK } from '../../core/keys.ts';
-import { isOurs, open, parseProof, serving, walkOf, sinceOf } from '../../gate/node-proof.ts';
+import { isMisspelt, isOurs, open, parseProof, serving, walkOf, sinceOf } from '../../gate/node-proof.ts';
 import { nodeClosed, REASONS } from '../../gate/reasons.ts';
 import { aNode } from '../builders/objects.ts';
 
@@ -109,6 +109,7 @@ describe('a node with a proof', () => {
     expect(sinceOf(walking, nodeClosed('x'))).toBe(WALKING.since);
     expect(sinceOf(aNode(), nodeClosed('x'))).toBe('');
     expect(sinceOf(walking, REASONS.held)).toBe('');
+    expect(sinceOf({ ...aNode(), status: {} }, REASONS.notReady)).toBe('');
     expect(sinceOf(aNode({ annotations: { [PROOF]: '' } }), REASONS.driverOld)).toBe('');
   });
 
@@ -142,4 +143,15 @@ describe('a node with a proof', () => {
     };
     expect(parseProof(JSON.stringify(proof))).toEqual(proof);
   });
+});
+
+describe('a label that is meant to opt a node in', () => {
+  const misspelt = (value: string): boolean => isMisspelt(aNode({ labels: { 'gpu-gate.dev/managed': value } }));
+  it.each(['True', 'TRUE', 'yes', 'Y', 't', 'on', '1', 'enable', 'Enabled'])('%s is misspelt', (value) =>
+    expect(misspelt(value)).toBe(true),
+  );
+  it.each(['true', 'false', 'no', '', 'off', '0', 'disabled', 'true-ish', 'untrue', 'enabler', '10'])(
+    '%j is not',
+    (value) => expect(misspelt(value)).toBe(false),
+  );
 });

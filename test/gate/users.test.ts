@@ -15,11 +15,13 @@ describe('a user of a node’s GPUs', () => {
     ['has a device', { hostPaths: ['/dev/nvidia0'] }, true],
     ['has the device that controls them', { hostPaths: ['/dev/nvidiactl'] }, true],
     ['mounts the driver', { hostPaths: ['/run/nvidia/driver'] }, true],
+    ['mounts all that belongs to the driver', { hostPaths: ['/run/nvidia'] }, true],
     ['mounts a part of the driver', { hostPaths: ['/home/kubernetes/bin/nvidia/lib64'] }, true],
     ['is a DaemonSet’s pod that asks for a GPU', { gpus: { 'nvidia.com/gpu': 1 }, daemon: true }, true],
   ])('%s', (_, use) => expect(usesGpus({ ...NONE, ...use }, policy)).toBe(true));
   it.each<[string, Partial<GpuUse>]>([
     ['shows nothing of the kind', {}],
+    ['asks for none', { gpus: { 'nvidia.com/gpu': 0 } }],
     ['has another runtime class', { runtimeClass: 'kata' }],
     ['mounts what only begins alike', { hostPaths: ['/run/nvidia-other', '/home/kubernetes/bin/nvidia2'] }],
     ['mounts the whole host, as agents do', { hostPaths: ['/'] }],
@@ -36,6 +38,7 @@ describe('a user of a node’s GPUs', () => {
   it('is one by the usual runtime class or a device where no policy has the node', () => {
     expect(usesGpus({ ...NONE, runtimeClass: 'nvidia' }, undefined)).toBe(true);
     expect(usesGpus({ ...NONE, hostPaths: ['/dev/nvidia0'] }, undefined)).toBe(true);
+    expect(usesGpus({ ...NONE, hostPaths: ['/run/nvidia'] }, undefined)).toBe(false);
   });
   it('a driver in the host’s own root has no folder that could be mounted', () =>
     expect(driverPathsOf(aPolicy({ hostPaths: { driverRoot: '/' } }))).toEqual(['/run/nvidia']));

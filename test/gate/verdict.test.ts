@@ -300,3 +300,24 @@ describe('one verdict', () => {
     expect(ask.judged.size).toBeLessThanOrEqual(3);
   });
 });
+
+describe('the driver that a pod asks for', () => {
+  const REFUSED = ALL_REASONS.map(({ sentence }) => sentence);
+  const asked = (minDriver: string, driver: string | undefined): string => {
+    const wants = wantsOf(aPod({ gpus: '1', annotations: { 'gpu-gate.dev/min-driver': minDriver } }), OPERANDS);
+    const proof = { node: 'uid-node-a', boot: 'boot-1', at: '2026-11-24T09:00:00Z', driver, components: {} };
+    const facts = nodeFacts(aNode({ annotations: { [PROOF]: JSON.stringify(proof) } }));
+    return verdict(askOf(wants, new Map([['default', aPolicy()]]), NO_DEVICES), facts)?.sentence ?? 'may come';
+  };
+  it.each([
+    ['595.91.07', '595.91.07', true],
+    ['595', '595.91.07', true],
+    ['595.91.08', '595.91.07', false],
+    ['600', '595.91.07', false],
+    ['1', undefined, false],
+  ])('at least %s on %s: %s', (minDriver, driver, may) => {
+    const said = asked(minDriver, driver);
+    expect(said === 'may come').toBe(may);
+    if (!may) expect(REFUSED).toContain(said);
+  });
+});

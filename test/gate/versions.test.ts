@@ -6,6 +6,8 @@ describe('versions', () => {
   it('compare number by number', () => {
     expect(compareVersions('595.91.07', '595.9')).toBeGreaterThan(0);
     expect(compareVersions('580', '580.0')).toBe(0);
+    expect(compareVersions('580', '580.1')).toBeLessThan(0);
+    expect(compareVersions('580.1', '580')).toBeGreaterThan(0);
     expect(compareVersions('9', '10')).toBeLessThan(0);
   });
   it('compare as lists of their numbers do', () => {

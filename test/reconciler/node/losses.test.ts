@@ -527,3 +527,35 @@ it('a closed node that opens again says so', () => {
   expect(world.node.status?.conditions?.some(({ type }) => type === GPU_VALIDATED)).toBe(true);
   expect([...world.pods.values()].some((pod) => pod.labels[COMPONENT] === POD_COMPONENT['device-plugin'])).toBe(true);
 });
+
+it.each(['no policy selects the node', 'the node is opted out'])(
+  'a driver of others whose walk is forgotten while %s: its proof stays under GPU pods',
+  (what) => {
+    const selector = { namespace: 'drivers', matchLabels: { app: 'driver' } };
+    const world = new World(aPolicy({ components: { driver: { mode: 'external', podSelector: selector } } }));
+    world.pods.set(
+      'theirs',
+      keptPod({
+        namespace: 'drivers',
+        name: 'theirs',
+        uid: 'theirs',
+        labels: { app: 'driver' },
+        conditions: [{ type: 'Ready', status: 'True' }],
+        containers: [
+          { name: 'c', ready: true, restartCount: 0, state: { running: { startedAt: '2026-11-24T09:00:00Z' } } },
+        ],
+      }),
+    );
+    world.validated();
+    world.pods.set('user', user());
+    const { 'gpu-gate.dev/walk': _, ...annotations } = world.node.metadata.annotations ?? {};
+    world.node = { ...world.node, metadata: { ...world.node.metadata, annotations } };
+    const isOptedOut = what.includes('opted out');
+    if (isOptedOut)
+      world.relabel((labels) => {
+        delete labels[MANAGED];
+      });
+    world.carryOut(planNode({ ...world.input(), ...(isOptedOut ? {} : { policy: undefined }) }).actions);
+    expect(world.trust).toEqual([true, false]);
+  },
+);

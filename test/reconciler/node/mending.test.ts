@@ -64,6 +64,17 @@ describe('a closed node', () => {
     world.live(240);
     expect(world.restarted).toEqual(['device-plugin', 'toolkit', 'driver']);
   });
+  it('restarts each once also after a driver that failed many times', () => {
+    const world = new Broken();
+    world.broken['driver'] = {};
+    world.live(120);
+    expect(world.restarted.length).toBeGreaterThan(10);
+    world.broken = {};
+    world.what = 'gpus';
+    world.restarted = [];
+    world.live(240);
+    expect(world.restarted).toEqual(['driver', 'device-plugin', 'toolkit']);
+  });
   it('restarts nothing under GPU pods', () => {
     const world = broken('gpus', 'device-plugin');
     world.pods.set('user', user);

@@ -60,7 +60,7 @@ describe('the walk', () => {
   it('says what changes within a state once the state has lasted for some seconds', () => {
     const world = new World();
     world.broken['driver'] = { containers: [{ name: 'd', ready: false, restartCount: 0, state: {} }] };
-    while (world.state !== 'driver') world.step();
+    for (let i = 0; i < 60 && world.state !== 'driver'; i += 1) world.step();
     const first = world.condition?.message;
     const began = world.now;
     while (world.condition?.message === first) {

@@ -118,7 +118,7 @@ describe('why a pod does not come reaches the condition', () => {
   const atDriver = (): Surrounded => {
     const world = new Surrounded();
     world.broken['driver'] = { containers: [], initContainers: [] };
-    while (world.state !== 'driver') world.step();
+    for (let i = 0; i < 60 && world.state !== 'driver'; i += 1) world.step();
     world.pass(6);
     return world;
   };
@@ -147,7 +147,7 @@ describe('why a pod does not come reaches the condition', () => {
   });
   it('a validation pod that the API server refuses', () => {
     const world = new Surrounded();
-    while (world.state !== 'driver') world.step();
+    for (let i = 0; i < 60 && world.state !== 'driver'; i += 1) world.step();
     world.step();
     const name = [...world.pods.keys()].find((one) => one.startsWith(POD_COMPONENT['driver-validation'])) ?? '';
     world.pods.delete(name);

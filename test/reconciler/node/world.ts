@@ -1,5 +1,6 @@
-// One node in memory, for tests of the plan: what is observed → what is written. The shell is left
-// out; a small loop applies actions to the node as the API server would.
+// One node in memory, for tests of the plan: what is observed → what is written. A small loop
+// applies actions to the node as the API server would. In this world all that is asked for happens
+// at once; hardware.ts gives it hardware that takes time, breaks, and has a truth of its own.
 import { expect } from 'vitest';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import {
@@ -27,7 +28,62 @@ import { planNode } from '../../../reconciler/node/plan.ts';
 import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from '../../builders/objects.ts';
 
 const NAMESPACE = 'gpu-gate-operands';
+export const NFD = 'feature.node.kubernetes.io/pci-10de.present';
 const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** An opted-in node that NFD has labelled, and nothing else. */
+export const freshNode = (uid: string, boot: string, labels: Record<string, string> = {}): NodeObject => ({
+  metadata: {
+    name: 'n',
+    uid,
+    resourceVersion: '1',
+    labels: { [MANAGED]: 'true', [NFD]: 'true', ...labels },
+    annotations: {},
+  },
+  spec: { taints: [] },
+  status: { nodeInfo: { bootID: boot }, allocatable: {}, conditions: [{ type: 'Ready', status: 'True' }] },
+});
+
+/** A DaemonSet's pod as its kubelet publishes it. */
+export const operandPod = (
+  component: Component,
+  of: { readonly uid: string; readonly revision: string; readonly started: number; readonly ready: boolean },
+): PodObject =>
+  keptPod({
+    name: `${component}-pod`,
+    uid: of.uid,
+    controller: ownedBy(`${POD_COMPONENT[component]}-${of.revision}`),
+    labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[component], [REVISION]: of.revision },
+    conditions: [{ type: 'Ready', status: of.ready ? 'True' : 'False' }],
+    containers: [{ name: 'c', ready: of.ready, restartCount: 0, state: { running: { startedAt: iso(of.started) } } }],
+  });
+
+/** A validation's pod whose program has said so. */
+export function endedWith(pod: PodObject, passed: boolean): PodObject {
+  const message = verdict(passed, passed ? 'Test PASSED\nDone' : 'no device');
+  const terminated = { exitCode: passed ? 0 : 1, message };
+  return {
+    ...pod,
+    nodeName: 'n',
+    phase: passed ? 'Succeeded' : 'Failed',
+    conditions: [],
+    containers: [{ name: 'c', ready: false, restartCount: 0, state: { terminated } }],
+  };
+}
+
+const RENDERED = new WeakMap<GpuPolicy, Readonly<Partial<Record<Component, string>>>>();
+/** Rendering is slow, and says the same of a policy each time. */
+function revisionsOf(policy: GpuPolicy): Readonly<Partial<Record<Component, string>>> {
+  const known = RENDERED.get(policy);
+  if (known !== undefined) return known;
+  const revisions = Object.fromEntries(
+    (['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
+      .filter((component) => isDeployed(specOf(policy, component)))
+      .map((component) => [component, renderOperand(component, policy, { namespace: NAMESPACE }).revision]),
+  );
+  RENDERED.set(policy, revisions);
+  return revisions;
+}
 
 /** One node with its pods, hardware that does what the test sets, and a clock. */
 export class World {
@@ -56,17 +112,7 @@ export class World {
     labels: Record<string, string> = {},
   ) {
     this.policy = policy;
-    this.node = {
-      metadata: {
-        name: 'n',
-        uid: 'node-uid',
-        resourceVersion: '1',
-        labels: { [MANAGED]: 'true', 'feature.node.kubernetes.io/pci-10de.present': 'true', ...labels },
-        annotations: {},
-      },
-      spec: { taints: [] },
-      status: { nodeInfo: { bootID: 'boot-1' }, allocatable: {}, conditions: [{ type: 'Ready', status: 'True' }] },
-    };
+    this.node = freshNode('node-uid', 'boot-1', labels);
   }
 
   get state(): string | undefined {
@@ -89,18 +135,16 @@ export class World {
     return this.node.spec?.taints?.some((taint) => taint.key === STARTUP_TAINT) === true;
   }
 
-  input(): NodeInput {
-    const revisions: Partial<Record<Component, string>> = {};
-    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
-      if (isDeployed(specOf(this.policy, component)))
-        revisions[component] = renderOperand(component, this.policy, { namespace: NAMESPACE }).revision;
+  /** What the plan is given of these objects. */
+  input(node: NodeObject = this.node, pods: ReadonlyMap<string, PodObject> = this.pods): NodeInput {
+    const revisions = revisionsOf(this.policy);
     for (const [component, revision] of Object.entries(revisions)) {
       const name = `${POD_COMPONENT[component as Component]}-${revision}`;
       this.daemonSets.set(name, ownedBy(name)?.uid ?? '');
     }
-    const all = [...this.pods.values()];
+    const all = [...pods.values()];
     return {
-      node: this.node,
+      node,
       pods: all.filter((pod) => pod.nodeName === 'n'),
       validationPods: new Map(all.filter((pod) => pod.validates !== undefined).map((pod) => [pod.name, pod])),
       policy: this.policy,
@@ -124,7 +168,7 @@ export class World {
   step(): readonly Action[] {
     this.now += 1000;
     const { actions } = this.plan();
-    for (const action of actions) this.apply(action);
+    this.carryOut(actions);
     this.reality();
     return actions;
   }
@@ -133,6 +177,9 @@ export class World {
     for (let i = 0; i < limit; i += 1) if (this.step().length === 0) return;
   }
 
+  carryOut(actions: readonly Action[]): void {
+    for (const action of actions) this.apply(action);
+  }
   private apply(action: Action): void {
     const written = afterWrite(this.node, action);
     if (written !== undefined) {
@@ -140,37 +187,23 @@ export class World {
       return;
     }
     switch (action.kind) {
-      case 'create-pod': {
-        const { name } = action.manifest.metadata;
-        const labels = action.manifest.metadata['labels'] as Record<string, string>;
-        const passed = !this.validationsFail;
-        const message = verdict(passed, passed ? 'Test PASSED\nDone' : 'no device');
-        this.pods.set(
-          name,
+      case 'create-pod':
+        this.validate(
           keptPod({
-            name,
+            name: action.manifest.metadata.name,
             uid: `pod-${(this.uid += 1)}`,
-            labels,
+            labels: action.manifest.metadata['labels'] as Record<string, string>,
             validates: this.node.metadata.uid,
-            phase: passed ? 'Succeeded' : 'Failed',
-            containers: [
-              {
-                name: 'c',
-                ready: false,
-                restartCount: 0,
-                state: { terminated: { exitCode: passed ? 0 : 1, message } },
-              },
-            ],
+            phase: 'Pending',
+            nodeName: undefined,
           }),
         );
         return;
-      }
       case 'evict-pod':
-        this.evicted.push(action.name);
-        this.pods.delete(action.name);
+        this.evict(action.name);
         return;
       case 'delete-pod':
-        this.pods.delete(action.name);
+        this.remove(action.name);
         return;
       case 'event':
         this.events.push(action.reason);
@@ -188,6 +221,17 @@ export class World {
       case 'set-pod-condition':
         throw new Error(`not an action on a node: ${action.kind}`);
     }
+  }
+  /** A validation's pod was made: here it ends at once. */
+  protected validate(pod: PodObject): void {
+    this.pods.set(pod.name, endedWith(pod, !this.validationsFail));
+  }
+  protected remove(name: string): void {
+    this.pods.delete(name);
+  }
+  protected evict(name: string): void {
+    this.evicted.push(name);
+    this.pods.delete(name);
   }
 
   /** DaemonSet pods follow the deploy labels; the plugin's pod makes GPUs allocatable. */
@@ -212,14 +256,7 @@ export class World {
   start(component: Component, revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component] ?? ''): void {
     this.pods.set(
       `${component}-pod`,
-      keptPod({
-        name: `${component}-pod`,
-        uid: `pod-${(this.uid += 1)}`,
-        controller: ownedBy(`${POD_COMPONENT[component]}-${revision}`),
-        labels: { [PART_OF]: 'gpu-gate', [COMPONENT]: POD_COMPONENT[component], [REVISION]: revision },
-        conditions: [{ type: 'Ready', status: 'True' }],
-        containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt: iso(this.now) } } }],
-      }),
+      operandPod(component, { uid: `pod-${(this.uid += 1)}`, revision, started: this.now, ready: true }),
     );
   }
   /** Another leader takes over, whose clock is this much ahead. */

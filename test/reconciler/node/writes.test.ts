@@ -78,3 +78,46 @@ it('a list without marks is reported once all of it is written', async () => {
   expect(await told([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
   expect(await told([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
 });
+
+const create: Action = { kind: 'create-pod', manifest: { metadata: { name: 'p', namespace: 'o' } } } as Action;
+const remove: Action = { kind: 'delete-pod', namespace: 'o', name: 'q', uid: 'u', because: 'b' };
+
+it('a pod that is there, or gone, ends no writes', async () => {
+  const answers = { 'create-pod': stale, 'delete-pod': stale };
+  expect(await told([remove, create, condition, event], answers)).toEqual([['set-node-condition@1', 'event'], 'done']);
+});
+
+it('a write to a pod says nothing of the Node’s version', async () => {
+  const wrote: string[] = [];
+  const versions: (string | undefined)[] = [];
+  const apply = (action: Action, at?: string): Promise<Outcome> => {
+    versions.push(at);
+    return Promise.resolve(action.kind === 'create-pod' ? { kind: 'done', resourceVersion: '99' } : done);
+  };
+  await carryOut(aNode(), [marks, create, condition, taints], {
+    apply: { apply },
+    wrote: (action, version) => wrote.push(`${action.kind}@${version}`),
+  });
+  expect(versions).toEqual(['1', '7', '7']);
+  expect(wrote).toEqual(['patch-node@7', 'set-taints@7']);
+});
+
+it('an answer without a version leaves the guard as it was', async () => {
+  const versions: (string | undefined)[] = [];
+  const wrote: string[] = [];
+  const apply = (action: Action, at?: string): Promise<Outcome> => {
+    versions.push(at);
+    return Promise.resolve(action.kind === 'patch-node' ? { kind: 'done' } : done);
+  };
+  await carryOut(aNode(), [marks, taints], {
+    apply: { apply },
+    wrote: (action, version) => wrote.push(`${action.kind}@${version}`),
+  });
+  expect([versions, wrote]).toEqual([['1', '1'], ['set-taints@7']]);
+});
+
+it('a Node without a list of taints has none', async () => {
+  const { spec: _, ...node } = aNode();
+  const apply = (): Promise<Outcome> => Promise.resolve({ kind: 'done', resourceVersion: '7' });
+  expect(await carryOut(node, [marks, taints], { apply: { apply }, wrote: () => undefined })).toBe('done');
+});

@@ -1,0 +1,645 @@
+// The world with hardware of its own: what runs since when, what computes. The kubelet reports it
+// to the API server with a delay, leaders see only what their watches brought, and this file never
+// asks the plan what is true.
+import { DEPLOY_PREFIX, HOLD, MANAGED, PROOF, WALK } from '../../../core/keys.ts';
+import { open, serving } from '../../../gate/node-proof.ts';
+import type { Action } from '../../../reconciler/actions.ts';
+import { BRING_UP, places } from '../../../reconciler/limits/places.ts';
+import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
+import type { NodeInput } from '../../../reconciler/node/observed.ts';
+import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
+import { planNode } from '../../../reconciler/node/plan.ts';
+import { afterWrite, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
+import { endedWith, freshNode, NFD, operandPod, World } from './world.ts';
+
+const RUN = ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const;
+export type Run = (typeof RUN)[number];
+/** Without these no GPU pod runs. */
+const NEEDED = ['toolkit', 'driver', 'device-plugin'] as const;
+
+interface Process {
+  readonly uid: string;
+  readonly revision: string;
+  readonly started: number;
+  readonly readyAt: number;
+  /** It was asked to end, and is gone then. */
+  readonly endsAt?: number;
+}
+type Validation = 'driver-validation' | 'device-plugin-validation';
+
+/** What the hardware does, at one moment. */
+interface Truth {
+  readonly boot: number;
+  readonly bootedAt: number;
+  readonly processes: Readonly<Partial<Record<Run, Process>>>;
+  readonly broken: ReadonlySet<Run>;
+  /** The last run of each validation that ended well: when it began. */
+  readonly passed: Readonly<Partial<Record<Validation, number>>>;
+}
+
+/** Objects as one leader's watches have brought them. */
+interface View {
+  readonly node: NodeObject;
+  readonly pods: ReadonlyMap<string, PodObject>;
+}
+interface Leader {
+  /** Its clock is ahead by so much, ms. */
+  readonly ahead: number;
+  /** By its own clock. */
+  readonly since: number;
+}
+
+/**
+ * Deliberate faults of what stands around the plan, to show that the test catches each kind; and by
+ * which of its properties.
+ */
+export const FAULTS = {
+  'never looks again once it is open': 'history',
+  'believes old starts of pods': 'history',
+  'takes pods on their way out for gone': 'history',
+  'gives up after a write that failed': 'history',
+  'knows no MIG devices': 'history',
+  'takes capacity for what the kubelet offers': 'history',
+  'begins without a place': 'history',
+  'does not see the pods of other installers restart': 'history',
+  'does not withdraw a proof': 'history',
+  'lets proofs go though the breaker holds': 'quiet',
+  'forgets since when this leader looks': 'quiet',
+  'takes an eviction for a verdict': 'quiet',
+  'sees no GPU pods': 'history',
+  'does not write its memory': 'rest',
+} as const;
+export type Fault = keyof typeof FAULTS;
+
+/** Whose driver the node has. */
+export type Kind = 'managed' | 'external';
+const SELECTOR = { namespace: 'drivers', matchLabels: { app: 'driver' } };
+const THEIRS = 'their-driver';
+
+const short = {
+  validation: { timeouts: { driver: '60s' }, backoff: { initial: '5s', max: '20s' } },
+  resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'],
+};
+const policiesOf = (components: object) => ({
+  first: aPolicy({ ...short, components }),
+  otherImage: aPolicy({ ...short, components, validation: { ...short.validation, image: 'example/other:1' } }),
+  otherResources: aPolicy({ ...short, components, resources: [...short.resources, 'nvidia.com/gpu.shared'] }),
+  suspended: aPolicy({ ...short, components, suspend: true }),
+  another: aPolicy({ ...short, components }, { metadata: { name: 'another', uid: 'another', generation: 1 } }),
+  deleted: aPolicy(
+    { ...short, components },
+    { metadata: { name: 'default', uid: 'policy-uid', generation: 1, deletionTimestamp: '2026-11-24T10:00:00Z' } },
+  ),
+});
+const POLICIES = {
+  managed: {
+    ...policiesOf({}),
+    otherDriver: aPolicy({ ...short, components: { driver: { version: '580.1.1' } } }),
+  },
+  external: {
+    ...policiesOf({ driver: { mode: 'external', podSelector: SELECTOR } }),
+    // A driver that others install changes with no edit of ours; only its pods are named otherwise.
+    otherDriver: aPolicy({
+      ...short,
+      components: { driver: { mode: 'external', podSelector: { ...SELECTOR, ownerKind: 'DaemonSet' } } },
+    }),
+  },
+} as const;
+export type PolicyName = keyof (typeof POLICIES)['managed'];
+
+/** A user's pod that holds every GPU. */
+const USER = keptPod({ namespace: 'default', name: 'user', uid: 'user', gpus: { 'nvidia.com/gpu': 8 } });
+
+export class Hardware extends World {
+  readonly kind: Kind;
+  readonly #fault: Fault | undefined;
+  computes = true;
+  /** GPU pods of users hold all GPUs. */
+  busy = false;
+  mig = false;
+  /** GPUs of eight that have fallen off the bus. */
+  fallen = 0;
+  /** New validations do not start, or start and never end. */
+  stuck: 'start' | 'end' | undefined;
+  /** The breaker holds: proofs that are about to go are kept. */
+  tripped = false;
+  conflicts: readonly string[] = [];
+  /** An operator has asked for a retry, which may restart what pods depend on. */
+  isAsked = false;
+  /** Writes of the last pass. */
+  writes = 0;
+
+  #truth: Truth = { boot: 1, bootedAt: NOW, processes: {}, broken: new Set(), passed: {} };
+  /** The truth as the kubelet last reported it. */
+  #told: Truth = this.#truth;
+  #toldAt = NOW;
+  #unrun = new Map<string, Validation>();
+  /** The plan has not looked since something happened. */
+  #unseen = false;
+  #outOfSight = false;
+  #isSelected = true;
+  /** What a watch that stands still has brought. */
+  #late: Partial<View> = {};
+  #hasWritten = false;
+  #hasGivenUp = false;
+  #leader: Leader = { ahead: 0, since: NOW };
+  /** The previous leader with what it saw last: one of its writes may still be on its way. */
+  #former: { readonly leader: Leader; readonly view: View; readonly actions: readonly Action[] } | undefined;
+  readonly #places = places(BRING_UP);
+
+  constructor(kind: Kind = 'managed', fault?: Fault) {
+    super(POLICIES[kind].first);
+    this.kind = kind;
+    this.#fault = fault;
+    this.node = freshNode('node-1', 'boot-1');
+    if (kind === 'external') this.#start('driver', 'theirs');
+  }
+
+  get isOpen(): boolean {
+    return open(this.node).yes;
+  }
+  get isServing(): boolean {
+    return serving(this.node).yes;
+  }
+  get explanation(): string {
+    const { labels, annotations } = this.node.metadata;
+    return JSON.stringify({ labels, annotations, conditions: this.node.status?.conditions });
+  }
+
+  /**
+   * Why GPU pods that run there are not fine, by the truth that the kubelet reported; `undefined`
+   * if they are. Nothing is claimed while the policy is suspended, nor until the plan has looked
+   * once after something happened.
+   */
+  get mustNotServe(): string | undefined {
+    if (this.#isBlind) return undefined;
+    const { processes, passed, boot } = this.#told;
+    if (this.node.status?.nodeInfo?.bootID !== `boot-${boot}`) return 'it was rebooted';
+    if (processes.driver === undefined) return 'driver does not run';
+    // The breaker keeps proofs that would go, which is what it is for.
+    if (this.tripped) return undefined;
+    return (passed['driver-validation'] ?? -1) < processes.driver.started
+      ? 'no vectorAdd has passed since the driver started'
+      : undefined;
+  }
+  /** Why the node must not be open, in the same way. */
+  get mustNotBeOpen(): string | undefined {
+    if (this.#isBlind) return undefined;
+    const { processes, broken, passed, bootedAt, boot } = this.#told;
+    if (this.node.status?.nodeInfo?.bootID !== `boot-${boot}`) return 'it was rebooted';
+    for (const name of NEEDED) {
+      const process_ = processes[name];
+      if (process_ === undefined) return `${name} does not run`;
+      if (broken.has(name) || process_.readyAt > this.#toldAt) return `${name} is not ready`;
+      if (process_.started < bootedAt) return `${name} is from before the reboot`;
+    }
+    const since = (...names: Run[]): number => Math.max(...names.map((name) => processes[name]?.started ?? Infinity));
+    if ((passed['driver-validation'] ?? -1) < since('toolkit', 'driver'))
+      return 'no vectorAdd has passed since driver and toolkit started';
+    if ((passed['device-plugin-validation'] ?? -1) < since('device-plugin'))
+      return 'no vectorAdd through the device plugin has passed since it started';
+    return undefined;
+  }
+  get #isBlind(): boolean {
+    return this.policy.spec.suspend || this.#unseen || Object.keys(this.#late).length > 0;
+  }
+
+  // What may happen.
+
+  wait(seconds: number): void {
+    this.now += seconds * 1000;
+  }
+  /**
+   * The kernel restarts. Everything ends at once, and the kubelet publishes the new boot ID before
+   * any pod's status.
+   */
+  restartKernel(): void {
+    this.now += 1000;
+    const boot = this.#truth.boot + 1;
+    // The pods stay the same, and their containers start again.
+    const processes = Object.fromEntries(
+      Object.entries(this.#truth.processes).map(([name, process_]) => [
+        name,
+        { ...process_, started: this.now + 500, readyAt: this.now + 4000 },
+      ]),
+    );
+    this.#truth = { ...this.#truth, boot, bootedAt: this.now, processes };
+    this.reboot(`boot-${boot}`);
+    this.#told = { ...this.#told, boot, bootedAt: this.now };
+  }
+  restart(name: Run): void {
+    this.now += 1000;
+    const process_ = this.#truth.processes[name];
+    if (process_ !== undefined) this.#set(name, { ...process_, started: this.now, readyAt: this.now + 3000 });
+  }
+  break(name: Run): void {
+    this.#truth = { ...this.#truth, broken: new Set([...this.#truth.broken, name]) };
+  }
+  /**
+   * For a moment all GPUs are gone, or are in other sizes: the plan and the kubelet look meanwhile.
+   */
+  forAMoment(happens: () => void, ends: () => void): void {
+    happens();
+    this.kubelet();
+    this.pass();
+    ends();
+    this.kubelet();
+  }
+  /** It is not known what became of it meanwhile: what passed before proves nothing any more. */
+  outOfSightForLong(): void {
+    this.catchUp();
+    this.see(false);
+    this.pass();
+    this.wait(70);
+    this.pass();
+    if (this.#judges) this.#forget('driver-validation', 'device-plugin-validation');
+    this.see(true);
+    this.kubelet();
+  }
+  mend(): void {
+    this.computes = true;
+    this.fallen = 0;
+    this.stuck = undefined;
+    this.#truth = { ...this.#truth, broken: new Set() };
+  }
+  mark(key: 'managed' | 'nfd', on: boolean): void {
+    const name = key === 'managed' ? MANAGED : NFD;
+    this.relabel((labels) => {
+      if (on) labels[name] = 'true';
+      else delete labels[name];
+    });
+  }
+  hold(on: boolean): void {
+    if (on) this.annotate(HOLD, '');
+    else this.strip(HOLD);
+  }
+  cordon(on: boolean): void {
+    this.node = { ...this.node, spec: { ...this.node.spec, unschedulable: on } };
+  }
+  /**
+   * A node out of sight: the node-lifecycle controller marks its pods not Ready; nothing happened
+   * to them.
+   */
+  see(yes: boolean): void {
+    this.#outOfSight = !yes;
+    if (!yes) this.podsReady(false);
+    this.ready(yes ? 'True' : 'Unknown');
+  }
+  setPolicy(name: PolicyName): void {
+    // The truth of a suspended time is claimed again once the plan has looked.
+    if (this.policy.spec.suspend) this.#unseen = true;
+    this.policy = POLICIES[this.kind][name];
+    this.#isSelected = true;
+  }
+  /** No policy selects the node, or one does again. */
+  select(yes: boolean): void {
+    if (yes && !this.#isSelected) this.#unseen = true;
+    this.#isSelected = yes;
+  }
+  /** A watch stands still: what the plan sees of it is as it is now. */
+  lag(what: 'node' | 'pods'): void {
+    this.#hasWritten = false;
+    this.#late = what === 'node' ? { ...this.#late, node: this.node } : { ...this.#late, pods: new Map(this.pods) };
+  }
+  /** Watches go on; without a name both. */
+  catchUp(what?: 'node' | 'pods'): void {
+    if (Object.keys(this.#late).length > 0) this.#unseen = true;
+    const { node, pods } = this.#late;
+    this.#late =
+      what === 'node'
+        ? pods === undefined
+          ? {}
+          : { pods }
+        : what === 'pods'
+          ? node === undefined
+            ? {}
+            : { node }
+          : {};
+  }
+  /** Another replica leads, whose clock is ahead by so much. */
+  takesOver(aheadSeconds: number): void {
+    const view = this.#view();
+    this.#former = { leader: this.#leader, view, actions: this.#planned(view, this.#leader).actions };
+    this.#late = {};
+    this.#unseen = true;
+    this.#hasWritten = false;
+    const ahead = aheadSeconds * 1000;
+    this.#leader = { ahead, since: this.now + ahead };
+  }
+  /** What the former leader had sent arrives only now. */
+  formerWrites(): void {
+    if (this.#former !== undefined) this.#write(this.#former.view.node, this.#former.actions);
+    this.#former = undefined;
+  }
+  /** The API server has the first write, and its answer is lost: the leader does not know. */
+  losesAnAnswer(): void {
+    const { node } = this;
+    this.pass(1);
+    this.#hasWritten = false;
+    this.#late = { ...this.#late, node };
+  }
+  /** An operator removes a label or an annotation by hand. */
+  strip(key: string): void {
+    const without = (map: Readonly<Record<string, string>> | undefined): Record<string, string> =>
+      Object.fromEntries(Object.entries(map ?? {}).filter(([name]) => name !== key));
+    const { labels, annotations } = this.node.metadata;
+    this.node = {
+      ...this.node,
+      metadata: { ...this.node.metadata, labels: without(labels), annotations: without(annotations) },
+    };
+  }
+  /** Validation pods that wait to run are thrown out by the kubelet. */
+  evictValidations(): void {
+    for (const name of this.#unrun.keys()) {
+      const pod = this.pods.get(name);
+      if (pod !== undefined) this.pods.set(name, { ...pod, nodeName: 'n', phase: 'Failed', reason: 'Evicted' });
+    }
+    this.#unrun.clear();
+  }
+  /** Deleted and made again under the same name. */
+  recreate(): void {
+    this.uid += 1;
+    this.node = freshNode(`node-${this.uid}`, `boot-${this.#truth.boot}`);
+    this.#places.release('n');
+  }
+  /** Another node takes the place for first walks, or gives it back. */
+  another(takes: boolean): void {
+    if (takes && this.#places.free('other', this.policy, 1)) this.#places.hold('other', this.policy.name);
+    if (takes) return;
+    this.#places.release('other');
+    this.#invite();
+  }
+
+  /**
+   * The kubelet and the DaemonSet controllers: processes follow the labels, validation pods run,
+   * and the kubelet reports to the API server.
+   */
+  kubelet(): void {
+    this.now += 1000;
+    if (this.#outOfSight) return;
+    for (const name of RUN) this.#follow(name);
+    const offers = this.#isReady('device-plugin') && this.#isReady('driver') && this.fallen < 8;
+    for (const [name, kind] of this.#unrun) this.#run(name, kind, offers);
+    const resource = this.mig ? 'nvidia.com/mig-1g.10gb' : 'nvidia.com/gpu';
+    this.node = {
+      ...this.node,
+      status: {
+        ...this.node.status,
+        capacity: { [resource]: '8' },
+        allocatable: offers ? { [resource]: String(8 - this.fallen) } : {},
+      },
+    };
+    for (const name of RUN) this.#publish(name);
+    this.#told = this.#truth;
+    this.#toldAt = this.now;
+  }
+  #follow(name: Run): void {
+    if (name === 'driver' && this.kind === 'external') return;
+    const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + name];
+    const running = this.#truth.processes[name];
+    if (running === undefined) {
+      if (revision !== undefined) this.#start(name, revision);
+      return;
+    }
+    if (running.endsAt !== undefined && this.now >= running.endsAt) this.#set(name, undefined);
+    else if (running.revision !== revision && revision !== undefined)
+      throw new Error(`two pods of ${name} at once: the previous one has not gone`);
+    else if (running.revision !== revision) this.#end(name);
+  }
+  #start(name: Run, revision: string): void {
+    this.#set(name, { uid: `pod-${(this.uid += 1)}`, revision, started: this.now, readyAt: this.now + 2000 });
+  }
+  /** Asked to end, a pod takes its time. */
+  #end(name: Run): void {
+    const process_ = this.#truth.processes[name];
+    if (process_ !== undefined && process_.endsAt === undefined)
+      this.#set(name, { ...process_, endsAt: this.now + 1500 });
+  }
+  #run(name: string, kind: Validation, offers: boolean): void {
+    const pod = this.pods.get(name);
+    if (pod === undefined) {
+      this.#unrun.delete(name);
+      return;
+    }
+    if (kind === 'device-plugin-validation' && (!offers || this.busy)) {
+      const waits = {
+        type: 'PodScheduled',
+        status: 'False',
+        reason: 'Unschedulable',
+        message: 'Insufficient nvidia.com/gpu.',
+      };
+      this.pods.set(name, { ...pod, phase: 'Pending', nodeName: undefined, conditions: [waits] });
+      return;
+    }
+    if (this.stuck !== undefined) {
+      const phase = this.stuck === 'start' ? 'Pending' : 'Running';
+      this.pods.set(name, { ...pod, phase, nodeName: 'n', conditions: [{ type: 'PodScheduled', status: 'True' }] });
+      return;
+    }
+    const passes =
+      this.computes &&
+      this.#isReady('toolkit') &&
+      this.#isReady('driver') &&
+      (kind === 'driver-validation' || this.#isReady('device-plugin'));
+    this.pods.set(name, endedWith(pod, passes));
+    this.#unrun.delete(name);
+    if (passes) this.#truth = { ...this.#truth, passed: { ...this.#truth.passed, [kind]: this.now } };
+  }
+  /** What passed before proves nothing any more. */
+  #forget(...kinds: readonly Validation[]): void {
+    const passed = Object.fromEntries(
+      Object.entries(this.#truth.passed).filter(([kind]) => !kinds.some((one) => one === kind)),
+    );
+    this.#truth = { ...this.#truth, passed };
+    this.#told = { ...this.#told, passed };
+  }
+  #isReady(name: Run): boolean {
+    const process_ = this.#truth.processes[name];
+    return process_ !== undefined && !this.#truth.broken.has(name) && this.now >= process_.readyAt;
+  }
+  #set(name: Run, process_: Process | undefined): void {
+    const { [name]: _, ...others } = this.#truth.processes;
+    this.#truth = { ...this.#truth, processes: process_ === undefined ? others : { ...others, [name]: process_ } };
+  }
+  #publish(name: Run): void {
+    const process_ = this.#truth.processes[name];
+    const isTheirs = process_?.revision === 'theirs';
+    const key = isTheirs ? THEIRS : `${name}-pod`;
+    if (process_ === undefined) {
+      this.pods.delete(key);
+      return;
+    }
+    const before = this.pods.get(key);
+    const isOld =
+      before?.uid === process_.uid &&
+      (this.#fault === 'believes old starts of pods' ||
+        (isTheirs && this.#fault === 'does not see the pods of other installers restart'));
+    const pod = operandPod(name, { ...process_, ready: this.#isReady(name) });
+    this.pods.set(key, {
+      ...pod,
+      deleting: process_.endsAt !== undefined,
+      containers: isOld ? before.containers : pod.containers,
+      ...(isTheirs
+        ? {
+            namespace: SELECTOR.namespace,
+            name: THEIRS,
+            labels: SELECTOR.matchLabels,
+            controller: { kind: 'DaemonSet', uid: 'theirs' },
+          }
+        : {}),
+    });
+  }
+
+  /**
+   * One pass of the leader over what its watches brought. Carries out its actions, or only the
+   * first `most` of them as if it died then.
+   */
+  pass(most = Infinity): void {
+    if ((this.#fault === 'never looks again once it is open' && this.isOpen) || this.#hasGivenUp) return;
+    this.now += 100;
+    const view = this.#view();
+    // The shell waits until its own write has come back.
+    if (view.node !== this.node && this.#hasWritten) return;
+    const plan = this.#planned(view, this.#leader);
+    this.#guardPlace(plan);
+    this.writes = plan.actions.length;
+    if (plan.actions.length > 0) this.#hasWritten = true;
+    const isWhole = this.#write(view.node, plan.actions.slice(0, most));
+    // GPUs that the plan sees gone must be used again. It cannot know what came back between two
+    // looks, nor what happened while no policy had the node.
+    if (isWhole && most > 0 && this.#judges && Object.keys(view.node.status?.allocatable ?? {}).length === 0)
+      this.#forget('device-plugin-validation');
+    // The first write is the one that takes trust away.
+    if (most > 0) this.#unseen = false;
+  }
+  /** Passes with the clock standing still, as long as something is written: at most so many. */
+  comesToRest(passes = 8): boolean {
+    const { now } = this;
+    for (let i = 0; i < passes; i += 1) {
+      this.now = now - 100;
+      this.pass();
+      if (this.writes === 0) return true;
+    }
+    return false;
+  }
+  get #judges(): boolean {
+    return this.#isSelected && !this.policy.spec.suspend;
+  }
+  #view(): View {
+    return { node: this.#late.node ?? this.node, pods: this.#late.pods ?? this.pods };
+  }
+  #planned({ node, pods }: View, { ahead, since }: Leader): NodePlan {
+    const users = this.busy && this.#fault !== 'sees no GPU pods' ? [USER] : [];
+    const seen = new Map([...pods, ...users.map((pod): [string, PodObject] => [pod.name, pod])]);
+    const input = this.#shown({
+      ...this.input(this.#misread(node), this.#filtered(seen)),
+      conflicts: this.conflicts,
+      slotFree: this.#places.free('n', this.policy, 1) || this.#fault === 'begins without a place',
+      now: this.now + ahead,
+      watchedSince: this.#fault === 'forgets since when this leader looks' ? 0 : since,
+    });
+    const plan = planNode(input);
+    const isKept = this.tripped && plan.withdraws && this.#fault !== 'lets proofs go though the breaker holds';
+    return isKept ? { ...plan, actions: plan.unless?.('circuit breaker') ?? [] } : plan;
+  }
+  #shown(input: NodeInput): NodeInput {
+    if (this.#isSelected) return input;
+    return { ...input, policy: undefined };
+  }
+  #misread(node: NodeObject): NodeObject {
+    const { allocatable = {}, capacity = {} } = node.status ?? {};
+    if (this.#fault === 'takes capacity for what the kubelet offers')
+      return { ...node, status: { ...node.status, allocatable: capacity } };
+    if (this.#fault !== 'knows no MIG devices') return node;
+    const known = Object.entries(allocatable).filter(([name]) => !name.includes('/mig-'));
+    return { ...node, status: { ...node.status, allocatable: Object.fromEntries(known) } };
+  }
+  #filtered(pods: ReadonlyMap<string, PodObject>): ReadonlyMap<string, PodObject> {
+    if (this.#fault === 'takes pods on their way out for gone')
+      return new Map([...pods].filter(([, { deleting }]) => !deleting));
+    if (this.#fault !== 'takes an eviction for a verdict') return pods;
+    return new Map(
+      [...pods].map(([name, pod]) => [name, pod.reason === 'Evicted' ? { ...endedWith(pod, false), reason: '' } : pod]),
+    );
+  }
+  /** A walk that begins has a place. */
+  #guardPlace({ holdsSlot, actions, walked }: NodePlan): void {
+    const begins = walked?.before.stage === 'preflight' && walked.before.proven === undefined;
+    if (begins && holdsSlot && actions.length > 0 && !this.#places.free('n', this.policy, 1))
+      throw new Error('a first walk begins without a place');
+    if (holdsSlot) this.#places.hold('n', this.policy.name);
+    else {
+      this.#places.release('n');
+      if (!this.#places.free('n', this.policy, 1)) this.#places.wait('n', this.policy.name);
+      this.#invite();
+    }
+  }
+  #invite(): void {
+    this.#places.invite(this.policy, 1);
+  }
+
+  /**
+   * Writes in order, as the API server takes them: a write to a Node that changed since it was seen
+   * is refused, and ends the writes. Returns whether all came through.
+   */
+  #write(seen: NodeObject, actions: readonly Action[]): boolean {
+    let expected = seen;
+    for (const action of actions) {
+      const written = afterWrite(this.node, this.#spoilt(action));
+      if (written === undefined) {
+        if (action.kind === 'delete-pod' && this.pods.get(action.name)?.uid !== action.uid) continue;
+        this.#guard(action);
+        this.carryOut([action]);
+        continue;
+      }
+      if (expected !== this.node) {
+        this.#hasGivenUp = this.#fault === 'gives up after a write that failed';
+        return false;
+      }
+      this.#guard(action);
+      this.node = written;
+      expected = written;
+    }
+    return true;
+  }
+  #spoilt(action: Action): Action {
+    if (action.kind !== 'patch-node') return action;
+    const { annotations } = action;
+    const without = (key: string): Action => {
+      const { [key]: _, ...rest } = annotations;
+      return { ...action, annotations: rest };
+    };
+    if (this.#fault === 'does not write its memory') return without(WALK);
+    if (this.#fault === 'does not withdraw a proof' && annotations[PROOF] === null) return without(PROOF);
+    return action;
+  }
+  /** Nothing is ever taken from under pods that hold GPUs, but at an operator's word. */
+  #guard(action: Action): void {
+    if (!this.busy || this.isAsked) return;
+    const taken =
+      action.kind === 'patch-node'
+        ? NEEDED.filter(
+            (name) => action.labels[DEPLOY_PREFIX + name] === null && this.#truth.processes[name] !== undefined,
+          )
+        : action.kind === 'delete-pod'
+          ? RUN.filter((name) => `${name}-pod` === action.name)
+          : [];
+    if (taken.length > 0) throw new Error(`${taken.join(', ')} taken from under GPU pods`);
+  }
+  protected override validate(pod: PodObject): void {
+    this.pods.set(pod.name, pod);
+    this.#unrun.set(pod.name, pod.name.startsWith('driver-') ? 'driver-validation' : 'device-plugin-validation');
+  }
+  /** The user's pod goes by the Eviction API. */
+  protected override evict(): void {
+    this.busy = false;
+  }
+  protected override remove(name: string): void {
+    const run = RUN.find((one) => `${one}-pod` === name);
+    if (run === undefined) this.pods.delete(name);
+    else {
+      this.#end(run);
+      this.#publish(run);
+    }
+  }
+}
