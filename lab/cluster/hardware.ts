@@ -328,7 +328,9 @@ export function startHardware(cp: ControlPlane): Hardware {
       await patchPod(pod, running(pod, false));
       await last(node, operand.annotation, operand.seconds);
       if (!isTurn(pod, turn)) return;
-      const failure = component === 'driver' ? steer(node, 'driver-fails') : undefined;
+      const version = steer(node, 'driver-fails-version') ?? '';
+      const isOfVersion = pod.spec.containers.some(({ image }) => image.includes(version));
+      const failure = component === 'driver' && isOfVersion ? steer(node, 'driver-fails') : undefined;
       if (failure === undefined) break;
       restarts.set(pod.metadata.uid, (restarts.get(pod.metadata.uid) ?? 0) + 1);
       await patchPod(pod, stuck(pod, 'CrashLoopBackOff', 'back-off restarting failed container', failure));

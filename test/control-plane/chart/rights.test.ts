@@ -42,7 +42,11 @@ beforeAll(async () => {
   });
   gate = await startGate(cluster, {
     flags: ['--not-ready-grace', '1s'],
-    values: { policy: { spec: { rejectedPods: 'Delete', bringUp: { maxConcurrent: '2' } } } },
+    values: {
+      policy: {
+        spec: { rejectedPods: 'Delete', bringUp: { maxConcurrent: '2' }, upgrade: { drain: { mode: 'Evict' } } },
+      },
+    },
   });
   await kubectl('create', 'namespace', 'elsewhere');
   await until('the account of that namespace', () =>
@@ -166,8 +170,7 @@ it('lives a whole life with the rights that it has', async () => {
     });
   }
 
-  // An opt-out and the policy's end take all away.
-  await kubectl('delete', 'pod', 'works', '--now');
+  // The policy's end evicts the pod, and takes all away.
   await kubectl('delete', 'gpupolicy', 'default', '--wait=false');
   await until('the policy to be gone', async () => (await cluster.kubectl(['get', 'gpupolicy', 'default'])).code !== 0);
   await until(
