@@ -56,6 +56,7 @@ const AT_ONCE = 8;
 const LEASE_MS = 15_000;
 const PODS = '/api/v1/pods';
 const NODES = '/api/v1/nodes';
+const RULES = '/apis/resource.k8s.io/v1/devicetaintrules';
 const OURS = { labelSelector: `${PART_OF}=${PRODUCT}` };
 const SILENT: Log = { debug: () => undefined, info: () => undefined, error: () => undefined, with: () => SILENT };
 
@@ -65,6 +66,9 @@ interface DaemonSet {
     readonly uid: string;
     readonly labels?: Readonly<Record<string, string>>;
   };
+}
+interface Rule {
+  readonly metadata: { readonly name: string };
 }
 interface OperandPod extends SeenPod {
   readonly metadata: SeenPod['metadata'] & { readonly deletionTimestamp?: string };
@@ -227,6 +231,8 @@ class Removal {
     const optedIn = (await this.#all<MarkedNode>(NODES)).filter(isOptedIn).map(({ metadata }) => metadata.name);
     await this.#sweep<MarkedNode>(NODES, conditionOf, STRATEGIC_PATCH);
     const cleared = await this.#sweep<MarkedNode>(NODES, marksOf, MERGE_PATCH);
+    // Left behind, they would keep every pod with a claim off the node's devices.
+    for (const { metadata } of await this.#all<Rule>(RULES, OURS)) await this.#delete(`${RULES}/${metadata.name}`);
     return `${counted(cleared, 'node')} cleared${optedIn.length === 0 ? '' : `; these were opted in: ${some(optedIn, 100)}`}`;
   }
 

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { runCommand, type CommandResult } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { createClass, GPU_DRIVER, publishSlice } from '../../../lab/cluster/devices.ts';
 import { playHook } from '../../../lab/cluster/hook.ts';
 import { openKube } from '../../../platform/kube.ts';
 import { called, granted, refusedCalls, text, unused, type Entry } from '../../builders/rights.ts';
@@ -145,6 +146,7 @@ beforeAll(async () => {
   await until('the accounts of namespaces', () =>
     cluster.admin.request('GET', '/api/v1/namespaces/elsewhere/serviceaccounts/default'),
   );
+  await createClass(cluster.admin, 'gpu.nvidia.com', GPU_DRIVER, 'example.com/gpu');
   before = await everything();
   // The Deployments' pods do nothing here. The processes beside them do, and so the reconciler goes
   // on living when its Deployment has no replica any more.
@@ -157,6 +159,11 @@ beforeAll(async () => {
   for (const name of ['gpu-0', 'gpu-1']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
   for (const name of ['gpu-0', 'gpu-1']) await validated(name);
   await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold=by hand');
+  // Its devices are another way to it, which a rule closes.
+  await publishSlice(cluster.admin, 'gpu-1');
+  await until('the rule of the node that is held', async () =>
+    (await kubectl('get', 'devicetaintrules', '-o', 'name')).includes('gpu-1'),
+  );
   await gpuPod('works', 'gpu-0');
   await until('the GPU pod to run', async () => (await pod('works')).status.phase === 'Running');
   await gpuPod('waits', undefined, 64);
@@ -186,6 +193,7 @@ beforeAll(async () => {
   await gone('works');
   await gone('waits');
   await kubectl('annotate', 'node', 'gpu-1', 'sim.gpu-gate.dev/validation-seconds-');
+  await kubectl('delete', 'resourceslices', '--all');
   after = await settled(({ outside, inside }) => outside.length === 0 && inside.length <= 4);
   again = await byHand();
   const job = await cluster.helm([
@@ -211,7 +219,7 @@ beforeAll(async () => {
     async () => (await cluster.kubectl(['get', 'namespace', 'gpu-gate'])).code !== 0,
   );
   wiped = await settled(({ outside, inside }) => outside.length + inside.length === 0);
-}, 420_000);
+}, 600_000);
 afterAll(async () => cluster?.stop());
 
 /** What docs/uninstall.md says to run after `helm uninstall`. */
