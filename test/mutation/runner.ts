@@ -69,7 +69,9 @@ async function failureOf({ id, body, within }: Placed): Promise<string | undefin
   }
 }
 
-/** What a test file takes of Vitest; files that take more than `vitest.ts` provides are left out. */
+/**
+ * What a test file takes of Vitest; files that take more than `vitest.ts` provides are left out.
+ */
 const takes = (file: string): readonly string[] =>
   /import \{([^}]*)\} from 'vitest'/
     .exec(readFileSync(file, 'utf8'))?.[1]
