@@ -16,10 +16,10 @@ import {
 } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { parse } from 'yaml';
 import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
 import { imageBuilder, whyNoImage } from '../lab/image.ts';
+import { readArguments, refuse } from './arguments.ts';
 import {
   checksums,
   envelope,
@@ -172,28 +172,16 @@ async function release(out: string, keyFile: string | undefined): Promise<void> 
   sha256sum --check SHA256SUMS`);
 }
 
-/** Throws a TypeError with the usage where an option is unknown. */
-function options(): { readonly help: boolean; readonly dryRun: boolean; readonly out: string; readonly key?: string } {
-  try {
-    const { values } = parseArgs({
-      options: {
-        help: { type: 'boolean', short: 'h', default: false },
-        'dry-run': { type: 'boolean', default: false },
-        out: { type: 'string', default: 'release' },
-        key: { type: 'string' },
-      },
-    });
-    return { ...values, dryRun: values['dry-run'] };
-  } catch (error) {
-    throw new TypeError(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`, { cause: error });
-  }
-}
-
+const { values } = readArguments(USAGE, {
+  options: {
+    'dry-run': { type: 'boolean', default: false },
+    out: { type: 'string', default: 'release' },
+    key: { type: 'string' },
+  },
+});
+if (!values['dry-run']) refuse('this version publishes nothing: write --dry-run', USAGE);
 try {
-  const { help, dryRun, out, key } = options();
-  if (help) console.log(USAGE);
-  else if (dryRun) await release(resolve(out), key);
-  else throw new TypeError(`this version publishes nothing: write --dry-run\n\n${USAGE}`);
+  await release(resolve(values.out), values.key);
 } catch (error) {
   if (!(error instanceof TypeError)) throw error;
   console.error(error.message);
