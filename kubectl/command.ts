@@ -14,6 +14,8 @@ import { printable, printableJson } from '../core/printable.ts';
 import { list, object, text } from '../core/raw.ts';
 import { isOurs, parseProof } from '../gate/node-proof.ts';
 import { PROOF } from '../core/keys.ts';
+import type { Unread } from '../core/unread.ts';
+import { attempt } from '../platform/attempt.ts';
 import { itemsOf } from '../platform/items.ts';
 import { isForbidden, isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
@@ -30,7 +32,6 @@ import {
   type Fleet,
   type RawNode,
   type RawPodView,
-  type Unread,
 } from './fleet.ts';
 import { serveUi } from './routes.ts';
 import type { NodeStory } from './story.ts';
@@ -120,17 +121,6 @@ const terminalOf = (command: Globals, edge: Edge): Terminal => ({
   colour: command.colour === 'always' || (command.colour === 'auto' && edge.width !== undefined),
   now: edge.now(),
 });
-
-/** What is read, or why it is not shown: a user without a right sees the rest. */
-async function attempt<T>(what: string, unread: Unread[], read: () => Promise<T>, otherwise: T): Promise<T> {
-  try {
-    return await read();
-  } catch (error) {
-    if (!isForbidden(error) && !isNotFound(error)) throw error;
-    unread.push({ what, because: isForbidden(error) ? 'you have no right to read them' : 'not found' });
-    return otherwise;
-  }
-}
 
 async function lists(kube: Kube, command: Globals): Promise<Lists> {
   const unread: Unread[] = [];

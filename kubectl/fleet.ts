@@ -5,6 +5,7 @@ import { CLOSED, GPU_VALIDATED, HOLD, INJECTED, MANAGED, RETRY } from '../core/k
 import { amountOf } from '../core/quantity.ts';
 import { isObject, list, object, text } from '../core/raw.ts';
 import { STATES, type State } from '../core/stages.ts';
+import type { Unread } from '../core/unread.ts';
 import {
   isManaged,
   isOurs,
@@ -110,12 +111,6 @@ export interface WaitingPod {
   /** The scheduler's own words. */
   readonly reason: string;
   readonly next: string;
-}
-
-/** A kind of object that the caller may not read, or that could not be read. */
-export interface Unread {
-  readonly what: string;
-  readonly because: string;
 }
 
 export interface Fleet {

@@ -1,5 +1,6 @@
 // One node's story, as `node NAME` and the status page show it.
-import type { EventView, NodeReport, Unread } from './fleet.ts';
+import type { Unread } from '../core/unread.ts';
+import type { EventView, NodeReport } from './fleet.ts';
 import type { parseProof } from '../gate/node-proof.ts';
 
 export type Components = NonNullable<ReturnType<typeof parseProof>>['components'];

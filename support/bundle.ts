@@ -1,4 +1,5 @@
 // What was read → the files of a bundle, each of a bounded size. Pure.
+import type { Unread } from '../core/unread.ts';
 import { redacted, redactedDeep } from './redact.ts';
 import type { Raw } from '../core/raw.ts';
 
@@ -8,12 +9,6 @@ const LARGEST = 4 << 20;
 export interface File {
   readonly name: string;
   readonly text: string;
-}
-
-/** Something that the caller may not read, or that could not be read. */
-export interface Unread {
-  readonly what: string;
-  readonly because: string;
 }
 
 export interface Collected {

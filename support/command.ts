@@ -7,11 +7,13 @@ import { createTar } from 'nanotar';
 import { POLICIES_PATH, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
 import { printable } from '../core/printable.ts';
 import { list, object, text, type Raw } from '../core/raw.ts';
+import type { Unread } from '../core/unread.ts';
+import { attempt } from '../platform/attempt.ts';
 import { pagesOf } from '../platform/items.ts';
-import { isForbidden, isNotFound, openKube, type Kube, type Query } from '../platform/kube.ts';
+import { isForbidden, openKube, type Kube, type Query } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
 import type { SupportArgs } from './args.ts';
-import { filesOf, type Collected, type Unread } from './bundle.ts';
+import { filesOf, type Collected } from './bundle.ts';
 import { eventOf, isOurNode, nodeOf, ownPodOf, policyOf, userPodOf, webhookOf, workloadOf } from './pick.ts';
 
 /** Raw objects of the API, for the report that opens the bundle. */
@@ -68,30 +70,25 @@ export async function support(args: SupportArgs, deps: SupportDeps): Promise<num
 
 async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: string): Promise<Collected> {
   const unread: Unread[] = [];
-  /** What is read, or one line on why not. */
-  const attempt = async <T>(what: string, read: () => Promise<T>, otherwise: T): Promise<T> => {
-    try {
-      return await read();
-    } catch (error) {
-      if (!isForbidden(error) && !isNotFound(error)) throw error;
-      unread.push({ what, because: isForbidden(error) ? 'you have no right to read them' : 'not found' });
-      return otherwise;
-    }
-  };
   /** Picks while it reads, so that no whole list of a large cluster is held. */
   const some = (what: string, path: string, is: (raw: unknown) => boolean, query: Query = {}): Promise<unknown[]> =>
-    attempt(what, async () => {
-      const kept: unknown[] = [];
-      let left = 0;
-      for await (const page of pagesOf<unknown>(kube, path, query))
-        for (const raw of page) {
-          if (!is(raw)) continue;
-          if (kept.length < MOST_OBJECTS) kept.push(raw);
-          else left += 1;
-        }
-      if (left > 0) unread.push({ what: `${left} more of the ${what}`, because: `a bundle holds ${MOST_OBJECTS}` });
-      return kept;
-    }, []);
+    attempt(
+      what,
+      unread,
+      async () => {
+        const kept: unknown[] = [];
+        let left = 0;
+        for await (const page of pagesOf<unknown>(kube, path, query))
+          for (const raw of page) {
+            if (!is(raw)) continue;
+            if (kept.length < MOST_OBJECTS) kept.push(raw);
+            else left += 1;
+          }
+        if (left > 0) unread.push({ what: `${left} more of the ${what}`, because: `a bundle holds ${MOST_OBJECTS}` });
+        return kept;
+      },
+      [],
+    );
   const all = (what: string, path: string): Promise<unknown[]> => some(what, path, () => true);
   const inNamespace = (namespace: string): string => `namespaces/${encodeURIComponent(namespace)}`;
   const own = inNamespace(args.ownNamespace);
@@ -128,6 +125,7 @@ async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: str
   ];
   const configuration = await attempt<unknown>(
     'webhook configuration',
+    unread,
     () =>
       kube.request(
         'GET',
@@ -135,7 +133,7 @@ async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: str
       ),
     undefined,
   );
-  const server = await attempt<Raw>('version of the API server', () => kube.request('GET', '/version'), {});
+  const server = await attempt<Raw>('version of the API server', unread, () => kube.request('GET', '/version'), {});
   const metrics = await metricsOf(kube, ownPods, unread);
   const report = deps.report({
     policies,
