@@ -1,7 +1,7 @@
 // Users' pods leave a node before its stack changes: who is waited for, who is evicted, and until
 // when. A roll-out, an opt-out and the deletion of a policy ask it.
 import type { DrainSpec } from '../../core/gpu-policy.ts';
-import type { PodObject } from '../model.ts';
+import { keyOf, type PodObject } from '../model.ts';
 import type { PodAction } from './states/state.ts';
 
 /** What became of the last try to evict a pod. */
@@ -88,15 +88,14 @@ function textOf(
         ]),
     ...(refused === undefined || because === undefined
       ? []
-      : [`the API server refuses to evict ${nameOf(refused)}: ${because}`]),
+      : [`the API server refuses to evict ${keyOf(refused)}: ${because}`]),
   ].join('; ');
 }
 
-const nameOf = ({ namespace, name }: PodObject): string => `${namespace}/${name}`;
 const counted = (pods: readonly PodObject[]): string => `${pods.length} GPU pod${pods.length === 1 ? '' : 's'}`;
 /** `team/a, team/b, …`. */
 const namesOf = (pods: readonly PodObject[]): string =>
-  `${pods.slice(0, NAMED).map(nameOf).join(', ')}${pods.length > NAMED ? ', …' : ''}`;
+  `${pods.slice(0, NAMED).map(keyOf).join(', ')}${pods.length > NAMED ? ', …' : ''}`;
 
 export const evictionsOf = (drain: Drain | undefined, because: string): readonly PodAction[] =>
   (drain?.evict ?? []).map(({ namespace, name, uid }) => ({ kind: 'evict-pod', namespace, name, uid, because }));
