@@ -1,7 +1,7 @@
 // The objects that certificates live in: Secrets, the extender's CA ConfigMap, the webhook's
 // caBundle. Every write of a Secret or of the configuration is a compare-and-swap by
 // resourceVersion.
-import { CANARY_ENTRY, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { CANARY_ENTRY, WEBHOOK_CONFIGURATION, WEBHOOK_CONFIGURATION_PATH } from '../core/keys.ts';
 import {
   CANARY_SECRET,
   CA_SECRET,
@@ -49,7 +49,6 @@ interface RawConfiguration {
 }
 
 const TLS = 'kubernetes.io/tls';
-const WEBHOOKS = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`;
 
 export interface CertStore {
   secret(name: string): Promise<Stored>;
@@ -154,7 +153,7 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
     },
     async bundles() {
       try {
-        const raw = await kube.request<RawConfiguration>('GET', WEBHOOKS);
+        const raw = await kube.request<RawConfiguration>('GET', WEBHOOK_CONFIGURATION_PATH);
         const found = (raw.webhooks ?? []).map((entry) => ({
           name: entry.name,
           bundle: Buffer.from(entry.clientConfig.caBundle ?? '', 'base64').toString('utf8'),
@@ -171,13 +170,13 @@ export function certStore(kube: Kube, namespace: string, leads: () => boolean): 
       }
     },
     async writeBundles(bundle, canary) {
-      const raw = await kube.request<RawConfiguration>('GET', WEBHOOKS);
+      const raw = await kube.request<RawConfiguration>('GET', WEBHOOK_CONFIGURATION_PATH);
       const webhooks = (raw.webhooks ?? []).map((entry) => ({
         ...entry,
         clientConfig: { ...entry.clientConfig, caBundle: encode(entry.name === CANARY_ENTRY ? canary : bundle) },
       }));
       try {
-        return await swapped(write('PUT', WEBHOOKS, { ...raw, webhooks }));
+        return await swapped(write('PUT', WEBHOOK_CONFIGURATION_PATH, { ...raw, webhooks }));
       } catch (error) {
         if (isForbidden(error)) throw new NotPermitted(explain('update'), { cause: error });
         throw error;

@@ -125,6 +125,7 @@ export const DEFAULT_POLICY = 'default';
  * of another scheduler or a request for a GPU.
  */
 export const WEBHOOK_CONFIGURATION = 'zz-gpu-gate';
+export const WEBHOOK_CONFIGURATION_PATH = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`;
 /** Its entry that shows whether an API server holds the newest CA. */
 export const CANARY_ENTRY = 'canary.gpu-gate.dev';
 /** Label of the dry-run ConfigMap that the canary's entry selects. */

@@ -7,7 +7,7 @@ import { stringify } from 'yaml';
 import { podOf } from './manifest.ts';
 import type { RawPod } from '../gate/gpu-request.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { POLICIES_PATH, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { POLICIES_PATH, WEBHOOK_CONFIGURATION_PATH } from '../core/keys.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { certificatesIn } from '../core/pem.ts';
 import { printable, printableJson } from '../core/printable.ts';
@@ -148,16 +148,7 @@ async function lists(kube: Kube, command: Globals): Promise<Lists> {
       () => itemsOf<unknown>(kube, `/apis/apps/v1/namespaces/${encodeURIComponent(own)}/deployments`),
       [],
     ),
-    attempt<unknown>(
-      'webhook configuration',
-      unread,
-      () =>
-        kube.request(
-          'GET',
-          `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`,
-        ),
-      undefined,
-    ),
+    attempt<unknown>('webhook configuration', unread, () => kube.request('GET', WEBHOOK_CONFIGURATION_PATH), undefined),
   ]);
   const until = certificatesUntil(configuration);
   return {

@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import { createTar } from 'nanotar';
-import { POLICIES_PATH, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { POLICIES_PATH, WEBHOOK_CONFIGURATION_PATH } from '../core/keys.ts';
 import { printable } from '../core/printable.ts';
 import { list, object, text, type Raw } from '../core/raw.ts';
 import type { Unread } from '../core/unread.ts';
@@ -126,11 +126,7 @@ async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: str
   const configuration = await attempt<unknown>(
     'webhook configuration',
     unread,
-    () =>
-      kube.request(
-        'GET',
-        `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`,
-      ),
+    () => kube.request('GET', WEBHOOK_CONFIGURATION_PATH),
     undefined,
   );
   const server = await attempt<Raw>('version of the API server', unread, () => kube.request('GET', '/version'), {});

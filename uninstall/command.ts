@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { COMPONENTS, POD_COMPONENT } from '../core/components.ts';
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { COMPONENT, PART_OF, POLICIES_PATH, PRODUCT, RELEASE, WEBHOOK_CONFIGURATION } from '../core/keys.ts';
+import { COMPONENT, PART_OF, POLICIES_PATH, PRODUCT, RELEASE, WEBHOOK_CONFIGURATION_PATH } from '../core/keys.ts';
 import {
   CANARY_SECRET,
   CA_SECRET,
@@ -201,8 +201,9 @@ class Removal {
   }
 
   async #webhook(): Promise<string> {
-    const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`;
-    return (await this.#delete(path)) ? 'deleted, new pods are created as their authors wrote them' : 'was gone';
+    return (await this.#delete(WEBHOOK_CONFIGURATION_PATH))
+      ? 'deleted, new pods are created as their authors wrote them'
+      : 'was gone';
   }
 
   async #scale(): Promise<string> {
