@@ -3,6 +3,9 @@
 
 export type Mode = 'managed' | 'external';
 
+/** How GPUs reach pods. */
+export type Allocation = 'DevicePlugin' | 'DRA';
+
 export interface EnvVar {
   readonly name: string;
   readonly value: string;
@@ -122,7 +125,16 @@ export interface ValidationSpec {
   /** Of the validation pods' container, as Kubernetes writes them; ours where they are silent. */
   readonly resources: Readonly<Record<'requests' | 'limits', Readonly<Record<string, string | number>>>>;
   readonly timeouts: Readonly<
-    Record<'toolkit' | 'driver' | 'driverValidation' | 'devicePlugin' | 'devicePluginValidation', number>
+    Record<
+      | 'toolkit'
+      | 'driver'
+      | 'driverValidation'
+      | 'devicePlugin'
+      | 'devicePluginValidation'
+      | 'draDriver'
+      | 'draValidation',
+      number
+    >
   >;
   readonly backoff: { readonly initial: number; readonly max: number };
   /** 0: never validate again while idle. */
@@ -158,6 +170,7 @@ export interface GpuPolicySpec {
   /** Namespaces whose pods may name this policy; empty: all. */
   readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
+  readonly allocation: Allocation;
   readonly resources: readonly string[];
   /** DeviceClasses whose claims are for GPUs. */
   readonly deviceClasses: readonly string[];
@@ -168,6 +181,7 @@ export interface GpuPolicySpec {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
     readonly devicePlugin: DevicePluginSpec;
+    readonly draDriver: ComponentSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
   };

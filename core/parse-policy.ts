@@ -2,6 +2,7 @@
 // for people to see; these here serve objects that were stored before a field existed.
 import {
   HAMI_RESOURCES,
+  type Allocation,
   type ComponentSpec,
   type DriverVolume,
   type EnvVar,
@@ -112,6 +113,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       suspend: flag(s['suspend'], false),
       allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
+      allocation: text<Allocation>(s['allocation'], 'DevicePlugin'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
       deviceClasses: Array.isArray(s['deviceClasses'])
         ? list<string>(s['deviceClasses'])
@@ -135,6 +137,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           ...component(devicePlugin, true),
           ...optional('config', devicePlugin['config']),
         },
+        draDriver: component(components['draDriver'], true),
         dcgmExporter: component(components['dcgmExporter'], true),
         featureDiscovery: component(components['featureDiscovery'], false),
       },
@@ -159,6 +162,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           driverValidation: duration(timeouts['driverValidation'], minutes(5)),
           devicePlugin: duration(timeouts['devicePlugin'], minutes(5)),
           devicePluginValidation: duration(timeouts['devicePluginValidation'], minutes(5)),
+          draDriver: duration(timeouts['draDriver'], minutes(5)),
+          draValidation: duration(timeouts['draValidation'], minutes(5)),
         },
         backoff: { initial: duration(backoff['initial'], 10_000), max: duration(backoff['max'], minutes(10)) },
         interval: duration(validation['interval'], 0),

@@ -9,6 +9,7 @@ import { optsOut } from '../gate/namespaces.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { deviceIndex, type DevicesOn } from './devices/device-index.ts';
 import { ruleIndex, type Rules } from './devices/rule-index.ts';
 import { trimRule, type RuleView } from './devices/rules.ts';
 import { evidence } from './evidence.ts';
@@ -26,7 +27,7 @@ import {
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
 import { DEVICE_TAINT_RULES_PATH } from './requests.ts';
-import { SLICES_PATH, trimSlice, type SliceView } from './slices.ts';
+import { holdsGpus, SLICES_PATH, trimSlice, type Pool, type SliceView } from './slices.ts';
 
 /** How often it is looked whether the API server serves claims now. */
 const ABSENT_MS = 30_000;
@@ -49,6 +50,9 @@ export interface Caches extends PodIndex {
   readonly namespaces: Cache<NamespaceView>;
   readonly devices: Devices;
   readonly rules: Rules;
+  /** `undefined` where the API server does not serve ResourceSlices. */
+  poolsOn(node: string): readonly Pool[] | undefined;
+  readonly isAllocated: DevicesOn['isAllocated'];
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select' | 'slice'>;
@@ -75,6 +79,12 @@ export interface Listener {
   namespace(name: string): void;
   daemonSet(before: DaemonSetView | undefined, after: DaemonSetView | undefined): void;
   trouble(trouble: Trouble): void;
+  /** The devices that DRA drivers publish of the node have changed. */
+  slices(node: string): void;
+  /** DeviceClasses have changed. */
+  deviceClasses(): void;
+  /** A claim template of that key has come, or gone. */
+  claimTemplate(key: string): void;
   /** A DeviceTaintRule of that node has come, changed or gone. */
   rule(node: string): void;
   /** All DeviceTaintRules are in, or the API server does not serve them any more. */
@@ -179,10 +189,27 @@ export function watches(deps: {
   });
   // A process with a request path beside the reconciler's reports that they are not served.
   const optional = { kube, log, optional: true, absentMs: ABSENT_MS };
+  const onNode = deviceIndex();
   const devices = {
-    classes: reflector<ClassFacts>({ ...optional, ...DEVICE_WATCHES.classes }),
-    claims: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.claims }),
-    templates: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.templates }),
+    classes: reflector<ClassFacts>({
+      ...optional,
+      ...DEVICE_WATCHES.classes,
+      onChange(_, before, after) {
+        if (before === undefined || after === undefined) deps.listener().deviceClasses();
+      },
+    }),
+    claims: reflector<ClaimFacts>({
+      ...optional,
+      ...DEVICE_WATCHES.claims,
+      onChange: (_, before, after) => onNode.claim(before, after),
+    }),
+    templates: reflector<ClaimFacts>({
+      ...optional,
+      ...DEVICE_WATCHES.templates,
+      onChange(key, before, after) {
+        if (before === undefined || after === undefined) deps.listener().claimTemplate(key);
+      },
+    }),
   };
   const ruleOf = ruleIndex();
   const rules = reflector<RuleView>({
@@ -200,8 +227,9 @@ export function watches(deps: {
     ...optional,
     path: SLICES_PATH,
     trim: trimSlice,
-    onChange(slice, _, after) {
-      for (const name of marks.slice(slice, after?.node)) {
+    onChange(slice, before, after) {
+      for (const name of onNode.slice(before, after)) deps.listener().slices(name);
+      for (const name of marks.slice(slice, after !== undefined && holdsGpus(after) ? after.node : undefined)) {
         const node = nodes.get(name);
         const changed = node === undefined ? undefined : marks.update(name, node);
         if (node !== undefined && changed !== undefined && changed.size > 0)
@@ -238,6 +266,8 @@ export function watches(deps: {
         return rules.installed;
       },
     },
+    poolsOn: (node) => (slices.installed ? onNode.poolsOn(node) : undefined),
+    isAllocated: (...device) => onNode.isAllocated(...device),
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),

@@ -1,6 +1,6 @@
 // Which keys a change in the caches concerns, and which are due on take-over.
 import { MANAGED, PROOF } from '../core/keys.ts';
-import { isOurs, open, policyOf, strayOf } from '../gate/node-proof.ts';
+import { isOurs, open, policyOf, stateOf, strayOf } from '../gate/node-proof.ts';
 import { sameRules, type Caches, type Listener } from './caches.ts';
 import type { Key, Turns } from './key.ts';
 import { keyOf, type NodeObject } from './model.ts';
@@ -61,7 +61,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const policy = node === undefined ? undefined : policyOf(node);
       if (marks.has('stopping') && policy !== undefined)
         for (const other of caches.fleet.names('rolling', policy)) add('node', other);
-      if (marks.has('led') || marks.has('runs')) after(50, 'operands');
+      if ((['led', 'runs', 'by claim'] as const).some((mark) => marks.has(mark))) after(50, 'operands');
       if (marks.size > 0) after(COUNTS_MS, 'policies');
       if (ours) waiting();
     },
@@ -111,6 +111,16 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
             add('node', node);
             break;
           }
+    },
+    slices(name) {
+      const node = caches.nodes.get(name);
+      if (node !== undefined && isOurs(node)) add('node', name);
+    },
+    deviceClasses: () => after(50, 'operands'),
+    claimTemplate(key) {
+      if (!key.startsWith(`${operandNamespace}/`)) return;
+      after(50, 'operands');
+      for (const node of caches.nodes.values()) if (stateOf(node) === 'dra-validation') add('node', node.metadata.name);
     },
     rule: (node) => add('device-taint', node),
     rules() {

@@ -45,6 +45,8 @@ const NO_BREAKER = { trippedAt: null, release: null, releasedAt: null };
 export const DEVICE_TAINT_RULES_PATH = '/apis/resource.k8s.io/v1/devicetaintrules';
 const nodePath = (name: string): string => `/api/v1/nodes/${name}`;
 const podPath = (namespace: string, name: string): string => `/api/v1/namespaces/${namespace}/pods/${name}`;
+const claimTemplates = (namespace: string): string =>
+  `/apis/resource.k8s.io/v1/namespaces/${namespace}/resourceclaimtemplates`;
 const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
 
 /**
@@ -123,6 +125,14 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
         path: `${daemonSets(action.namespace)}/${action.name}`,
         query: { propagationPolicy: 'Background' },
       };
+    case 'create-claim-template':
+      return {
+        method: 'POST',
+        path: claimTemplates(action.manifest.metadata.namespace ?? ''),
+        body: action.manifest,
+      };
+    case 'delete-claim-template':
+      return { method: 'DELETE', path: `${claimTemplates(action.namespace)}/${action.name}` };
     case 'create-runtime-class':
       return {
         method: 'POST',
@@ -272,9 +282,11 @@ export const targetOf = (action: Action): string => {
     case 'delete-pod':
     case 'evict-pod':
     case 'delete-daemonset':
+    case 'delete-claim-template':
       return `${action.namespace}/${action.name}`;
     case 'create-pod':
     case 'apply-daemonset':
+    case 'create-claim-template':
       return action.manifest.metadata.name;
     case 'create-runtime-class':
     case 'create-device-taint':

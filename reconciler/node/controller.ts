@@ -54,6 +54,8 @@ export interface NodeControllerDeps {
     | 'fleet'
     | 'troubleOf'
     | 'isWatched'
+    | 'poolsOn'
+    | 'isAllocated'
   >;
   readonly apply: Applier;
   readonly turns: Turns;
@@ -69,6 +71,8 @@ export interface NodeControllerDeps {
   readonly now: () => number;
   /** Newest revision of each component that the policy deploys. */
   readonly revisionsOf: (policy: GpuPolicy | undefined) => Readonly<Partial<Record<Component, string>>>;
+  /** Name of the claim template for validation pods, once it is there. */
+  readonly claimTemplateOf: (policy: GpuPolicy | undefined) => string | undefined;
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches; nor are they evicted. */
   readonly excludedNamespaces: ReadonlySet<string>;
@@ -159,6 +163,9 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       now: now(),
       watchedSince: deps.watchedSince(),
       isOverloaded: isExcused(node, policy),
+      pools: caches.poolsOn(name),
+      isAllocated: caches.isAllocated,
+      claimTemplate: deps.claimTemplateOf(policy),
       rejection: deps.rejections.reached(name),
       troubles: troublesOf(node),
       rollOut:

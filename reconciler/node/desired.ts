@@ -1,6 +1,7 @@
 // What the Node should say, by what was observed, reached and judged.
 import { BREAKER_RELEASE, RETRY } from '../../core/keys.ts';
 import { amountOf } from '../../core/quantity.ts';
+import type { Allocation } from '../../core/gpu-policy.ts';
 import type { Said } from '../../core/said.ts';
 import { entriesFor, isUsualGpu } from '../../gate/gpu-request.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
@@ -14,6 +15,7 @@ import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
+import { offeredOtherwise } from './states/both.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
 
 /** `driver-validation` as part of a condition's reason. */
@@ -124,6 +126,13 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
   };
 }
 
+/** By which validation users' way to GPUs is proven, and what it proves. */
+const VALIDATION: Readonly<Record<Allocation, string>> = {
+  DevicePlugin: 'device-plugin-validation',
+  DRA: 'dra-validation',
+};
+const ALLOCATOR_WORDS: Readonly<Record<Allocation, string>> = { DevicePlugin: 'device plugin', DRA: 'DRA driver' };
+
 /** All states done: the proof, and no reason to stay closed. */
 function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgement): Desired {
   const { input, proof, boot } = seen;
@@ -155,7 +164,7 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
       status: 'True',
       reason: 'Validated',
       said: {
-        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
+        text: `driver and ${ALLOCATOR_WORDS[seen.allocation]} validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${bothText(seen)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
         at: next.at,
       },
     },
@@ -185,6 +194,14 @@ const lostText = ({ node, policy }: WithPolicy): string => {
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
+};
+
+/** Served in both ways since it was validated: running pods hold it open. */
+const bothText = (seen: Observed): string => {
+  const other = offeredOtherwise(seen);
+  return other === undefined
+    ? ''
+    : `; ${other} on this node as well, so that two pods may be given one GPU: remove it, or set allocation in the GPUPolicy`;
 };
 
 /** GPUs that nothing gates, because the policy does not list their resource. */
@@ -266,7 +283,11 @@ function underway(
       ...shared,
       state: 'validated',
       proof: standing,
-      closed: isRestored ? 'awaiting device-plugin-validation' : judgement === 'withdrawn' ? keep : `awaiting ${name}`,
+      closed: isRestored
+        ? `awaiting ${VALIDATION[seen.allocation]}`
+        : judgement === 'withdrawn'
+          ? keep
+          : `awaiting ${name}`,
       condition: { status: 'True', reason: failure === undefined ? 'Closed' : reason, said },
       taint: false,
     };

@@ -36,6 +36,8 @@ export function cachesOf(parts: ClusterParts): Caches {
     daemonSets: new Map(daemonSets.map((view) => [`${OPERANDS}/${view.name}`, view])),
     devices: parts.devices ?? NO_DEVICES,
     rules: { served: false, of: () => [], nodes: () => [] },
+    poolsOn: () => undefined,
+    isAllocated: () => false,
     fleet: fleetOf(nodes, policies),
     troubleOf: () => undefined,
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,

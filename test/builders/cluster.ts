@@ -107,6 +107,8 @@ export class Cluster {
           return rulesServed();
         },
       },
+      poolsOn: () => undefined,
+      isAllocated: () => false,
       fleet: this.#fleet,
       troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),

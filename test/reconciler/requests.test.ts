@@ -45,6 +45,8 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
   'evict-pod': { kind: 'evict-pod', ...pod, because: 'the driver is replaced' },
   'apply-daemonset': { kind: 'apply-daemonset', manifest: manifest('DaemonSet') },
   'delete-daemonset': { kind: 'delete-daemonset', namespace: 'gpu-gate-operands', name: 'x' },
+  'create-claim-template': { kind: 'create-claim-template', manifest: manifest('ResourceClaimTemplate') },
+  'delete-claim-template': { kind: 'delete-claim-template', namespace: 'gpu-gate-operands', name: 'x' },
   'create-runtime-class': { kind: 'create-runtime-class', name: 'nvidia', handler: 'nvidia' },
   'policy-status': {
     kind: 'policy-status',
@@ -160,6 +162,8 @@ describe('an error of a write names its object', () => {
     ['delete-pod', 'team/p'],
     ['apply-daemonset', 'x'],
     ['delete-daemonset', 'gpu-gate-operands/x'],
+    ['create-claim-template', 'x'],
+    ['delete-claim-template', 'gpu-gate-operands/x'],
     ['create-runtime-class', 'nvidia'],
     ['policy-status', 'default'],
     ['policy-finalizers', 'default'],

@@ -64,7 +64,8 @@ beforeAll(async () => {
     scheduler: false,
     values: {
       scheduler: { create: false },
-      policy: { spec: { startupTaint: 'Off', bringUp: { maxConcurrent: '2' } } },
+      draDriver: { deviceClasses: false },
+      policy: { spec: { allocation: 'DRA', startupTaint: 'Off', bringUp: { maxConcurrent: '2' } } },
     },
   });
   // Walks stay at the driver until a test lets them go on.
