@@ -1,7 +1,7 @@
 // The pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none
 // (driver-validation), and vectorAdd in an unprivileged pod that asks for one GPU as users do, by
-// resource (device-plugin-validation) or by claim (dra-validation). The name carries a hash of what the round proves, so that old
-// evidence is never taken for new.
+// resource (device-plugin-validation) or by claim (dra-validation). The name carries a hash of what
+// the round proves, so that old evidence is never taken for new.
 import { digestOf } from '../../core/digest.ts';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';

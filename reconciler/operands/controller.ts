@@ -1,6 +1,6 @@
-// The operands' DaemonSets, and the claim templates of validation pods: applies what wanted.ts wants and deletes what is left over, each by
-// itself, so that one which the API server refuses stops no other. What was changed by hand is put
-// back.
+// The operands' DaemonSets, and the claim templates of validation pods: applies what wanted.ts
+// wants and deletes what is left over, each by itself, so that one which the API server refuses
+// stops no other. What was changed by hand is put back.
 import { COMPONENTS, isDeployed, type Component } from '../../core/components.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Log } from '../../platform/log.ts';

@@ -21,7 +21,9 @@ export function wasOurs(seen: Observed): boolean {
   );
 }
 
-/** Who serves the node's GPUs in the way that is not this walk's, as a clause; `undefined`: no one. */
+/**
+ * Who serves the node's GPUs in the way that is not this walk's, as a clause; `undefined`: no one.
+ */
 export function offeredOtherwise({ allocation, input }: Pick<Observed, 'allocation' | 'input'>): string | undefined {
   const { node, policy, pools } = input;
   const { resources, deviceDrivers } = policy.spec;
