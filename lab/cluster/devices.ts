@@ -103,9 +103,15 @@ export const firstOf = (...classes: readonly string[]): object => ({
   },
 });
 
-export const createTemplate = (kube: Kube, name: string, spec: object, namespace = 'default'): Promise<unknown> =>
+export const createTemplate = (
+  kube: Kube,
+  name: string,
+  spec: object,
+  namespace = 'default',
+  labels: Readonly<Record<string, string>> = {},
+): Promise<unknown> =>
   kube.request('POST', `${API}/namespaces/${namespace}/resourceclaimtemplates`, {
-    body: { apiVersion, kind: 'ResourceClaimTemplate', metadata: { name }, spec: { spec } },
+    body: { apiVersion, kind: 'ResourceClaimTemplate', metadata: { name, labels }, spec: { spec } },
   });
 
 export const createClaim = (kube: Kube, name: string, spec: object, namespace = 'default'): Promise<unknown> =>

@@ -157,6 +157,12 @@ k.startsWith('deviceclass.resource.kubernetes.io/') ||
 {{- if kindIs "bool" .Values.rbac.driver }}{{ $may = .Values.rbac.driver }}{{ end -}}
 {{- if $may }}true{{ end -}}
 {{- end }}
+{{- /* Does a policy allocate GPUs by claim, as far as the chart knows? */ -}}
+{{- define "gpu-gate.allocatesByClaim" -}}
+{{- $may := eq ((.Values.policy.spec | default dict).allocation | default "DevicePlugin") "DRA" -}}
+{{- if kindIs "bool" .Values.rbac.draDriver }}{{ $may = or $may .Values.rbac.draDriver }}{{ end -}}
+{{- if $may }}true{{ end -}}
+{{- end }}
 {{- /* Does a DRA driver of ours run, as far as the chart knows? */ -}}
 {{- define "gpu-gate.managesDra" -}}
 {{- $spec := .Values.policy.spec | default dict -}}
