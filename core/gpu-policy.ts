@@ -177,6 +177,8 @@ export interface GpuPolicySpec {
   /** DRA drivers of GPUs, whose devices are tainted while a node is not open. */
   readonly deviceDrivers: readonly string[];
   readonly deviceTaints: 'Auto' | 'On' | 'Off';
+  /** What becomes of pods with claims where a proof was withdrawn. */
+  readonly withdrawnPods: 'Keep' | 'Evict';
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;

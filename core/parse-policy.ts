@@ -120,6 +120,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
         : ['gpu.nvidia.com', 'mig.nvidia.com'],
       deviceDrivers: Array.isArray(s['deviceDrivers']) ? list<string>(s['deviceDrivers']) : ['gpu.nvidia.com'],
       deviceTaints: text<'Auto' | 'On' | 'Off'>(s['deviceTaints'], 'Auto'),
+      withdrawnPods: text<'Keep' | 'Evict'>(s['withdrawnPods'], 'Keep'),
       components: {
         toolkit: {
           ...component(toolkit, true),

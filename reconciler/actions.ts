@@ -105,6 +105,9 @@ export type CreateDeviceTaint = OfNode & {
   /** Of the rule. */
   readonly name: string;
   readonly driver: string;
+  /** One device alone; absent: all of the node's. */
+  readonly device?: string;
+  readonly taint: { readonly key: string; readonly effect: 'NoSchedule' | 'NoExecute' };
 };
 
 export type DeviceAction =

@@ -11,7 +11,7 @@ import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
 import { deviceIndex, type DevicesOn } from './devices/device-index.ts';
 import { ruleIndex, type Rules } from './devices/rule-index.ts';
-import { trimRule, type RuleView } from './devices/rules.ts';
+import { isRuleOfOurs, trimRule, type OtherRule, type RuleView } from './devices/rules.ts';
 import { evidence } from './evidence.ts';
 import { fleet, type Changed, type Fleet } from './fleet.ts';
 import {
@@ -53,6 +53,8 @@ export interface Caches extends PodIndex {
   /** `undefined` where the API server does not serve ResourceSlices. */
   poolsOn(node: string): readonly Pool[] | undefined;
   readonly isAllocated: DevicesOn['isAllocated'];
+  /** DeviceTaintRules of other people. */
+  readonly otherRules: Iterable<OtherRule>;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select' | 'slice'>;
@@ -85,6 +87,8 @@ export interface Listener {
   deviceClasses(): void;
   /** A claim template of that key has come, or gone. */
   claimTemplate(key: string): void;
+  /** A rule of other people has come, changed or gone: for that pool, or all if it is empty. */
+  otherRule(pool: string): void;
   /** A DeviceTaintRule of that node has come, changed or gone. */
   rule(node: string): void;
   /** All DeviceTaintRules are in, or the API server does not serve them any more. */
@@ -212,13 +216,22 @@ export function watches(deps: {
     }),
   };
   const ruleOf = ruleIndex();
-  const rules = reflector<RuleView>({
+  const foreignRules = new Set<OtherRule>();
+  const rules = reflector<RuleView | OtherRule>({
     ...optional,
     path: DEVICE_TAINT_RULES_PATH,
     trim: (raw) => trimRule(raw),
     onChange: (_, before, after) => {
-      ruleOf.update(before, after);
-      for (const one of [before, after]) if (one !== undefined) deps.listener().rule(one.node);
+      const ours = (rule: RuleView | OtherRule | undefined): RuleView | undefined =>
+        rule !== undefined && isRuleOfOurs(rule) ? rule : undefined;
+      ruleOf.update(ours(before), ours(after));
+      for (const one of [before, after]) {
+        if (one === undefined) continue;
+        if (isRuleOfOurs(one)) deps.listener().rule(one.node);
+        else deps.listener().otherRule(one.pool);
+      }
+      if (before !== undefined && !isRuleOfOurs(before)) foreignRules.delete(before);
+      if (after !== undefined && !isRuleOfOurs(after)) foreignRules.add(after);
     },
     onListed: () => deps.listener().rules(),
     onAbsent: () => deps.listener().rules(),
@@ -268,6 +281,7 @@ export function watches(deps: {
     },
     poolsOn: (node) => (slices.installed ? onNode.poolsOn(node) : undefined),
     isAllocated: (...device) => onNode.isAllocated(...device),
+    otherRules: foreignRules,
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),

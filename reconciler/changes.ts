@@ -112,6 +112,12 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
             break;
           }
     },
+    otherRule(pool) {
+      const named = caches.nodes.get(pool);
+      // A pool may have another name than its node.
+      for (const node of named === undefined ? caches.nodes.values() : [named])
+        if (isOurs(node) && (caches.poolsOn(node.metadata.name) ?? []).length > 0) add('node', node.metadata.name);
+    },
     slices(name) {
       const node = caches.nodes.get(name);
       if (node !== undefined && isOurs(node)) add('node', name);
@@ -122,7 +128,12 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       after(50, 'operands');
       for (const node of caches.nodes.values()) if (stateOf(node) === 'dra-validation') add('node', node.metadata.name);
     },
-    rule: (node) => add('device-taint', node),
+    rule(name) {
+      add('device-taint', name);
+      const node = caches.nodes.get(name);
+      // Its validation may wait for the rule.
+      if (node !== undefined && stateOf(node) === 'dra-validation') add('node', name);
+    },
     rules() {
       taints();
       add('policies');

@@ -49,6 +49,8 @@ export type Mark =
   | readonly [kind: 'left out', policy: string]
   /** Opted in, of the policy, and its GPUs reach pods by claims, or are to. */
   | readonly [kind: 'by claim', policy: string]
+  /** Has devices that are left out, or that others have tainted. */
+  | readonly [kind: 'devices']
   /** Runs, or is to run, that DaemonSet. */
   | readonly [kind: 'runs', daemonSet: string]
   /** The same, and the walk has not come to its end. */
@@ -120,6 +122,7 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSli
   const walk = walkOf(node);
   for (const selector of selectorsIn(walk)) marks.push(['remembers', selectorId(selector)]);
   if (isOpen) marks.push(['open']);
+  if (walk?.leftOut !== undefined || walk?.tainted !== undefined) marks.push(['devices']);
   if (ours) {
     marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
     if (node.metadata.annotations?.[PROOF] !== undefined) marks.push(['proven', policy]);

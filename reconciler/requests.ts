@@ -1,7 +1,7 @@
 // Action → HTTP request, as a value. Pure: the time and what the caches know of the object are
 // arguments.
 import { digestOf } from '../core/digest.ts';
-import { DEVICE_TAINT, FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
+import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
 import type { Action, Condition, CreateDeviceTaint, EventAction, Manifest } from './actions.ts';
 
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -176,7 +176,7 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
 }
 
 /** Owned by its Node, so that it goes with it whether a replica leads or not. */
-const deviceTaintRule = ({ name, node, uid, driver }: CreateDeviceTaint): Manifest => ({
+const deviceTaintRule = ({ name, node, uid, driver, device, taint }: CreateDeviceTaint): Manifest => ({
   apiVersion: 'resource.k8s.io/v1',
   kind: 'DeviceTaintRule',
   metadata: {
@@ -184,7 +184,7 @@ const deviceTaintRule = ({ name, node, uid, driver }: CreateDeviceTaint): Manife
     labels: { [PART_OF]: PRODUCT, [MANAGED_BY]: PRODUCT },
     ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: node, uid }],
   },
-  spec: { deviceSelector: { driver, pool: node }, taint: { key: DEVICE_TAINT, effect: 'NoSchedule' } },
+  spec: { deviceSelector: { driver, pool: node, ...(device === undefined ? {} : { device }) }, taint },
 });
 
 /** Preconditions of a patch: another object of that name, or a later version, is a conflict. */

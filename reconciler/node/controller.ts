@@ -7,6 +7,7 @@ import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { selectorsOf } from '../evidence.ts';
 import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
+import { taintsDevices } from '../devices/rules.ts';
 import type { EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -56,6 +57,9 @@ export interface NodeControllerDeps {
     | 'isWatched'
     | 'poolsOn'
     | 'isAllocated'
+    | 'otherRules'
+    | 'rules'
+    | 'devices'
   >;
   readonly apply: Applier;
   readonly turns: Turns;
@@ -165,6 +169,11 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       isOverloaded: isExcused(node, policy),
       pools: caches.poolsOn(name),
       isAllocated: caches.isAllocated,
+      claimOf: (key) => caches.devices.claims.get(key),
+      otherRules: caches.otherRules,
+      ruledOut: taintsDevices(policy, caches.rules.served)
+        ? new Set([...caches.rules.of(name)].map(({ device }) => device))
+        : undefined,
       claimTemplate: deps.claimTemplateOf(policy),
       rejection: deps.rejections.reached(name),
       troubles: troublesOf(node),

@@ -11,6 +11,7 @@ import type { NodeObject } from '../model.ts';
 import { DONE, type Accepted, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
+import { devicesText } from './devices.ts';
 import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
@@ -107,7 +108,8 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
       climb.proven.has(name) || (known?.proven === true && known.boot === boot && isAsKnown(evidence, known));
     return [name, { ...evidence, boot, ...(isProven ? { proven: true } : {}) }];
   });
-  const { failure, walk } = timed;
+  const { failure } = timed;
+  const walk = withoutOld(timed.walk, climb.evidence);
   const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
@@ -132,6 +134,15 @@ const VALIDATION: Readonly<Record<Allocation, string>> = {
   DRA: 'dra-validation',
 };
 const ALLOCATOR_WORDS: Readonly<Record<Allocation, string>> = { DevicePlugin: 'device plugin', DRA: 'DRA driver' };
+
+/** A DRA driver that has started again says anew what its devices are like. */
+function withoutOld(walk: Walk, evidence: Climb['evidence']): Walk {
+  const driver = evidence['dra-driver'];
+  const known = walk.evidence['dra-driver'];
+  if (driver === undefined || known === undefined || isAsKnown(driver, known)) return walk;
+  const { leftOut: _, trial: __, ...rest } = walk;
+  return rest;
+}
 
 /** All states done: the proof, and no reason to stay closed. */
 function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgement): Desired {
@@ -164,7 +175,7 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
       status: 'True',
       reason: 'Validated',
       said: {
-        text: `driver and ${ALLOCATOR_WORDS[seen.allocation]} validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${bothText(seen)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
+        text: `driver and ${ALLOCATOR_WORDS[seen.allocation]} validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${devicesText(walk)}${bothText(seen)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
         at: next.at,
       },
     },
@@ -264,7 +275,7 @@ function underway(
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
-  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
+  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}${devicesText(walk)}`;
   const command = retryCommand(input.node);
   const isHealthy = stop.finding.kind === 'waiting' && stop.finding.healthy === true;
   const isHeld = judgement === 'withdrawn' && keep === BREAKER;

@@ -23,6 +23,7 @@ export const EDITS: Readonly<Record<string, Effect>> = {
   deviceClasses: 'next round',
   deviceDrivers: 'at once',
   deviceTaints: 'nothing',
+  withdrawnPods: 'nothing',
   'components.toolkit': 'roll-out',
   'components.driver': 'roll-out',
   'components.devicePlugin': 'roll-out',

@@ -1,5 +1,6 @@
 // What is known of a node now: the objects that the caches hold, and what the node itself
 // remembers.
+import type { ClaimFacts } from '../../gate/devices.ts';
 import { usesGpus } from '../../gate/users.ts';
 import { hasEnded } from '../model.ts';
 import type { Allocation, GpuPolicy } from '../../core/gpu-policy.ts';
@@ -10,8 +11,10 @@ import type { Rejection } from '../limits/rejections.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
 import { deployedOn } from '../model.ts';
+import type { OtherRule } from '../devices/rules.ts';
 import type { Pool } from '../slices.ts';
 import { allocationOf, wantedTarget, type Target } from '../stack.ts';
+import { noteDevices } from './devices.ts';
 import { noteLosses } from './losses.ts';
 import type { Eviction } from './drain.ts';
 import { NO_PLACE, turnOf, type Others, type Turn } from './roll-out.ts';
@@ -56,6 +59,12 @@ export interface NodeInput {
   readonly optedOut?: ReadonlySet<string>;
   /** What DRA drivers publish of the node; `undefined` where the API server does not serve it. */
   readonly pools?: readonly Pool[] | undefined;
+  /** By `namespace/name`. */
+  readonly claimOf?: (key: string) => ClaimFacts | undefined;
+  /** DeviceTaintRules of other people. */
+  readonly otherRules?: Iterable<OtherRule>;
+  /** Devices that rules of gpu-gate leave out now; `undefined` where it has none. */
+  readonly ruledOut?: ReadonlySet<string> | undefined;
   /** Is the device allocated to a claim? */
   readonly isAllocated?: (driver: string, pool: string, device: string) => boolean;
   /** Name of the ResourceClaimTemplate for validation pods, once it is there. */
@@ -182,7 +191,9 @@ export function observe(input: WithPolicy): Observed {
     held,
     takes: turn.takes,
   });
-  const walk = noteLosses({ ...inTurn(continued, turn), target }, input, proof, users.length === 0);
+  const isAsked = retry !== undefined && retry !== continued.retry;
+  const noted = noteLosses({ ...inTurn(continued, turn), target }, input, proof, users.length === 0);
+  const walk = noteDevices(noted, input, isAsked);
   const allocation = allocationOf(target) ?? input.policy.spec.allocation;
   return { input, boot, proof, before, walk, deployed, allocation, users, turn, isInUse };
 }

@@ -38,6 +38,7 @@ export function cachesOf(parts: ClusterParts): Caches {
     rules: { served: false, of: () => [], nodes: () => [] },
     poolsOn: () => undefined,
     isAllocated: () => false,
+    otherRules: [],
     fleet: fleetOf(nodes, policies),
     troubleOf: () => undefined,
     nodeNameOf: (uid) => nodes.find((node) => node.metadata.uid === uid)?.metadata.name,

@@ -7,7 +7,7 @@ import { COMPONENT, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys
 import { NO_DEVICES } from '../../gate/devices.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { ruleIndex } from '../../reconciler/devices/rule-index.ts';
-import { trimRule, type RuleView } from '../../reconciler/devices/rules.ts';
+import { isRuleOfOurs, trimRule, type RuleView } from '../../reconciler/devices/rules.ts';
 import { requestOf } from '../../reconciler/requests.ts';
 import type { Action, CreateDeviceTaint, Manifest } from '../../reconciler/actions.ts';
 import type { Outcome } from '../../reconciler/apply.ts';
@@ -109,6 +109,7 @@ export class Cluster {
       },
       poolsOn: () => undefined,
       isAllocated: () => false,
+      otherRules: [],
       fleet: this.#fleet,
       troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
@@ -166,7 +167,8 @@ export class Cluster {
     if (this.rules.has(action.name)) return;
     const { metadata, ...rest } = requestOf(action, { now: NOW, instance: 'test' }).body as Manifest;
     this.#version += 1;
-    this.setRule(action.name, trimRule({ ...rest, metadata: { ...metadata, uid: `rule-${this.#version}` } }));
+    const rule = trimRule({ ...rest, metadata: { ...metadata, uid: `rule-${this.#version}` } });
+    if (isRuleOfOurs(rule)) this.setRule(action.name, rule);
   }
 
   removeNode(name: string): void {

@@ -59,6 +59,7 @@ const ACTIONS: Readonly<Record<Action['kind'], Action>> = {
     ...node,
     name: 'gpu-gate.node-a.gpu.nvidia.com',
     driver: 'gpu.nvidia.com',
+    taint: { key: 'gpu-gate.dev/not-open', effect: 'NoSchedule' },
   },
   'delete-device-taint': { kind: 'delete-device-taint', name: 'gpu-gate.node-a.gpu.nvidia.com', uid: 'rule-uid' },
   'policy-finalizers': { kind: 'policy-finalizers', ...policy, finalizers: [] },

@@ -157,6 +157,12 @@ k.startsWith('deviceclass.resource.kubernetes.io/') ||
 {{- if kindIs "bool" .Values.rbac.driver }}{{ $may = .Values.rbac.driver }}{{ end -}}
 {{- if $may }}true{{ end -}}
 {{- end }}
+{{- /* Effects that the reconciler may give the taint of a node that is not open. NoExecute ends pods. */ -}}
+{{- define "gpu-gate.taintEffects" -}}
+{{- $may := eq ((.Values.policy.spec | default dict).withdrawnPods | default "Keep") "Evict" -}}
+{{- if kindIs "bool" .Values.rbac.evictByTaint }}{{ $may = .Values.rbac.evictByTaint }}{{ end -}}
+{{- ternary "['NoSchedule', 'NoExecute']" "['NoSchedule']" $may -}}
+{{- end }}
 {{- /* Does a policy allocate GPUs by claim, as far as the chart knows? */ -}}
 {{- define "gpu-gate.allocatesByClaim" -}}
 {{- $may := eq ((.Values.policy.spec | default dict).allocation | default "DevicePlugin") "DRA" -}}

@@ -15,7 +15,7 @@ export type CheckName = 'driver-validation' | 'device-plugin-validation' | 'dra-
 interface Check {
   readonly name: CheckName;
   /** Evidence that the round proves. */
-  readonly proves: readonly (ComponentEvidence | number | undefined)[];
+  readonly proves: readonly (ComponentEvidence | number | string | undefined)[];
   /** Extended resource to ask for, and by which scheduler. */
   readonly resource?: string;
   readonly schedulerName?: string;
