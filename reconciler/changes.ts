@@ -33,9 +33,11 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
   const wakeLater = (kind: 'wake' | 'wake-any', name = ''): void => {
     for (const ms of wakeAfter) turns.addAfter({ kind, name, turn: ms }, ms);
   };
+  const hasPools = (name: string): boolean => (caches.poolsOn(name) ?? []).length > 0;
   /** Every node that has DeviceTaintRules or may need them. */
   const taints = (): void => {
-    for (const node of caches.nodes.values()) if (isOurs(node)) add('device-taint', node.metadata.name);
+    for (const node of caches.nodes.values())
+      if (isOurs(node) || hasPools(node.metadata.name)) add('device-taint', node.metadata.name);
     for (const name of caches.rules.nodes()) add('device-taint', name);
   };
   const readinessOn = (node: string): void => {
@@ -53,7 +55,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
           strayOf(before) !== stray ||
           now?.metadata.labels?.[MANAGED] !== before.metadata.labels?.[MANAGED]);
       if (ours || isNewlyStray) add('node', name);
-      if (ours) add('device-taint', name);
+      if (ours || hasPools(name)) add('device-taint', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       // Nodes that drain open again where another one has failed.
@@ -116,9 +118,10 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const named = caches.nodes.get(pool);
       // A pool may have another name than its node.
       for (const node of named === undefined ? caches.nodes.values() : [named])
-        if (isOurs(node) && (caches.poolsOn(node.metadata.name) ?? []).length > 0) add('node', node.metadata.name);
+        if (isOurs(node) && hasPools(node.metadata.name)) add('node', node.metadata.name);
     },
     slices(name) {
+      add('device-taint', name);
       const node = caches.nodes.get(name);
       if (node !== undefined && isOurs(node)) add('node', name);
     },

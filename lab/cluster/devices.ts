@@ -151,3 +151,11 @@ export const createClaimPod = (
     { resourceClaims: [{ name: 'device', ...how }], ...spec },
     labels,
   );
+
+/** Names of the devices that a claim has. */
+export async function devicesOf(kube: Kube, claim: string, namespace = 'default'): Promise<readonly string[]> {
+  const { status } = await kube.request<{
+    status?: { allocation?: { devices?: { results?: { device: string }[] } } };
+  }>('GET', `${API}/namespaces/${namespace}/resourceclaims/${claim}`);
+  return (status?.allocation?.devices?.results ?? []).map(({ device }) => device);
+}

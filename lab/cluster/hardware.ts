@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH, isConflict, isNotFound } from '../../platform/kube.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { reflector } from '../../platform/reflector.ts';
-import { republishSlice, withdrawSlice } from './devices.ts';
+import { devicesOf, republishSlice, withdrawSlice } from './devices.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { SIMULATED } from './kwok.ts';
 
@@ -34,6 +34,7 @@ interface RawPod {
   status?: {
     phase?: string;
     conditions?: { type: string; status: string }[];
+    resourceClaimStatuses?: { name: string; resourceClaimName?: string }[];
     containerStatuses?: { ready: boolean; restartCount: number; state?: { running?: { startedAt: string } } }[];
   };
 }
@@ -337,8 +338,18 @@ export function startHardware(cp: ControlPlane): Hardware {
     if (!isTurn(pod, turn)) return;
     const serves = { driver: true, 'device-plugin': truth?.pluginServing === true, dra: truth?.draServing === true };
     const holds = truth?.driverLoaded === true && serves[kind];
-    if (!holds || steer(pod.spec.nodeName ?? '', 'validation-fails') === kind) return fail(pod, 1, NO_DRIVER);
+    const fails = steer(pod.spec.nodeName ?? '', 'validation-fails') === kind;
+    if (!holds || fails || (kind === 'dra' && (await hasBroken(pod)))) return fail(pod, 1, NO_DRIVER);
     await end(pod, 'Succeeded', { exitCode: 0, reason: 'Completed', message: PASSED });
+  }
+
+  /** Is one of the pod's devices the one that is broken? */
+  async function hasBroken(pod: RawPod): Promise<boolean> {
+    const broken = steer(pod.spec.nodeName ?? '', 'device-fails');
+    const name = pod.status?.resourceClaimStatuses?.[0]?.resourceClaimName;
+    return broken !== undefined && name !== undefined
+      ? (await devicesOf(admin, name, pod.metadata.namespace)).includes(broken)
+      : false;
   }
 
   /** The kubelet waits for the DRA driver to prepare the claims. */

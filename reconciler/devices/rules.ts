@@ -1,6 +1,7 @@
 // DeviceTaintRules: while a node is not open, one for each driver of its policy keeps every
-// scheduler off the node's devices; one for each device that fails alone keeps it off that one. Which rules there should be is a function of the node, its
-// policy and what the API server serves. Pure.
+// scheduler off the node's devices; one for each device that fails alone keeps it off that one.
+// Which rules there should be is a function of the node, its policy and what the API server serves.
+// Pure.
 import { digestOf } from '../../core/digest.ts';
 import { isEnforcing, policyFor, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { DEVICE_FAILED_TAINT, DEVICE_TAINT, DEVICE_TAINT_RULE_PREFIX, PROOF, WALK } from '../../core/keys.ts';
@@ -8,7 +9,7 @@ import { list, object, text } from '../../core/raw.ts';
 import { isOurs, open, parseProof, policyOf } from '../../gate/node-proof.ts';
 import type { CreateDeviceTaint, DeviceAction } from '../actions.ts';
 import type { NodeObject } from '../model.ts';
-import type { DeviceTaint } from '../slices.ts';
+import type { DeviceTaint, Pool } from '../slices.ts';
 import { leftOutOn, parseWalk } from '../walk.ts';
 
 /** A rule of gpu-gate, as it is looked at. */
@@ -106,17 +107,27 @@ function isWithdrawn(node: NodeObject): boolean {
   return !holds && parseWalk(annotations?.[WALK], uid)?.proven !== undefined;
 }
 
-/** The rules that there should be for the node; none once it is gone. */
+/**
+ * The rules that there should be for the node; none once it is gone. An unmanaged node is closed as
+ * the extender closes it, by the first policy that selects it.
+ */
 export function wantedRules(
   node: NodeObject | undefined,
   policies: KnownPolicies,
   served: boolean,
+  pools: readonly Pool[] = [],
 ): readonly CreateDeviceTaint[] {
-  if (node === undefined || !isOurs(node)) return [];
-  const policy = policyIn(node, policies);
-  if (policy === undefined || !taintsDevices(policy, served)) return [];
+  const policy = node === undefined ? undefined : policyIn(node, policies);
+  if (node === undefined || policy === undefined || !taintsDevices(policy, served)) return [];
   const { name, uid, annotations } = node.metadata;
   const shared = { kind: 'create-device-taint', node: name, uid } as const;
+  // Of unmanaged nodes those alone that have devices: there may be many without.
+  if (!isOurs(node))
+    return policy.spec.unmanagedNodes === 'Allow'
+      ? []
+      : policy.spec.deviceDrivers
+          .filter((driver) => pools.some((pool) => pool.driver === driver && pool.name === name))
+          .map((driver) => ({ ...shared, name: nameOf(name, driver), driver, taint: CLOSED }));
   const failed = leftOutOn(annotations?.[WALK], uid).flatMap((id): readonly CreateDeviceTaint[] => {
     const [driver = '', pool, device = ''] = id.split('/');
     return pool === name && policy.spec.deviceDrivers.includes(driver)

@@ -135,7 +135,7 @@ const VALIDATION: Readonly<Record<Allocation, string>> = {
 };
 const ALLOCATOR_WORDS: Readonly<Record<Allocation, string>> = { DevicePlugin: 'device plugin', DRA: 'DRA driver' };
 
-/** A DRA driver that has started again says anew what its devices are like. */
+/** A DRA driver that has started again looks at its devices again. */
 function withoutOld(walk: Walk, evidence: Climb['evidence']): Walk {
   const driver = evidence['dra-driver'];
   const known = walk.evidence['dra-driver'];

@@ -32,6 +32,7 @@ const FAULTS = [
   'lost-gpus',
   'missing-slices',
   'device-taint',
+  'device-fails',
   'not-ready',
 ].map(sim);
 const PACES = ['toolkit', 'driver', 'plugin', 'dra', 'exporter', 'validation', 'pod'].map((what) =>

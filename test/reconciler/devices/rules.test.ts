@@ -3,9 +3,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HOLD, MANAGED, PROOF, STATE, WALK } from '../../../core/keys.ts';
-import { isOurs, open } from '../../../gate/node-proof.ts';
+import { isOurs, open, parseProof } from '../../../gate/node-proof.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { changesOf, isRuleOfOurs, trimRule, wantedRules, type RuleView } from '../../../reconciler/devices/rules.ts';
+import { parseWalk } from '../../../reconciler/walk.ts';
 import { requestOf } from '../../../reconciler/requests.ts';
 import { Cluster, VALIDATIONS_ONLY } from '../../builders/cluster.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
@@ -26,6 +27,8 @@ type Step =
   | { readonly kind: 'policy'; readonly spec: object }
   | { readonly kind: 'policy is gone' }
   | { readonly kind: 'served'; readonly served: boolean }
+  | { readonly kind: 'devices'; readonly node: string; readonly driver: string; readonly pool: string }
+  | { readonly kind: 'a device fails'; readonly node: string; readonly device: string }
   | { readonly kind: 'rule is deleted' | 'rule is edited' | 'rule is left over'; readonly node: string };
 
 /** Three times of four the first. */
@@ -53,10 +56,29 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     kind: fc.constant('policy' as const),
     spec: fc.record({
       deviceTaints: mostly('Auto', 'On', 'Off'),
+      unmanagedNodes: mostly('Deny', 'Allow', 'Auto'),
+      withdrawnPods: fc.constantFrom('Keep', 'Evict'),
       suspend: mostly(false, true),
       deviceDrivers: mostly(['gpu.nvidia.com'], ['gpu.nvidia.com', OTHER_DRIVER], []),
     }),
   }),
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('devices' as const),
+      node,
+      driver: mostly('gpu.nvidia.com', OTHER_DRIVER),
+      pool: mostly('', 'rack'),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('a device fails' as const),
+      node,
+      device: fc.constantFrom('gpu-0', 'gpu-1'),
+    }),
+  },
   fc.record({ kind: fc.constant('policy is gone' as const) }),
   fc.record({ kind: fc.constant('served' as const), served: mostly(true, false) }),
   fc.record({
@@ -111,6 +133,24 @@ function take(cluster: Cluster, step: Step): void {
       if (present !== undefined)
         cluster.setNode({ ...present, status: { ...present.status, nodeInfo: { bootID: `boot-${cluster.now}` } } });
       return;
+    case 'devices':
+      return cluster.setPools(step.node, [
+        {
+          driver: step.driver,
+          name: step.pool === '' ? step.node : step.pool,
+          generation: 1,
+          slices: 1,
+          count: 1,
+          devices: [],
+        },
+      ]);
+    case 'a device fails': {
+      const walk = parseWalk(present?.metadata.annotations?.[WALK], present?.metadata.uid ?? '');
+      if (walk === undefined) return;
+      const id = `gpu.nvidia.com/${step.node}/${step.device}`;
+      const leftOut = { ...walk.leftOut, [id]: { at: '2026-11-24T10:00:00Z', because: 'x' } };
+      return relabel({}, { [WALK]: JSON.stringify({ ...walk, leftOut }) });
+    }
     case 'policy':
       generation += 1;
       return cluster.setPolicy(policyWith(generation, step.spec));
@@ -134,13 +174,36 @@ function expected(cluster: Cluster): readonly string[] {
   const policy = cluster.policies.get('default');
   if (!cluster.rulesServed || policy === undefined || policy.spec.suspend || policy.spec.deviceTaints === 'Off')
     return [];
+  const { deviceDrivers, unmanagedNodes, withdrawnPods } = policy.spec;
   return [...cluster.nodes.all.values()]
-    .filter((one) => isOurs(one) && !open(one).yes)
-    .flatMap(({ metadata }) =>
-      policy.spec.deviceDrivers.map((driver) =>
-        JSON.stringify([metadata.uid, driver, metadata.name, '', 'gpu-gate.dev/not-open', 'NoSchedule']),
-      ),
-    )
+    .flatMap((one) => {
+      const { uid, name, annotations } = one.metadata;
+      const rule = (driver: string, device: string, key: string, effect: string): string =>
+        JSON.stringify([uid, driver, name, device, `gpu-gate.dev/${key}`, effect]);
+      if (!isOurs(one)) {
+        const there = (cluster.pools.get(name) ?? []).filter((pool) => pool.name === name);
+        return unmanagedNodes === 'Allow'
+          ? []
+          : there
+              .filter(({ driver }) => deviceDrivers.includes(driver))
+              .map(({ driver }) => rule(driver, '', 'not-open', 'NoSchedule'));
+      }
+      const walk = parseWalk(annotations?.[WALK], uid);
+      const failed = Object.keys(walk?.leftOut ?? {})
+        .filter(() => deviceDrivers.includes('gpu.nvidia.com'))
+        .map((id) => rule('gpu.nvidia.com', id.split('/')[2] ?? '', 'device-failed', 'NoSchedule'));
+      if (open(one).yes) return failed;
+      const proof = parseProof(annotations?.[PROOF]);
+      const holds = proof?.node === uid && proof.boot === one.status?.nodeInfo?.bootID;
+      const evicts = withdrawnPods === 'Evict' && walk?.proven !== undefined && !holds;
+      return [
+        ...failed,
+        ...deviceDrivers.flatMap((driver) => [
+          rule(driver, '', 'not-open', 'NoSchedule'),
+          ...(evicts ? [rule(driver, '', 'not-open', 'NoExecute')] : []),
+        ]),
+      ];
+    })
     .toSorted();
 }
 

@@ -122,12 +122,12 @@ describe('a device that the kubelet calls unhealthy', () => {
   it.each<[what: string, devices: readonly string[], resources: readonly object[], leftOut: readonly string[]]>([
     ['is left out', ['gpu-1'], [unhealthy('k8s.gpu.nvidia.com/claim=1-gpu-1')], ['gpu-1']],
     ['is the claim’s only one, whatever it is called', ['gpu-1'], [unhealthy('x')], ['gpu-1']],
-    ['is told from the others by its name', ['gpu-1', 'gpu-11'], [unhealthy('k8s.x/claim=1-gpu-11')], ['gpu-11']],
-    ['is told by driver, pool and name', ['gpu-1', 'gpu-11'], [unhealthy('gpu.nvidia.com/n/gpu-1')], ['gpu-1']],
+    ['is found among others by its name', ['gpu-1', 'gpu-11'], [unhealthy('k8s.x/claim=1-gpu-11')], ['gpu-11']],
+    ['is found by driver, pool and name', ['gpu-1', 'gpu-11'], [unhealthy('gpu.nvidia.com/n/gpu-1')], ['gpu-1']],
     ['is not guessed', ['gpu-1', 'gpu-2'], [unhealthy('x')], []],
     ['is not one that is healthy', ['gpu-1'], [{ resourceID: 'gpu-1', health: 'Healthy' }], []],
     ['is not one that is unknown', ['gpu-1'], [{ resourceID: 'gpu-1', health: 'Unknown' }], []],
-    ['is no claim that is not known', [], [unhealthy('gpu-1')], []],
+    ['is not of a claim that is not known', [], [unhealthy('gpu-1')], []],
   ])('%s', (_, devices, resources, leftOut) => {
     const world = new DeviceWorld();
     world.validated();
