@@ -96,7 +96,7 @@ export interface InjectionSpec {
   readonly hideUnrequestedGpus: boolean;
   readonly tolerations: readonly InjectedToleration[];
   /**
-   * What a pod that asks for GPUs by claim alone gets. `GateOnly`: scheduler, readiness gate,
+   * What a pod whose GPUs come by claim alone gets. `GateOnly`: scheduler, readiness gate,
    * tolerations; its devices come by CDI. `Full`: the runtime class and driver volumes as well.
    */
   readonly claimPods: 'GateOnly' | 'Full';
