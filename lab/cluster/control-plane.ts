@@ -216,10 +216,7 @@ async function bringUp(
         {
           level: 'RequestResponse',
           verbs: ['create', 'patch', 'update', 'delete'],
-          resources: [
-            { group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] },
-            { group: 'resource.k8s.io', resources: ['resourceclaims/status'] },
-          ],
+          resources: [{ group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] }],
         },
         {
           level: 'Metadata',
