@@ -6,10 +6,15 @@ export type ReconcilerMetrics = ReturnType<typeof reconcilerMetrics>;
 export function reconcilerMetrics(registry: Registry) {
   const registers = [registry];
   let depth = (): number => 0;
+  let waiting = (): number => 0;
   return {
     /** Where the depth of the queue is read at each scrape. */
     readDepth(read: () => number): void {
       depth = read;
+    },
+    /** Where the number of pods that wait is read at each scrape. */
+    readWaiting(read: () => number): void {
+      waiting = read;
     },
     nodes: new Gauge({
       name: 'gpu_gate_nodes',
@@ -42,6 +47,14 @@ export function reconcilerMetrics(registry: Registry) {
       registers,
       collect() {
         this.set(depth());
+      },
+    }),
+    waiting: new Gauge({
+      name: 'gpu_gate_waiting_pods',
+      help: 'GPU pods that the scheduler has found no node for.',
+      registers,
+      collect() {
+        this.set(waiting());
       },
     }),
     breaker: new Gauge({

@@ -398,6 +398,15 @@ describe('alerts', () => {
   });
 });
 
+it('the dashboard is a ConfigMap that a sidecar finds, where the values ask for it', () => {
+  const dashboards = (values: object): readonly Rendered[] =>
+    render(values).filter(({ metadata }) => metadata.name === 'gpu-gate-dashboard');
+  expect(dashboards({})).toEqual([]);
+  const [made] = dashboards({ monitoring: { dashboard: { create: true, folder: 'GPUs', labels: { mine: 'yes' } } } });
+  expect(made?.metadata).toMatchObject({ labels: { mine: 'yes' }, annotations: { grafana_folder: 'GPUs' } });
+  expect(made?.data?.['gpu-gate.json']).toBe(readFileSync(join(ROOT, 'deploy/chart/dashboard.json'), 'utf8'));
+});
+
 describe('values that are refused, and with what advice', () => {
   it.each([
     [
