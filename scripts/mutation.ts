@@ -58,6 +58,8 @@ function tried(area: string, mutate: readonly string[]): number | undefined {
       jsonReporter: { fileName: report },
       clearTextReporter: { allowColor: false, logTests: false, skipFull: true, reportTests: false },
       timeoutMS: 20_000,
+      // On a machine that does other work too.
+      dryRunTimeoutMinutes: 60,
       tempDirName: `.stryker-tmp/${area}`,
     }),
   );
