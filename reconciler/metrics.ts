@@ -113,6 +113,12 @@ export function reconcilerMetrics(registry: Registry) {
       labelNames: ['policy', 'node', 'reason'],
       registers,
     }),
+    devices: new Gauge({
+      name: 'gpu_gate_devices_kept_off',
+      help: '1 for each device that new claims do not get: left out by gpu-gate because it failed alone, or tainted by others.',
+      labelNames: ['node', 'device', 'by'],
+      registers,
+    }),
     evictions: new Counter({
       name: 'gpu_gate_evictions_total',
       help: 'Evictions of GPU pods that a policy asked for.',
@@ -132,6 +138,6 @@ export function reconcilerMetrics(registry: Registry) {
  * not count it twice.
  */
 export function forgetCluster(metrics: ReconcilerMetrics): void {
-  const { nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped } = metrics;
-  for (const gauge of [nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped]) gauge.reset();
+  const { nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped, devices } = metrics;
+  for (const gauge of [nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped, devices]) gauge.reset();
 }

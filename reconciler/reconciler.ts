@@ -83,6 +83,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     silence,
     rejections,
     revisionsOf: operands.revisionsOf,
+    claimTemplateOf: operands.claimTemplateOf,
     watchedSince: () => watchedSince,
   });
   const pods = podController({ ...deps, rejections });
