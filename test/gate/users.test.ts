@@ -80,11 +80,8 @@ describe('a pod is kept for as long as it may be a user', () => {
 
 describe('whose pod it is', () => {
   const owned = (ownerReferences: readonly object[] | undefined) =>
-    useOf(
-      { metadata: ownerReferences === undefined ? {} : { ownerReferences } } as never,
-      { containers: [], claims: [] },
-      [],
-    ).daemon;
+    useOf({ metadata: ownerReferences === undefined ? {} : { ownerReferences } }, { containers: [], claims: [] }, [])
+      .daemon;
   it.each<[string, object[] | undefined, boolean]>([
     ['a DaemonSet’s', [{ kind: 'Node' }, { kind: 'DaemonSet', controller: true }], true],
     ['not one that a DaemonSet merely owns', [{ kind: 'DaemonSet', controller: false }], false],
