@@ -1,4 +1,4 @@
-// `npm run mutation [-- FILES…]`: Stryker changes the gate and the walk of a node, one small change
+// `npm run mutation [-- AREA… | FILES…]`: Stryker changes the gate and the walk of a node, one small change
 // at a time, and sees whether a unit test notices. Prints the score of each file and what survived.
 // What did not change since the last run is not tried again. Exit code 1 if fewer mutants die than
 // the bar says.
@@ -17,7 +17,7 @@ const AREAS = {
   node: ['reconciler/node/**/*.ts', '!reconciler/node/controller.ts'],
 } as const;
 
-const USAGE = `npm run mutation -- [FILE...]    changes the files, none: gate and walk, and counts what no unit test notices`;
+const USAGE = `npm run mutation -- [gate|node|FILE...]    changes the files, none: gate and walk, and counts what no unit test notices`;
 const { positionals: files } = readArguments(USAGE, { allowPositionals: true, options: {} });
 
 interface Report {
@@ -78,7 +78,8 @@ function tried(area: string, mutate: readonly string[]): number | undefined {
   return (100 * dead.length) / all.length;
 }
 
-const areas = files.length > 0 ? { files } : AREAS;
+const named = Object.entries(AREAS).filter(([area]) => files.length === 0 || files.includes(area));
+const areas: Readonly<Record<string, readonly string[]>> = named.length > 0 ? Object.fromEntries(named) : { files };
 const scores = Object.entries(areas).map(([area, mutate]) => ({ area, score: tried(area, mutate) }));
 for (const { area, score } of scores)
   console.log(

@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { Outcome } from '../../../reconciler/apply.ts';
 import { carryOut } from '../../../reconciler/node/writes.ts';
@@ -120,4 +120,50 @@ it('a Node without a list of taints has none', async () => {
   const { spec: _, ...node } = aNode();
   const apply = (): Promise<Outcome> => Promise.resolve({ kind: 'done', resourceVersion: '7' });
   expect(await carryOut(node, [marks, taints], { apply: { apply }, wrote: () => undefined })).toBe('done');
+});
+
+describe('what the API server refuses', () => {
+  const evict: Action = { kind: 'evict-pod', namespace: 'team', name: 'user', uid: 'u', because: 'b' };
+  const because = 'PodSecurity';
+  const carried = async (actions: readonly Action[], answers: Partial<Record<Action['kind'], Outcome>>) => {
+    const heard: string[] = [];
+    const apply = (action: Action): Promise<Outcome> => {
+      heard.push(action.kind);
+      return Promise.resolve(answers[action.kind] ?? done);
+    };
+    const end = await carryOut(aNode(), actions, {
+      apply: { apply },
+      wrote: (action) => heard.push(`wrote ${action.kind}`),
+      refused: (action, words) => heard.push(`refused ${action.kind}: ${words}`),
+      evicted: (action) => Promise.resolve(void heard.push(`evicted ${action.name}`)),
+    });
+    return [heard, end];
+  };
+  it('a pod: it is heard of, and the other writes go on', async () =>
+    expect(await carried([create, marks], { 'create-pod': { kind: 'refused', because } })).toEqual([
+      ['create-pod', 'refused create-pod: PodSecurity', 'patch-node', 'wrote patch-node'],
+      'done',
+    ]));
+  it('an eviction: it is heard of, and does not count as one', async () =>
+    expect(await carried([evict, condition], { 'evict-pod': { kind: 'refused', because } })).toEqual([
+      ['evict-pod', 'refused evict-pod: PodSecurity', 'set-node-condition', 'wrote set-node-condition'],
+      'done',
+    ]));
+  it('and an eviction that it takes is one', async () =>
+    expect(await carried([evict], {})).toEqual([['evict-pod', 'evicted user'], 'done']));
+  it('while a pod that has gone meanwhile is none, and ends no writes', async () =>
+    expect(await carried([evict, condition], { 'evict-pod': stale })).toEqual([
+      ['evict-pod', 'set-node-condition', 'wrote set-node-condition'],
+      'done',
+    ]));
+  it('nobody has to listen', async () => {
+    const apply = ({ kind }: Action): Promise<Outcome> =>
+      Promise.resolve(kind === 'create-pod' ? { kind: 'refused', because } : done);
+    expect(await carryOut(aNode(), [create, evict], { apply: { apply }, wrote: () => undefined })).toBe('done');
+  });
+});
+
+it('other writes than that of the taints are not held up by another writer’s taints', async () => {
+  const theirs: Outcome = { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] };
+  expect(await told([marks, remove], { 'patch-node': theirs })).toEqual([['patch-node@1', 'delete-pod'], 'done']);
 });
