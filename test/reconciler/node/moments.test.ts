@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { WALK } from '../../../core/keys.ts';
 import { list, object } from '../../../core/raw.ts';
+import { list, object } from '../../../core/raw.ts';
 import type { Proof } from '../../../gate/node-proof.ts';
 import { isOutOfSight, noteLosses } from '../../../reconciler/node/losses.ts';
 import { changesOnlySaid } from '../../../reconciler/node/marks.ts';
@@ -217,12 +218,11 @@ describe('a validation’s pod', () => {
   const made = (injection: object, name: string) => {
     const world = new World(aPolicy({ injection }));
     const actions = Array.from({ length: 20 }, () => world.step()).flat();
-    const pod = actions.find(
-      (action) => action.kind === 'create-pod' && action.manifest.metadata.name.startsWith(name),
-    );
-    const { spec } = (pod as { manifest: { spec: Record<string, unknown> } }).manifest;
-    const [container] = spec['containers'] as { resources: { limits: Record<string, unknown> } }[];
-    return [spec['schedulerName'], container?.resources.limits['nvidia.com/gpu']];
+    const pods = actions.flatMap((action) => (action.kind === 'create-pod' ? [action.manifest] : []));
+    const { spec } = object(pods.find(({ metadata }) => metadata.name.startsWith(name)));
+    const { schedulerName, containers } = object(spec);
+    const { resources } = object(list<unknown>(containers)[0]);
+    return [schedulerName, object(object(resources)['limits'])['nvidia.com/gpu']];
   };
   it.each([
     ['device-plugin-validation', {}, [undefined, '1']],
