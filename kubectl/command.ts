@@ -36,7 +36,8 @@ import {
 import { serveUi } from './routes.ts';
 import type { NodeStory } from './story.ts';
 import { exitCode, news, progressOf, type Progress } from './progress.ts';
-import { nodesText, nodeText, statusText, type Terminal } from './render.ts';
+import { nodesText, nodeText, progressText, statusText, type Terminal } from './render.ts';
+import { timelineOf, usualTimes } from './usual.ts';
 
 export interface Edge {
   readonly print: (text: string) => void;
@@ -245,7 +246,9 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
       if (isNotFound(error)) throw new Error(`there is no node ${name}: kubectl gpu-gate nodes lists them`);
       throw error;
     });
-  const [pods, events] = await Promise.all([
+  const [peers, pods, events] = await Promise.all([
+    // What other nodes took says what is usual.
+    attempt('nodes', unread, () => itemsOf<RawNode>(kube, '/api/v1/nodes'), [found]),
     attempt(
       'pods',
       unread,
@@ -273,7 +276,8 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
   const resources = [
     ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
   ];
-  const report = nodeReport(found, resources, usageByNode(pods).get(name) ?? {});
+  const usual = usualTimes(peers);
+  const report = nodeReport(found, resources, usageByNode(pods).get(name) ?? {}, usual);
   const story: EventView[] = events
     .map((event) => ({
       at: event.lastTimestamp ?? event.eventTime ?? event.firstTimestamp ?? '',
@@ -284,7 +288,10 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
     }))
     .toSorted((a, b) => a.at.localeCompare(b.at));
   const components = parseProof(found.metadata.annotations?.[PROOF])?.components ?? {};
-  return { found, story: { ...report, components, events: story, unread } };
+  const timeline = isOurs(found)
+    ? timelineOf(report.stage, report.state === 'failed', report.tookMs, usual[report.policy] ?? {})
+    : [];
+  return { found, story: { ...report, timeline, components, events: story, unread } };
 }
 
 async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edge: Edge): Promise<number> {
@@ -293,7 +300,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
     printed(
       command.output,
       story,
-      () => nodeText(story, story.components, story.events, story.unread, terminalOf(command, edge)),
+      () => nodeText(story, terminalOf(command, edge)),
       () => [story.name],
     ),
   );
@@ -325,12 +332,9 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
     const nodes = await itemsOf<RawNode>(kube, '/api/v1/nodes');
     const names = command.all ? managedNames(nodes) : command.nodes;
     if (names.length === 0) throw new Error('no node is opted in: kubectl label node NAME gpu-gate.dev/managed=true');
-    const now = names.map((name) =>
-      progressOf(
-        name,
-        nodes.find((one) => one.metadata.name === name),
-      ),
-    );
+    const usual = usualTimes(nodes);
+    const byName = new Map(nodes.map((one) => [one.metadata.name, one]));
+    const now = names.map((name) => progressOf(name, byName.get(name), usual));
     const code = exitCode(now);
     if (command.output === 'json' || command.output === 'yaml') {
       if (code !== undefined)
@@ -342,7 +346,7 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
             () => [],
           ),
         );
-    } else for (const { node: name, line } of news(before, now)) edge.print(`${printable(name)}: ${printable(line)}\n`);
+    } else for (const progress of news(before, now)) edge.print(`${printable(progressText(progress))}\n`);
     before = now;
     if (code !== undefined) return code;
     if (edge.signal.aborted) return 130;
@@ -361,7 +365,7 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
 
 async function mark(kube: Kube, command: Extract<Command, { kind: 'mark' }>, edge: Edge): Promise<number> {
   const names = command.all ? managedNames(await itemsOf<RawNode>(kube, '/api/v1/nodes')) : command.nodes;
-  const annotations = markOf(command.what, command.reason, edge.now());
+  const annotations = markOf(command.what, command.reason, command.level, edge.now());
   const dry = command.dryRun ?? names.length > MANY;
   let failed = 0;
   for (const name of names) {

@@ -1,14 +1,10 @@
 // Reports → text for a terminal or a pipe: tables as wide as the terminal, colour only where there
 // is one. Pure. Everything foreign goes through `printable`.
 import { printable } from '../core/printable.ts';
-import {
-  stateOrder,
-  type EventView,
-  type Fleet,
-  type NodeReport,
-  type PolicyReport,
-  type WaitingPod,
-} from './fleet.ts';
+import type { NodeStory } from './story.ts';
+import type { Progress } from './progress.ts';
+import type { Step } from './usual.ts';
+import { stateOrder, type Fleet, type NodeReport, type PolicyReport, type WaitingPod } from './fleet.ts';
 
 export interface Terminal {
   /** Columns; `undefined` in a pipe, where nothing is cut. */
@@ -31,8 +27,11 @@ interface Cell {
 const cell = (text: string, tone: Tone = 'plain'): Cell => ({ text: printable(text), tone });
 
 /** `3m`, `5h`, `12d` as kubectl writes ages; `-` if there is no time. */
-export function age(at: string, now: number): string {
-  const seconds = Math.max(0, Math.floor((now - Date.parse(at)) / 1000));
+export const age = (at: string, now: number): string => duration(Math.max(0, now - Date.parse(at)));
+
+/** The same of a time in ms. */
+export function duration(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
   if (Number.isNaN(seconds)) return '-';
   if (seconds < 120) return `${seconds}s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)}m`;
@@ -40,24 +39,63 @@ export function age(at: string, now: number): string {
   return `${Math.floor(seconds / 86_400)}d`;
 }
 
-/** Columns as wide as their widest cell; the last one is cut where the terminal ends. */
-function table(header: readonly string[], rows: readonly (readonly Cell[])[], terminal: Terminal): string[] {
+/** So many columns make a last cell readable; with fewer it gets a line of its own. */
+const READABLE = 32;
+const INDENT = '    ';
+
+/** The words of a text on lines of that width; a word that is wider is cut into pieces. */
+export function wrapped(text: string, width: number): readonly string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    let rest = line === '' ? word : `${line} ${word}`;
+    if (rest.length > width && line !== '') {
+      lines.push(line);
+      rest = word;
+    }
+    for (; rest.length > width; rest = rest.slice(width)) lines.push(rest.slice(0, width));
+    line = rest;
+  }
+  return [...lines, line];
+}
+
+const cut = (text: string, width: number): string => (text.length > width ? `${text.slice(0, width - 1)}…` : text);
+
+/**
+ * Columns as wide as their widest cell. In a narrow terminal the last cell stands on a line of its
+ * own; what is wider still is cut there, or wrapped.
+ */
+function table(
+  header: readonly string[],
+  rows: readonly (readonly Cell[])[],
+  terminal: Terminal,
+  long: 'cut' | 'wrap' = 'cut',
+): string[] {
   if (rows.length === 0) return [];
   const all = [header.map((text) => cell(text)), ...rows];
-  const widths = header.map((_, i) => Math.max(...all.map((row) => row[i]?.text.length ?? 0)));
-  return all.map((row) => {
-    let column = 0;
-    const parts = row.map((one, i) => {
-      const last = i === row.length - 1;
-      const room = terminal.width === undefined ? undefined : Math.max(1, terminal.width - column);
-      const text = last && room !== undefined && one.text.length > room ? `${one.text.slice(0, room - 1)}…` : one.text;
-      const width = widths[i] ?? 0;
-      column += width + 2;
-      return (
-        paint(text, one.tone ?? 'plain', terminal) + (last ? '' : ' '.repeat(Math.max(0, width - text.length) + 2))
-      );
-    });
-    return parts.join('').trimEnd();
+  const widths = header.slice(0, -1).map((_, i) => Math.max(...all.map((row) => row[i]?.text.length ?? 0)));
+  const column = widths.reduce((sum, width) => sum + width + 2, 0);
+  const { width } = terminal;
+  const longest = Math.max(...all.map((row) => row.at(-1)?.text.length ?? 0));
+  const hasOwnLine = width !== undefined && column + longest > width && width - column < READABLE;
+  const indent = hasOwnLine ? INDENT : ' '.repeat(column);
+  const room = width === undefined ? Infinity : Math.max(8, width - indent.length);
+  return all.flatMap((row, i) => {
+    const left = row
+      .slice(0, -1)
+      .map((one, i) => {
+        const text = width === undefined ? one.text : cut(one.text, Math.max(1, width));
+        return paint(text, one.tone ?? 'plain', terminal) + ' '.repeat((widths[i] ?? 0) - one.text.length + 2);
+      })
+      .join('');
+    const last = row.at(-1) ?? cell('');
+    const lines = long === 'wrap' ? wrapped(last.text, room) : [cut(last.text, room)];
+    const painted = lines.map((line) => paint(line, last.tone ?? 'plain', terminal));
+    const [first = '', ...more] = painted;
+    const below = more.map((line) => indent + line);
+    if (hasOwnLine && i === 0) return [left.trimEnd()];
+    if (!hasOwnLine) return [(left + first).trimEnd(), ...below];
+    return [left.trimEnd(), ...(last.text === '' ? [] : [indent + first, ...below])];
   });
 }
 
@@ -74,16 +112,27 @@ const gpuText = ({ gpus }: NodeReport): string =>
         )
         .join(' ');
 
+/** Since when a node is where it is, and how long that usually takes. */
+export const sinceText = (node: NodeReport, now: number): string => {
+  const since = age(node.since, now);
+  if (node.open || node.stage === undefined || node.state !== node.stage || node.since === '') return since;
+  return `${since}, ${node.usualMs === undefined ? 'no usual time yet' : `usually ${duration(node.usualMs)}`}`;
+};
+
+/** Level and age of a node's proof. */
+export const proofText = ({ proof }: NodeReport, now: number): string =>
+  proof === undefined ? '-' : `${proof.level} ${age(proof.at, now)}`;
+
 const nodeRow = (node: NodeReport, terminal: Terminal, wide: boolean): Cell[] => [
   cell(node.name),
   cell(node.state, toneOf(node)),
   cell(node.open ? 'yes' : 'no', node.open ? 'good' : 'plain'),
   cell(gpuText(node)),
-  cell(age(node.since, terminal.now)),
+  cell(sinceText(node, terminal.now)),
+  cell(proofText(node, terminal.now)),
   ...(wide
     ? [
         cell(node.policy === '' ? '-' : node.policy),
-        cell(node.proof === undefined ? '-' : age(node.proof.at, terminal.now)),
         cell(node.proof?.driver === undefined || node.proof.driver === '' ? '-' : node.proof.driver),
         cell(node.next === '' ? '-' : node.next),
       ]
@@ -100,7 +149,8 @@ export function nodesText(nodes: readonly NodeReport[], terminal: Terminal, wide
     'OPEN',
     'GPUS USED',
     'SINCE',
-    ...(wide ? ['POLICY', 'PROVEN', 'DRIVER', 'NEXT'] : []),
+    'PROOF',
+    ...(wide ? ['POLICY', 'DRIVER', 'NEXT'] : []),
     'WHAT',
   ];
   return `${table(
@@ -130,6 +180,32 @@ const MOST = 15;
 function section(title: string, lines: readonly string[], left: number, command: string): string[] {
   if (lines.length === 0) return [];
   return ['', title, ...lines, ...(left > 0 ? [`… and ${left} more: ${command}`] : [])];
+}
+
+/** Many nodes on their way by stage and GPUPolicy, with the one that has been there longest. */
+function stagesOf(nodes: readonly NodeReport[], { now }: Terminal): [readonly string[], readonly Cell[][]] {
+  const walking = Map.groupBy(
+    nodes.filter(({ state, stage }) => state === stage),
+    ({ policy, state }) => `${state} ${policy}`,
+  );
+  return [
+    ['STAGE', 'POLICY', 'NODES', 'LONGEST', 'USUALLY'],
+    [...walking.values()].flatMap((group) => {
+      const [first] = group;
+      if (first === undefined) return [];
+      const since = group.map((node) => node.since).toSorted()[0] ?? '';
+      const usual = first.usualMs === undefined ? 'no usual time yet' : duration(first.usualMs);
+      return [
+        [
+          cell(first.state, 'busy'),
+          cell(first.policy === '' ? '-' : first.policy),
+          cell(String(group.length)),
+          cell(age(since, now)),
+          cell(usual),
+        ],
+      ];
+    }),
+  ];
 }
 
 /** One screen: policies, nodes by state, those that are not open, pods that wait, what is wrong. */
@@ -173,10 +249,13 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
       '',
     ),
     ...(nodes.length === 0 ? [] : ['', `NODES  ${states.join(', ')}`]),
+    ...(onTheirWay.length > MOST
+      ? section('ON THEIR WAY', table(...stagesOf(onTheirWay, terminal), terminal), 0, '')
+      : []),
     ...section(
       'NODES THAT ARE NOT OPEN',
       table(
-        ['NODE', 'STATE', 'OPEN', 'GPUS USED', 'SINCE', 'WHAT'],
+        ['NODE', 'STATE', 'OPEN', 'GPUS USED', 'SINCE', 'PROOF', 'WHAT'],
         onTheirWay.slice(0, MOST).map((node) => nodeRow(node, terminal, false)),
         terminal,
       ),
@@ -210,18 +289,31 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
   ].join('\n');
 }
 
-/** One node's story: where it stands, its proof, Events in order. */
-export function nodeText(
-  node: NodeReport,
-  proofComponents: Readonly<Record<string, { readonly revision: string; readonly started: string }>>,
-  events: readonly EventView[],
-  unread: readonly { readonly what: string; readonly because: string }[],
-  terminal: Terminal,
-): string {
+/** A line of `wait`. */
+export const progressText = ({ node, line, outcome, usualMs }: Progress): string =>
+  `${node}: ${line}${outcome !== 'waiting' ? '' : usualMs === undefined ? ', no usual time yet' : `, usually ${duration(usualMs)}`}`;
+
+const HOW_TONE: Readonly<Record<Step['how'], Tone>> = {
+  passed: 'good',
+  now: 'busy',
+  failed: 'bad',
+  'to come': 'quiet',
+};
+
+const stepRow = ({ stage, how, tookMs, usualMs }: Step): Cell[] => [
+  cell(stage),
+  cell(how, HOW_TONE[how]),
+  cell(tookMs === undefined ? '-' : duration(tookMs)),
+  cell(usualMs === undefined ? 'no usual time yet' : duration(usualMs)),
+];
+
+/** One node's story: where it stands, its proof, its walk, Events in order. */
+export function nodeText(node: NodeStory, terminal: Terminal): string {
+  const { components: proofComponents, events, unread, timeline } = node;
   const facts: [string, string][] = [
     ['node', node.name],
     ['policy', node.policy === '' ? '-' : node.policy],
-    ['state', `${node.state}${node.since === '' ? '' : `, since ${node.since} (${age(node.since, terminal.now)})`}`],
+    ['state', `${node.state}${node.since === '' ? '' : `, since ${node.since} (${sinceText(node, terminal.now)})`}`],
     ['open', node.open ? 'yes: new GPU pods may come' : `no: ${node.reason}`],
     ['what', node.message === '' ? '-' : node.message],
     ...(node.next === '' ? [] : [['next', node.next] as [string, string]]),
@@ -230,7 +322,7 @@ export function nodeText(
       'proof',
       node.proof === undefined
         ? 'none'
-        : `${node.proof.at} (${age(node.proof.at, terminal.now)})${node.proof.driver === '' ? '' : `, driver ${node.proof.driver}`}${node.proof.cuda === '' ? '' : `, CUDA ${node.proof.cuda}`}`,
+        : `${node.proof.level}, ${node.proof.at} (${age(node.proof.at, terminal.now)})${node.proof.driverAt === undefined ? '' : `, driver validated again ${age(node.proof.driverAt, terminal.now)} ago`}${node.proof.driver === '' ? '' : `, driver ${node.proof.driver}`}${node.proof.cuda === '' ? '' : `, CUDA ${node.proof.cuda}`}`,
     ],
   ];
   const components = Object.entries(proofComponents).map(([name, { revision, started }]) => [
@@ -239,7 +331,11 @@ export function nodeText(
     cell(started === '' ? '-' : age(started, terminal.now)),
   ]);
   return [
-    ...facts.map(([name, value]) => `${`${name}:`.padEnd(12)}${printable(value)}`),
+    ...facts.flatMap(([name, value]) => {
+      const room = terminal.width === undefined ? Infinity : Math.max(20, terminal.width - 12);
+      return wrapped(printable(value), room).map((line, i) => `${(i === 0 ? `${name}:` : '').padEnd(12)}${line}`);
+    }),
+    ...section('WALK', table(['STAGE', 'STANDS', 'TOOK', 'USUALLY'], timeline.map(stepRow), terminal), 0, ''),
     ...section('COMPONENTS OF THE PROOF', table(['COMPONENT', 'REVISION', 'STARTED'], components, terminal), 0, ''),
     ...section(
       'EVENTS',
@@ -252,6 +348,7 @@ export function nodeText(
           cell(event.message),
         ]),
         terminal,
+        'wrap',
       ),
       0,
       '',

@@ -1,6 +1,6 @@
 // Builds `kubectl gpu-gate` into kubectl/dist: plain JavaScript that runs on Node.js 20 with no
 // package beside it. `npm pack ./kubectl` runs this first.
-import { cpSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'vite';
 import { readArguments } from './arguments.ts';
@@ -29,6 +29,8 @@ await build({
     },
   },
 });
+// npm makes it executable where it installs it; Krew takes it as it is packed.
+chmodSync(join(dist, 'kubectl-gpu_gate.mjs'), 0o755);
 // The status page: one script, no request to anybody else.
 const page = join(ROOT, 'kubectl/page');
 await build({

@@ -2,11 +2,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, PROOF, RETRY, STATE, WALK } from '../../core/keys.ts';
+import { CLOSED, HOLD, MANAGED, PROOF, PROVE, RETRY, STATE, WALK } from '../../core/keys.ts';
 import { fleetReport, isGpuPod, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
 import { exitCode, news, progressOf } from '../../kubectl/progress.ts';
+import { timelineOf } from '../../kubectl/usual.ts';
 import { podOf } from '../../kubectl/manifest.ts';
-import { age, nodesText, nodeText, statusText, type Terminal } from '../../kubectl/render.ts';
+import { age, nodesText, nodeText, progressText, statusText, type Terminal } from '../../kubectl/render.ts';
 import { aNode, aPolicy, NOW } from '../builders/objects.ts';
 
 const PIPE: Terminal = { width: undefined, colour: false, now: NOW };
@@ -18,6 +19,9 @@ const golden = (name: string, text: string): void => {
 
 const since = (name: string, stage: string): string =>
   JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage, since: '2026-11-24T09:48:00Z' });
+/** A walk that has passed the driver in three minutes. */
+const walked = (name: string): string =>
+  JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage: 'done', tookMs: { toolkit: 4000, driver: 180_000 } });
 const walking = (name: string, state: string, message: string): RawNode => {
   const node = aNode({
     name,
@@ -89,7 +93,7 @@ const deployment = (name: string, ready: number) => ({
 });
 
 const THREE: readonly RawNode[] = [
-  aNode({ name: 'gpu-0' }),
+  aNode({ name: 'gpu-0', annotations: { [WALK]: walked('gpu-0') } }),
   walking('gpu-1', 'driver', 'driver: waiting for driver-x to be Ready'),
   walking('gpu-2', 'failed', 'driver: container driver of driver-y keeps crashing'),
   unmanaged('gpu-3'),
@@ -117,13 +121,17 @@ describe('status', () => {
     ));
   it('at 500 nodes is a screenful', () => {
     const nodes = Array.from({ length: 500 }, (_, i) =>
-      i % 20 === 0 ? walking(`gpu-${i}`, 'failed', 'driver: crashes') : aNode({ name: `gpu-${i}` }),
+      i % 20 === 0
+        ? walking(`gpu-${i}`, 'failed', 'driver: crashes')
+        : i % 20 === 1
+          ? walking(`gpu-${i}`, i % 40 === 1 ? 'driver' : 'driver-validation', 'waiting')
+          : aNode({ name: `gpu-${i}`, annotations: { [WALK]: walked(`gpu-${i}`) } }),
     );
     const text = statusText(
       fleet({ nodes, pods: Array.from({ length: 40 }, (_, i) => gpuPod(`p${i}`, undefined)) }),
       PIPE,
     );
-    expect(text.split('\n').length).toBeLessThan(50);
+    expect(text.split('\n').length).toBeLessThan(56);
     golden('status-500', text);
   });
   it('with no rights says what is not shown', () => {
@@ -230,18 +238,21 @@ describe('one node', () => {
     golden(
       'node',
       nodeText(
-        node,
-        { driver: { revision: 'abc', started: '2026-11-24T08:00:00Z' } },
-        [
-          {
-            at: '2026-11-24T09:00:00Z',
-            type: 'Normal',
-            reason: 'GPUValidated',
-            message: 'driver and device plugin validated',
-            count: 2,
-          },
-        ],
-        [],
+        {
+          ...node,
+          timeline: timelineOf(undefined, false, { toolkit: 4000, driver: 184_000 }, { toolkit: 5000 }),
+          components: { driver: { revision: 'abc', pod: 'p', started: '2026-11-24T08:00:00Z' } },
+          events: [
+            {
+              at: '2026-11-24T09:00:00Z',
+              type: 'Normal',
+              reason: 'GPUValidated',
+              message: 'driver and device plugin validated',
+              count: 2,
+            },
+          ],
+          unread: [],
+        },
         PIPE,
       ),
     );
@@ -249,7 +260,7 @@ describe('one node', () => {
 });
 
 describe('wait', () => {
-  const at = (node: RawNode | undefined) => progressOf('n', node);
+  const at = (node: RawNode | undefined) => progressOf('n', node, { default: { driver: 180_000 } });
   it.each([
     ['a node that is open', aNode({ name: 'n' }), 'validated', 0],
     ['a node that failed', walking('n', 'failed', 'driver: crashes'), 'failed', 1],
@@ -267,6 +278,13 @@ describe('wait', () => {
     expect(at(node).outcome).toBe(outcome);
     expect(exitCode([at(node)])).toBe(code);
   });
+  it('says how long a stage usually takes, or that nobody knows yet', () => {
+    expect(progressText(at(walking('n', 'driver', '')))).toBe('n: driver since 2026-11-24T09:48:00Z, usually 3m');
+    expect(progressText(at(walking('n', 'toolkit', '')))).toBe(
+      'n: toolkit since 2026-11-24T09:48:00Z, no usual time yet',
+    );
+    expect(progressText(at(aNode({ name: 'n' })))).toMatch(/^n: validated at \S+$/);
+  });
   it('prints a line only if something changed', () => {
     const first = [at(walking('n', 'driver', ''))];
     expect(news([], first)).toEqual(first);
@@ -282,8 +300,8 @@ describe('marks', () => {
     ['hold', { [HOLD]: 'fans' }],
     ['release', { [HOLD]: null }],
     ['retry', { [RETRY]: String(NOW / 1000) }],
-    ['prove', { [RETRY]: String(NOW / 1000) }],
-  ] as const)('%s', (what, annotations) => expect(markOf(what, 'fans', NOW)).toEqual(annotations));
+    ['prove', { [PROVE]: `driver-${NOW / 1000}` }],
+  ] as const)('%s', (what, annotations) => expect(markOf(what, 'fans', 'driver', NOW)).toEqual(annotations));
 });
 
 describe('a manifest', () => {

@@ -3,7 +3,8 @@
 // that run there are fine while it serves. A history that ends quiet and healthy ends validated.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DEPLOY_PREFIX, RETRY, WALK } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, PROVE, RETRY, WALK } from '../../../core/keys.ts';
+import { LEVELS, proveValue } from '../../../core/levels.ts';
 import { FAULTS, Hardware, type Fault, type Kind } from './hardware.ts';
 
 const HISTORIES = Number(process.env['GPU_GATE_TEST_HISTORIES'] ?? 800);
@@ -135,6 +136,9 @@ const disturbance = fc.oneof(
     asks(model);
   }),
   happening('a person asks for a retry', asks),
+  ...LEVELS.map((level) =>
+    happening(`a person asks for a proof, ${level}`, (model) => model.annotate(PROVE, proveValue(level, model.now))),
+  ),
   ...surroundings,
 );
 /** What costs no proof by itself. */
