@@ -332,12 +332,16 @@ export function fleetReport(input: FleetInput): Fleet {
       ? [`the webhook's CA ends ${until}: check that gpu-gate-reconciler is running`]
       : []),
     ...reports.flatMap(({ name, warnings }) => warnings.map((warning) => `GPUPolicy ${name}: ${warning}`)),
-    ...counted(nodes, ({ state }) => state === 'failed', 'failed: kubectl gpu-gate nodes'),
+    ...counted(
+      nodes,
+      ({ state }) => state === 'failed',
+      (name) => `failed: kubectl gpu-gate node ${name} says why, kubectl gpu-gate retry ${name} tries again now`,
+    ),
     ...counted(
       nodes,
       ({ state, open: isOpen, reason }) =>
         state === 'validated' && !isOpen && !reason.includes('held') && reason !== 'node cordoned',
-      'validated and closed: kubectl gpu-gate nodes',
+      (name) => `validated and closed: kubectl gpu-gate node ${name} says why`,
     ),
   ];
   return {
@@ -353,9 +357,15 @@ export function fleetReport(input: FleetInput): Fleet {
   };
 }
 
-function counted(nodes: readonly NodeReport[], is: (node: NodeReport) => boolean, what: string): string[] {
-  const count = nodes.filter(is).length;
-  return count === 0 ? [] : [`${count} ${count === 1 ? 'node' : 'nodes'} ${what}`];
+/** How many nodes are so, and what to do about the first. */
+function counted(
+  nodes: readonly NodeReport[],
+  is: (node: NodeReport) => boolean,
+  what: (first: string) => string,
+): string[] {
+  const found = nodes.filter(is);
+  const [first] = found;
+  return first === undefined ? [] : [`${found.length} ${found.length === 1 ? 'node' : 'nodes'} ${what(first.name)}`];
 }
 
 /** In the order of the walk, unmanaged last. */

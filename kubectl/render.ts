@@ -147,7 +147,7 @@ export function nodesText(nodes: readonly NodeReport[], terminal: Terminal, wide
     'NODE',
     'STATE',
     'OPEN',
-    'GPUS USED',
+    'GPUS',
     'SINCE',
     'PROOF',
     ...(wide ? ['POLICY', 'DRIVER', 'NEXT'] : []),
@@ -168,11 +168,16 @@ const policyRow = (policy: PolicyReport): Cell[] => [
   cell(policy.enforcing ? '' : policy.message),
 ];
 
-const waitingRow = (pod: WaitingPod, terminal: Terminal): Cell[] => [
-  cell(`${pod.namespace}/${pod.name}`),
-  cell(age(pod.since, terminal.now)),
-  cell(pod.reason),
-];
+/** Pods that wait for the same reason, in one row. */
+const waitingRows = (pods: readonly WaitingPod[], terminal: Terminal): Cell[][] =>
+  [...Map.groupBy(pods, ({ reason }) => reason).values()].flatMap((group) => {
+    const [first] = group;
+    if (first === undefined) return [];
+    const others = group.length === 1 ? '' : ` and ${group.length - 1} more`;
+    return [
+      [cell(`${first.namespace}/${first.name}${others}`), cell(age(first.since, terminal.now)), cell(first.reason)],
+    ];
+  });
 
 /** So many rows of a kind are a screenful; what is left out is counted. */
 const MOST = 15;
@@ -220,6 +225,7 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
   const states = Object.entries(byState)
     .toSorted(([a], [b]) => stateOrder(b as NodeReport['state']) - stateOrder(a as NodeReport['state']))
     .map(([state, count]) => `${count} ${state}`);
+  const queue = waitingRows(waiting, terminal);
   const openCount = nodes.filter((node) => node.open).length;
   const verdict =
     fleet.problems.length === 0
@@ -232,7 +238,7 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
     ...fleet.problems.map((problem) => `  ${paint('!', 'bad', terminal)} ${printable(problem)}`),
     ...section(
       'POLICIES',
-      table(['POLICY', 'ENFORCES', 'VALIDATED', 'FAILED', 'WHY NOT'], policies.map(policyRow), terminal),
+      table(['POLICY', 'ENFORCES', 'VALIDATED', 'FAILED', 'WHY NOT'], policies.map(policyRow), terminal, 'wrap'),
       0,
       '',
     ),
@@ -244,6 +250,7 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
           .filter(({ rollOut }) => rollOut !== '')
           .map(({ name, rollOut }) => [cell(name), cell(rollOut, 'busy')]),
         terminal,
+        'wrap',
       ),
       0,
       '',
@@ -255,7 +262,7 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
     ...section(
       'NODES THAT ARE NOT OPEN',
       table(
-        ['NODE', 'STATE', 'OPEN', 'GPUS USED', 'SINCE', 'PROOF', 'WHAT'],
+        ['NODE', 'STATE', 'OPEN', 'GPUS', 'SINCE', 'PROOF', 'WHAT'],
         onTheirWay.slice(0, MOST).map((node) => nodeRow(node, terminal, false)),
         terminal,
       ),
@@ -264,12 +271,8 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
     ),
     ...section(
       'GPU PODS THAT WAIT',
-      table(
-        ['POD', 'SINCE', 'THE SCHEDULER SAYS'],
-        waiting.slice(0, MOST).map((pod) => waitingRow(pod, terminal)),
-        terminal,
-      ),
-      waiting.length - MOST,
+      table(['POD', 'SINCE', 'THE SCHEDULER SAYS'], queue.slice(0, MOST), terminal, 'wrap'),
+      queue.length - MOST,
       'kubectl gpu-gate status -o json',
     ),
     ...(waiting[0] === undefined ? [] : [`every verdict for one pod: ${printable(waiting[0].next)}`]),

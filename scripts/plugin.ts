@@ -23,6 +23,7 @@ await build({
     rolldownOptions: {
       input: {
         'kubectl-gpu_gate': join(ROOT, 'app/kubectl-gpu_gate.ts'),
+        'kubectl_complete-gpu_gate': join(ROOT, 'app/kubectl-complete.ts'),
         'credentials-reader': join(ROOT, 'platform/credentials-reader.ts'),
       },
       output: { entryFileNames: '[name].mjs', chunkFileNames: '[name]-[hash].mjs' },
@@ -30,7 +31,7 @@ await build({
   },
 });
 // npm makes it executable where it installs it; Krew takes it as it is packed.
-chmodSync(join(dist, 'kubectl-gpu_gate.mjs'), 0o755);
+for (const program of ['kubectl-gpu_gate', 'kubectl_complete-gpu_gate']) chmodSync(join(dist, `${program}.mjs`), 0o755);
 // The status page: one script, no request to anybody else.
 const page = join(ROOT, 'kubectl/page');
 await build({

@@ -389,9 +389,8 @@ function Story(props: {
 
 const HOW: Readonly<Record<Step['how'], string>> = { passed: 'good', now: 'busy', failed: 'bad', 'to come': 'quiet' };
 
-/** The node's walk: a bar for each stage, as long as its time is beside the others, and in words. */
+/** The node's walk, stage by stage. */
 function Timeline({ steps }: { readonly steps: readonly Step[] }) {
-  const most = Math.max(1, ...steps.map(({ tookMs, usualMs }) => Math.max(tookMs ?? 0, usualMs ?? 0)));
   return (
     <>
       <h2>Walk</h2>
@@ -409,10 +408,7 @@ function Timeline({ steps }: { readonly steps: readonly Step[] }) {
             <tr key={stage}>
               <td>{stage}</td>
               <td class={`state ${HOW[how]}`}>{how}</td>
-              <td>
-                {tookMs === undefined ? '-' : duration(tookMs)}
-                <meter aria-hidden="true" max={most} value={tookMs ?? 0} />
-              </td>
+              <td>{tookMs === undefined ? '-' : duration(tookMs)}</td>
               <td>{usualMs === undefined ? 'no usual time yet' : duration(usualMs)}</td>
             </tr>
           ))}

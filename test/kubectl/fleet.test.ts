@@ -202,11 +202,15 @@ describe('problems', () => {
       { nodes: [aNode({ name: 'a', annotations: { [HOLD]: 'x' } }), aNode({ name: 'b', cordoned: true })] },
       [],
     ],
-    ['failed nodes', { nodes: THREE }, ['1 node failed: kubectl gpu-gate nodes']],
+    [
+      'failed nodes',
+      { nodes: THREE },
+      ['1 node failed: kubectl gpu-gate node gpu-2 says why, kubectl gpu-gate retry gpu-2 tries again now'],
+    ],
     [
       'closed nodes',
       { nodes: [aNode({ annotations: { [CLOSED]: 'x' } })] },
-      ['1 node validated and closed: kubectl gpu-gate nodes'],
+      ['1 node validated and closed: kubectl gpu-gate node node-a says why'],
     ],
     ['replicas', { deployments: [deployment('gpu-gate', 1)] }, ['Deployment gpu-gate: 1 of 2 replicas are ready']],
     [

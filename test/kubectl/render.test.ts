@@ -70,7 +70,7 @@ describe('the story of one node', () => {
 describe('a row of the nodes', () => {
   const row = (node: RawNode): string => nodesText(report([node]).nodes, PIPE).split('\n')[1] ?? '';
   it.each<[what: string, node: RawNode, end: string]>([
-    ['an open node says nothing more', aNode(), '0/8        -      full 60m'],
+    ['an open node says nothing more', aNode(), '0/8   -      full 60m'],
     ['what a node waits for', saying('driver: compiles'), 'driver: compiles'],
     [
       'else the extender’s reason',
