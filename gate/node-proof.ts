@@ -76,7 +76,7 @@ export function parseProof(text: string | undefined): Proof | undefined {
   if (text === undefined || text === '') return undefined;
   try {
     const value: unknown = JSON.parse(text);
-    // A proof of an older version was written after both validations, or closes its node until then.
+    // An older version wrote a proof after both validations, or closed the node until then.
     return isProof(value) ? { ...value, level: value.level ?? 'full', components: value.components ?? {} } : undefined;
   } catch {
     return undefined;

@@ -42,7 +42,7 @@ const both = async (name: string): Promise<void> => {
   for (const command of ['status', 'nodes']) screens.set(`${command}-${name}`, await plugin([command]));
 };
 
-/** A kubeconfig of somebody who may read nothing. */
+/** A kubeconfig of a user who may read nothing. */
 async function withoutRights(): Promise<string> {
   await kubectl('create', 'serviceaccount', 'stranger');
   const token = (await kubectl('create', 'token', 'stranger')).trim();

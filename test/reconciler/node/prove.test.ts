@@ -49,7 +49,7 @@ describe('a node that serves', () => {
     expect(proofOf(world)).toMatchObject({ level: 'full', at });
     expect(Date.parse(proofOf(world).driverAt ?? '')).toBeGreaterThan(Date.parse(at));
   });
-  it('a driver that does not compute any more loses its proof, and is proven anew in full', () => {
+  it('a driver that does not compute any more loses its proof, and is proven in full again', () => {
     const world = new World().validated();
     world.now += 3_600_000;
     world.validationsFail = true;
