@@ -17,8 +17,8 @@ import { PROOF } from '../core/keys.ts';
 import type { Unread } from '../core/unread.ts';
 import { attempt } from '../platform/attempt.ts';
 import { itemsOf } from '../platform/items.ts';
-import { isForbidden, isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
-import { explainError } from '../platform/log.ts';
+import { isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
+import { sentenceOf } from '../platform/sentence.ts';
 import type { Command, Globals } from './args.ts';
 import { completion } from './completion.ts';
 import {
@@ -74,12 +74,6 @@ export async function runCommand(command: Command, edge: Edge): Promise<number> 
     edge.complain(`${sentenceOf(error)}\n`);
     return 1;
   }
-}
-
-function sentenceOf(error: unknown): string {
-  const words = printable(explainError(error));
-  if (isForbidden(error)) return `${words}; ask a cluster administrator for that right`;
-  return words;
 }
 
 const open = (command: Globals): Promise<Kube> =>
@@ -215,7 +209,9 @@ async function follow(
     const asText = (): string =>
       command.kind === 'status'
         ? statusText(fleet, terminal)
-        : nodesText(fleet.nodes, terminal, command.output === 'wide') +
+        : (fleet.unread.some(({ what }) => what === 'nodes')
+            ? ''
+            : nodesText(fleet.nodes, terminal, command.output === 'wide')) +
           fleet.unread.map(({ what, because }) => `not shown: ${what} (${because})\n`).join('');
     const value = command.kind === 'status' ? fleet : { nodes: fleet.nodes, unread: fleet.unread };
     const screen = printed(command.output, value, asText, () => fleet.nodes.map(({ name }) => name));

@@ -324,7 +324,13 @@ export function fleetReport(input: FleetInput): Fleet {
   const reports = policies.map(policyReport);
   const deployments = input.deployments.flatMap(deploymentReport);
   const until = input.certificatesUntil;
+  const unknown = input.unread.map(({ what }) => what).filter((what) => ['GPUPolicies', 'nodes'].includes(what));
   const problems = [
+    ...(unknown.length === 0
+      ? []
+      : [
+          `whether all is well is not known without ${unknown.join(' and ')}: ask a cluster administrator to let you read them`,
+        ]),
     ...deployments.flatMap(({ name, ready, wanted }) =>
       ready < wanted ? [`Deployment ${name}: ${ready} of ${wanted} replicas are ready`] : [],
     ),

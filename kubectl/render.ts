@@ -81,13 +81,15 @@ function table(
   const indent = hasOwnLine ? INDENT : ' '.repeat(column);
   const room = width === undefined ? Infinity : Math.max(8, width - indent.length);
   return all.flatMap((row, i) => {
-    const left = row
+    const cells = row
       .slice(0, -1)
-      .map((one, i) => {
-        const text = width === undefined ? one.text : cut(one.text, Math.max(1, width));
-        return paint(text, one.tone ?? 'plain', terminal) + ' '.repeat((widths[i] ?? 0) - one.text.length + 2);
-      })
-      .join('');
+      .map(
+        (one, at) =>
+          paint(one.text, one.tone ?? 'plain', terminal) + ' '.repeat((widths[at] ?? 0) - one.text.length + 2),
+      );
+    // Where even these are too wide, the name stands above them.
+    const isStacked = width !== undefined && column - 2 > width;
+    const left = isStacked ? `${(cells[0] ?? '').trimEnd()}\n${INDENT}${cells.slice(1).join('')}` : cells.join('');
     const last = row.at(-1) ?? cell('');
     const lines = long === 'wrap' ? wrapped(last.text, room) : [cut(last.text, room)];
     const painted = lines.map((line) => paint(line, last.tone ?? 'plain', terminal));
@@ -232,7 +234,11 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
       ? paint('healthy', 'good', terminal)
       : paint(`${fleet.problems.length} ${fleet.problems.length === 1 ? 'problem' : 'problems'}`, 'bad', terminal);
   const first =
-    policies.length === 0 ? 'no GPUPolicy: nothing is gated' : `${openCount} of ${nodes.length} GPU nodes open`;
+    policies.length === 0
+      ? fleet.unread.some(({ what }) => what === 'GPUPolicies')
+        ? 'GPUPolicies not read'
+        : 'no GPUPolicy: nothing is gated'
+      : `${openCount} of ${nodes.length} GPU nodes open`;
   return [
     `gpu-gate: ${verdict}, ${first}, ${waiting.length} ${waiting.length === 1 ? 'pod waits' : 'pods wait'}`,
     ...fleet.problems.map((problem) => `  ${paint('!', 'bad', terminal)} ${printable(problem)}`),

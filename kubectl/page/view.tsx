@@ -239,7 +239,7 @@ function Rows(props: {
           <tr aria-rowindex={1}>
             <th scope="col">Node</th>
             <th scope="col">State</th>
-            <th scope="col">GPUs used</th>
+            <th scope="col">GPUs</th>
             <th scope="col">Since</th>
             <th scope="col">Proof</th>
             <th scope="col">What</th>

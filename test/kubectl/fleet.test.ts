@@ -134,12 +134,16 @@ describe('status', () => {
     expect(text.split('\n').length).toBeLessThan(56);
     golden('status-500', text);
   });
-  it('with no rights says what is not shown', () => {
-    const text = statusText(
-      fleet({ policies: [], unread: [{ what: 'nodes', because: 'you have no right to read them' }] }),
-      PIPE,
-    );
+  it('with no rights says what is not shown, and not that all is well', () => {
+    const because = 'you have no right to read them';
+    const report = fleet({ policies: [], unread: ['GPUPolicies', 'nodes', 'pods'].map((what) => ({ what, because })) });
+    const text = statusText(report, PIPE);
     expect(text).toContain('not shown: nodes (you have no right to read them)');
+    expect(text).toMatch(/^gpu-gate: 1 problem, GPUPolicies not read, /);
+    expect(report.problems).toEqual([
+      'whether all is well is not known without GPUPolicies and nodes: ask a cluster administrator to let you read them',
+    ]);
+    expect(fleet({ unread: [{ what: 'pods', because }] }).problems).toEqual([]);
   });
 });
 

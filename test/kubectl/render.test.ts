@@ -110,7 +110,16 @@ describe('in a narrow terminal', () => {
     expect(what).toBe(
       '    driver: waiting for driver-4f2a1 to be Ready, and this is a long sentence about what is awaited',
     );
-    expect(lines(80)[2]).toBe('    driver: waiting for driver-4f2a1 to be Ready, and this is a long sentence a…');
+    expect(lines(80).at(-1)).toBe('    driver: waiting for driver-4f2a1 to be Ready, and this is a long sentence a…');
+  });
+  it('where the row is too wide too, the name stands above it', () => {
+    expect(lines(60).slice(0, 4)).toEqual([
+      'NODE',
+      '    STATE   OPEN  GPUS  SINCE                   PROOF',
+      'ip-10-0-12-34.ec2.internal',
+      expect.stringMatching(/^    driver  no    .* no usual time yet  -$/),
+    ]);
+    for (const line of lines(60)) expect(line.length).toBeLessThanOrEqual(60);
   });
   it('in a wide one all is one line', () => expect(lines(220)).toHaveLength(2));
   it.each([
