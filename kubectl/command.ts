@@ -37,7 +37,7 @@ import { serveUi } from './routes.ts';
 import type { NodeStory } from './story.ts';
 import { exitCode, news, progressOf, type Progress } from './progress.ts';
 import { nodesText, nodeText, progressText, statusText, type Terminal } from './render.ts';
-import { timelineOf, usualTimes } from './usual.ts';
+import { stagesOf, timelineOf, usualTimes } from './usual.ts';
 
 export interface Edge {
   readonly print: (text: string) => void;
@@ -285,7 +285,7 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
     .toSorted((a, b) => a.at.localeCompare(b.at));
   const components = parseProof(found.metadata.annotations?.[PROOF])?.components ?? {};
   const timeline = isOurs(found)
-    ? timelineOf(report.stage, report.state === 'failed', report.tookMs, usual[report.policy] ?? {})
+    ? timelineOf(stagesOf(found), report.stage, report.state === 'failed', report.tookMs, usual[report.policy] ?? {})
     : [];
   return { found, story: { ...report, timeline, components, events: story, unread } };
 }

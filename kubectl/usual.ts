@@ -1,29 +1,41 @@
 // How long each stage of a walk takes, and usually takes: the median of what the nodes of one
 // GPUPolicy took when they passed it last. Pure.
 import { WALK } from '../core/keys.ts';
-import { object } from '../core/raw.ts';
+import { object, type Raw } from '../core/raw.ts';
 import { STAGES, type Stage } from '../core/stages.ts';
 import { policyOf, type NodeView } from '../gate/node-proof.ts';
 
 /** ms */
 export type StageTimes = Readonly<Partial<Record<Stage, number>>>;
 
-/** How long each stage took on this node when it was passed last. */
-export function tookOf(node: NodeView): StageTimes {
-  let walk: unknown;
+/** The memory of this Node object's walk; empty if it has none that can be read. */
+function memoryOf(node: NodeView): Raw {
   try {
-    walk = JSON.parse(node.metadata.annotations?.[WALK] ?? '');
+    const walk = object(JSON.parse(node.metadata.annotations?.[WALK] ?? ''));
+    return walk['node'] === node.metadata.uid ? walk : {};
   } catch {
     return {};
   }
-  if (object(walk)['node'] !== node.metadata.uid) return {};
-  const took = object(object(walk)['tookMs']);
+}
+
+/** How long each stage took on this node when it was passed last. */
+export function tookOf(node: NodeView): StageTimes {
+  const took = object(memoryOf(node)['tookMs']);
   return Object.fromEntries(
     STAGES.flatMap((stage) => {
       const ms = took[stage];
       return typeof ms === 'number' && Number.isFinite(ms) && ms >= 0 ? [[stage, ms]] : [];
     }),
   );
+}
+
+const OF_PLUGIN: readonly Stage[] = ['device-plugin', 'device-plugin-validation'];
+const OF_DRA: readonly Stage[] = ['dra-driver', 'dra-validation'];
+
+/** The stages that this node goes through: GPUs reach pods in one way on a node. */
+export function stagesOf(node: NodeView): readonly Stage[] {
+  const others = object(memoryOf(node)['target'])['dra-driver'] === undefined ? OF_DRA : OF_PLUGIN;
+  return STAGES.filter((stage) => !others.includes(stage));
 }
 
 function median(values: readonly number[]): number {
@@ -67,16 +79,17 @@ export interface Step {
 }
 
 /**
- * A node's walk, stage by stage. `at`: the stage where it stands; `undefined` if all are passed.
+ * A node's walk through these stages. `at`: where it stands; `undefined` if all are passed.
  */
 export function timelineOf(
+  stages: readonly Stage[],
   at: Stage | undefined,
   hasFailed: boolean,
   took: StageTimes,
   usual: StageTimes,
 ): readonly Step[] {
-  const place = at === undefined ? STAGES.length : STAGES.indexOf(at);
-  return STAGES.map((stage, index) => {
+  const place = at === undefined ? stages.length : stages.indexOf(at);
+  return stages.map((stage, index) => {
     const how = index < place ? 'passed' : index > place ? 'to come' : hasFailed ? 'failed' : 'now';
     return {
       stage,

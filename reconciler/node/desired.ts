@@ -2,6 +2,7 @@
 import { BREAKER_RELEASE, RETRY } from '../../core/keys.ts';
 import type { Level } from '../../core/levels.ts';
 import { amountOf } from '../../core/quantity.ts';
+import type { Allocation } from '../../core/gpu-policy.ts';
 import type { Said } from '../../core/said.ts';
 import { entriesFor, isUsualGpu } from '../../gate/gpu-request.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
@@ -11,10 +12,12 @@ import type { NodeObject } from '../model.ts';
 import { DONE, type Accepted, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
+import { devicesText } from './devices.ts';
 import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
+import { offeredOtherwise } from './states/both.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
 
 /** `driver-validation` as part of a condition's reason. */
@@ -24,8 +27,11 @@ const camel = (stage: string): string =>
 const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
 
-const releaseCommand = (policy: string): string =>
+export const releaseCommand = (policy: string): string =>
   `kubectl annotate gpupolicy ${policy} --overwrite ${BREAKER_RELEASE}=$(date +%s)`;
+
+/** What the condition of a node adds whose proof the circuit breaker keeps. */
+export const HELD = '; the circuit breaker keeps its proof, because many nodes lost theirs at once';
 
 /** `keep`: why a proof that is about to be withdrawn is kept all the same. */
 export function desiredMarks(
@@ -107,7 +113,8 @@ function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean
       climb.proven.has(name) || (known?.proven === true && known.boot === boot && isAsKnown(evidence, known));
     return [name, { ...evidence, boot, ...(isProven ? { proven: true } : {}) }];
   });
-  const { failure, walk } = timed;
+  const { failure } = timed;
+  const walk = withoutOld(timed.walk, climb.evidence);
   const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
@@ -125,6 +132,22 @@ function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean
       : {}),
     ...(isNewest ? { driver: driverVersion(input.policy) } : {}),
   };
+}
+
+/** By which validation users' way to GPUs is proven, and what it proves. */
+const VALIDATION: Readonly<Record<Allocation, string>> = {
+  DevicePlugin: 'device-plugin-validation',
+  DRA: 'dra-validation',
+};
+const ALLOCATOR_WORDS: Readonly<Record<Allocation, string>> = { DevicePlugin: 'device plugin', DRA: 'DRA driver' };
+
+/** A DRA driver that has started again looks at its devices again. */
+function withoutOld(walk: Walk, evidence: Climb['evidence']): Walk {
+  const driver = evidence['dra-driver'];
+  const known = walk.evidence['dra-driver'];
+  if (driver === undefined || known === undefined || isAsKnown(driver, known)) return walk;
+  const { leftOut: _, trial: __, ...rest } = walk;
+  return rest;
 }
 
 /** All states done: the proof, and no reason to stay closed. */
@@ -160,7 +183,7 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
       status: 'True',
       reason: 'Validated',
       said: {
-        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
+        text: `driver and ${ALLOCATOR_WORDS[seen.allocation]} validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${devicesText(walk)}${bothText(seen)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
         at: next.at,
       },
     },
@@ -171,12 +194,12 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
 /** Where the driver validation alone ran again, what was proven beyond it is as old as it was. */
 function validatedAgain(seen: Observed, walk: Walk, { passed, evidence }: Climb, judgement: Judgement): Proof {
   const { proof, input } = seen;
-  const before = seen.walk.passed['device-plugin-validation'];
+  const { 'driver-validation': again, ...beyond } = passed;
   const isDriverAlone =
     judgement === 'stands' &&
     proof?.level === 'full' &&
-    before !== undefined &&
-    before === passed['device-plugin-validation'] &&
+    again !== seen.walk.passed['driver-validation'] &&
+    hasSameRounds(beyond, seen.walk.passed) &&
     Object.entries(evidence).every(([name, one]) => isAsKnown(one, proof.components[name]));
   return isDriverAlone
     ? { ...proof, components: evidence, driverAt: iso(input.now) }
@@ -205,6 +228,14 @@ const lostText = ({ node, policy }: WithPolicy): string => {
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
+};
+
+/** Served in both ways since it was validated: running pods hold it open. */
+const bothText = (seen: Observed): string => {
+  const other = offeredOtherwise(seen);
+  return other === undefined
+    ? ''
+    : `; ${other} on this node as well, so that two pods may be given one GPU: remove it, or set allocation in the GPUPolicy`;
 };
 
 /** GPUs that nothing gates, because the policy does not list their resource. */
@@ -273,7 +304,7 @@ function underway(
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
-  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
+  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}${devicesText(walk)}`;
   const command = retryCommand(input.node);
   const isHealthy = stop.finding.kind === 'waiting' && stop.finding.healthy === true;
   const isHeld = judgement === 'withdrawn' && keep === BREAKER;
@@ -286,13 +317,17 @@ function underway(
       : { retryAt: failure.retryAt, command };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {
-    const held = isHeld ? '; the circuit breaker keeps its proof, because many nodes lost theirs at once' : '';
+    const held = isHeld ? HELD : '';
     const said: Said = { text: `no new GPU pods, ${what}${held}`, at: walk.since, ...again };
     return {
       ...shared,
       state: 'validated',
       proof: standing,
-      closed: isRestored ? 'awaiting device-plugin-validation' : judgement === 'withdrawn' ? keep : `awaiting ${name}`,
+      closed: isRestored
+        ? `awaiting ${VALIDATION[seen.allocation]}`
+        : judgement === 'withdrawn'
+          ? keep
+          : `awaiting ${name}`,
       condition: { status: 'True', reason: failure === undefined ? 'Closed' : reason, said },
       taint: false,
     };

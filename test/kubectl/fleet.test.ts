@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { CLOSED, HOLD, MANAGED, PROOF, PROVE, RETRY, STATE, WALK } from '../../core/keys.ts';
 import { fleetReport, isGpuPod, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
 import { exitCode, news, progressOf } from '../../kubectl/progress.ts';
-import { timelineOf } from '../../kubectl/usual.ts';
+import { stagesOf, timelineOf } from '../../kubectl/usual.ts';
 import { podOf } from '../../kubectl/manifest.ts';
 import { age, nodesText, nodeText, progressText, statusText, type Terminal } from '../../kubectl/render.ts';
 import { aNode, aPolicy, NOW } from '../builders/objects.ts';
@@ -248,7 +248,13 @@ describe('one node', () => {
       nodeText(
         {
           ...node,
-          timeline: timelineOf(undefined, false, { toolkit: 4000, driver: 184_000 }, { toolkit: 5000 }),
+          timeline: timelineOf(
+            stagesOf(aNode({ name: 'gpu-0' })),
+            undefined,
+            false,
+            { toolkit: 4000, driver: 184_000 },
+            { toolkit: 5000 },
+          ),
           components: { driver: { revision: 'abc', pod: 'p', started: '2026-11-24T08:00:00Z' } },
           events: [
             {

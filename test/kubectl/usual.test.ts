@@ -1,8 +1,8 @@
 // How long stages take and usually take, and where a node's walk stands.
 import { describe, expect, it } from 'vitest';
 import { NODE_POLICY, WALK } from '../../core/keys.ts';
-import { STAGES } from '../../core/stages.ts';
-import { timelineOf, tookOf, usualTimes } from '../../kubectl/usual.ts';
+import type { Stage } from '../../core/stages.ts';
+import { stagesOf, timelineOf, tookOf, usualTimes } from '../../kubectl/usual.ts';
 import { aNode } from '../builders/objects.ts';
 
 const took = (name: string, tookMs: unknown, policy = 'default') =>
@@ -44,14 +44,22 @@ describe('the usual time', () => {
 });
 
 describe('the walk of a node', () => {
-  const hows = (...args: Parameters<typeof timelineOf>): readonly string[] => timelineOf(...args).map(({ how }) => how);
+  const stages = stagesOf(aNode());
+  const hows = (at: Stage | undefined, hasFailed = false): readonly string[] =>
+    timelineOf(stages, at, hasFailed, {}, {}).map(({ how }) => how);
   it('is passed up to where it stands', () => {
-    expect(hows('driver', false, {}, {})).toEqual(['passed', 'passed', 'now', 'to come', 'to come', 'to come']);
-    expect(hows('driver', true, {}, {})[2]).toBe('failed');
-    expect(hows(undefined, false, {}, {})).toEqual(STAGES.map(() => 'passed'));
+    expect(hows('driver')).toEqual(['passed', 'passed', 'now', 'to come', 'to come', 'to come']);
+    expect(hows('driver', true)[2]).toBe('failed');
+    expect(hows(undefined)).toEqual(stages.map(() => 'passed'));
+  });
+  it('goes by the device plugin or by the DRA driver', () => {
+    const memory = { node: 'uid-node-a', target: { 'dra-driver': { revision: 'r' } } };
+    const dra = aNode({ annotations: { [WALK]: JSON.stringify(memory) } });
+    expect(stages.slice(4)).toEqual(['device-plugin', 'device-plugin-validation']);
+    expect(stagesOf(dra).slice(4)).toEqual(['dra-driver', 'dra-validation']);
   });
   it('has times of what is passed, and usual times of all', () =>
-    expect(timelineOf('driver', false, { toolkit: 1, driver: 2 }, { driver: 3 }).slice(1, 3)).toEqual([
+    expect(timelineOf(stages, 'driver', false, { toolkit: 1, driver: 2 }, { driver: 3 }).slice(1, 3)).toEqual([
       { stage: 'toolkit', how: 'passed', tookMs: 1 },
       { stage: 'driver', how: 'now', usualMs: 3 },
     ]));
