@@ -26,8 +26,11 @@ const camel = (stage: string): string =>
 const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
 
-const releaseCommand = (policy: string): string =>
+export const releaseCommand = (policy: string): string =>
   `kubectl annotate gpupolicy ${policy} --overwrite ${BREAKER_RELEASE}=$(date +%s)`;
+
+/** What the condition of a node adds whose proof the circuit breaker keeps. */
+export const HELD = '; the circuit breaker keeps its proof, because many nodes lost theirs at once';
 
 /** `keep`: why a proof that is about to be withdrawn is kept all the same. */
 export function desiredMarks(
@@ -288,7 +291,7 @@ function underway(
       : { retryAt: failure.retryAt, command };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {
-    const held = isHeld ? '; the circuit breaker keeps its proof, because many nodes lost theirs at once' : '';
+    const held = isHeld ? HELD : '';
     const said: Said = { text: `no new GPU pods, ${what}${held}`, at: walk.since, ...again };
     return {
       ...shared,
