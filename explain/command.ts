@@ -72,7 +72,7 @@ export async function explain(args: ExplainArgs, { print, complain, decide }: Ex
     complain(
       isNotFound(error)
         ? `not found: ${printable(explainError(error))}; check the pod's name, its namespace (-n), and that gpu-gate is installed\n`
-        : `${errorSentence(error)}\n`,
+        : `${printable(errorSentence(error))}\n`,
     );
     return 1;
   }

@@ -18,7 +18,7 @@ import type { Unread } from '../core/unread.ts';
 import { attempt } from '../platform/attempt.ts';
 import { itemsOf } from '../platform/items.ts';
 import { isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
-import { sentenceOf } from '../platform/sentence.ts';
+import { sentenceOf as plainSentenceOf } from '../platform/sentence.ts';
 import type { Command, Globals } from './args.ts';
 import { completion } from './completion.ts';
 import {
@@ -75,6 +75,8 @@ export async function runCommand(command: Command, edge: Edge): Promise<number> 
     return 1;
   }
 }
+
+const sentenceOf = (error: unknown): string => printable(plainSentenceOf(error));
 
 const open = (command: Globals): Promise<Kube> =>
   openKube({

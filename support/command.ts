@@ -75,7 +75,7 @@ export async function support(args: SupportArgs, deps: SupportDeps): Promise<num
     for (const { what, because } of collected.unread) deps.print(`not read: ${what} (${printable(because)})\n`);
     return 0;
   } catch (error) {
-    deps.complain(`${sentenceOf(error)}\n`);
+    deps.complain(`${printable(sentenceOf(error))}\n`);
     return 1;
   }
 }

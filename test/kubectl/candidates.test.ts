@@ -4,7 +4,7 @@ import { COMMANDS } from '../../kubectl/args.ts';
 import { candidatesFor, completionText } from '../../kubectl/candidates.ts';
 
 describe('after kubectl gpu-gate', () => {
-  it.each<[typed: string, words: readonly string[], also?: string]>([
+  it.each<[typed: string, words: unknown, also?: string]>([
     ['', COMMANDS.map(({ name }) => name)],
     ['no', ['nodes', 'node']],
     ['nonsense x', []],
@@ -16,7 +16,7 @@ describe('after kubectl gpu-gate', () => {
     ['prove gpu-0 --level ', ['driver', 'full']],
     ['status -o js', ['json']],
     ['status --namespace x', []],
-    ['status -', expect.arrayContaining(['--watch', '--output', '--help']) as unknown as string[]],
+    ['status -', expect.arrayContaining(['--watch', '--output', '--help'])],
   ])('%j', (typed, words, also) =>
     expect(candidatesFor(typed.split(' '))).toEqual(also === undefined ? { words } : { words, also }),
   );
