@@ -14,9 +14,11 @@ import type { Handlers, Turns } from '../key.ts';
 import { SETTLE_MS, type Breaker } from '../limits/breaker.ts';
 import type { Silence } from '../limits/silence.ts';
 import type { Rejections } from '../limits/rejections.ts';
-import type { Places } from '../limits/places.ts';
+import { ROLL_OUT, shareOf, type Places } from '../limits/places.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { deployedOn, keyOf, type DaemonSetView, type NodeObject } from '../model.ts';
+import { changesAt, mostInTurn, windowAt, type WindowState } from '../roll-out-gate.ts';
+import { stackIdOf, wantedTarget } from '../stack.ts';
 import { DONE } from '../walk.ts';
 import { EVICT_AGAIN_MS, type Eviction } from './drain.ts';
 import type { NodePlan } from './node-plan.ts';
@@ -117,15 +119,37 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 
   const invite = (policy: GpuPolicy | undefined): void => {
     if (policy === undefined) return;
-    const managed = fleet.count('managed', policy.name);
-    const isHalted = policy.spec.upgrade.paused || isStopped(policy) || !isRendered(policy);
+    const isHalted =
+      policy.spec.upgrade.paused || isStopped(policy) || !isRendered(policy) || windowOf(policy).kind !== 'open';
     for (const name of [
-      ...places.invite(policy, managed),
+      ...places.invite(policy.name, mostOnTheirWay(policy)),
       // A node that is invited and may not begin would ask again at once.
-      ...(isHalted ? [] : rollOuts.invite(policy, managed)),
+      ...(isHalted ? [] : rollOuts.invite(policy.name, mostRollingOut(policy))),
     ])
       turns.add({ kind: 'node', name });
   };
+
+  const mostOnTheirWay = ({ name, spec }: GpuPolicy): number =>
+    shareOf(spec.bringUp.maxConcurrent, fleet.count('managed', name));
+  function mostRollingOut(policy: GpuPolicy): number {
+    const { maxUnavailable, canary } = policy.spec.upgrade;
+    const share = shareOf(maxUnavailable, fleet.count('managed', policy.name));
+    if (canary.first === 0) return share;
+    const stackId = stackIdOf(wantedTarget(policy, deps.revisionsOf(policy)));
+    return mostInTurn(policy, stackId, fleet.count('stack', policy.name, stackId), share);
+  }
+
+  /** By policy: its window, from when until when, so that cron is not asked for every node. */
+  const windows = new Map<string, { spec: unknown; from: number; until: number; state: WindowState }>();
+  function windowOf({ name, spec: { upgrade } }: GpuPolicy): WindowState {
+    const at = now();
+    const known = windows.get(name);
+    if (known !== undefined && known.spec === upgrade.window && known.from <= at && at < known.until)
+      return known.state;
+    const state = windowAt(upgrade.window, at);
+    windows.set(name, { spec: upgrade.window, from: at, until: changesAt(state) ?? Infinity, state });
+    return state;
+  }
 
   const isRendered = (policy: GpuPolicy): boolean =>
     Object.entries(deps.revisionsOf(policy)).every(
@@ -143,8 +167,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const selectors = [...rememberedBy(node), ...(policy === undefined ? [] : selectorsOf(policy))];
     if (!selectors.every((selector) => caches.isWatched(selector)))
       return turns.addAfter({ kind: 'node', name }, LISTING_MS);
-    const managed = policy === undefined ? 0 : fleet.count('managed', policy.name);
-    const slotFree = policy !== undefined && places.free(name, policy, managed);
+    const slotFree = policy !== undefined && places.free(name, policy.name, mostOnTheirWay(policy));
     const plan = judged(policy, {
       node,
       pods: [...caches.podsOn(name)],
@@ -165,9 +188,11 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
         policy === undefined
           ? NO_PLACE
           : {
-              isFree: rollOuts.free(name, policy, managed),
+              isFree: rollOuts.free(name, policy.name, mostRollingOut(policy)),
               isStopped: isStopped(policy),
               isRendered: isRendered(policy),
+              isShut: windowOf(policy).kind !== 'open',
+              changesAt: changesAt(windowOf(policy)),
             },
       optedOut: optedOutOn(name),
       evictions: evictionsOn(name),
@@ -179,7 +204,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     // has ended.
     const freed = [
       plan.holdsSlot ? undefined : places.release(name),
-      plan.rollOut === undefined ? rollOuts.release(name) : undefined,
+      plan.rollOut === undefined && !hasJustMoved(plan) ? rollOuts.release(name) : undefined,
     ];
     if (policy !== undefined && !slotFree && wantsPlace(node)) places.wait(name, policy.name);
     if (policy !== undefined && plan.rollOut === 'waits') rollOuts.wait(name, policy.name);
@@ -347,6 +372,12 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 /** Is it a node whose first walk has not begun, or has failed? */
 const wantsPlace = (node: NodeObject): boolean =>
   isOurs(node) && ['preflight', 'failed', undefined].includes(stateOf(node));
+
+/**
+ * Its turn ends with this write. It keeps its place until the watch has brought the write, so that
+ * the place and the node on the new stack are not both missing from a count.
+ */
+const hasJustMoved = ({ walked }: NodePlan): boolean => walked !== undefined && ROLL_OUT.holds(walked.before);
 
 function* ourDaemonSets(all: Iterable<DaemonSetView>): Iterable<readonly [name: string, uid: string]> {
   for (const { ours, name, uid } of all) if (ours) yield [name, uid];

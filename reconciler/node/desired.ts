@@ -7,11 +7,12 @@ import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import { BREAKER, type Keep } from '../limits/breaker.ts';
 import { driverVersion } from '../manifests/driver.ts';
 import type { NodeObject } from '../model.ts';
-import { DONE, type Accepted, type Walk } from '../walk.ts';
+import { DONE, type Accepted, type RollOut, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
+import { isOutOfSight } from './losses.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
@@ -106,23 +107,35 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
     return [name, { ...evidence, boot, ...(isProven ? { proven: true } : {}) }];
   });
   const { failure, walk } = timed;
-  const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
+  const isMoving = walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
+  // A revision that takes whole nodes down must not reach the next one.
+  const stopping = isMoving ? (failure ?? lostOnItsWay(seen, walk)) : undefined;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
     ...walk,
     passed: climb.passed,
     evidence: { ...walk.evidence, ...Object.fromEntries(accepted) },
-    ...(isFailedMove && walk.rollOut !== undefined
+    ...(stopping !== undefined && walk.rollOut !== undefined
       ? {
           rollOut: {
             ...walk.rollOut,
-            failed: { stage: failure.stage, reason: failure.reason, message: failure.message },
+            failed: { stage: stopping.stage, reason: stopping.reason, message: stopping.message },
           },
         }
       : {}),
     ...(isNewest ? { driver: driverVersion(input.policy) } : {}),
   };
 }
+
+/** The node went out of sight while its stack was being replaced. */
+const lostOnItsWay = ({ input }: Observed, walk: Walk): NonNullable<RollOut['failed']> | undefined =>
+  isOutOfSight(walk, input)
+    ? {
+        stage: walk.stage,
+        reason: 'NodeLost',
+        message: `the node is not Ready since ${walk.notReady ?? ''}, in the middle of its replacement: look at its console and kubelet, and delete the Node if it does not come back`,
+      }
+    : undefined;
 
 /** All states done: the proof, and no reason to stay closed. */
 function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgement): Desired {

@@ -364,7 +364,7 @@ export class Hardware extends World {
   }
   /** Another node takes the place for first walks, or gives it back. */
   another(takes: boolean): void {
-    if (takes && this.#places.free('other', this.policy, 1)) this.#places.hold('other', this.policy.name);
+    if (takes && this.#places.free('other', this.policy.name, 1)) this.#places.hold('other', this.policy.name);
     if (takes) return;
     this.#places.release('other');
     this.#invite();
@@ -534,7 +534,7 @@ export class Hardware extends World {
     const input = this.#shown({
       ...this.input(this.#misread(node), this.#filtered(seen)),
       conflicts: this.conflicts,
-      slotFree: this.#places.free('n', this.policy, 1) || this.#fault === 'begins without a place',
+      slotFree: this.#places.free('n', this.policy.name, 1) || this.#fault === 'begins without a place',
       now: this.now + ahead,
       watchedSince: this.#fault === 'forgets since when this leader looks' ? 0 : since,
     });
@@ -565,17 +565,17 @@ export class Hardware extends World {
   /** A walk that begins has a place. */
   #guardPlace({ holdsSlot, actions, walked }: NodePlan): void {
     const begins = walked?.before.stage === 'preflight' && walked.before.proven === undefined;
-    if (begins && holdsSlot && actions.length > 0 && !this.#places.free('n', this.policy, 1))
+    if (begins && holdsSlot && actions.length > 0 && !this.#places.free('n', this.policy.name, 1))
       throw new Error('a first walk begins without a place');
     if (holdsSlot) this.#places.hold('n', this.policy.name);
     else {
       this.#places.release('n');
-      if (!this.#places.free('n', this.policy, 1)) this.#places.wait('n', this.policy.name);
+      if (!this.#places.free('n', this.policy.name, 1)) this.#places.wait('n', this.policy.name);
       this.#invite();
     }
   }
   #invite(): void {
-    this.#places.invite(this.policy, 1);
+    this.#places.invite(this.policy.name, 1);
   }
 
   /**
