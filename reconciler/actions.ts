@@ -52,6 +52,11 @@ interface OfPod {
   readonly uid: string;
 }
 
+export interface CreatePod {
+  readonly kind: 'create-pod';
+  readonly manifest: Manifest;
+}
+
 export type DeletePod = OfPod & { readonly kind: 'delete-pod'; readonly because: string };
 
 /** By the Eviction API, which honours disruption budgets. */
@@ -60,7 +65,7 @@ export type EvictPod = OfPod & { readonly kind: 'evict-pod'; readonly because: s
 /** What brings a node on: writes to the Node, and pods on it that come and go. */
 export type NodeAction =
   | NodeWrite
-  | { readonly kind: 'create-pod'; readonly manifest: Manifest }
+  | CreatePod
   | DeletePod
   | EvictPod;
 

@@ -7,7 +7,7 @@ import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { selectorsOf } from '../evidence.ts';
 import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
-import type { EvictPod } from '../actions.ts';
+import type { Action, EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
@@ -102,6 +102,8 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
    */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
 
+  /** Node → the validation pod that was made last, and until when the watch may take to bring it. */
+  const created = new Map<string, { readonly pod: string; readonly until: number }>();
   /** Node → UID of a pod there → what became of the last try to evict it. */
   const evictions = new Map<string, Map<string, Eviction>>();
   /** Node → the pod that the API server refused last. */
@@ -316,8 +318,17 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 
   async function write(node: NodeObject, { actions, walked }: NodePlan): Promise<void> {
     const { name, resourceVersion } = node.metadata;
-    const end = await carryOut(node, actions, {
+    const last = created.get(name);
+    const isOnItsWay = (action: Action): boolean =>
+      action.kind === 'create-pod' && action.manifest.metadata.name === last?.pod && now() < last.until;
+    if (last !== undefined && actions.some(isOnItsWay))
+      turns.addAfter({ kind: 'node', name }, Math.max(20, last.until - now()));
+    const due = actions.filter((action) => !isOnItsWay(action));
+    const end = await carryOut(node, due, {
       apply,
+      created({ manifest }) {
+        created.set(name, { pod: manifest.metadata.name, until: now() + CATCH_UP_MS });
+      },
       wrote(action, version) {
         written.set(name, { version: BigInt(version), until: now() + BEHIND_MS });
         if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
@@ -362,6 +373,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       deps.rejections.forget(name);
       refused.delete(name);
       evictions.delete(name);
+      created.delete(name);
       if (breaker.forget(name)) reportBreaker('over');
       for (const freed of [places.release(name), rollOuts.release(name)])
         if (freed !== undefined) invite(policies.get(freed));
