@@ -1,9 +1,11 @@
 // The churn of test/control-plane/scheduling/churn.test.ts for 20 minutes, with nodes that gpu-gate
 // itself walks: hardware fails and recovers, nodes reboot and are opted in and out. `--minutes 20
 // --nodes 200 --seed 1`.
-import { churn, judge } from '../lab/churn/churn.ts';
+import { join } from 'node:path';
+import { churn, judge, SCHEDULER_LOG } from '../lab/churn/churn.ts';
+import { startProbes } from '../lab/churn/probes.ts';
 import { startCluster } from '../lab/cluster/cluster.ts';
-import { startGate, until } from '../lab/cluster/gate.ts';
+import { schedulerClient, startGate, until } from '../lab/cluster/gate.ts';
 import { numberArg, type BenchContext, type Row } from './rows.ts';
 
 export const about = 'hardware fails, nodes reboot and come and go; no pod may reach a node that is not open';
@@ -17,9 +19,9 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
   const minutes = numberArg(context.args, 'minutes', 20);
   const count = numberArg(context.args, 'nodes', 200);
   const seed = numberArg(context.args, 'seed', 1);
-  const cluster = await startCluster({ nodes: count, say: context.say });
+  const cluster = await startCluster({ nodes: count, say: context.say, schedulerArgs: SCHEDULER_LOG });
   try {
-    await startGate(cluster, {
+    const gate = await startGate(cluster, {
       flags: ['--not-ready-grace', '3s'],
       values: {
         policy: {
@@ -45,6 +47,8 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       },
       900_000,
     );
+    const file = join(cluster.dir, 'probes.jsonl');
+    const probes = startProbes({ port: gate.extenderPort, client: await schedulerClient(cluster), nodes, file });
     const counts = await churn({
       kube: cluster.admin,
       nodes,
@@ -56,7 +60,10 @@ export async function run(context: BenchContext): Promise<readonly Row[]> {
       namespace: 'default',
     });
     context.say(`steps: ${JSON.stringify(counts)}`);
-    const report = (await judge(cluster))['default'];
+    await probes.stop();
+    const { closings, known, namespaces } = await judge(cluster, file, ['gpu-gate-scheduler']);
+    context.say(`the extender was seen to know of ${known} of ${closings} closings`);
+    const report = namespaces['default'];
     for (const violation of report?.violations ?? []) context.say(JSON.stringify(violation));
     const name = (what: string): string => `${minutes} min on ${count} nodes, seed ${seed}: ${what}`;
     const bindings = report?.bindings ?? 0;

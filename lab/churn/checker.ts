@@ -1,9 +1,10 @@
 // The judge of the churn: reads the API server's audit log and reports which pods were bound to
 // nodes that were not open. It shares no code with gpu-gate on purpose, so it has its own
-// definition of "open". Prints a JSON report by namespace; the exit code is 1 if there are
-// violations.
+// definition of "open". A node may close while a scheduler is at work on a pod: that is no
+// violation until the extender was seen to know it before the scheduler began, however long that
+// takes. Prints a JSON report by namespace; the exit code is 1 if there are violations.
 //
-//   node lab/churn/checker.ts AUDIT_LOG [--slack-ms 1000]
+//   node lab/churn/checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 
@@ -131,20 +132,70 @@ function openingsOf(list: readonly Change[]): Opening[] {
   return openings;
 }
 
-const [file, , slackText] = process.argv.slice(2);
-const slack = Number(slackText ?? 1000);
-if (file === undefined || !Number.isFinite(slack)) {
-  console.error('write: checker.ts AUDIT_LOG [--slack-ms 1000]');
+/** One call to the extender about every node, and what it refused. Times in ms since the epoch. */
+interface Probe {
+  readonly from: number;
+  readonly to: number;
+  readonly refused: ReadonlySet<string>;
+}
+
+const linesOf = (path: string): AsyncIterable<string> => createInterface({ input: createReadStream(path) });
+
+async function readProbes(path: string): Promise<Probe[]> {
+  const probes: Probe[] = [];
+  for await (const line of linesOf(path)) {
+    const { from, to, refused } = JSON.parse(line) as { from: number; to: number; refused?: string[] };
+    probes.push({
+      from,
+      to,
+      refused: refused === undefined ? (probes.at(-1)?.refused ?? new Set()) : new Set(refused),
+    });
+  }
+  return probes;
+}
+
+/**
+ * By pod, as namespace/name: when a scheduler began to look for a node for it, oldest first. The
+ * schedulers log in JSON, at level 3.
+ */
+async function readAttempts(paths: readonly string[]): Promise<Map<string, number[]>> {
+  const attempts = new Map<string, number[]>();
+  for (const path of paths)
+    for await (const line of linesOf(path)) {
+      if (!line.includes('"Attempting to schedule pod"')) continue;
+      const { ts, pod } = JSON.parse(line) as { ts: number; pod: { namespace: string; name: string } };
+      const key = `${pod.namespace}/${pod.name}`;
+      attempts.set(key, [...(attempts.get(key) ?? []), ts]);
+    }
+  return attempts;
+}
+
+/**
+ * Whether the extender knew before the attempt began that the node had closed: it was asked after
+ * the closing, had refused the node by then, and was not seen to let it through again.
+ */
+function wasKnown(node: string, closed: number, began: number, bound: number): boolean {
+  const known = probes.findIndex(({ from, to, refused }) => from > closed && to < began && refused.has(node));
+  return known >= 0 && probes.slice(known).every(({ from, refused }) => from > bound || refused.has(node));
+}
+
+const [auditLog, probeFile, ...schedulerLogs] = process.argv.slice(2);
+if (auditLog === undefined || probeFile === undefined || schedulerLogs.length === 0) {
+  console.error('write: checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...');
   process.exit(2);
 }
-const { changes, bindings } = await read(file);
+const { changes, bindings } = await read(auditLog);
+const probes = await readProbes(probeFile);
+const attempts = await readAttempts(schedulerLogs);
 const openings = new Map([...changes].map(([node, list]) => [node, openingsOf(list)]));
 interface Report {
   bindings: number;
   toOpen: number;
-  /** The node had closed less than `slack` before: on their way when it did. */
+  /** The node closed, and the extender was not seen to know it before the scheduler began. */
   underWay: number;
   longestUnderWayMs: number;
+  /** No given log has an attempt of the pod: another scheduler bound it. */
+  byOthers: number;
   violations: { pod: string; node: string; because: string; closedForMs: number }[];
 }
 const reports: Record<string, Report> = {};
@@ -154,27 +205,39 @@ for (const binding of bindings) {
     toOpen: 0,
     underWay: 0,
     longestUnderWayMs: 0,
+    byOthers: 0,
     violations: [],
   });
   report.bindings += 1;
+  const began = attempts.get(`${binding.namespace}/${binding.pod}`)?.findLast((at) => at <= binding.to);
+  if (began === undefined) {
+    report.byOthers += 1;
+    continue;
+  }
   const last = openings.get(binding.node)?.findLast(({ from }) => from <= binding.to);
-  const because = last?.because ?? 'not open before';
-  const closedForMs = binding.from - (last?.to ?? Number.NEGATIVE_INFINITY);
+  const closed = last?.to ?? Number.NEGATIVE_INFINITY;
+  const closedForMs = Math.round(binding.from - closed);
   if (closedForMs <= 0) report.toOpen += 1;
-  else if (closedForMs <= slack) {
-    report.underWay += 1;
-    report.longestUnderWayMs = Math.max(report.longestUnderWayMs, Math.round(closedForMs));
-  } else
+  else if (wasKnown(binding.node, closed, began, binding.to))
     report.violations.push({
       pod: binding.pod,
       node: binding.node,
-      because,
-      closedForMs: Number.isFinite(closedForMs) ? Math.round(closedForMs) : -1,
+      because: last?.because ?? 'not open before',
+      closedForMs: last === undefined ? -1 : closedForMs,
     });
+  else {
+    report.underWay += 1;
+    report.longestUnderWayMs = Math.max(report.longestUnderWayMs, closedForMs);
+  }
 }
-console.log(JSON.stringify({ nodes: changes.size, namespaces: reports }));
-process.exitCode = Object.entries(reports).some(
-  ([name, report]) => name !== 'gpu-gate-operands' && report.violations.length > 0,
-)
-  ? 1
-  : 0;
+// Of the times in which a node was closed: how many the extender was seen to know.
+const closings = [...openings].flatMap(([node, list]) =>
+  list.flatMap(({ to }, i) =>
+    Number.isFinite(to) ? { node, from: to, to: list[i + 1]?.from ?? Number.POSITIVE_INFINITY } : [],
+  ),
+);
+const known = closings.filter((closing) =>
+  probes.some(({ from, to, refused }) => from > closing.from && to < closing.to && refused.has(closing.node)),
+);
+console.log(JSON.stringify({ closings: closings.length, known: known.length, namespaces: reports }));
+process.exitCode = Object.values(reports).some(({ violations }) => violations.length > 0) ? 1 : 0;

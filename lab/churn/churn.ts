@@ -233,19 +233,38 @@ export async function churn(options: ChurnOptions): Promise<Readonly<Record<stri
 
 export interface Judgement {
   readonly bindings: number;
+  readonly byOthers: number;
   readonly toOpen: number;
   readonly underWay: number;
   readonly longestUnderWayMs: number;
   readonly violations: readonly { pod: string; node: string; because: string; closedForMs: number }[];
 }
 
-/** What the checker, a program of its own, says of each namespace's pods. */
-export async function judge(cp: ControlPlane): Promise<Readonly<Record<string, Judgement>>> {
+export interface Judgements {
+  /** How often a node closed, and how many of these times the extender was seen to know of. */
+  readonly closings: number;
+  readonly known: number;
+  readonly namespaces: Readonly<Record<string, Judgement>>;
+}
+
+/** What a scheduler needs as an option so that the checker can read its log. */
+export const SCHEDULER_LOG = ['--logging-format', 'json', '--v', '3'];
+
+/**
+ * What the checker, a program of its own, says of each namespace's pods. It needs what the probes
+ * wrote (probes.ts), and the names of the schedulers that it judges.
+ */
+export async function judge(cp: ControlPlane, probes: string, schedulers: readonly string[]): Promise<Judgements> {
   const { code, stdout, stderr } = await runCommand(
     process.execPath,
-    [join(import.meta.dirname, 'checker.ts'), cp.auditLog, '--slack-ms', '1000'],
+    [
+      join(import.meta.dirname, 'checker.ts'),
+      cp.auditLog,
+      probes,
+      ...schedulers.map((name) => join(cp.dir, `${name}.log`)),
+    ],
     {},
   );
   if (code > 1 || stdout === '') throw new Error(`the checker ended with ${code}: ${stderr}`);
-  return (JSON.parse(stdout) as { namespaces: Record<string, Judgement> }).namespaces;
+  return JSON.parse(stdout) as Judgements;
 }

@@ -15,6 +15,8 @@ export interface ControlPlaneOptions {
   readonly say?: (line: string) => void;
   readonly apiServerArgs?: readonly string[];
   readonly managerArgs?: readonly string[];
+  /** For every scheduler. */
+  readonly schedulerArgs?: readonly string[];
   /** Rules of the audit policy that come before the cluster's own. */
   readonly auditRules?: readonly object[];
   /**
@@ -350,6 +352,7 @@ async function bringUp(
       String(at),
       '--bind-address',
       '127.0.0.1',
+      ...(options.schedulerArgs ?? []),
     ]);
     await untilReady(scheduler, httpsReady(`https://127.0.0.1:${at}/healthz`), within);
     return scheduler;

@@ -13,7 +13,7 @@ export function deviceController({
   turns,
   now,
 }: {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'rules'>;
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'rules' | 'poolsOn'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly now: () => number;
@@ -28,7 +28,7 @@ export function deviceController({
           if (until > now()) break;
           deleted.delete(uid);
         }
-        const wanted = wantedRules(nodes.get(name), policies, rules.served);
+        const wanted = wantedRules(nodes.get(name), policies, rules.served, caches.poolsOn(name));
         for (const action of changesOf(rules.of(name), wanted)) {
           const until = action.kind === 'delete-device-taint' ? deleted.get(action.uid) : undefined;
           if (until !== undefined) {

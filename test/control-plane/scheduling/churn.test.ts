@@ -2,31 +2,44 @@
 // code with gpu-gate. Webhook, extender and scheduler are real; what the reconciler writes on nodes
 // is written by a stand-in, so that 200 nodes change within seconds (`npm run bench -- churn` has
 // gpu-gate walk them, for 20 minutes).
-import { setTimeout as sleep } from 'node:timers/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { churn, judge, openNode } from '../../../lab/churn/churn.ts';
+import { churn, judge, openNode, SCHEDULER_LOG } from '../../../lab/churn/churn.ts';
+import { startProbes, type Probes } from '../../../lab/churn/probes.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import { startGate, startSecondScheduler, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
+import {
+  schedulerClient,
+  startGate,
+  startSecondScheduler,
+  until,
+  untilEnforcing,
+  type Gate,
+} from '../../../lab/cluster/gate.ts';
 import { named } from '../../support/schedulers.ts';
 
 const SEED = 7;
 let cluster: Cluster;
 let gate: Gate;
+const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
 
 beforeAll(async () => {
-  cluster = await startCluster({ nodes: 200 });
+  cluster = await startCluster({ nodes: nodes.length, schedulerArgs: SCHEDULER_LOG });
   gate = await startGate(cluster, { values: { policy: { spec: { unmanagedNodes: 'Deny', startupTaint: 'Off' } } } });
   // Opted in while the reconciler runs, so that the policy enforces by its own rule; from then on
   // the stand-in writes.
   await cluster.kubectl(['label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true']);
   await untilEnforcing(cluster);
   await gate.stopReconciler();
-  const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
   for (let i = 0; i < 120; i += 10) await Promise.all(nodes.slice(i, i + 10).map((n) => openNode(cluster.admin, n)));
 });
 afterAll(async () => cluster.stop());
 
-const nodes = Array.from({ length: 200 }, (_, i) => `gpu-${i}`);
+/** One extender call after the other, from now to the end of the test or `stop`. */
+const probesInto = async (file: string): Promise<Probes> => {
+  const probes = startProbes({ port: gate.extenderPort, client: await schedulerClient(cluster), nodes, file });
+  onTestFinished(() => probes.stop());
+  return probes;
+};
 const namespace = async (name: string): Promise<string> => {
   await cluster.kubectl(['create', 'namespace', name]);
   await until(
@@ -64,6 +77,8 @@ const pinned = (node: string): Promise<unknown> =>
 
 describe('churn', () => {
   it(`30 s, seed ${SEED}: no pod is bound to a node that is not open`, async () => {
+    const file = join(cluster.dir, 'probes-gated.jsonl');
+    const probes = await probesInto(file);
     const counts = await churn({
       kube: cluster.admin,
       nodes,
@@ -74,13 +89,17 @@ describe('churn', () => {
       podsPerSecond: 15,
       namespace: await namespace('gated'),
     });
-    const report = (await judge(cluster))['gated'];
+    await probes.stop();
+    const { closings, known, namespaces } = await judge(cluster, file, ['gpu-gate-scheduler']);
+    const report = namespaces['gated'];
     console.log(
-      `churn, seed ${SEED}: ${JSON.stringify(counts)}; ${report?.bindings} bindings, ${report?.underWay} under way when the node closed (longest ${report?.longestUnderWayMs} ms), ${report?.violations.length} violations`,
+      `churn, seed ${SEED}: ${JSON.stringify(counts)}; ${report?.bindings} bindings, ${report?.underWay} under way when the node closed (longest ${report?.longestUnderWayMs} ms), ${report?.violations.length} violations; the extender was seen to know of ${known} of ${closings} closings`,
     );
     expect(report?.violations).toEqual([]);
+    expect(report?.byOthers).toBe(0);
     // Otherwise this would show nothing. How many there are depends on the machine.
     expect(report?.bindings).toBeGreaterThan(20);
+    expect(known).toBeGreaterThan(20);
   });
 
   it('the same with the extender left out: the checker catches it', async () => {
@@ -95,7 +114,9 @@ describe('churn', () => {
     const closed = nodes.slice(0, 60);
     onTestFinished(() => cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold-']).then(() => undefined));
     await cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold=control', '--overwrite']);
-    await sleep(2000);
+    const file = join(cluster.dir, 'probes-ungated.jsonl');
+    const probes = await probesInto(file);
+    await until('the extender to refuse the closed nodes', () => closed.every((node) => probes.refused().has(node)));
     await churn({
       kube: cluster.admin,
       nodes,
@@ -114,7 +135,8 @@ describe('churn', () => {
       const { stdout } = await cluster.kubectl(['get', 'pods', '-n', 'ungated', '-o', 'wide', '--no-headers']);
       return stdout.split('\n').filter((line) => /^pinned-.* gpu-/.test(line)).length === 5;
     });
-    const report = (await judge(cluster))['ungated'];
+    await probes.stop();
+    const report = (await judge(cluster, file, ['ungated-scheduler'])).namespaces['ungated'];
     const byChurn = report?.violations.filter(({ pod }) => pod.startsWith('churn-')).length;
     console.log(
       `without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open, ${byChurn} of them by the churn's own pods`,

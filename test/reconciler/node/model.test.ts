@@ -144,7 +144,7 @@ const harmless = fc.oneof(
   ...OPERANDS.map((name) =>
     happening(`the label of ${name} is removed by hand and comes back`, (model) => {
       model.catchUp();
-      model.strip(DEPLOY_PREFIX + name);
+      model.strip(DEPLOY_PREFIX + model.named(name));
       model.pass();
     }),
   ),
@@ -261,10 +261,13 @@ const meanwhile = fc.oneof(
 );
 const absence = fc.array(meanwhile, { minLength: 1, maxLength: 25 });
 
-const kinds: fc.Arbitrary<Kind> = fc.oneof(
+const kindsOf = (fault: Fault): fc.Arbitrary<Kind> =>
+  fault === 'does not see that ResourceSlices go' ? fc.constant('dra') : drivers;
+const drivers: fc.Arbitrary<Kind> = fc.oneof(
   { weight: 3, arbitrary: fc.constant<Kind>('managed') },
   { weight: 1, arbitrary: fc.constant<Kind>('external') },
 );
+const kinds: fc.Arbitrary<Kind> = fc.oneof(drivers, fc.constant<Kind>('dra'));
 
 /** Throws if the node says what is not so. */
 function judge(model: Hardware, what: string): void {
@@ -425,7 +428,7 @@ describe('a planted fault is caught: what stands around the plan', () => {
       const { failed } = fc.check(
         fc.property(
           { quiet: quietHistory, away: absence, history, rest: history }[property],
-          kinds,
+          kindsOf(fault),
           (happenings, kind) => {
             PROPERTIES[property](happenings, kind, fault);
           },
