@@ -110,7 +110,9 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
    */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
 
-  /** Node → the validation pod that was made last, and until when the watch may take to bring it. */
+  /**
+   * Node → the validation pod that was made last, and until when the watch may take to bring it.
+   */
   const created = new Map<string, { readonly pod: string; readonly until: number }>();
   /** Node → UID of a pod there → what became of the last try to evict it. */
   const evictions = new Map<string, Map<string, Eviction>>();

@@ -139,7 +139,9 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
   return { handlers: { policies: handle } };
 }
 
-/** What a roll-out waits for that a person plans by: its reason, and the sentence up to the figures. */
+/**
+ * What a roll-out waits for that a person plans by: its reason, and the sentence up to the figures.
+ */
 function waitOf({ conditions = [] }: PolicyStatus): { readonly reason: string; readonly message: string } | undefined {
   const waits = ['WaitingForWindow', 'WindowUnreadable', 'CanaryWaits', 'CanaryAwaitsApproval'];
   const found = conditions.find(({ type, reason }) => type === 'RollingOut' && waits.includes(reason));
