@@ -208,12 +208,15 @@ export function nodeReport(
   };
 }
 
+/** Reasons of `RollingOut` that nothing but a person ends. */
+const FOR_A_PERSON: readonly string[] = ['Stopped', 'NodesLeftOut', 'WindowUnreadable', 'CanaryAwaitsApproval'];
+
 function policyReport(policy: GpuPolicy): PolicyReport {
   const found = (type: string) => policy.status.conditions?.find((c) => c.type === type);
   const enforcing = found('Enforcing');
   const counts = policy.status.nodes ?? {};
   const rolling = found('RollingOut');
-  const isStuck = rolling?.reason === 'Stopped' || rolling?.reason === 'NodesLeftOut';
+  const isStuck = FOR_A_PERSON.includes(rolling?.reason ?? '');
   return {
     name: policy.name,
     enforcing: enforcing?.status === 'True',
