@@ -205,3 +205,23 @@ it.skipIf(noPromtool)('each alert is up where its cause is, alone, and none is u
     ],
   }),
 );
+
+it.skipIf(noPromtool)('the first pod that the webhook is not asked about is enough', () => {
+  const count = { series: 'apiserver_admission_webhook_fail_open_count{name="pods.gpu-gate.dev",instance="k"}' };
+  const up = (minute: number, exp_samples: readonly object[]): object => ({
+    expr: 'ALERTS{alertname="GPUGateWebhookFailsOpen",alertstate="firing"}',
+    eval_time: `${minute}m`,
+    exp_samples,
+  });
+  const labels = 'ALERTS{alertname="GPUGateWebhookFailsOpen",alertstate="firing",severity="warning"}';
+  return promtool(['test', 'rules', 'tests.yaml'], {
+    rule_files: ['rules.yaml'],
+    tests: [
+      {
+        interval: '1m',
+        input_series: [{ ...count, values: '_x20 1x40' }],
+        promql_expr_test: [up(19, []), up(25, [{ labels, value: 1 }]), up(45, [])],
+      },
+    ],
+  });
+});
