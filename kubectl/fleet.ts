@@ -245,6 +245,9 @@ export function nodeReport(
   };
 }
 
+/** Reasons of `RollingOut` that nothing but a person ends. */
+const FOR_A_PERSON: readonly string[] = ['Stopped', 'NodesLeftOut', 'WindowUnreadable', 'CanaryAwaitsApproval'];
+
 const proofReport = ({ level, at, driverAt, driver, cuda }: Proof): ProofReport => ({
   level,
   at,
@@ -258,7 +261,7 @@ function policyReport(policy: GpuPolicy): PolicyReport {
   const enforcing = found('Enforcing');
   const counts = policy.status.nodes ?? {};
   const rolling = found('RollingOut');
-  const isStuck = rolling?.reason === 'Stopped' || rolling?.reason === 'NodesLeftOut';
+  const isStuck = FOR_A_PERSON.includes(rolling?.reason ?? '');
   return {
     name: policy.name,
     enforcing: enforcing?.status === 'True',
