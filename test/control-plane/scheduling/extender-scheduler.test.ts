@@ -5,7 +5,7 @@ import { Agent, request } from 'node:https';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { parse } from 'yaml';
 import { issueCa } from '../../../certs/issue.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
@@ -58,7 +58,7 @@ const clear = async (app: string): Promise<void> => {
   await cluster.kubectl(['delete', 'pods', '-l', `app=${app}`, '--force', '--grace-period=0', '--wait=false']);
   await until(`pods of ${app} to go`, async () => (await pods(app)).length === 0);
 };
-const { kubectl, validated } = viewOf(() => cluster);
+const { kubectl, restore } = viewOf(() => cluster);
 /** A call to the extender as a scheduler makes it, over the agent's one connection. */
 const ask = (
   port: number,
@@ -120,10 +120,23 @@ beforeAll(async () => {
     // again.
     flags: ['--calls-per-connection', '10'],
   });
-  await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
-  await validated('gpu-0', 120);
+  await restore('gpu-0');
 });
-afterAll(async () => cluster.stop());
+afterEach(async () => {
+  await gate.allRunning();
+  await empty();
+});
+afterAll(async () => cluster?.stop());
+
+/** Without any pod. */
+async function empty(): Promise<void> {
+  const collection = '/api/v1/namespaces/default/pods';
+  await cluster.admin.request('DELETE', collection, { query: { gracePeriodSeconds: 0 } });
+  await until(
+    'all pods to go',
+    async () => (await cluster.admin.request<{ items: Pod[] }>('GET', collection)).items.length === 0,
+  );
+}
 
 describe('1,000 nodes of which one is open', () => {
   it('of 30 pods all that fit are bound there, the rest wait for the right reason', async () => {
@@ -151,7 +164,6 @@ describe('1,000 nodes of which one is open', () => {
         query: { gracePeriodSeconds: 0 },
       });
     await until('8 more', async () => (await bound('thirty')).length === 8);
-    await clear('thirty');
   });
 });
 
@@ -181,7 +193,6 @@ it('a scheduler that looks at a sample only: none is lost where the sample misse
     `default sampling: ${missed} of 8 pods missed the open node at first; ${changes} changes until all were bound`,
   );
   expect((await bound('sample')).map((pod) => pod.spec.nodeName)).toEqual(Array.from({ length: 8 }, () => 'gpu-0'));
-  await clear('sample');
 });
 
 it('NVIDIA_REQUIRE_CUDA on a node that was walked: its proof names no CUDA, its driver does', async () => {
@@ -213,22 +224,21 @@ it('NVIDIA_REQUIRE_CUDA on a node that was walked: its proof names no CUDA, its 
       waitsBecause(pod).includes("1 driver/CUDA version does not satisfy the pod's NVIDIA_REQUIRE_CUDA"),
     ),
   );
-  await clear('cuda');
 });
 
 describe('pre-emption', () => {
   const on = (node: string): object => ({ nodeSelector: { 'kubernetes.io/hostname': node } });
-  const pair = {
+  const pairWith = (other: string): object => ({
     affinity: {
       nodeAffinity: {
         requiredDuringSchedulingIgnoredDuringExecution: {
           nodeSelectorTerms: [
-            { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: ['gpu-0', 'gpu-1'] }] },
+            { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: ['gpu-0', other] }] },
           ],
         },
       },
     },
-  };
+  });
   const victims = async (): Promise<string[]> => (await pods('low')).map((pod) => pod.metadata.name).toSorted();
 
   it('evicts no pod for a node that would then be refused; without /preempt it does', async () => {
@@ -240,13 +250,19 @@ describe('pre-emption', () => {
       await cluster.admin.request('POST', '/apis/scheduling.k8s.io/v1/priorityclasses', {
         body: { apiVersion: 'scheduling.k8s.io/v1', kind: 'PriorityClass', metadata: { name }, value },
       });
-    await kubectl('label', 'node', 'gpu-1', 'gpu-gate.dev/managed=true');
-    await validated('gpu-1');
+    const [closed] = await cluster.addNodes(1);
+    if (closed === undefined) throw new Error('no node');
+    const pair = pairWith(closed);
+    onTestFinished(async () => {
+      await empty();
+      await kubectl('delete', 'node', closed);
+    });
+    await restore(closed);
     // The closed node's pods matter less: it is the one that the scheduler would rather evict on.
     await make('low', 'on-open', { ...on('gpu-0'), priorityClassName: 'low' }, 8);
-    await make('low', 'on-closed', { ...on('gpu-1'), priorityClassName: 'lower' }, 8);
+    await make('low', 'on-closed', { ...on(closed), priorityClassName: 'lower' }, 8);
     await until('both to be bound', async () => (await bound('low')).length === 2);
-    await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold=test');
+    await kubectl('annotate', 'node', closed, 'gpu-gate.dev/hold=test');
 
     await make('high', 'high', { ...pair, priorityClassName: 'high' }, 8);
     const [high] = await until('the pod to be bound', async () => {
@@ -260,14 +276,11 @@ describe('pre-emption', () => {
     await until('both to be bound', async () => (await bound('low')).length === 2);
     await scheduler('no-preempt', (extender) => ({ ...extender, preemptVerb: undefined }));
     await make('high', 'high', { ...pair, priorityClassName: 'high', schedulerName: 'no-preempt' }, 8);
-    // For nothing: the extender refuses gpu-1 all the same. (A later attempt may evict on gpu-0
+    // For nothing: the extender refuses that node all the same. (A later attempt may evict on gpu-0
     // as well.)
     await until('the eviction on the closed node', async () => !(await victims()).includes('on-closed'));
     await sleep(1000);
-    expect((await bound('high')).map((pod) => pod.spec.nodeName)).not.toContain('gpu-1');
-    await clear('high');
-    await clear('low');
-    await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
+    expect((await bound('high')).map((pod) => pod.spec.nodeName)).not.toContain(closed);
   });
 });
 
@@ -288,7 +301,6 @@ it('the snippet for the cluster’s own scheduler: GPU pods are asked about, oth
   await until('the GPU pod', async () => (await bound('own')).length === 2);
   expect(await asked()).toBeGreaterThan(before);
   expect((await bound('own')).find((pod) => pod.metadata.name === 'gpu')?.spec.nodeName).toMatch(/^gpu-[01]$/);
-  await clear('own');
 });
 
 describe('outages', () => {
@@ -316,7 +328,6 @@ describe('outages', () => {
     await clear('ignoring');
     await gate.startRequestPath();
     await until('all of them', async () => (await bound('load')).length === 12);
-    await clear('load');
   });
 
   it('two replicas: one killed under load, the other takes over and every pod is bound', async () => {
@@ -337,7 +348,6 @@ describe('outages', () => {
     await load;
     await until('all of them', async () => (await bound('two')).length === 12);
     await service.close();
-    await clear('two');
   });
 
   it('two replicas restarted under load, one after the other and then both at once: every pod is bound', async () => {
@@ -403,7 +413,6 @@ describe('outages', () => {
     await until('the pod to be bound', async () => (await bound('hang')).length === 1);
     await service.close();
     silent.close();
-    await clear('hang');
   });
 
   it('a replica whose watch is silent for longer than its limit is not ready, and closes the scheduler’s connection', async () => {
@@ -491,6 +500,5 @@ describe('outages', () => {
       (await pods('tls')).map(waitsBecause).join().includes('x509: certificate signed by unknown authority'),
     );
     expect(await bound('tls')).toEqual([]);
-    await clear('tls');
   });
 });
