@@ -123,7 +123,7 @@ it('spec.nodeName and mirror pods pass every scheduler: a warning, and a report 
     await reports(name);
     expect((await pod(name)).spec.readinessGates).toBeUndefined();
   }
-  expect(await figure('gpu_gate_pods_past_gate_total')).toBe(before + 2);
+  await until('both to be counted', async () => (await figure('gpu_gate_pods_past_gate_total')) === before + 2);
 });
 
 it('without gpu-gate’s scheduler: the startup taint alone keeps an injected pod off until the proof', async () => {

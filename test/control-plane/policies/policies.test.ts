@@ -1,10 +1,11 @@
 // GPUPolicies on a real control plane: pools, conflicts, nodes that are not opted in, suspension,
 // external components, the breaker.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { Agent } from 'node:https';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { schedulerClient, startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { askExtender } from '../../support/ask-extender.ts';
 import { conditionOf, viewOf } from '../../builders/view.ts';
 
 let cluster: Cluster;
@@ -257,11 +258,13 @@ describe('policies in use', () => {
     const asks = `on-${unmanagedNodes.toLowerCase()}`;
     // The extender learns of the edit by its watch: a pod made too soon would be judged by the
     // old word.
-    await until(
-      'the extender to know',
-      async () => (await policy('default')).spec['unmanagedNodes'] === unmanagedNodes,
-    );
-    await sleep(500);
+    // As a scheduler asks: it must know the edit before the pod is there.
+    const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
+    onTestFinished(() => agent.destroy());
+    await until('the extender to know', async () => {
+      const { answer } = await askExtender(gate.extenderPort, agent, [name]);
+      return answer.NodeNames.length > 0 === goes;
+    });
     await gpuPod(asks, name);
     if (goes) await until('the pod to be bound there', async () => (await pod(asks)).spec.nodeName === name);
     else

@@ -1,7 +1,6 @@
 // The extender under the real scheduler: 1,000 nodes of which few are open, pre-emption, outages.
 import { writeFileSync } from 'node:fs';
-import type { IncomingHttpHeaders } from 'node:http';
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,6 +18,7 @@ import {
   type Gate,
   type SchedulerConfig,
 } from '../../../lab/cluster/gate.ts';
+import { askExtender } from '../../support/ask-extender.ts';
 import { named } from '../../support/schedulers.ts';
 import { tcpProxy } from '../../support/tcp-proxy.ts';
 import { viewOf } from '../../builders/view.ts';
@@ -59,42 +59,15 @@ const clear = async (app: string): Promise<void> => {
   await until(`pods of ${app} to go`, async () => (await pods(app)).length === 0);
 };
 const { kubectl, restore } = viewOf(() => cluster);
-/** A call to the extender as a scheduler makes it, over the agent's one connection. */
-const ask = (
-  port: number,
-  agent: Agent,
-  body: object,
-): Promise<{ headers: IncomingHttpHeaders; answer: { Error: string; NodeNames: string[] } }> =>
-  new Promise((resolve, reject) => {
-    const call = request(
-      { port, host: '127.0.0.1', path: '/filter', method: 'POST', agent, rejectUnauthorized: false },
-      (response) => {
-        let text = '';
-        response.on('data', (chunk: Buffer) => (text += chunk.toString()));
-        response.on('end', () =>
-          resolve({ headers: response.headers, answer: JSON.parse(text) as { Error: string; NodeNames: string[] } }),
-        );
-      },
-    );
-    call.on('error', reject);
-    call.end(JSON.stringify(body));
-  });
-const AN_ASK = {
-  Pod: {
-    metadata: { name: 'p', namespace: 'default' },
-    spec: { containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
-  },
-  NodeNames: ['gpu-0', 'gpu-5'],
-};
+const ASKED = ['gpu-0', 'gpu-5'];
 const scheduler = (name: string, change: Parameters<typeof named>[1], port = gate.extenderPort): Promise<void> =>
   startSecondScheduler(cluster, port, name, named(name, change));
 
 beforeAll(async () => {
   cluster = await startCluster({
     nodes: NODES,
-    // Leases of 1,000 nodes come late on a machine that does much else, and nobody takes back what
-    // is then said of a simulated node.
-    managerArgs: ['--node-monitor-grace-period', '20m', '--node-startup-grace-period', '20m'],
+    // Leases of 1,000 nodes would be a hundred writes a second.
+    leaseSeconds: 600,
   });
   // Every node offers GPUs, so that nothing but the extender keeps pods off those that are not
   // open.
@@ -402,7 +375,7 @@ describe('outages', () => {
     const address = silent.address();
     const silentPort = typeof address === 'object' && address !== null ? address.port : 0;
     const service = await tcpProxy(() => (hangs ? silentPort : gate.extenderPort));
-    await scheduler('hanging', (extender) => ({ ...extender, httpTimeout: '1s' }), service.port);
+    await scheduler('hanging', (extender) => ({ ...extender, httpTimeout: '3s' }), service.port);
     await make('hang', 'hang', { schedulerName: 'hanging' });
     await until('the time limit', async () =>
       /Client.Timeout|deadline exceeded/.test((await pods('hang')).map(waitsBecause).join()),
@@ -416,16 +389,30 @@ describe('outages', () => {
   });
 
   it('a replica whose watch is silent for longer than its limit is not ready, and closes the scheduler’s connection', async () => {
-    // Nothing changes policies here, so their watch brings only a bookmark a minute.
-    const replica = await gate.startReplica(['--watch-limit', '3s']);
+    // Nothing changes policies or nodes here but this, so their watches bring only a bookmark a
+    // minute.
+    let changes = 0;
+    const touching = new AbortController();
+    const touched = (async () => {
+      while (!touching.signal.aborted) {
+        const change = `example.com/touched=${(changes += 1)}`;
+        await kubectl('annotate', '--overwrite', 'gpupolicy/default', 'node/gpu-999', change);
+        await sleep(500);
+      }
+    })();
+    const replica = await gate.startReplica(['--watch-limit', '4s']);
     const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
-    const fresh = await ask(replica.extenderPort, agent, AN_ASK);
-    expect([fresh.headers.connection, fresh.answer.NodeNames]).toEqual(['keep-alive', ['gpu-0']]);
+    await until('a fresh answer', async () => {
+      const { headers, answer } = await askExtender(replica.extenderPort, agent, ASKED);
+      return headers.connection === 'keep-alive' && String(answer.NodeNames) === 'gpu-0';
+    });
+    touching.abort();
+    await touched;
     const stale = await until('the readiness to fail by a watch that the extender needs', async () => {
       const response = await fetch(replica.readyUrl);
       if (!/the watch of (gpupolicies|nodes) has been silent for \d+ s/.test(await response.text())) return false;
       expect(response.status).toBe(503);
-      const answered = await ask(replica.extenderPort, agent, AN_ASK);
+      const answered = await askExtender(replica.extenderPort, agent, ASKED);
       return answered.answer.Error !== '' && answered;
     });
     expect([stale.headers.connection, stale.answer.NodeNames]).toEqual(['close', []]);
@@ -481,12 +468,12 @@ describe('outages', () => {
       async () => (await ready()) === 'the list of nodes is not loaded yet\n',
     );
     const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
-    const early = await ask(extender, agent, AN_ASK);
+    const early = await askExtender(extender, agent, ASKED);
     expect([early.headers.connection, early.answer.NodeNames]).toEqual(['close', []]);
     expect(early.answer.Error).toBe('gpu-gate: the list of nodes is not loaded yet; the pod is retried');
     await grant('half-nodes', '--clusterrole=gpu-gate');
     await until('the replica to be ready', async () => (await ready()) === 'ok\n');
-    expect((await ask(extender, agent, AN_ASK)).answer).toMatchObject({ NodeNames: ['gpu-0'], Error: '' });
+    expect((await askExtender(extender, agent, ASKED)).answer).toMatchObject({ NodeNames: ['gpu-0'], Error: '' });
     agent.destroy();
     await replica.stop();
   });
