@@ -88,7 +88,8 @@ async function wholeLife(): Promise<void> {
       },
     },
   });
-  await until('it to run', async () => (await pod('rejected')).status.phase === 'Running');
+  // Ready, because until then the simulated kubelet goes on writing that it runs.
+  await until('it to be Ready', async () => isReady(await pod('rejected')));
   await cluster.admin.request('PATCH', '/api/v1/namespaces/default/pods/rejected/status', {
     contentType: STRATEGIC_PATCH,
     body: { status: { phase: 'Failed', reason: 'UnexpectedAdmissionError' } },
