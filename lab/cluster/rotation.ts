@@ -3,6 +3,7 @@
 // the time. Runs as a script of its own in a network namespace.
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readCert, type KeyPair } from '../../certs/cert.ts';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import type { Kube } from '../../platform/kube.ts';
 import { startLoad, type Call, type Load } from '../../test/support/calls.ts';
@@ -363,13 +364,14 @@ async function ageAndReplace(
   now: () => { readonly ca: number; readonly leaf: number; readonly calls: number },
 ): Promise<void> {
   for (let i = 1; i <= options.leafRotations; i += 1) {
-    const { data } = await cp.admin.request<{ data: Record<string, string> }>('GET', `${SECRETS}/gpu-gate-ca`);
-    const ca = { cert: decode(data['tls.crt']), key: decode(data['tls.key']) };
-    const leaf = await issueLeaf(
-      ca,
-      { name: 'aged', sans: ['gpu-gate-webhook.gpu-gate.svc'], usage: 'server', life: 90 * DAY },
-      Date.now() - 80 * DAY,
-    );
+    const secret = async (name: string): Promise<KeyPair> => {
+      const { data } = await cp.admin.request<{ data: Record<string, string> }>('GET', `${SECRETS}/${name}`);
+      return { cert: decode(data['tls.crt']), key: decode(data['tls.key']) };
+    };
+    const ca = await secret('gpu-gate-ca');
+    // It must lack nothing but youth.
+    const { sans = [] } = readCert((await secret('gpu-gate-webhook-tls')).cert) ?? {};
+    const leaf = await issueLeaf(ca, { name: 'aged', sans, usage: 'server', life: 90 * DAY }, Date.now() - 80 * DAY);
     await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-webhook-tls`, {
       contentType: MERGE,
       body: { data: { 'tls.crt': encode(leaf.cert), 'tls.key': encode(leaf.key) } },

@@ -131,7 +131,8 @@ it('without gpu-gate’s scheduler: the startup taint alone keeps an injected po
   // scheduler.
   onTestFinished(async () => {
     await gate.upgrade({ scheduler: { create: true } });
-    // The account that the previous one uses went with the chart's scheduler.
+    // The account that the previous ones use went with the chart's scheduler.
+    await startSecondScheduler(cluster, gate.extenderPort);
     await startOther();
   });
   await gate.upgrade({ scheduler: { create: false } });
