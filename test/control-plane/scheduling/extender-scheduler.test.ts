@@ -273,14 +273,15 @@ it('the snippet for the cluster’s own scheduler: GPU pods are asked about, oth
   await make('own', 'gpu', { schedulerName: 'own' });
   await until('the GPU pod', async () => (await bound('own')).length === 2);
   expect(await asked()).toBeGreaterThan(before);
-  expect((await bound('own')).find((pod) => pod.metadata.name === 'gpu')?.spec.nodeName).toMatch(/^gpu-[01]$/);
+  expect((await bound('own')).find((pod) => pod.metadata.name === 'gpu')?.spec.nodeName).toBe('gpu-0');
 });
 
 describe('outages', () => {
   it('the extender killed and both restarted under load: pods wait, then all are bound', async () => {
     let made = 0;
     const load = (async () => {
-      for (; made < 12; made += 1) {
+      // As many as there is room for on gpu-0.
+      for (; made < 8; made += 1) {
         await make('load', `load-${made}`, { schedulerName: 'gpu-gate-scheduler' });
         await sleep(200);
       }
@@ -292,7 +293,7 @@ describe('outages', () => {
       (await pods('load')).find((pod) => waitsBecause(pod).includes('connection refused')),
     );
     expect(waitsBecause(refused)).toContain('/filter');
-    expect((await bound('load')).length).toBeLessThan(12);
+    expect((await bound('load')).length).toBeLessThan(8);
     // The other setting, and its price.
     await scheduler('ignoring', (extender) => ({ ...extender, ignorable: true }));
     await make('ignoring', 'ignoring', { schedulerName: 'ignoring' });
@@ -300,7 +301,7 @@ describe('outages', () => {
     expect(astray.spec.nodeName).not.toMatch(/^gpu-[01]$/);
     await clear('ignoring');
     await gate.startRequestPath();
-    await until('all of them', async () => (await bound('load')).length === 12);
+    await until('all of them', async () => (await bound('load')).length === 8);
   });
 
   it('two replicas: one killed under load, the other takes over and every pod is bound', async () => {
@@ -310,7 +311,7 @@ describe('outages', () => {
     const service = await tcpProxy(() => serving);
     await scheduler('two-replicas', (extender) => extender, service.port);
     const load = (async () => {
-      for (let i = 0; i < 12; i += 1) {
+      for (let i = 0; i < 8; i += 1) {
         await make('two', `two-${i}`, { schedulerName: 'two-replicas' });
         await sleep(150);
       }
@@ -319,7 +320,7 @@ describe('outages', () => {
     await second.kill();
     serving = gate.extenderPort;
     await load;
-    await until('all of them', async () => (await bound('two')).length === 12);
+    await until('all of them', async () => (await bound('two')).length === 8);
     await service.close();
   });
 
