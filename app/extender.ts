@@ -4,7 +4,7 @@ import { extenderMetrics } from '../extender/metrics.ts';
 import { extenderApp } from '../extender/routes.ts';
 import type { Caches } from './caches.ts';
 import { EXTENDER_SERVICE, whyNoVerdict, type Part, type Shared } from './part.ts';
-import { follow, servingPart, type Serving } from './serving.ts';
+import { servingPart, type Serving } from './serving.ts';
 
 /** Starts the extender's server; rejects if its port is taken. */
 export async function startExtender(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
@@ -28,7 +28,7 @@ export async function startExtender(shared: Shared, serving: Serving, caches: Ca
     }),
     tls: options.extenderClients.length === 0 ? {} : { client: { names: options.extenderClients } },
   });
-  const follower = follow(shared, { secret: EXTENDER_SECRET, service: EXTENDER_SERVICE, server }, work.signal);
+  const follower = serving.follow({ secret: EXTENDER_SECRET, service: EXTENDER_SERVICE, server }, work.signal);
   return servingPart(shared, {
     name: 'extender',
     servers: [server],

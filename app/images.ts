@@ -1,6 +1,6 @@
 // The images that a GPUPolicy makes gpu-gate run, for mirroring them to another registry.
 // `main.ts images` prints them.
-import { COMPONENTS, isDeployed, specOf } from '../core/components.ts';
+import { COMPONENTS, isDeployed } from '../core/components.ts';
 import { parsePolicy } from '../core/parse-policy.ts';
 import { renderOperand } from '../reconciler/manifests/render.ts';
 import { validationPod } from '../reconciler/manifests/validation-pod.ts';
@@ -17,7 +17,7 @@ const imagesIn = (value: unknown): readonly string[] =>
 /** Sorted, each once. A policy without a spec gives the images of the defaults. */
 export function imagesOf(raw: unknown): readonly string[] {
   const policy = parsePolicy(raw);
-  const operands = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map(
+  const operands = COMPONENTS.filter((component) => isDeployed(component, policy)).map(
     (component) => renderOperand(component, policy, { namespace: '' }).daemonSet,
   );
   const validation = validationPod({

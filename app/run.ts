@@ -2,7 +2,7 @@
 // stop. A part that does not start, or dies, ends the process: `run` then stops the other parts and
 // rejects.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { collectDefaultMetrics, Registry } from 'prom-client';
 import { printable } from '../core/printable.ts';
 import { startServer } from '../platform/http.ts';
 import { openKube } from '../platform/kube.ts';
@@ -11,6 +11,7 @@ import { metricsApp } from '../platform/monitoring.ts';
 import { startCaches } from './caches.ts';
 import { startExtender } from './extender.ts';
 import { startLeader } from './leader.ts';
+import { watchMetrics } from './metrics.ts';
 import type { Options } from './options.ts';
 import type { Part, Shared } from './part.ts';
 import { serving } from './serving.ts';
@@ -74,18 +75,7 @@ export async function runParts({ options, log, registry, stop, server }: Running
             : ['starting'],
     }),
   });
-  registry.registerMetric(
-    new Gauge({
-      name: 'gpu_gate_watch_age_seconds',
-      help: 'Time since the API server was last heard on a watch.',
-      labelNames: ['watch'],
-      registers: [],
-      collect() {
-        for (const part of parts)
-          for (const [watch, ms] of Object.entries(part.watchAges())) this.set({ watch }, ms / 1000);
-      },
-    }),
-  );
+  watchMetrics(registry, () => parts.flatMap((part) => Object.entries(part.watchAges())));
   const over = Promise.withResolvers<void>();
   const died = (name: string, cause?: unknown): void => {
     if (stop.aborted || dead !== undefined) return;

@@ -1,10 +1,11 @@
 // What webhook and extender have in common: servers whose certificates follow Secrets.
 import { totalmem } from 'node:os';
-import { Counter, Gauge } from 'prom-client';
+import type { Gauge } from 'prom-client';
 import { certFollower, type CertFollower, type TrustedCas } from '../certs/follower.ts';
 import { startServer, type RunningServer, type ServerOptions, type TlsMaterial } from '../platform/http.ts';
 import { intake, memoryLimit } from '../platform/intake.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { servingMetrics } from './metrics.ts';
 import type { ConfigMapKey } from './options.ts';
 import { agesOf, staleWatches, type Part, type Shared, type Watches } from './part.ts';
 
@@ -13,7 +14,6 @@ import { agesOf, staleWatches, type Part, type Shared, type Watches } from './pa
  * caller, the scheduler's.
  */
 const LAST_CALL_MS = 5000;
-const SERVED_UNTIL = 'gpu_gate_served_certificate_not_after_seconds';
 
 /**
  * Share of the memory limit that bodies and answers may hold: reading one takes several times its
@@ -24,45 +24,33 @@ const SHARE = 8;
 export interface Serving {
   /** A server of the request path: bounded with all others of the process, and counted. */
   server(name: string, options: Pick<ServerOptions, 'port' | 'portOption' | 'handler' | 'tls'>): Promise<RunningServer>;
+  /** Keeps a server on the newest usable certificate of a Secret until the signal. */
+  follow(served: Served, signal: AbortSignal): CertFollower;
+}
+
+interface Served {
+  readonly secret: string;
+  readonly service: string;
+  readonly server: RunningServer;
+  readonly trusted?: TrustedCas;
+  /** The CAs of callers, in place of those that the Secret names. */
+  readonly callers?: CallerCas;
 }
 
 /** What bounds and counts the calls of this process. */
-export function serving({ options, registry }: Shared): Serving {
-  const registers = [registry];
-  const refused = new Counter({
-    name: 'gpu_gate_refused_calls_total',
-    help: 'Calls that got 503 and connections that were closed because a limit was reached.',
-    labelNames: ['limit'],
-    registers,
-  });
+export function serving(shared: Shared): Serving {
+  const { options, registry } = shared;
+  const servers = new Map<string, RunningServer>();
+  const { refused, servedUntil } = servingMetrics(
+    registry,
+    () => limits.bytes,
+    () => [...servers].map(([server, { connections }]) => [server, connections] as const),
+  );
   const limits = intake({
     calls: options.maxCallsInFlight,
     bytes: options.maxBytesInFlight || memoryLimit(process.constrainedMemory(), totalmem()) / SHARE,
     refused: (limit) => refused.inc({ limit }),
   });
-  for (const limit of ['calls', 'bytes', 'connections']) refused.inc({ limit }, 0);
-  const servers = new Map<string, RunningServer>();
-  registry.registerMetric(
-    new Gauge({
-      name: 'gpu_gate_in_flight_bytes',
-      help: 'Bytes of bodies and answers that are held now.',
-      registers: [],
-      collect() {
-        this.set(limits.bytes);
-      },
-    }),
-  );
-  registry.registerMetric(
-    new Gauge({
-      name: 'gpu_gate_open_connections',
-      help: 'Connections that are open now.',
-      labelNames: ['server'],
-      registers: [],
-      collect() {
-        for (const [server, { connections }] of servers) this.set({ server }, connections);
-      },
-    }),
-  );
   return {
     async server(name, own) {
       const server = await startServer({
@@ -76,6 +64,7 @@ export function serving({ options, registry }: Shared): Serving {
       servers.set(name, server);
       return server;
     },
+    follow: (served, signal) => follow(shared, servedUntil, served, signal),
   };
 }
 
@@ -114,34 +103,17 @@ export function callerCas({ kube, log }: Shared, place: ConfigMapKey, signal: Ab
   };
 }
 
-/** Keeps `server` on the newest usable certificate of a Secret until the signal. */
-export function follow(
-  { options, kube, log, registry, now }: Shared,
-  served: {
-    readonly secret: string;
-    readonly service: string;
-    readonly server: RunningServer;
-    readonly trusted?: TrustedCas;
-    /** The CAs of callers, in place of those that the Secret names. */
-    readonly callers?: CallerCas;
-  },
+function follow(
+  { options, kube, log, now }: Shared,
+  servedUntil: Gauge,
+  { secret, service, server, trusted, callers }: Served,
   signal: AbortSignal,
 ): CertFollower {
-  const { secret, service, server, trusted, callers } = served;
   let current: TlsMaterial | undefined;
   const use = (): void => {
     if (current !== undefined) server.setTls(callers === undefined ? current : { ...current, ca: callers.text() });
   };
   callers?.onChange(use);
-  // Several servers of a process share the metric.
-  const servedUntil =
-    (registry.getSingleMetric(SERVED_UNTIL) as Gauge | undefined) ??
-    new Gauge({
-      name: SERVED_UNTIL,
-      help: 'When the certificate that this replica serves ends, seconds since the epoch.',
-      labelNames: ['secret'],
-      registers: [registry],
-    });
   const follower = certFollower({
     kube,
     namespace: options.namespace,

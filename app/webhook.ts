@@ -8,7 +8,7 @@ import { webhookMetrics } from '../webhook/metrics.ts';
 import { webhookApp } from '../webhook/routes.ts';
 import type { Caches } from './caches.ts';
 import { excludedNamespaces, WEBHOOK_SERVICE, type Part, type Shared } from './part.ts';
-import { callerCas, follow, servingPart, type Serving } from './serving.ts';
+import { callerCas, servingPart, type Serving } from './serving.ts';
 
 /** Starts the webhook's servers; rejects if a port is taken. */
 export async function startWebhook(shared: Shared, serving: Serving, caches: Caches): Promise<Part> {
@@ -51,7 +51,7 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
       // Only a change of CA waits for the canary, so its certificate does not decide about
       // readiness.
       const followed = { secret: CANARY_SECRET, service: WEBHOOK_SERVICE, server: canary };
-      besides[`secrets/${CANARY_SECRET}`] = follow(shared, followed, work.signal).watch;
+      besides[`secrets/${CANARY_SECRET}`] = serving.follow(followed, work.signal).watch;
     }
   } catch (error) {
     await server.close(0);
@@ -72,7 +72,7 @@ export async function startWebhook(shared: Shared, serving: Serving, caches: Cac
     ...(trusted === undefined ? {} : { trusted }),
     ...(callers === undefined ? {} : { callers }),
   };
-  const follower = follow(shared, followed, work.signal);
+  const follower = serving.follow(followed, work.signal);
   return servingPart(shared, {
     name: 'webhook',
     servers,

@@ -135,7 +135,7 @@ function rowsOf({ size, rate }: Cell, measured: ReadonlyMap<string, Measured>): 
 export const about = '/mutate at fixed rates over TLS, beside a Go and an express webhook that decide nothing';
 export const options = {
   '--size KB': 'reviews of one size only',
-  '--beside LIST': 'ours also of the checkouts in these /folders',
+  '--beside LIST': 'ours also as node:--flag, or of the checkout in a /folder',
   '--scale N': 'so many times as long (1)',
 };
 
@@ -145,12 +145,17 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
   const { start, file, certificates, end } = programs();
   try {
     const { ca, cert, key } = await certificates('127.0.0.1');
-    const node = (server: string): Running => start(process.execPath, [...imageFlags(), server, '0', key, cert]);
+    const node = (server: string, flags = imageFlags()): Running =>
+      start(process.execPath, [...flags, server, '0', key, cert]);
+    const further = (variant: string): Running =>
+      variant.startsWith('node:')
+        ? node(join(REPOSITORY, SERVER), variant.slice(5).split(' ').filter(Boolean))
+        : node(join(variant, SERVER));
     const servers: Readonly<Record<string, Running>> = {
       ours: node(join(REPOSITORY, SERVER)),
       go: start(program, ['-address', '127.0.0.1:0', '-cert', cert, '-key', key]),
       express: node(join(REPOSITORY, 'bench', 'reference', 'webhook-express.ts')),
-      ...Object.fromEntries(also.map((folder) => [folder, node(join(folder, SERVER))])),
+      ...Object.fromEntries(also.map((variant) => [variant, further(variant)])),
     };
     const parts: Part[] = [];
     for (const [variant, { child, next }] of Object.entries(servers))

@@ -3,6 +3,9 @@
 
 export type Mode = 'managed' | 'external';
 
+/** How GPUs reach pods. */
+export type Allocation = 'DevicePlugin' | 'DRA';
+
 export interface EnvVar {
   readonly name: string;
   readonly value: string;
@@ -93,7 +96,7 @@ export interface InjectionSpec {
   readonly hideUnrequestedGpus: boolean;
   readonly tolerations: readonly InjectedToleration[];
   /**
-   * What a pod that asks for GPUs by claim alone gets. `GateOnly`: scheduler, readiness gate,
+   * What a pod whose GPUs come by claim alone gets. `GateOnly`: scheduler, readiness gate,
    * tolerations; its devices come by CDI. `Full`: the runtime class and driver volumes as well.
    */
   readonly claimPods: 'GateOnly' | 'Full';
@@ -122,7 +125,16 @@ export interface ValidationSpec {
   /** Of the validation pods' container, as Kubernetes writes them; ours where they are silent. */
   readonly resources: Readonly<Record<'requests' | 'limits', Readonly<Record<string, string | number>>>>;
   readonly timeouts: Readonly<
-    Record<'toolkit' | 'driver' | 'driverValidation' | 'devicePlugin' | 'devicePluginValidation', number>
+    Record<
+      | 'toolkit'
+      | 'driver'
+      | 'driverValidation'
+      | 'devicePlugin'
+      | 'devicePluginValidation'
+      | 'draDriver'
+      | 'draValidation',
+      number
+    >
   >;
   readonly backoff: { readonly initial: number; readonly max: number };
   /** 0: never validate again while idle. */
@@ -158,16 +170,20 @@ export interface GpuPolicySpec {
   /** Namespaces whose pods may name this policy; empty: all. */
   readonly allowedNamespaces: readonly string[];
   readonly unmanagedNodes: 'Auto' | 'Deny' | 'Allow';
+  readonly allocation: Allocation;
   readonly resources: readonly string[];
   /** DeviceClasses whose claims are for GPUs. */
   readonly deviceClasses: readonly string[];
   /** DRA drivers of GPUs, whose devices are tainted while a node is not open. */
   readonly deviceDrivers: readonly string[];
   readonly deviceTaints: 'Auto' | 'On' | 'Off';
+  /** What becomes of pods with claims where a proof was withdrawn. */
+  readonly withdrawnPods: 'Keep' | 'Evict';
   readonly components: {
     readonly toolkit: ToolkitSpec;
     readonly driver: DriverSpec;
     readonly devicePlugin: DevicePluginSpec;
+    readonly draDriver: ComponentSpec;
     readonly dcgmExporter: ComponentSpec;
     readonly featureDiscovery: ComponentSpec;
   };

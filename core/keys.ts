@@ -52,6 +52,8 @@ export const STARTUP_TAINT = 'startup-taint.cluster-autoscaler.kubernetes.io/gpu
  * open.
  */
 export const DEVICE_TAINT = 'gpu-gate.dev/not-open';
+/** The same of one device that fails alone; no claim tolerates it, gpu-gate's neither. */
+export const DEVICE_FAILED_TAINT = 'gpu-gate.dev/device-failed';
 /** Names of gpu-gate's DeviceTaintRules begin with it. */
 export const DEVICE_TAINT_RULE_PREFIX = 'gpu-gate.';
 

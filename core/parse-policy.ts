@@ -2,6 +2,7 @@
 // for people to see; these here serve objects that were stored before a field existed.
 import {
   HAMI_RESOURCES,
+  type Allocation,
   type ComponentSpec,
   type DriverVolume,
   type EnvVar,
@@ -112,12 +113,14 @@ export function parsePolicy(raw: unknown): GpuPolicy {
       suspend: flag(s['suspend'], false),
       allowedNamespaces: list<string>(s['allowedNamespaces']),
       unmanagedNodes: text<'Auto' | 'Deny' | 'Allow'>(s['unmanagedNodes'], 'Auto'),
+      allocation: text<Allocation>(s['allocation'], 'DevicePlugin'),
       resources: resources.length === 0 ? ['nvidia.com/gpu', 'nvidia.com/gpu.shared'] : resources,
       deviceClasses: Array.isArray(s['deviceClasses'])
         ? list<string>(s['deviceClasses'])
         : ['gpu.nvidia.com', 'mig.nvidia.com'],
       deviceDrivers: Array.isArray(s['deviceDrivers']) ? list<string>(s['deviceDrivers']) : ['gpu.nvidia.com'],
       deviceTaints: text<'Auto' | 'On' | 'Off'>(s['deviceTaints'], 'Auto'),
+      withdrawnPods: text<'Keep' | 'Evict'>(s['withdrawnPods'], 'Keep'),
       components: {
         toolkit: {
           ...component(toolkit, true),
@@ -135,6 +138,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           ...component(devicePlugin, true),
           ...optional('config', devicePlugin['config']),
         },
+        draDriver: component(components['draDriver'], true),
         dcgmExporter: component(components['dcgmExporter'], true),
         featureDiscovery: component(components['featureDiscovery'], false),
       },
@@ -159,6 +163,8 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           driverValidation: duration(timeouts['driverValidation'], minutes(5)),
           devicePlugin: duration(timeouts['devicePlugin'], minutes(5)),
           devicePluginValidation: duration(timeouts['devicePluginValidation'], minutes(5)),
+          draDriver: duration(timeouts['draDriver'], minutes(5)),
+          draValidation: duration(timeouts['draValidation'], minutes(5)),
         },
         backoff: { initial: duration(backoff['initial'], 10_000), max: duration(backoff['max'], minutes(10)) },
         interval: duration(validation['interval'], 0),

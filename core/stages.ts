@@ -1,7 +1,10 @@
 // The vocabulary of the walk: its stages, and the values of the label `gpu-gate.dev/state`. Their
 // order is the walk's.
 
-/** The ordered stages of a walk; each must be done before the next begins. */
+/**
+ * The ordered stages of a walk; each must be done before the next begins. A node goes through those
+ * of the device plugin or those of the DRA driver.
+ */
 export const STAGES = [
   'preflight',
   'toolkit',
@@ -9,6 +12,8 @@ export const STAGES = [
   'driver-validation',
   'device-plugin',
   'device-plugin-validation',
+  'dra-driver',
+  'dra-validation',
 ] as const;
 export type Stage = (typeof STAGES)[number];
 

@@ -5,7 +5,7 @@ import { isEnforcing } from '../core/gpu-policy.ts';
 import type { Devices, FoundClaim } from '../gate/devices.ts';
 import { claimsOf, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { INJECTION } from '../core/keys.ts';
-import { isOurs, sinceOf, stateOf, type NodeView } from '../gate/node-proof.ts';
+import { isOurs, sinceOf, stateOf, walkOf, type NodeView } from '../gate/node-proof.ts';
 import type { ReasonKind } from '../gate/reasons.ts';
 import { obstacleTo, placementOf } from '../gate/placement.ts';
 import { askOf, nodeFacts, policyNameOf, verdict, type Ungated } from '../gate/verdict.ts';
@@ -109,11 +109,25 @@ export function explainPod(input: ExplainInput): Explanation {
   const notes = [
     ...input.unread,
     ...claimsOf(wants, policies.get(policyNameOf(wants)), input.devices).map(claimNote),
+    ...(judge.kind === 'gate' ? deviceNotes(nodes) : []),
     ...(judge.kind === 'pass' ? [] : schedulerNote(pod, policies)),
     ...(judge.kind === 'gate' ? judge.unjudged : []).map(({ name, because }) => `${name}: ${because}`),
   ];
   return { pod: name, summary, webhook: webhookDid(pod, input.webhookWould), notes, rows };
 }
+
+/** Devices that no pod gets, or that others have tainted; so many as a person reads. */
+function deviceNotes(nodes: readonly NodeView[]): readonly string[] {
+  const all = nodes.flatMap((node) =>
+    Object.entries(walkOf(node)?.devices ?? {}).map(
+      ([id, text]) => `device ${id.split('/').at(-1) ?? id} of node ${node.metadata.name} ${text}`,
+    ),
+  );
+  return all.length > MOST_DEVICES
+    ? [...all.slice(0, MOST_DEVICES), `${all.length - MOST_DEVICES} more devices are left out or tainted`]
+    : all;
+}
+const MOST_DEVICES = 20;
 
 /** What a claim of the pod is for, and what it got. */
 function claimNote({ wanted, facts, gpu }: FoundClaim): string {

@@ -41,7 +41,10 @@ export interface Devices {
   /** By `namespace/name`. */
   readonly claims: { get(key: string): ClaimFacts | undefined };
   /** By `namespace/name`. */
-  readonly templates: { get(key: string): ClaimFacts | undefined };
+  readonly templates: {
+    get(key: string): ClaimFacts | undefined;
+    entries(): Iterable<readonly [string, ClaimFacts]>;
+  };
 }
 
 /** A cluster that serves no resource.k8s.io. */

@@ -234,15 +234,15 @@ export interface PodWants extends PodRequest {
   readonly namedIn?: string;
 }
 
+const VALIDATIONS: readonly string[] = ['driver-validation', 'device-plugin-validation', 'dra-validation'];
+
 export function wantsOf(pod: RawPod, operandNamespace: string): PodWants {
   const { labels, namespace } = pod.metadata ?? {};
   const component = labels?.[COMPONENT];
   const read = wishesOf(pod);
   return {
     validation:
-      namespace === operandNamespace &&
-      labels?.[PART_OF] === PRODUCT &&
-      (component === 'driver-validation' || component === 'device-plugin-validation'),
+      namespace === operandNamespace && labels?.[PART_OF] === PRODUCT && VALIDATIONS.includes(component ?? ''),
     read,
     ...(read.wishes.policy === undefined ? {} : { namedIn: namespace ?? '' }),
     ...requestOf(pod, namespace ?? ''),

@@ -161,6 +161,8 @@ export interface WalkView {
    * it.
    */
   readonly said: Said | undefined;
+  /** What is said of single devices, by driver, pool and name. */
+  readonly devices: Readonly<Record<string, string>>;
 }
 
 /** The walk of this Node object; `undefined` if it has none, or the annotation cannot be read. */
@@ -175,11 +177,26 @@ export function walkOf(node: NodeView): WalkView | undefined {
       since: typeof walk['since'] === 'string' ? walk['since'] : undefined,
       failed: stageIn(object(walk['failed'])['stage']),
       said: readSaid(walk['said']),
+      devices: devicesIn(walk['leftOut'], walk['tainted']),
     };
   } catch {
     return undefined;
   }
 }
+
+const devicesIn = (leftOut: unknown, tainted: unknown): Readonly<Record<string, string>> => ({
+  ...Object.fromEntries(
+    Object.entries(object(tainted)).flatMap(([id, taints]) =>
+      typeof taints === 'string' ? [[id, `has the taint ${taints}`]] : [],
+    ),
+  ),
+  ...Object.fromEntries(
+    Object.entries(object(leftOut)).flatMap(([id, one]) => {
+      const { because } = object(one);
+      return typeof because === 'string' ? [[id, `is left out: ${because}`]] : [];
+    }),
+  ),
+});
 
 const stageIn = (value: unknown): Stage | undefined => STAGES.find((stage) => stage === value);
 

@@ -81,11 +81,16 @@ export function intake(limits: IntakeLimits): Intake {
   };
 }
 
-/** The places of calls under way: the server sets them, what reads and answers a call uses them. */
-const placeByCall = new WeakMap<IncomingMessage, Place>();
-export const setPlace = (request: IncomingMessage, place: Place): void => void placeByCall.set(request, place);
+/**
+ * Where a call carries its place: the server sets it, what reads and answers the call uses it. A
+ * WeakMap would keep every call of the last seconds alive through each collection of young objects,
+ * because its values refer to their calls.
+ */
+const PLACE = Symbol('place');
+type Placed = IncomingMessage & { [PLACE]?: Place };
+export const setPlace = (request: Placed, place: Place): void => void (request[PLACE] = place);
 /** `undefined` if the call came through a server without an intake. */
-export const placeOf = (request: IncomingMessage): Place | undefined => placeByCall.get(request);
+export const placeOf = (request: Placed): Place | undefined => request[PLACE];
 
 /** Limit of this process's memory in bytes: its container's, else the machine's. */
 export const memoryLimit = (constrained: number, total: number): number =>

@@ -77,6 +77,9 @@ export type OperandAction =
       readonly wholeAt?: string;
     }
   | { readonly kind: 'delete-daemonset'; readonly namespace: string; readonly name: string }
+  /** Its name is of its content, so that what is there is what was to be written. */
+  | { readonly kind: 'create-claim-template'; readonly manifest: Manifest }
+  | { readonly kind: 'delete-claim-template'; readonly namespace: string; readonly name: string }
   /** Never changes or takes over a class of that name that is there already. */
   | { readonly kind: 'create-runtime-class'; readonly name: string; readonly handler: string };
 
@@ -102,6 +105,9 @@ export type CreateDeviceTaint = OfNode & {
   /** Of the rule. */
   readonly name: string;
   readonly driver: string;
+  /** One device alone; absent: all of the node's. */
+  readonly device?: string;
+  readonly taint: { readonly key: string; readonly effect: 'NoSchedule' | 'NoExecute' };
 };
 
 export type DeviceAction =

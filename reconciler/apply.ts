@@ -101,7 +101,7 @@ export function applier({ kube, metrics, leads, now, instance, standing }: Appli
         const because =
           action.kind === 'evict-pod'
             ? heldBack(error)
-            : action.kind === 'create-pod' || action.kind === 'apply-daemonset'
+            : ['create-pod', 'apply-daemonset', 'create-claim-template'].includes(action.kind)
               ? refusalOf(error)
               : undefined;
         if (because !== undefined) return { kind: 'refused', because };

@@ -9,8 +9,9 @@ import { optsOut } from '../gate/namespaces.ts';
 import type { Kube } from '../platform/kube.ts';
 import type { Log } from '../platform/log.ts';
 import { reflector, type Reflector } from '../platform/reflector.ts';
+import { deviceIndex, type DevicesOn } from './devices/device-index.ts';
 import { ruleIndex, type Rules } from './devices/rule-index.ts';
-import { trimRule, type RuleView } from './devices/rules.ts';
+import { isRuleOfOurs, trimRule, type OtherRule, type RuleView } from './devices/rules.ts';
 import { evidence } from './evidence.ts';
 import { fleet, type Changed, type Fleet } from './fleet.ts';
 import {
@@ -26,7 +27,7 @@ import {
 } from './model.ts';
 import { podIndex, type PodIndex } from './pod-index.ts';
 import { DEVICE_TAINT_RULES_PATH } from './requests.ts';
-import { SLICES_PATH, trimSlice, type SliceView } from './slices.ts';
+import { holdsGpus, SLICES_PATH, trimSlice, type Pool, type SliceView } from './slices.ts';
 
 /** How often it is looked whether the API server serves claims now. */
 const ABSENT_MS = 30_000;
@@ -49,6 +50,11 @@ export interface Caches extends PodIndex {
   readonly namespaces: Cache<NamespaceView>;
   readonly devices: Devices;
   readonly rules: Rules;
+  /** `undefined` where the API server does not serve ResourceSlices. */
+  poolsOn(node: string): readonly Pool[] | undefined;
+  readonly isAllocated: DevicesOn['isAllocated'];
+  /** DeviceTaintRules of other people. */
+  readonly otherRules: Iterable<OtherRule>;
   /** By `namespace/name`. */
   readonly daemonSets: Cache<DaemonSetView>;
   readonly fleet: Omit<Fleet, 'update' | 'select' | 'slice'>;
@@ -75,6 +81,14 @@ export interface Listener {
   namespace(name: string): void;
   daemonSet(before: DaemonSetView | undefined, after: DaemonSetView | undefined): void;
   trouble(trouble: Trouble): void;
+  /** The devices that DRA drivers publish of the node have changed. */
+  slices(node: string): void;
+  /** DeviceClasses have changed. */
+  deviceClasses(): void;
+  /** A claim template of that key has come, or gone. */
+  claimTemplate(key: string): void;
+  /** A rule of other people has come, changed or gone: for that pool, or all if it is empty. */
+  otherRule(pool: string): void;
   /** A DeviceTaintRule of that node has come, changed or gone. */
   rule(node: string): void;
   /** All DeviceTaintRules are in, or the API server does not serve them any more. */
@@ -179,19 +193,45 @@ export function watches(deps: {
   });
   // A process with a request path beside the reconciler's reports that they are not served.
   const optional = { kube, log, optional: true, absentMs: ABSENT_MS };
+  const onNode = deviceIndex();
   const devices = {
-    classes: reflector<ClassFacts>({ ...optional, ...DEVICE_WATCHES.classes }),
-    claims: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.claims }),
-    templates: reflector<ClaimFacts>({ ...optional, ...DEVICE_WATCHES.templates }),
+    classes: reflector<ClassFacts>({
+      ...optional,
+      ...DEVICE_WATCHES.classes,
+      onChange(_, before, after) {
+        if (before === undefined || after === undefined) deps.listener().deviceClasses();
+      },
+    }),
+    claims: reflector<ClaimFacts>({
+      ...optional,
+      ...DEVICE_WATCHES.claims,
+      onChange: (_, before, after) => onNode.claim(before, after),
+    }),
+    templates: reflector<ClaimFacts>({
+      ...optional,
+      ...DEVICE_WATCHES.templates,
+      onChange(key, before, after) {
+        if (before === undefined || after === undefined) deps.listener().claimTemplate(key);
+      },
+    }),
   };
   const ruleOf = ruleIndex();
-  const rules = reflector<RuleView>({
+  const foreignRules = new Set<OtherRule>();
+  const rules = reflector<RuleView | OtherRule>({
     ...optional,
     path: DEVICE_TAINT_RULES_PATH,
     trim: (raw) => trimRule(raw),
     onChange: (_, before, after) => {
-      ruleOf.update(before, after);
-      for (const one of [before, after]) if (one !== undefined) deps.listener().rule(one.node);
+      const ours = (rule: RuleView | OtherRule | undefined): RuleView | undefined =>
+        rule !== undefined && isRuleOfOurs(rule) ? rule : undefined;
+      ruleOf.update(ours(before), ours(after));
+      for (const one of [before, after]) {
+        if (one === undefined) continue;
+        if (isRuleOfOurs(one)) deps.listener().rule(one.node);
+        else deps.listener().otherRule(one.pool);
+      }
+      if (before !== undefined && !isRuleOfOurs(before)) foreignRules.delete(before);
+      if (after !== undefined && !isRuleOfOurs(after)) foreignRules.add(after);
     },
     onListed: () => deps.listener().rules(),
     onAbsent: () => deps.listener().rules(),
@@ -200,8 +240,9 @@ export function watches(deps: {
     ...optional,
     path: SLICES_PATH,
     trim: trimSlice,
-    onChange(slice, _, after) {
-      for (const name of marks.slice(slice, after?.node)) {
+    onChange(slice, before, after) {
+      for (const name of onNode.slice(before, after)) deps.listener().slices(name);
+      for (const name of marks.slice(slice, after !== undefined && holdsGpus(after) ? after.node : undefined)) {
         const node = nodes.get(name);
         const changed = node === undefined ? undefined : marks.update(name, node);
         if (node !== undefined && changed !== undefined && changed.size > 0)
@@ -238,6 +279,9 @@ export function watches(deps: {
         return rules.installed;
       },
     },
+    poolsOn: (node) => (slices.installed ? onNode.poolsOn(node) : undefined),
+    isAllocated: (...device) => onNode.isAllocated(...device),
+    otherRules: foreignRules,
     fleet: marks,
     troubleOf: (uid) => troubles.get(uid),
     nodeNameOf: (uid) => names.get(uid),

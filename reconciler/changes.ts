@@ -1,6 +1,6 @@
 // Which keys a change in the caches concerns, and which are due on take-over.
 import { MANAGED, PROOF } from '../core/keys.ts';
-import { isOurs, open, policyOf, strayOf } from '../gate/node-proof.ts';
+import { isOurs, open, policyOf, stateOf, strayOf } from '../gate/node-proof.ts';
 import { sameRules, type Caches, type Listener } from './caches.ts';
 import type { Key, Turns } from './key.ts';
 import { keyOf, type NodeObject } from './model.ts';
@@ -33,9 +33,11 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
   const wakeLater = (kind: 'wake' | 'wake-any', name = ''): void => {
     for (const ms of wakeAfter) turns.addAfter({ kind, name, turn: ms }, ms);
   };
+  const hasPools = (name: string): boolean => (caches.poolsOn(name) ?? []).length > 0;
   /** Every node that has DeviceTaintRules or may need them. */
   const taints = (): void => {
-    for (const node of caches.nodes.values()) if (isOurs(node)) add('device-taint', node.metadata.name);
+    for (const node of caches.nodes.values())
+      if (isOurs(node) || hasPools(node.metadata.name)) add('device-taint', node.metadata.name);
     for (const name of caches.rules.nodes()) add('device-taint', name);
   };
   const readinessOn = (node: string): void => {
@@ -53,7 +55,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
           strayOf(before) !== stray ||
           now?.metadata.labels?.[MANAGED] !== before.metadata.labels?.[MANAGED]);
       if (ours || isNewlyStray) add('node', name);
-      if (ours) add('device-taint', name);
+      if (ours || hasPools(name)) add('device-taint', name);
       readinessOn(name);
       if (now !== undefined && open(now).yes && (before === undefined || !open(before).yes)) wakeLater('wake', name);
       // Nodes that drain open again where another one has failed.
@@ -61,7 +63,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const policy = node === undefined ? undefined : policyOf(node);
       if (marks.has('stopping') && policy !== undefined)
         for (const other of caches.fleet.names('rolling', policy)) add('node', other);
-      if (marks.has('led') || marks.has('runs')) after(50, 'operands');
+      if ((['led', 'runs', 'by claim'] as const).some((mark) => marks.has(mark))) after(50, 'operands');
       if (marks.size > 0) after(COUNTS_MS, 'policies');
       if (ours) waiting();
     },
@@ -112,7 +114,29 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
             break;
           }
     },
-    rule: (node) => add('device-taint', node),
+    otherRule(pool) {
+      const named = caches.nodes.get(pool);
+      // A pool may have another name than its node.
+      for (const node of named === undefined ? caches.nodes.values() : [named])
+        if (isOurs(node) && hasPools(node.metadata.name)) add('node', node.metadata.name);
+    },
+    slices(name) {
+      add('device-taint', name);
+      const node = caches.nodes.get(name);
+      if (node !== undefined && isOurs(node)) add('node', name);
+    },
+    deviceClasses: () => after(50, 'operands'),
+    claimTemplate(key) {
+      if (!key.startsWith(`${operandNamespace}/`)) return;
+      after(50, 'operands');
+      for (const node of caches.nodes.values()) if (stateOf(node) === 'dra-validation') add('node', node.metadata.name);
+    },
+    rule(name) {
+      add('device-taint', name);
+      const node = caches.nodes.get(name);
+      // Its validation may wait for the rule.
+      if (node !== undefined && stateOf(node) === 'dra-validation') add('node', name);
+    },
     rules() {
       taints();
       add('policies');

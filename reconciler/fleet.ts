@@ -8,7 +8,7 @@ import { isGpuResource } from '../gate/devices.ts';
 import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
 import { selectorId } from './evidence.ts';
 import { deployedOn, type NodeObject } from './model.ts';
-import { modesOf, stackIdOf } from './stack.ts';
+import { allocationOf, modesOf, stackIdOf } from './stack.ts';
 import { parseWalk, type Walk } from './walk.ts';
 
 /** A property that nodes share; the parts that follow narrow it down. */
@@ -47,6 +47,10 @@ export type Mark =
   | readonly [kind: 'stopping', policy: string]
   /** Opted in, of the policy, and left out of a roll-out because its pods did not end in time. */
   | readonly [kind: 'left out', policy: string]
+  /** Opted in, of the policy, and its GPUs reach pods by claims, or are to. */
+  | readonly [kind: 'by claim', policy: string]
+  /** Has devices that are left out, or that others have tainted. */
+  | readonly [kind: 'devices']
   /** Runs, or is to run, that DaemonSet. */
   | readonly [kind: 'runs', daemonSet: string]
   /** The same, and the walk has not come to its end. */
@@ -71,7 +75,8 @@ const wasValidated = (node: NodeObject): boolean =>
  * A node whose GPUs come from its walk offers them before its proof; it was not a GPU node, so it
  * holds nothing up.
  */
-const isOnItsWay = (node: NodeObject): boolean => isOurs(node) && stateOf(node) === 'device-plugin-validation';
+const isOnItsWay = (node: NodeObject): boolean =>
+  isOurs(node) && ['device-plugin-validation', 'dra-validation'].includes(stateOf(node) ?? '');
 
 /** Does the node keep a policy that selects it from enforcing? */
 const holdsUp = (policy: GpuPolicy, node: NodeObject, hasSlices: boolean): boolean =>
@@ -117,6 +122,7 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSli
   const walk = walkOf(node);
   for (const selector of selectorsIn(walk)) marks.push(['remembers', selectorId(selector)]);
   if (isOpen) marks.push(['open']);
+  if (walk?.leftOut !== undefined || walk?.tainted !== undefined) marks.push(['devices']);
   if (ours) {
     marks.push(['of', policy], ['state', policy, stateOf(node) ?? 'preflight']);
     if (node.metadata.annotations?.[PROOF] !== undefined) marks.push(['proven', policy]);
@@ -128,6 +134,7 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSli
   }
   if (!managed) return marks;
   marks.push(['managed', policy], ...inRollOut(policy, walk));
+  if (walk !== undefined && allocationOf(walk.target) === 'DRA') marks.push(['by claim', policy]);
   if (isSilent(node)) marks.push(['silent', policy]);
   if (stateOf(node) !== undefined && !isOpen) marks.push(['on its way', policy]);
   for (const [i, { name }] of selectedBy.entries()) {

@@ -6,10 +6,15 @@ export type ReconcilerMetrics = ReturnType<typeof reconcilerMetrics>;
 export function reconcilerMetrics(registry: Registry) {
   const registers = [registry];
   let depth = (): number => 0;
+  let waiting = (): number => 0;
   return {
     /** Where the depth of the queue is read at each scrape. */
     readDepth(read: () => number): void {
       depth = read;
+    },
+    /** Where the number of pods that wait is read at each scrape. */
+    readWaiting(read: () => number): void {
+      waiting = read;
     },
     nodes: new Gauge({
       name: 'gpu_gate_nodes',
@@ -42,6 +47,14 @@ export function reconcilerMetrics(registry: Registry) {
       registers,
       collect() {
         this.set(depth());
+      },
+    }),
+    waiting: new Gauge({
+      name: 'gpu_gate_waiting_pods',
+      help: 'GPU pods that the scheduler has found no node for.',
+      registers,
+      collect() {
+        this.set(waiting());
       },
     }),
     breaker: new Gauge({
@@ -100,6 +113,12 @@ export function reconcilerMetrics(registry: Registry) {
       labelNames: ['policy', 'node', 'reason'],
       registers,
     }),
+    devices: new Gauge({
+      name: 'gpu_gate_devices_kept_off',
+      help: '1 for each device that new claims do not get: left out by gpu-gate because it failed alone, or tainted by others.',
+      labelNames: ['node', 'device', 'by'],
+      registers,
+    }),
     evictions: new Counter({
       name: 'gpu_gate_evictions_total',
       help: 'Evictions of GPU pods that a policy asked for.',
@@ -119,6 +138,6 @@ export function reconcilerMetrics(registry: Registry) {
  * not count it twice.
  */
 export function forgetCluster(metrics: ReconcilerMetrics): void {
-  const { nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped } = metrics;
-  for (const gauge of [nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped]) gauge.reset();
+  const { nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped, devices } = metrics;
+  for (const gauge of [nodes, open, breaker, pendingGates, rollOutNodes, rollOutStopped, devices]) gauge.reset();
 }

@@ -64,6 +64,15 @@ export interface ContainerStatus {
   readonly restartCount: number;
   readonly state?: ContainerState;
   readonly lastState?: ContainerState;
+  /** What the kubelet says of the health of devices that the container has. */
+  readonly allocatedResourcesStatus?: readonly {
+    readonly name?: string;
+    readonly resources?: readonly {
+      readonly resourceID?: string;
+      readonly health?: string;
+      readonly message?: string;
+    }[];
+  }[];
 }
 
 export interface PodCondition {

@@ -63,6 +63,8 @@ const RESERVED = 8;
 export function controllers(deps: Settings & { caches: Caches; apply: Applier; turns: Turns }): {
   readonly handlers: Handlers;
   readonly listener: Listener;
+  /** GPU pods that the scheduler has found no node for. */
+  waitingPods(): number;
   takeOver(): void;
 } {
   const { caches, metrics } = deps;
@@ -81,6 +83,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
     silence,
     rejections,
     revisionsOf: operands.revisionsOf,
+    claimTemplateOf: operands.claimTemplateOf,
     watchedSince: () => watchedSince,
   });
   const pods = podController({ ...deps, rejections });
@@ -106,6 +109,7 @@ export function controllers(deps: Settings & { caches: Caches; apply: Applier; t
       ...devices.handlers,
     },
     listener: concerned.listener,
+    waitingPods: () => waking.gpuPods,
     takeOver() {
       // First, because it relies on the nodes as they were while nobody led.
       const bound = pods.takeOver();
@@ -159,6 +163,7 @@ export function reconciler(deps: ReconcilerDeps): Reconciler {
       });
       queue = work;
       metrics.readDepth(() => work.depth);
+      metrics.readWaiting(() => (leads() ? all.waitingPods() : 0));
       leadership.onChange((held) => {
         metrics.leader.set(held ? 1 : 0);
         if (!held) forgetCluster(metrics);

@@ -1,7 +1,7 @@
 // Action → HTTP request, as a value. Pure: the time and what the caches know of the object are
 // arguments.
 import { digestOf } from '../core/digest.ts';
-import { DEVICE_TAINT, FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
+import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
 import type { Action, Condition, CreateDeviceTaint, EventAction, Manifest } from './actions.ts';
 
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -45,6 +45,8 @@ const NO_BREAKER = { trippedAt: null, release: null, releasedAt: null };
 export const DEVICE_TAINT_RULES_PATH = '/apis/resource.k8s.io/v1/devicetaintrules';
 const nodePath = (name: string): string => `/api/v1/nodes/${name}`;
 const podPath = (namespace: string, name: string): string => `/api/v1/namespaces/${namespace}/pods/${name}`;
+const claimTemplates = (namespace: string): string =>
+  `/apis/resource.k8s.io/v1/namespaces/${namespace}/resourceclaimtemplates`;
 const daemonSets = (namespace: string): string => `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
 
 /**
@@ -123,6 +125,14 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
         path: `${daemonSets(action.namespace)}/${action.name}`,
         query: { propagationPolicy: 'Background' },
       };
+    case 'create-claim-template':
+      return {
+        method: 'POST',
+        path: claimTemplates(action.manifest.metadata.namespace ?? ''),
+        body: action.manifest,
+      };
+    case 'delete-claim-template':
+      return { method: 'DELETE', path: `${claimTemplates(action.namespace)}/${action.name}` };
     case 'create-runtime-class':
       return {
         method: 'POST',
@@ -166,7 +176,7 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
 }
 
 /** Owned by its Node, so that it goes with it whether a replica leads or not. */
-const deviceTaintRule = ({ name, node, uid, driver }: CreateDeviceTaint): Manifest => ({
+const deviceTaintRule = ({ name, node, uid, driver, device, taint }: CreateDeviceTaint): Manifest => ({
   apiVersion: 'resource.k8s.io/v1',
   kind: 'DeviceTaintRule',
   metadata: {
@@ -174,7 +184,7 @@ const deviceTaintRule = ({ name, node, uid, driver }: CreateDeviceTaint): Manife
     labels: { [PART_OF]: PRODUCT, [MANAGED_BY]: PRODUCT },
     ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: node, uid }],
   },
-  spec: { deviceSelector: { driver, pool: node }, taint: { key: DEVICE_TAINT, effect: 'NoSchedule' } },
+  spec: { deviceSelector: { driver, pool: node, ...(device === undefined ? {} : { device }) }, taint },
 });
 
 /** Preconditions of a patch: another object of that name, or a later version, is a conflict. */
@@ -272,9 +282,11 @@ export const targetOf = (action: Action): string => {
     case 'delete-pod':
     case 'evict-pod':
     case 'delete-daemonset':
+    case 'delete-claim-template':
       return `${action.namespace}/${action.name}`;
     case 'create-pod':
     case 'apply-daemonset':
+    case 'create-claim-template':
       return action.manifest.metadata.name;
     case 'create-runtime-class':
     case 'create-device-taint':

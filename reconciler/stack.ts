@@ -1,8 +1,8 @@
 // A stack as one value: for each gating component a revision of ours, or another installer's. Two
 // stacks are compared here, by what a move from one to the other replaces.
 import { canonical, digestOf } from '../core/digest.ts';
-import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { GATING, isDeployed, specOf, type Component } from '../core/components.ts';
+import type { Allocation, GpuPolicy } from '../core/gpu-policy.ts';
+import { ALLOCATORS, GATING, isAllocator, isDeployed, isPartOf, specOf, type Component } from '../core/components.ts';
 import type { Choice } from './walk.ts';
 
 export type Target = Readonly<Record<string, Choice>>;
@@ -15,12 +15,25 @@ export const EXTERNAL = 'external';
 export const wantedTarget = (policy: GpuPolicy, revisions: Revisions): Target =>
   Object.fromEntries(
     GATING.flatMap((component): [string, Choice][] => {
-      const spec = specOf(policy, component);
-      if (!isDeployed(spec)) return [[component, { external: spec.podSelector ?? 'unwatched' }]];
+      if (!isPartOf(component, policy)) return [];
+      if (!isDeployed(component, policy))
+        return [[component, { external: specOf(policy, component).podSelector ?? 'unwatched' }]];
       const revision = revisions[component];
       return revision === undefined ? [] : [[component, { revision }]];
     }),
   );
+
+/** How GPUs reach pods on a node of this stack; `undefined` if it does not say. */
+export const allocationOf = (target: Target): Allocation | undefined =>
+  target[ALLOCATORS.DRA] !== undefined
+    ? 'DRA'
+    : target[ALLOCATORS.DevicePlugin] !== undefined
+      ? 'DevicePlugin'
+      : undefined;
+
+/** The stack with one allocator: that of `allocation`. */
+export const allocatedBy = (target: Target, allocation: Allocation): Target =>
+  Object.fromEntries(Object.entries(target).filter(([name]) => !isAllocator(name) || name === ALLOCATORS[allocation]));
 
 /** Whose pods an external component names is not part of the stack. */
 export const stackOf = (choice: Choice | undefined): string | undefined =>
@@ -28,7 +41,14 @@ export const stackOf = (choice: Choice | undefined): string | undefined =>
 
 /** The same for all nodes that run the same; a selector makes no difference. */
 export const stackIdOf = (target: Target): string =>
-  digestOf(JSON.stringify(canonical(Object.fromEntries(GATING.map((one) => [one, stackOf(target[one]) ?? null])))), 10);
+  digestOf(
+    JSON.stringify(
+      canonical(
+        Object.fromEntries(GATING.filter((one) => target[one] !== undefined).map((one) => [one, stackOf(target[one])])),
+      ),
+    ),
+    10,
+  );
 
 /** Who installs what: the same for all stacks that a roll-out moves between. */
 export const modesOf = (target: Target): string =>

@@ -48,6 +48,15 @@ export interface Skipped {
   readonly text: string;
 }
 
+/** A device that failed alone. */
+export interface LeftOut {
+  /** RFC 3339 */
+  readonly at: string;
+  readonly because: string;
+  /** By a validation of gpu-gate, which another device has to pass. */
+  readonly tried?: true;
+}
+
 export interface Walk {
   /** UID of the Node object: memory of another node of that name is void. */
   readonly node: string;
@@ -97,6 +106,12 @@ export interface Walk {
   readonly unselected?: string;
   /** GPU pods that the kubelet rejected, for which the node was closed last. */
   readonly rejected?: { readonly at: string; readonly count: number; readonly words: string };
+  /** Devices that failed alone, by driver, pool and name: since when and why they are left out. */
+  readonly leftOut?: Readonly<Record<string, LeftOut>>;
+  /** What others' taints say of devices, in the same way. */
+  readonly tainted?: Readonly<Record<string, string>>;
+  /** The validation by claim that is under way, and the device that it has. */
+  readonly trial?: { readonly pod: string; readonly device: string };
   /** GPUs that the kubelet knows of and does not offer, by resource, as last reported. */
   readonly lost?: Readonly<Record<string, number>>;
   /** Labels of a second installer, as last reported. */
@@ -136,6 +151,24 @@ function rejectedOf(value: unknown): Walk['rejected'] {
   const { at, count, words } = object(value);
   const time = timeOf(at);
   return time === undefined ? undefined : { at: time, count: countOf(count) ?? 0, words: textOf(words) ?? '' };
+}
+function leftOutOf(value: unknown): Walk['leftOut'] {
+  const all = entriesOf(value, (one): LeftOut | undefined => {
+    const { at, because, tried } = object(one);
+    return typeof because === 'string'
+      ? { at: timeOf(at) ?? EPOCH, because, ...(tried === true ? { tried } : {}) }
+      : undefined;
+  });
+  return Object.keys(all).length === 0 ? undefined : all;
+}
+
+/** Devices of the Node that are left out, by the walk that is written on it. */
+export const leftOutOn = (walk: string | undefined, node: string): readonly string[] =>
+  Object.keys(parseWalk(walk, node)?.leftOut ?? {});
+
+function trialOf(value: unknown): Walk['trial'] {
+  const { pod, device } = object(value);
+  return typeof pod === 'string' && typeof device === 'string' ? { pod, device } : undefined;
 }
 /** Only what is there: an absent field stays absent. */
 const present = <T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
@@ -249,6 +282,9 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
       unselected: timeOf(value['unselected']),
       rejected: rejectedOf(value['rejected']),
       installer: textOf(value['installer']),
+      leftOut: leftOutOf(value['leftOut']),
+      tainted: value['tainted'] === undefined ? undefined : entriesOf(value['tainted'], textOf),
+      trial: trialOf(value['trial']),
       lost: value['lost'] === undefined ? undefined : entriesOf(value['lost'], countOf),
     }),
   };

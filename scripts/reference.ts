@@ -4,6 +4,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
+import { everyMetric } from '../app/metrics.ts';
 import { OPTIONS, variableOf } from '../app/options.ts';
 import { readArguments } from './arguments.ts';
 import { cell, code, table } from './markdown.ts';
@@ -132,6 +133,23 @@ const valuesPage = (): string => {
   );
 };
 
+const metricsPage = (): string =>
+  page(
+    'Metrics',
+    'app/metrics.ts',
+    'Every pod serves its own on port `metrics`, and those of Node.js beside them. What only a leader knows is 0 or absent on the other replicas. [Alerts](../alerts.md), [dashboard](../dashboard.md).',
+    table(
+      ['Metric', 'Type', 'Labels', 'Process', 'What'],
+      everyMetric().map(({ name, type, labels, process, help }) => [
+        code(name),
+        type,
+        code(labels.join(', ')),
+        process,
+        cell(help),
+      ]),
+    ),
+  );
+
 /** Every page by its path. */
 export const referencePages = (): ReadonlyMap<string, string> =>
   new Map([
@@ -139,6 +157,7 @@ export const referencePages = (): ReadonlyMap<string, string> =>
     ['docs/reference/keys.md', keysPage()],
     ['docs/reference/gpupolicy.md', policyPage()],
     ['docs/reference/values.md', valuesPage()],
+    ['docs/reference/metrics.md', metricsPage()],
   ]);
 
 if (process.argv[1] === import.meta.filename) {

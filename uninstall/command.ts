@@ -251,6 +251,7 @@ class Removal {
       );
     const namespace = `/api/v1/namespaces/${this.#args.operandNamespace}`;
     const sets = `/apis/apps/v1/namespaces/${this.#args.operandNamespace}/daemonsets`;
+    const templates = `/apis/resource.k8s.io/v1/namespaces/${this.#args.operandNamespace}/resourceclaimtemplates`;
     let deleted = 0;
     const drop = async (path: string, uid: string): Promise<void> => {
       if (await this.#delete(path, { propagationPolicy: 'Background', preconditions: { uid } })) deleted += 1;
@@ -265,6 +266,8 @@ class Removal {
       ...COMPONENTS.toReversed().map((one) => (component: string) => component === POD_COMPONENT[one]),
       (component: string) => !names.has(component),
     ];
+    for (const { metadata } of await this.#all<Rule>(templates, OURS))
+      await this.#delete(`${templates}/${metadata.name}`);
     const unreachable = new Set<string>();
     for (const isTurn of turns) {
       const is = ({

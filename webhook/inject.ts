@@ -141,11 +141,16 @@ function injectUnknown(
   return finished(draft, pod, policy);
 }
 
+const NO_CONTAINERS: Extract<Asked, { kind: 'gpus' }>['byResource'] = [];
+
 function inject(pod: RawPod, asked: Extract<Asked, { kind: 'gpus' }>, policy: GpuPolicy, facts: Facts): Admission {
   const draft = emptyDraft();
-  const { injection, unmanagedNodes } = policy.spec;
-  const gateOnly = injection.claimPods === 'GateOnly' && asked.byResource.length === 0;
-  const request = indicesOf(injection.claimPods === 'GateOnly' ? asked.byResource : asked.containers);
+  const { injection, unmanagedNodes, allocation } = policy.spec;
+  // Where no device plugin serves the resource, Kubernetes makes a claim of it. Under NVIDIA's
+  // runtime an image that says so would be given every GPU of the node.
+  const byPlugin = allocation === 'DRA' ? NO_CONTAINERS : asked.byResource;
+  const gateOnly = injection.claimPods === 'GateOnly' && byPlugin.length === 0;
+  const request = indicesOf(injection.claimPods === 'GateOnly' ? byPlugin : asked.containers);
   // On unmanaged nodes the class's handler and the driver's paths may not exist.
   const everywhere = unmanagedNodes === 'Allow' && !injection.alsoOnUnmanaged;
   const runtime = gateOnly

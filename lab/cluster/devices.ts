@@ -1,26 +1,74 @@
 // What a DRA driver and its user put into a cluster: ResourceSlices of simulated nodes, classes,
 // templates and claims, written by hand.
-import type { Kube } from '../../platform/kube.ts';
+import { isNotFound, MERGE_PATCH, type Kube } from '../../platform/kube.ts';
 
 const API = '/apis/resource.k8s.io/v1';
 const apiVersion = 'resource.k8s.io/v1';
 export const GPU_DRIVER = 'gpu.nvidia.com';
 
-/** The slice of a node: its pool is named after the node, as NVIDIA's driver names it. */
+/** A slice of GPUs as NVIDIA's driver publishes it: the pool is named after the node. */
+interface SliceParts {
+  readonly driver?: string;
+  readonly devices?: number;
+  readonly generation?: number;
+  /** How many slices the pool is said to have. */
+  readonly count?: number;
+  /** Taints by the name of the device. */
+  readonly taints?: Readonly<Record<string, readonly object[]>>;
+}
+
+const sliceName = (node: string, driver: string): string => `${node}-${driver}`;
+const sliceOf = (
+  node: string,
+  { driver = GPU_DRIVER, devices = 8, generation = 1, count = 1, taints = {} }: SliceParts,
+): object => ({
+  driver,
+  nodeName: node,
+  pool: { name: node, generation, resourceSliceCount: count },
+  devices: Array.from({ length: devices }, (_, i) => {
+    const name = `gpu-${i}`;
+    const attributes = { type: { string: 'gpu' } };
+    return { name, attributes, ...(taints[name] === undefined ? {} : { taints: taints[name] }) };
+  }),
+});
+
+/** The slice of a node, where there is none yet. */
 export const publishSlice = (kube: Kube, node: string, driver = GPU_DRIVER, devices = 8): Promise<unknown> =>
   kube.request('POST', `${API}/resourceslices`, {
     body: {
       apiVersion,
       kind: 'ResourceSlice',
-      metadata: { name: `${node}-${driver}` },
-      spec: {
-        driver,
-        nodeName: node,
-        pool: { name: node, generation: 1, resourceSliceCount: 1 },
-        devices: Array.from({ length: devices }, (_, i) => ({ name: `gpu-${i}` })),
-      },
+      metadata: { name: sliceName(node, driver) },
+      spec: sliceOf(node, { driver, devices }),
     },
   });
+
+/** The slice of a node as it is now, whatever was there before. */
+export async function republishSlice(kube: Kube, node: string, parts: SliceParts): Promise<void> {
+  const path = `${API}/resourceslices/${sliceName(node, parts.driver ?? GPU_DRIVER)}`;
+  const spec = sliceOf(node, parts);
+  try {
+    await kube.request('PATCH', path, { contentType: MERGE_PATCH, body: { spec } });
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    await kube.request('POST', `${API}/resourceslices`, {
+      body: {
+        apiVersion,
+        kind: 'ResourceSlice',
+        metadata: { name: sliceName(node, parts.driver ?? GPU_DRIVER) },
+        spec,
+      },
+    });
+  }
+}
+
+export async function withdrawSlice(kube: Kube, node: string, driver = GPU_DRIVER): Promise<void> {
+  try {
+    await kube.request('DELETE', `${API}/resourceslices/${sliceName(node, driver)}`);
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+  }
+}
 
 /** A class of all devices of a driver; maps an extended resource if one is given. */
 export const createClass = (
@@ -55,9 +103,15 @@ export const firstOf = (...classes: readonly string[]): object => ({
   },
 });
 
-export const createTemplate = (kube: Kube, name: string, spec: object, namespace = 'default'): Promise<unknown> =>
+export const createTemplate = (
+  kube: Kube,
+  name: string,
+  spec: object,
+  namespace = 'default',
+  labels: Readonly<Record<string, string>> = {},
+): Promise<unknown> =>
   kube.request('POST', `${API}/namespaces/${namespace}/resourceclaimtemplates`, {
-    body: { apiVersion, kind: 'ResourceClaimTemplate', metadata: { name }, spec: { spec } },
+    body: { apiVersion, kind: 'ResourceClaimTemplate', metadata: { name, labels }, spec: { spec } },
   });
 
 export const createClaim = (kube: Kube, name: string, spec: object, namespace = 'default'): Promise<unknown> =>
@@ -97,3 +151,11 @@ export const createClaimPod = (
     { resourceClaims: [{ name: 'device', ...how }], ...spec },
     labels,
   );
+
+/** Names of the devices that a claim has. */
+export async function devicesOf(kube: Kube, claim: string, namespace = 'default'): Promise<readonly string[]> {
+  const { status } = await kube.request<{
+    status?: { allocation?: { devices?: { results?: { device: string }[] } } };
+  }>('GET', `${API}/namespaces/${namespace}/resourceclaims/${claim}`);
+  return (status?.allocation?.devices?.results ?? []).map(({ device }) => device);
+}

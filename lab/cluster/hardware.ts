@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { STRATEGIC_PATCH, isConflict, isNotFound } from '../../platform/kube.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { reflector } from '../../platform/reflector.ts';
+import { devicesOf, republishSlice, withdrawSlice } from './devices.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { SIMULATED } from './kwok.ts';
 
@@ -27,11 +28,13 @@ interface RawPod {
     nodeName?: string;
     containers: { name: string; image: string; resources?: { limits?: Record<string, string> } }[];
     initContainers?: { name: string; image: string }[];
+    resourceClaims?: object[];
     readinessGates?: { conditionType: string }[];
   };
   status?: {
     phase?: string;
     conditions?: { type: string; status: string }[];
+    resourceClaimStatuses?: { name: string; resourceClaimName?: string }[];
     containerStatuses?: { ready: boolean; restartCount: number; state?: { running?: { startedAt: string } } }[];
   };
 }
@@ -41,6 +44,8 @@ export interface Truth {
   bootID: string;
   driverLoaded: boolean;
   pluginServing: boolean;
+  /** The DRA driver publishes and prepares. */
+  draServing: boolean;
 }
 
 export interface Hardware {
@@ -52,8 +57,15 @@ const OPERANDS: Readonly<Record<string, { readonly annotation: string; readonly 
   'container-toolkit': { annotation: 'toolkit-seconds', seconds: 1 },
   driver: { annotation: 'driver-seconds', seconds: 2 },
   'device-plugin': { annotation: 'plugin-seconds', seconds: 1 },
+  'dra-driver': { annotation: 'dra-seconds', seconds: 1 },
   'dcgm-exporter': { annotation: 'exporter-seconds', seconds: 0.5 },
   'feature-discovery': { annotation: 'discovery-seconds', seconds: 0.5 },
+};
+/** What each validation is of. */
+const VALIDATIONS: Readonly<Record<string, 'driver' | 'device-plugin' | 'dra'>> = {
+  'driver-validation': 'driver',
+  'device-plugin-validation': 'device-plugin',
+  'dra-validation': 'dra',
 };
 /** What the wrapper around a validation's program writes into the termination message. */
 const verdict = (exit: number, words: string): string =>
@@ -71,6 +83,7 @@ const REJECTED = `Pod was rejected: Allocate failed due to no healthy devices pr
 const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 const gpusOf = (pod: RawPod): number =>
   pod.spec.containers.reduce((sum, c) => sum + Number(c.resources?.limits?.[GPU] ?? 0), 0);
+const hasClaims = (pod: RawPod): boolean => (pod.spec.resourceClaims ?? []).length > 0;
 const componentOf = (pod: RawPod): string =>
   pod.metadata.namespace === 'gpu-gate-operands' ? (pod.metadata.labels?.['app.kubernetes.io/component'] ?? '') : '';
 
@@ -81,7 +94,7 @@ export function startHardware(cp: ControlPlane): Hardware {
   const { signal } = stopper;
   const log = jsonLog('error', (line) => process.stderr.write(`hardware: ${line}\n`));
   const truths = new Map<string, Truth>();
-  const seenAnnotations = new Map<string, { reboot: string; restart: string; notReady: string }>();
+  const seenAnnotations = new Map<string, { reboot: string; restart: string; notReady: string; published: string }>();
   /** Bumped to call off what was under way for a pod. */
   const turns = new Map<string, number>();
   const lastStart = new Map<string, number>();
@@ -99,7 +112,7 @@ export function startHardware(cp: ControlPlane): Hardware {
     kube: admin,
     log,
     path: '/api/v1/pods',
-    trim: (raw: RawPod) => (componentOf(raw) !== '' || gpusOf(raw) > 0 ? raw : undefined),
+    trim: (raw: RawPod) => (componentOf(raw) !== '' || gpusOf(raw) > 0 || hasClaims(raw) ? raw : undefined),
     onChange: (_, before, after) => podChanged(before, after),
   });
 
@@ -165,15 +178,34 @@ export function startHardware(cp: ControlPlane): Hardware {
     return patchNode(node, { capacity: { [GPU]: String(gpus) }, allocatable: { [GPU]: String(usable) } });
   };
 
+  /** Generations of a pool only rise. */
+  const generations = new Map<string, number>();
+  const publish = async (node: string, serving: boolean): Promise<void> => {
+    if (!serving) return withdrawSlice(admin, node);
+    const generation = (generations.get(node) ?? 0) + 1;
+    generations.set(node, generation);
+    const [device = '', key = ''] = (steer(node, 'device-taint') ?? '').split('=');
+    await republishSlice(admin, node, {
+      devices: secondsOf(node, 'gpus', 8) - secondsOf(node, 'lost-gpus', 0),
+      generation,
+      count: 1 + secondsOf(node, 'missing-slices', 0),
+      ...(key === '' ? {} : { taints: { [device]: [{ key, effect: 'NoSchedule' }] } }),
+    });
+  };
+  /** What the slices of a node are made of. */
+  const published = (name: string): string =>
+    JSON.stringify(['gpus', 'lost-gpus', 'missing-slices', 'device-taint'].map((what) => steer(name, what)));
+
   async function nodeChanged(node: RawNode): Promise<void> {
     const { name, annotations } = node.metadata;
     const bootID = node.status?.nodeInfo?.['bootID'] ?? '';
-    const truth = truths.get(name) ?? { bootID, driverLoaded: false, pluginServing: false };
+    const truth = truths.get(name) ?? { bootID, driverLoaded: false, pluginServing: false, draServing: false };
     truths.set(name, truth);
     const wanted = {
       reboot: annotations?.[`${SIM}reboot`] ?? '',
       restart: annotations?.[`${SIM}restart`] ?? '',
       notReady: annotations?.[`${SIM}not-ready`] ?? '',
+      published: published(name),
     };
     const before = seenAnnotations.get(name);
     seenAnnotations.set(name, wanted);
@@ -181,6 +213,7 @@ export function startHardware(cp: ControlPlane): Hardware {
     if (wanted.reboot !== before.reboot) await reboot(name, truth);
     else if (wanted.restart !== before.restart) await restart(name, wanted.restart.split(':')[0] ?? '');
     else if (wanted.notReady !== before.notReady) await loseSight(name, wanted.notReady);
+    else if (truth.draServing && wanted.published !== before.published) await publish(name, true);
     else if (truth.pluginServing) {
       const lost = secondsOf(name, 'lost-gpus', 0);
       const offered = Number(
@@ -197,6 +230,8 @@ export function startHardware(cp: ControlPlane): Hardware {
   async function reboot(name: string, truth: Truth): Promise<void> {
     truth.driverLoaded = false;
     truth.pluginServing = false;
+    if (truth.draServing) await publish(name, false);
+    truth.draServing = false;
     truth.bootID = randomUUID();
     await patchNode(name, {
       nodeInfo: { bootID: truth.bootID },
@@ -208,7 +243,9 @@ export function startHardware(cp: ControlPlane): Hardware {
     for (const pod of pods.values()) {
       const ended = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
       if (pod.spec.nodeName !== name || ended || pod.metadata.deletionTimestamp !== undefined) continue;
-      if (gpusOf(pod) > 0) attempt(() => reject(pod));
+      const isOfPlugin = gpusOf(pod) > 0 && !isDra(name);
+      if (isOfPlugin) attempt(() => reject(pod));
+      else if (componentOf(pod) === '' && (hasClaims(pod) || gpusOf(pod) > 0)) attempt(() => startUser(pod));
       else if (OPERANDS[componentOf(pod)] !== undefined) attempt(() => startOperand(pod, true));
       else attempt(() => fail(pod, 255, 'the node was rebooted'));
     }
@@ -247,7 +284,8 @@ export function startHardware(cp: ControlPlane): Hardware {
       return;
     }
     if (before?.spec.nodeName === undefined) attempt(() => start(after));
-    else if (after.status?.phase === 'Running' && gpusOf(after) > 0) attempt(() => judgeReady(after));
+    else if (after.status?.phase === 'Running' && (gpusOf(after) > 0 || hasClaims(after)) && componentOf(after) === '')
+      attempt(() => judgeReady(after));
   }
 
   function gone(pod: RawPod): void {
@@ -255,6 +293,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     const truth = truths.get(pod.spec.nodeName ?? '');
     if (truth === undefined) return;
     if (componentOf(pod) === 'driver') truth.driverLoaded = false;
+    if (componentOf(pod) === 'dra-driver' && truth.draServing) {
+      truth.draServing = false;
+      attempt(() => publish(pod.spec.nodeName ?? '', false));
+    }
     if (componentOf(pod) === 'device-plugin' && truth.pluginServing) {
       truth.pluginServing = false;
       attempt(async () => void (await offer(pod.spec.nodeName ?? '', false)));
@@ -285,22 +327,47 @@ export function startHardware(cp: ControlPlane): Hardware {
     if (pod.status?.phase !== undefined && pod.status.phase !== 'Pending') return;
     if (OPERANDS[componentOf(pod)] !== undefined) return startOperand(pod, false);
     const truth = truths.get(pod.spec.nodeName ?? '');
-    if (gpusOf(pod) > 0 && truth?.pluginServing !== true) return reject(pod);
+    if (gpusOf(pod) > 0 && truth?.pluginServing !== true && !isDra(pod.spec.nodeName ?? '')) return reject(pod);
+    if (componentOf(pod) === '') return startUser(pod);
     const turn = nextTurn(pod);
     await patchPod(pod, running(pod, false));
     const component = componentOf(pod);
-    if (component !== 'driver-validation' && component !== 'device-plugin-validation') {
-      await wait(secondsOf(pod.spec.nodeName ?? '', 'pod-seconds', 0.2));
-      if (isTurn(pod, turn)) await patchPod(pod, running(pod, true));
-      return;
-    }
+    const kind = VALIDATIONS[component];
+    if (kind === undefined) return;
     await last(pod.spec.nodeName ?? '', 'validation-seconds', 1);
     if (!isTurn(pod, turn)) return;
-    const kind = component === 'driver-validation' ? 'driver' : 'device-plugin';
-    const holds = truth?.driverLoaded === true && (kind === 'driver' || truth.pluginServing);
-    if (!holds || steer(pod.spec.nodeName ?? '', 'validation-fails') === kind) return fail(pod, 1, NO_DRIVER);
+    const serves = { driver: true, 'device-plugin': truth?.pluginServing === true, dra: truth?.draServing === true };
+    const holds = truth?.driverLoaded === true && serves[kind];
+    const fails = steer(pod.spec.nodeName ?? '', 'validation-fails') === kind;
+    if (!holds || fails || (kind === 'dra' && (await hasBroken(pod)))) return fail(pod, 1, NO_DRIVER);
     await end(pod, 'Succeeded', { exitCode: 0, reason: 'Completed', message: PASSED });
   }
+
+  /** Is one of the pod's devices the one that is broken? */
+  async function hasBroken(pod: RawPod): Promise<boolean> {
+    const broken = steer(pod.spec.nodeName ?? '', 'device-fails');
+    const name = pod.status?.resourceClaimStatuses?.[0]?.resourceClaimName;
+    return broken !== undefined && name !== undefined
+      ? (await devicesOf(admin, name, pod.metadata.namespace)).includes(broken)
+      : false;
+  }
+
+  /** The kubelet waits for the DRA driver to prepare the claims. */
+  async function startUser(pod: RawPod): Promise<void> {
+    const node = pod.spec.nodeName ?? '';
+    const turn = nextTurn(pod);
+    while (isDra(node) && truths.get(node)?.draServing !== true) {
+      await patchPod(pod, stuck(pod, 'ContainerCreating', ''));
+      await wait(0.25);
+      if (!isTurn(pod, turn)) return;
+    }
+    await patchPod(pod, running(pod, false));
+    await wait(secondsOf(node, 'pod-seconds', 0.2));
+    if (isTurn(pod, turn)) await patchPod(pod, running(pod, true));
+  }
+  /** Has the node a DRA driver, working or not? */
+  const isDra = (node: string): boolean =>
+    [...pods.values()].some((pod) => pod.spec.nodeName === node && componentOf(pod) === 'dra-driver');
 
   async function startOperand(pod: RawPod, again: boolean): Promise<void> {
     const node = pod.spec.nodeName ?? '';
@@ -314,6 +381,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     if (component === 'device-plugin' && truth.pluginServing) {
       truth.pluginServing = false;
       await offer(node, false);
+    }
+    if (component === 'dra-driver' && truth.draServing) {
+      truth.draServing = false;
+      await publish(node, false);
     }
     for (;;) {
       if (!isTurn(pod, turn)) return;
@@ -338,6 +409,10 @@ export function startHardware(cp: ControlPlane): Hardware {
     }
     if (component === 'driver') truth.driverLoaded = true;
     await patchPod(pod, running(pod, true));
+    if (component === 'dra-driver') {
+      truth.draServing = true;
+      await publish(node, true);
+    }
     if (component === 'device-plugin') {
       truth.pluginServing = true;
       await offer(node, true);

@@ -21,6 +21,7 @@ const stage = (name: string, spec: object): object => ({
 const notOurs = [
   { key: '.metadata.namespace', operator: 'NotIn', values: ['gpu-gate-operands'] },
   { key: '.spec.containers[].resources.limits["nvidia.com/gpu"]', operator: 'DoesNotExist' },
+  { key: '.spec.resourceClaims', operator: 'DoesNotExist' },
 ];
 
 const READY = `

@@ -1,56 +1,86 @@
 // DeviceTaintRules: while a node is not open, one for each driver of its policy keeps every
-// scheduler off the node's devices. Which rules there should be is a function of the node, its
-// policy and what the API server serves. Pure.
+// scheduler off the node's devices; one for each device that fails alone keeps it off that one.
+// Which rules there should be is a function of the node, its policy and what the API server serves.
+// Pure.
 import { digestOf } from '../../core/digest.ts';
 import { isEnforcing, policyFor, type GpuPolicy } from '../../core/gpu-policy.ts';
-import { DEVICE_TAINT, DEVICE_TAINT_RULE_PREFIX } from '../../core/keys.ts';
+import { DEVICE_FAILED_TAINT, DEVICE_TAINT, DEVICE_TAINT_RULE_PREFIX, PROOF, WALK } from '../../core/keys.ts';
 import { list, object, text } from '../../core/raw.ts';
-import { isOurs, open, policyOf } from '../../gate/node-proof.ts';
+import { isOurs, open, parseProof, policyOf } from '../../gate/node-proof.ts';
 import type { CreateDeviceTaint, DeviceAction } from '../actions.ts';
 import type { NodeObject } from '../model.ts';
+import type { DeviceTaint, Pool } from '../slices.ts';
+import { leftOutOn, parseWalk } from '../walk.ts';
 
-/** A rule as it is looked at; one of other people's is not kept. */
+/** A rule of gpu-gate, as it is looked at. */
 export interface RuleView {
   readonly name: string;
   readonly uid: string;
   /** Name of the Node that owns it, or of the pool that it selects; empty if it says neither. */
   readonly node: string;
+  /** The one device that it is for, by driver, pool and name; empty if it is for all. */
+  readonly device: string;
   /** What it says, to compare. */
   readonly says: string;
+}
+
+/** A rule of other people. An empty selector means all. */
+export interface OtherRule extends DeviceTaint {
+  readonly driver: string;
+  readonly pool: string;
+  readonly device: string;
 }
 
 const says = (owner: string, driver: string, pool: string, device: string, key: string, effect: string): string =>
   JSON.stringify([owner, driver, pool, device, key, effect]);
 
-/** Raw DeviceTaintRule → what is kept; `undefined` if it is not one of gpu-gate's, by its name. */
-export function trimRule(raw: unknown): RuleView | undefined {
+interface ReadRule extends OtherRule {
+  readonly name: string;
+  readonly uid: string;
+  readonly owner: { readonly uid: string; readonly name: string };
+}
+
+function readRule(raw: unknown): ReadRule {
   const { metadata, spec } = object(raw);
   const { name, uid, ownerReferences } = object(metadata);
-  if (!text(name, '').startsWith(DEVICE_TAINT_RULE_PREFIX)) return undefined;
   const owner = object(list<unknown>(ownerReferences).find((one) => object(one)['kind'] === 'Node'));
   const { driver, pool, device } = object(object(spec)['deviceSelector']);
-  const { key, effect } = object(object(spec)['taint']);
+  const { key, value, effect } = object(object(spec)['taint']);
   return {
     name: text(name, ''),
     uid: text(uid, ''),
-    node: text(owner['name'], text(pool, '')),
-    says: says(
-      text(owner['uid'], ''),
-      text(driver, ''),
-      text(pool, ''),
-      text(device, ''),
-      text(key, ''),
-      text(effect, ''),
-    ),
+    owner: { uid: text(owner['uid'], ''), name: text(owner['name'], '') },
+    driver: text(driver, ''),
+    pool: text(pool, ''),
+    device: text(device, ''),
+    key: text(key, ''),
+    value: text(value, ''),
+    effect: text(effect, ''),
   };
 }
+
+/** Raw DeviceTaintRule → what is kept: of gpu-gate's, by its name, or of others'. */
+export function trimRule(raw: unknown): RuleView | OtherRule {
+  const { name, uid, owner, driver, pool, device, key, value, effect } = readRule(raw);
+  return name.startsWith(DEVICE_TAINT_RULE_PREFIX)
+    ? {
+        name,
+        uid,
+        node: owner.name === '' ? pool : owner.name,
+        device: device === '' ? '' : `${driver}/${pool}/${device}`,
+        says: says(owner.uid, driver, pool, device, key, effect),
+      }
+    : { driver, pool, device, key, value, effect };
+}
+
+export const isRuleOfOurs = (rule: RuleView | OtherRule): rule is RuleView => 'says' in rule;
 
 /** The longest name of an object. */
 const MAX_NAME = 253;
 
 /** The names say which node and driver, as far as they fit. */
-function nameOf(node: string, driver: string): string {
-  const name = `${DEVICE_TAINT_RULE_PREFIX}${node}.${driver}`;
+function nameOf(node: string, driver: string, what = ''): string {
+  const name = `${DEVICE_TAINT_RULE_PREFIX}${node}.${driver}${what === '' ? '' : `.${what}`}`;
   return name.length <= MAX_NAME ? name : `${DEVICE_TAINT_RULE_PREFIX}${digestOf(name, 32)}`;
 }
 
@@ -59,30 +89,68 @@ interface KnownPolicies {
   values(): Iterable<GpuPolicy>;
 }
 
+/** Does gpu-gate taint devices for this policy? */
+export const taintsDevices = (policy: GpuPolicy | undefined, served: boolean): boolean =>
+  served && policy !== undefined && isEnforcing(policy) && policy.spec.deviceTaints !== 'Off';
+
 /** The policy that has the node; the first that selects it before the reconciler has written it. */
 const policyIn = (node: NodeObject, policies: KnownPolicies): GpuPolicy | undefined => {
   const name = policyOf(node);
   return name === undefined ? policyFor(node.metadata.labels ?? {}, [...policies.values()]) : policies.get(name);
 };
 
-/** The rules that there should be for the node; none once it is gone. */
+/** Was the node proven, and is it no longer? */
+function isWithdrawn(node: NodeObject): boolean {
+  const { annotations, uid } = node.metadata;
+  const proof = parseProof(annotations?.[PROOF]);
+  const holds = proof !== undefined && proof.node === uid && proof.boot === node.status?.nodeInfo?.bootID;
+  return !holds && parseWalk(annotations?.[WALK], uid)?.proven !== undefined;
+}
+
+/**
+ * The rules that there should be for the node; none once it is gone. An unmanaged node is closed as
+ * the extender closes it, by the first policy that selects it.
+ */
 export function wantedRules(
   node: NodeObject | undefined,
   policies: KnownPolicies,
   served: boolean,
+  pools: readonly Pool[] = [],
 ): readonly CreateDeviceTaint[] {
-  if (!served || node === undefined || !isOurs(node) || open(node).yes) return [];
-  const policy = policyIn(node, policies);
-  if (policy === undefined || !isEnforcing(policy) || policy.spec.deviceTaints === 'Off') return [];
-  const { name, uid } = node.metadata;
-  return policy.spec.deviceDrivers.map((driver) => ({
-    kind: 'create-device-taint',
-    name: nameOf(name, driver),
-    node: name,
-    uid,
-    driver,
-  }));
+  const policy = node === undefined ? undefined : policyIn(node, policies);
+  if (node === undefined || policy === undefined || !taintsDevices(policy, served)) return [];
+  const { name, uid, annotations } = node.metadata;
+  const shared = { kind: 'create-device-taint', node: name, uid } as const;
+  // Of unmanaged nodes those alone that have devices: there may be many without.
+  if (!isOurs(node))
+    return policy.spec.unmanagedNodes === 'Allow'
+      ? []
+      : policy.spec.deviceDrivers
+          .filter((driver) => pools.some((pool) => pool.driver === driver && pool.name === name))
+          .map((driver) => ({ ...shared, name: nameOf(name, driver), driver, taint: CLOSED }));
+  const failed = leftOutOn(annotations?.[WALK], uid).flatMap((id): readonly CreateDeviceTaint[] => {
+    const [driver = '', pool, device = ''] = id.split('/');
+    return pool === name && policy.spec.deviceDrivers.includes(driver)
+      ? [{ ...shared, name: nameOf(name, driver, device), driver, device, taint: FAILED }]
+      : [];
+  });
+  if (open(node).yes) return failed;
+  // Another rule, so that none is changed: between a rule's end and the next a pod could come.
+  const evicts = policy.spec.withdrawnPods === 'Evict' && isWithdrawn(node);
+  return [
+    ...policy.spec.deviceDrivers.flatMap((driver): readonly CreateDeviceTaint[] => [
+      { ...shared, name: nameOf(name, driver), driver, taint: CLOSED },
+      ...(evicts ? [{ ...shared, name: nameOf(name, driver, 'withdrawn'), driver, taint: WITHDRAWN }] : []),
+    ]),
+    ...failed,
+  ];
 }
+const CLOSED = { key: DEVICE_TAINT, effect: 'NoSchedule' } as const;
+const WITHDRAWN = { key: DEVICE_TAINT, effect: 'NoExecute' } as const;
+const FAILED = { key: DEVICE_FAILED_TAINT, effect: 'NoSchedule' } as const;
+
+const saidBy = ({ uid, driver, node, device = '', taint }: CreateDeviceTaint): string =>
+  says(uid, driver, node, device, taint.key, taint.effect);
 
 /**
  * What makes the present rules of a node the wanted ones. A rule that says something else is
@@ -94,7 +162,7 @@ export function changesOf(present: Iterable<RuleView>, wanted: readonly CreateDe
   for (const rule of present) {
     const want = missing.get(rule.name);
     missing.delete(rule.name);
-    if (want === undefined || rule.says !== says(want.uid, want.driver, want.node, '', DEVICE_TAINT, 'NoSchedule'))
+    if (want === undefined || rule.says !== saidBy(want))
       actions.push({ kind: 'delete-device-taint', name: rule.name, uid: rule.uid });
   }
   // What closes comes before what opens.

@@ -8,6 +8,7 @@ import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import type { Manifest } from '../actions.ts';
 import { dcgmExporter } from './dcgm-exporter.ts';
 import { devicePlugin } from './device-plugin.ts';
+import { draDriver } from './dra-driver.ts';
 import { driver } from './driver.ts';
 import { featureDiscovery } from './feature-discovery.ts';
 import { toolkit } from './toolkit.ts';
@@ -30,8 +31,15 @@ const RENDER: Readonly<Record<Component, (policy: GpuPolicy) => PodSpec>> = {
   toolkit,
   driver,
   'device-plugin': devicePlugin,
+  'dra-driver': draDriver,
   'dcgm-exporter': dcgmExporter,
   'feature-discovery': featureDiscovery,
+};
+
+/** Those that call the API server. */
+const ACCOUNTS: Readonly<Partial<Record<Component, string>>> = {
+  driver: 'gpu-gate-driver',
+  'dra-driver': 'gpu-gate-dra-driver',
 };
 
 const revisionOf = (value: unknown): string => digestOf(JSON.stringify(canonical(value)), 10);
@@ -55,8 +63,8 @@ export function renderOperand(component: Component, policy: GpuPolicy, context: 
     containers: withLastWords(parts['containers']),
     tolerations: [{ operator: 'Exists' }],
     priorityClassName: 'system-node-critical',
-    automountServiceAccountToken: component === 'driver',
-    ...(component === 'driver' ? { serviceAccountName: 'gpu-gate-driver' } : {}),
+    automountServiceAccountToken: ACCOUNTS[component] !== undefined,
+    ...(ACCOUNTS[component] === undefined ? {} : { serviceAccountName: ACCOUNTS[component] }),
   };
   const revision = revisionOf({ component, podSpec });
   const podComponent = POD_COMPONENT[component];

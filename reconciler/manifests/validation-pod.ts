@@ -1,7 +1,7 @@
-// The two pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none
-// (driver-validation), and vectorAdd in an unprivileged pod that asks for one GPU as users do
-// (device-plugin-validation). The name carries a hash of what the round proves, so that old
-// evidence is never taken for new.
+// The pods that prove a node: vectorAdd with all GPUs, asking Kubernetes for none
+// (driver-validation), and vectorAdd in an unprivileged pod that asks for one GPU as users do, by
+// resource (device-plugin-validation) or by claim (dra-validation). The name carries a hash of what
+// the round proves, so that old evidence is never taken for new.
 import { digestOf } from '../../core/digest.ts';
 import { driverMounts } from '../../core/driver-mounts.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
@@ -11,7 +11,7 @@ import type { Manifest } from '../actions.ts';
 import { runtimeClass } from './parts.ts';
 
 export interface ValidationInput {
-  readonly kind: 'driver-validation' | 'device-plugin-validation';
+  readonly kind: 'driver-validation' | 'device-plugin-validation' | 'dra-validation';
   readonly policy: GpuPolicy;
   readonly namespace: string;
   readonly node: { readonly name: string; readonly uid: string };
@@ -21,6 +21,8 @@ export interface ValidationInput {
   /** Extended resource to ask for; device-plugin-validation only. */
   readonly resource?: string;
   readonly schedulerName?: string;
+  /** ResourceClaimTemplate to ask by; dra-validation only. */
+  readonly claimTemplate?: string;
 }
 
 /**
@@ -55,15 +57,20 @@ const VECTOR_ADD = ['/cuda-samples/vectorAdd'];
  */
 const RESOURCES = { requests: { cpu: '10m', memory: '64Mi' }, limits: { memory: '2Gi' } } as const;
 
+/** CDI brings the driver in with the device. */
+const NO_MOUNTS: ReturnType<typeof driverMounts> = { volumes: [], env: [] };
+
 /** The pod of one try of one round. */
 export function validationPod(input: ValidationInput): Manifest {
   const { kind, policy, node } = input;
   const { validation, injection } = policy.spec;
   const hash = digestOf([node.uid, input.round, String(input.attempt)].join('\n'), 10);
-  const asksKubernetes = kind === 'device-plugin-validation';
+  const asksKubernetes = kind !== 'driver-validation';
+  const asksByClaim = kind === 'dra-validation';
   // What users' pods will have is what must be proven; the driver's own proof needs it where no
   // runtime brings the driver in.
-  const mounts = driverMounts(policy);
+  const bringsDriver = !asksByClaim || injection.claimPods === 'Full';
+  const mounts = bringsDriver ? driverMounts(policy) : NO_MOUNTS;
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -80,7 +87,7 @@ export function validationPod(input: ValidationInput): Manifest {
       enableServiceLinks: false,
       terminationGracePeriodSeconds: 5,
       // As users' pods: where none is injected for them, the proof has none either.
-      ...(asksKubernetes && injection.runtimeClassName === '' ? {} : runtimeClass(policy)),
+      ...(!bringsDriver || (asksKubernetes && injection.runtimeClassName === '') ? {} : runtimeClass(policy)),
       ...(input.schedulerName === undefined ? {} : { schedulerName: input.schedulerName }),
       ...(validation.imagePullSecrets.length === 0
         ? {}
@@ -93,6 +100,7 @@ export function validationPod(input: ValidationInput): Manifest {
           },
         },
       },
+      ...(asksByClaim ? { resourceClaims: [{ name: 'gpu', resourceClaimTemplateName: input.claimTemplate }] } : {}),
       containers: [
         {
           name: 'vector-add',
@@ -115,6 +123,7 @@ export function validationPod(input: ValidationInput): Manifest {
               ...validation.resources.limits,
               ...(input.resource === undefined ? {} : { [input.resource]: '1' }),
             },
+            ...(asksByClaim ? { claims: [{ name: 'gpu' }] } : {}),
           },
           securityContext: asksKubernetes
             ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } }

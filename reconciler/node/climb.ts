@@ -34,6 +34,7 @@ export function climbed(seen: Observed, states: readonly WalkState[]): Climb {
     pods: [],
   };
   for (const state of states) {
+    if (state.allocation !== undefined && state.allocation !== seen.allocation) continue;
     const { finding, deploy, evidence, passed, pods = [] } = state.look(seen, climb);
     climb = {
       ...climb,

@@ -7,6 +7,7 @@ import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { selectorsOf } from '../evidence.ts';
 import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
+import { taintsDevices } from '../devices/rules.ts';
 import type { EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
@@ -54,6 +55,11 @@ export interface NodeControllerDeps {
     | 'fleet'
     | 'troubleOf'
     | 'isWatched'
+    | 'poolsOn'
+    | 'isAllocated'
+    | 'otherRules'
+    | 'rules'
+    | 'devices'
   >;
   readonly apply: Applier;
   readonly turns: Turns;
@@ -69,6 +75,8 @@ export interface NodeControllerDeps {
   readonly now: () => number;
   /** Newest revision of each component that the policy deploys. */
   readonly revisionsOf: (policy: GpuPolicy | undefined) => Readonly<Partial<Record<Component, string>>>;
+  /** Name of the claim template for validation pods, once it is there. */
+  readonly claimTemplateOf: (policy: GpuPolicy | undefined) => string | undefined;
   readonly operandNamespace: string;
   /** Namespaces whose pods the webhook never touches; nor are they evicted. */
   readonly excludedNamespaces: ReadonlySet<string>;
@@ -159,6 +167,14 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       now: now(),
       watchedSince: deps.watchedSince(),
       isOverloaded: isExcused(node, policy),
+      pools: caches.poolsOn(name),
+      isAllocated: caches.isAllocated,
+      claimOf: (key) => caches.devices.claims.get(key),
+      otherRules: caches.otherRules,
+      ruledOut: taintsDevices(policy, caches.rules.served)
+        ? new Set([...caches.rules.of(name)].map(({ device }) => device))
+        : undefined,
+      claimTemplate: deps.claimTemplateOf(policy),
       rejection: deps.rejections.reached(name),
       troubles: troublesOf(node),
       rollOut:

@@ -1,6 +1,7 @@
 // What the Node should say, by what was observed, reached and judged.
 import { BREAKER_RELEASE, RETRY } from '../../core/keys.ts';
 import { amountOf } from '../../core/quantity.ts';
+import type { Allocation } from '../../core/gpu-policy.ts';
 import type { Said } from '../../core/said.ts';
 import { entriesFor, isUsualGpu } from '../../gate/gpu-request.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
@@ -10,10 +11,12 @@ import type { NodeObject } from '../model.ts';
 import { DONE, type Accepted, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
+import { devicesText } from './devices.ts';
 import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
+import { offeredOtherwise } from './states/both.ts';
 import { iso, isManagedHere, type Observed, type WithPolicy } from './observed.ts';
 
 /** `driver-validation` as part of a condition's reason. */
@@ -105,7 +108,8 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
       climb.proven.has(name) || (known?.proven === true && known.boot === boot && isAsKnown(evidence, known));
     return [name, { ...evidence, boot, ...(isProven ? { proven: true } : {}) }];
   });
-  const { failure, walk } = timed;
+  const { failure } = timed;
+  const walk = withoutOld(timed.walk, climb.evidence);
   const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
@@ -122,6 +126,22 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
       : {}),
     ...(isNewest ? { driver: driverVersion(input.policy) } : {}),
   };
+}
+
+/** By which validation users' way to GPUs is proven, and what it proves. */
+const VALIDATION: Readonly<Record<Allocation, string>> = {
+  DevicePlugin: 'device-plugin-validation',
+  DRA: 'dra-validation',
+};
+const ALLOCATOR_WORDS: Readonly<Record<Allocation, string>> = { DevicePlugin: 'device plugin', DRA: 'DRA driver' };
+
+/** A DRA driver that has started again looks at its devices again. */
+function withoutOld(walk: Walk, evidence: Climb['evidence']): Walk {
+  const driver = evidence['dra-driver'];
+  const known = walk.evidence['dra-driver'];
+  if (driver === undefined || known === undefined || isAsKnown(driver, known)) return walk;
+  const { leftOut: _, trial: __, ...rest } = walk;
+  return rest;
 }
 
 /** All states done: the proof, and no reason to stay closed. */
@@ -155,7 +175,7 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
       status: 'True',
       reason: 'Validated',
       said: {
-        text: `driver and device plugin validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
+        text: `driver and ${ALLOCATOR_WORDS[seen.allocation]} validated${next.driver === undefined ? '' : `, driver ${next.driver}`}${lostText(input)}${devicesText(walk)}${bothText(seen)}${unlistedText(input)}${labelText(seen)}${conflictText(input)}`,
         at: next.at,
       },
     },
@@ -185,6 +205,14 @@ const lostText = ({ node, policy }: WithPolicy): string => {
     return `${all - amount} of ${all} ${name} allocatable`;
   });
   return lost.length === 0 ? '' : `; ${lost.join(', ')}: see the device plugin's log for what became of the others`;
+};
+
+/** Served in both ways since it was validated: running pods hold it open. */
+const bothText = (seen: Observed): string => {
+  const other = offeredOtherwise(seen);
+  return other === undefined
+    ? ''
+    : `; ${other} on this node as well, so that two pods may be given one GPU: remove it, or set allocation in the GPUPolicy`;
 };
 
 /** GPUs that nothing gates, because the policy does not list their resource. */
@@ -247,7 +275,7 @@ function underway(
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
-  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}`;
+  const what = `${name}: ${timed.message}${rejectedText(seen, walk)}${devicesText(walk)}`;
   const command = retryCommand(input.node);
   const isHealthy = stop.finding.kind === 'waiting' && stop.finding.healthy === true;
   const isHeld = judgement === 'withdrawn' && keep === BREAKER;
@@ -266,7 +294,11 @@ function underway(
       ...shared,
       state: 'validated',
       proof: standing,
-      closed: isRestored ? 'awaiting device-plugin-validation' : judgement === 'withdrawn' ? keep : `awaiting ${name}`,
+      closed: isRestored
+        ? `awaiting ${VALIDATION[seen.allocation]}`
+        : judgement === 'withdrawn'
+          ? keep
+          : `awaiting ${name}`,
       condition: { status: 'True', reason: failure === undefined ? 'Closed' : reason, said },
       taint: false,
     };

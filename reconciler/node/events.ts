@@ -72,6 +72,8 @@ function changesOf(node: NodeObject, before: Walk | undefined, desired: Desired)
   const isNewlyProven = proof !== undefined && annotations?.[PROOF] === undefined;
   if (isNewlyProven || isReported(labels?.[STATE], state))
     return [nodeEvent(node, 'Normal', state === 'validated' ? 'GPUValidated' : 'GPUStage', text)];
+  const newlyOut = Object.keys(walk?.leftOut ?? {}).filter((id) => before?.leftOut?.[id] === undefined);
+  if (newlyOut.length > 0) return [nodeEvent(node, 'Warning', 'GPUDeviceLeftOut', text)];
   const { lost } = walk ?? {};
   if (lost !== undefined && JSON.stringify(lost) !== JSON.stringify(before?.lost ?? {}))
     return [nodeEvent(node, 'Warning', 'GPUsLost', text)];

@@ -1,5 +1,5 @@
 // What another installer, or our own driver-manager, writes on a node about who installs what.
-import { COMPONENTS, GATING, isDeployed, namesOf, specOf } from '../../core/components.ts';
+import { COMPONENTS, GATING, isDeployed, namesOf } from '../../core/components.ts';
 import { GPU_OPERATOR_DEPLOY_PREFIX, GPU_OPERATOR_WORKLOAD } from '../../core/keys.ts';
 import { DRIVER_MANAGER } from '../manifests/driver.ts';
 import type { NodeObject, PodObject } from '../model.ts';
@@ -32,7 +32,7 @@ export function secondInstaller(seen: Observed): string {
   const { node, policy } = seen.input;
   const marked = markedBy(node);
   const ours = COMPONENTS.filter((component) =>
-    GATING.includes(component) ? isManagedHere(seen, component) : isDeployed(specOf(policy, component)),
+    GATING.includes(component) ? isManagedHere(seen, component) : isDeployed(component, policy),
   );
   const doubled = ours
     .map((component) => GPU_OPERATOR_DEPLOY_PREFIX + namesOf(component).operator)

@@ -4,6 +4,7 @@ import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Proof } from '../../gate/node-proof.ts';
 import type { Rejection } from '../limits/rejections.ts';
 import type { NodeObject } from '../model.ts';
+import { isPublished, type Pool } from '../slices.ts';
 import { DONE, type Walk } from '../walk.ts';
 import { allocatable, hasPciLabel } from './findings.ts';
 
@@ -18,6 +19,7 @@ interface Seen {
   /** The node is silent among so many that its silence says nothing about it. */
   readonly isOverloaded?: boolean;
   readonly rejection?: Rejection | undefined;
+  readonly pools?: readonly Pool[] | undefined;
 }
 
 /** Out of sight for so long that nobody knows what became of its stack. */
@@ -41,8 +43,10 @@ export function noteLosses(walk: Walk, input: Seen, proof: Proof | undefined, is
   const { interval } = policy.spec.validation;
   const isOld =
     interval > 0 && walk.stage === DONE && isIdle && proof !== undefined && now - Date.parse(proof.at) >= interval;
-  const { 'device-plugin-validation': plugin, ...others } = walk.passed;
-  const areGpusGone = plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0;
+  const { 'device-plugin-validation': plugin, 'dra-validation': dra, ...others } = walk.passed;
+  const areGpusGone =
+    (plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0) ||
+    (dra !== undefined && !isPublished(input.pools, policy.spec.deviceDrivers));
   const rejected = proof === undefined ? undefined : newRejection(input.rejection, proof, walk);
   const isAllLost =
     Object.keys(walk.passed).length > 0 &&

@@ -1,8 +1,9 @@
 // What is known of a node now: the objects that the caches hold, and what the node itself
 // remembers.
+import type { ClaimFacts } from '../../gate/devices.ts';
 import { usesGpus } from '../../gate/users.ts';
 import { hasEnded } from '../model.ts';
-import type { GpuPolicy } from '../../core/gpu-policy.ts';
+import type { Allocation, GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
@@ -10,7 +11,10 @@ import type { Rejection } from '../limits/rejections.ts';
 import type { NodeObject, PodObject } from '../model.ts';
 import { newWalk, parseWalk, rebooted, type Accepted, type Choice, type Walk } from '../walk.ts';
 import { deployedOn } from '../model.ts';
-import { wantedTarget, type Target } from '../stack.ts';
+import type { OtherRule } from '../devices/rules.ts';
+import type { Pool } from '../slices.ts';
+import { allocationOf, wantedTarget, type Target } from '../stack.ts';
+import { noteDevices } from './devices.ts';
 import { noteLosses } from './losses.ts';
 import type { Eviction } from './drain.ts';
 import { NO_PLACE, turnOf, type Others, type Turn } from './roll-out.ts';
@@ -53,6 +57,18 @@ export interface NodeInput {
   readonly rollOut?: Others;
   /** Namespaces whose pods are never evicted. */
   readonly optedOut?: ReadonlySet<string>;
+  /** What DRA drivers publish of the node; `undefined` where the API server does not serve it. */
+  readonly pools?: readonly Pool[] | undefined;
+  /** By `namespace/name`. */
+  readonly claimOf?: (key: string) => ClaimFacts | undefined;
+  /** DeviceTaintRules of other people. */
+  readonly otherRules?: Iterable<OtherRule>;
+  /** Devices that rules of gpu-gate leave out now; `undefined` where it has none. */
+  readonly ruledOut?: ReadonlySet<string> | undefined;
+  /** Is the device allocated to a claim? */
+  readonly isAllocated?: (driver: string, pool: string, device: string) => boolean;
+  /** Name of the ResourceClaimTemplate for validation pods, once it is there. */
+  readonly claimTemplate?: string | undefined;
   /** What became of the last try to evict a pod, by its UID. */
   readonly evictions?: ReadonlyMap<string, Eviction>;
 }
@@ -70,6 +86,8 @@ export interface Observed {
   /** The same with reboot, losses and target noted. */
   readonly walk: Walk;
   readonly deployed: Readonly<Partial<Record<Component, string>>>;
+  /** How GPUs reach pods here, by what the node is to run. */
+  readonly allocation: Allocation;
   /** Users' pods that hold GPUs on the node now. */
   readonly users: readonly PodObject[];
   readonly turn: Turn;
@@ -173,8 +191,11 @@ export function observe(input: WithPolicy): Observed {
     held,
     takes: turn.takes,
   });
-  const walk = noteLosses({ ...inTurn(continued, turn), target }, input, proof, users.length === 0);
-  return { input, boot, proof, before, walk, deployed, users, turn, isInUse };
+  const isAsked = retry !== undefined && retry !== continued.retry;
+  const noted = noteLosses({ ...inTurn(continued, turn), target }, input, proof, users.length === 0);
+  const walk = noteDevices(noted, input, isAsked);
+  const allocation = allocationOf(target) ?? input.policy.spec.allocation;
+  return { input, boot, proof, before, walk, deployed, allocation, users, turn, isInUse };
 }
 
 const NO_NAMES: ReadonlySet<string> = new Set();

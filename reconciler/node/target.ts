@@ -3,7 +3,7 @@
 // was lost.
 import { GATING } from '../../core/components.ts';
 import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
-import { EXTERNAL, stackOf, touchesDriver, type Revisions, type Target } from '../stack.ts';
+import { allocatedBy, allocationOf, EXTERNAL, stackOf, touchesDriver, type Revisions, type Target } from '../stack.ts';
 import type { Choice, Walk } from '../walk.ts';
 
 /**
@@ -23,8 +23,8 @@ export interface TargetInput {
 }
 
 /** What the node runs by its own memory, or else by its labels. */
-export const heldTarget = (walk: Walk, deployed: Revisions): Target =>
-  Object.fromEntries(
+export function heldTarget(walk: Walk, deployed: Revisions): Target {
+  const held: Target = Object.fromEntries(
     GATING.flatMap((component): [string, Choice][] => {
       const known = walk.target[component];
       if (known !== undefined) return [[component, known]];
@@ -32,6 +32,10 @@ export const heldTarget = (walk: Walk, deployed: Revisions): Target =>
       return revision === undefined ? [] : [[component, { revision }]];
     }),
   );
+  // The label of the other allocator may be on its way out.
+  const allocation = allocationOf(walk.target);
+  return allocation === undefined ? held : allocatedBy(held, allocation);
+}
 
 /** Is it the proof of what the node is to run, as far as running pods depend on it? */
 export const provesTarget = ({ components }: Proof, target: Target): boolean =>
@@ -48,8 +52,12 @@ export const provesTarget = ({ components }: Proof, target: Target): boolean =>
 export function targetOf(input: TargetInput): { target: Target; proof: Proof | undefined } {
   const target: Record<string, Choice> = {};
   let { proof } = input;
+  const { takes: taken = {} } = input;
+  // A node keeps the way by which GPUs reach pods until it takes another one.
+  const allocation = allocationOf(taken) ?? allocationOf(input.held) ?? allocationOf(input.wanted) ?? 'DevicePlugin';
+  const [all, says] = [allocatedBy(input.held, allocation), allocatedBy(input.wanted, allocation)];
   for (const component of GATING) {
-    const [held, wanted] = [input.held[component], input.wanted[component]];
+    const [held, wanted] = [all[component], says[component]];
     const takes = input.takes?.[component];
     const watches = held !== undefined && 'external' in held && wanted !== undefined && 'external' in wanted;
     const choice = takes ?? (held === undefined || watches ? (wanted ?? held) : held);

@@ -1,15 +1,24 @@
-// The operands' DaemonSets: applies what wanted.ts wants and deletes what is left over, each by
-// itself, so that one which the API server refuses stops no other. What was changed by hand is put
-// back.
-import { COMPONENTS, isDeployed, specOf, type Component } from '../../core/components.ts';
+// The operands' DaemonSets, and the claim templates of validation pods: applies what wanted.ts
+// wants and deletes what is left over, each by itself, so that one which the API server refuses
+// stops no other. What was changed by hand is put back.
+import { COMPONENTS, isDeployed, type Component } from '../../core/components.ts';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import type { Log } from '../../platform/log.ts';
 import { NotLeading, type Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
+import { claimTemplate } from '../manifests/claim-template.ts';
 import { renderOperand, type Rendered } from '../manifests/render.ts';
+import type { Manifest } from '../actions.ts';
 import type { DaemonSetView } from '../model.ts';
-import { leftOver, wantedOperands, type Wanted } from './wanted.ts';
+import {
+  leftOver,
+  leftOverTemplates,
+  wantedOperands,
+  wantedTemplates,
+  type Wanted,
+  type WantedTemplate,
+} from './wanted.ts';
 
 /**
  * A refused operand is tried again only so often: what mends it is an edit of the policy, which
@@ -23,7 +32,7 @@ const AGAIN_MS = 60_000;
 const CLASS_AGAIN_MS = 10 * 60_000;
 
 export interface OperandControllerDeps {
-  readonly caches: Pick<Caches, 'policies' | 'daemonSets' | 'fleet'>;
+  readonly caches: Pick<Caches, 'policies' | 'daemonSets' | 'fleet' | 'devices'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly log: Log;
@@ -37,6 +46,8 @@ export interface OperandController {
   readonly handlers: Pick<Handlers, 'operands'>;
   /** Newest revision of each component that the policy deploys. */
   readonly revisionsOf: (policy: GpuPolicy | undefined) => Readonly<Partial<Record<Component, string>>>;
+  /** Name of the claim template for its validation pods, once it is there. */
+  readonly claimTemplateOf: (policy: GpuPolicy | undefined) => string | undefined;
   /** What the API server refuses of the policy, a sentence each; `undefined` if not tried yet. */
   readonly refusals: (policy: GpuPolicy) => readonly string[] | undefined;
 }
@@ -50,10 +61,12 @@ interface Refusal {
 
 export function operandController(deps: OperandControllerDeps): OperandController {
   const { apply, turns, log, now, operandNamespace } = deps;
-  const { policies, daemonSets, fleet } = deps.caches;
+  const { policies, daemonSets, fleet, devices } = deps.caches;
   /** Generation of each DaemonSet after our last write. Another generation means another writer. */
   const appliedGeneration = new Map<string, number>();
   const refused = new Map<string, Refusal>();
+  /** By name, claim templates that the API server refuses. */
+  const refusedTemplates = new Map<string, Pick<Refusal, 'because' | 'policies'>>();
   let tried = false;
   let classCheckAt = -Infinity;
 
@@ -61,12 +74,23 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   const operandsOf = (policy: GpuPolicy): readonly Rendered[] => {
     const known = rendered.get(policy);
     if (known !== undefined) return known;
-    const fresh = COMPONENTS.filter((component) => isDeployed(specOf(policy, component))).map((component) =>
+    const fresh = COMPONENTS.filter((component) => isDeployed(component, policy)).map((component) =>
       renderOperand(component, policy, { namespace: operandNamespace }),
     );
     rendered.set(policy, fresh);
     return fresh;
   };
+
+  const templateOf = (policy: GpuPolicy): Manifest | undefined =>
+    claimTemplate(policy, operandNamespace, (name) => devices.classes.get(name) !== undefined);
+
+  async function bringTemplate(name: string, { manifest, policies: of }: WantedTemplate): Promise<void> {
+    if (devices.templates.get(`${operandNamespace}/${name}`) !== undefined) return;
+    const outcome = await apply.apply({ kind: 'create-claim-template', manifest });
+    if (outcome.kind !== 'refused') return void refusedTemplates.delete(name);
+    refusedTemplates.set(name, { because: outcome.because, policies: new Set(of.map((policy) => policy.name)) });
+    log.error('claim template refused by the API server', { template: name, because: outcome.because });
+  }
 
   const tell = async (wanted: Wanted, reason: string, message: string): Promise<void> => {
     for (const { name, uid } of wanted.policies)
@@ -155,6 +179,14 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
         else await refuse(name, one, because);
       });
     }
+    const templates = wantedTemplates([...policies.values()], fleet, templateOf);
+    for (const [name, one] of templates) await alone(() => bringTemplate(name, one));
+    for (const name of refusedTemplates.keys()) if (!templates.has(name)) refusedTemplates.delete(name);
+    const present = [...devices.templates.entries()].map(([key]) => key);
+    for (const name of leftOverTemplates(present, operandNamespace, templates))
+      await alone(async () => {
+        await apply.apply({ kind: 'delete-claim-template', namespace: operandNamespace, name });
+      });
     for (const name of refused.keys()) if (!wanted.has(name)) refused.delete(name);
     for (const name of leftOver(daemonSets.values(), wanted, fleet)) {
       appliedGeneration.delete(name);
@@ -165,12 +197,14 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     const first = !tried;
     tried = true;
     if (first || said() !== before) turns.add({ kind: 'policies', name: '' });
-    if (refused.size > 0) turns.addAfter({ kind: 'operands', name: '' }, AGAIN_MS);
+    if (refused.size + refusedTemplates.size > 0) turns.addAfter({ kind: 'operands', name: '' }, AGAIN_MS);
     if (failure !== undefined) throw failure;
   }
 
   const said = (): string =>
-    JSON.stringify([...refused].map(([name, { because, policies: of }]) => [name, because, [...of]]));
+    JSON.stringify(
+      [...refused, ...refusedTemplates].map(([name, { because, policies: of }]) => [name, because, [...of]]),
+    );
 
   return {
     handlers: { operands: settle },
@@ -178,11 +212,27 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
       policy === undefined
         ? {}
         : Object.fromEntries(operandsOf(policy).map(({ component, revision }) => [component, revision])),
+    claimTemplateOf(policy) {
+      const name = policy === undefined ? undefined : templateOf(policy)?.metadata.name;
+      return name === undefined || devices.templates.get(`${operandNamespace}/${name}`) === undefined
+        ? undefined
+        : name;
+    },
     refusals: (policy) =>
       tried
-        ? [...refused].flatMap(([name, refusal]) =>
-            refusal.policies.has(policy.name) ? [`DaemonSet ${name}: ${refusal.because}`] : [],
-          )
+        ? [
+            ...sentences('DaemonSet', refused, policy.name),
+            ...sentences('ResourceClaimTemplate', refusedTemplates, policy.name),
+          ]
         : undefined,
   };
 }
+
+const sentences = (
+  kind: string,
+  refused: ReadonlyMap<string, Pick<Refusal, 'because' | 'policies'>>,
+  policy: string,
+): readonly string[] =>
+  [...refused].flatMap(([name, { because, policies }]) =>
+    policies.has(policy) ? [`${kind} ${name}: ${because}`] : [],
+  );

@@ -31,8 +31,10 @@ export interface WakingDeps {
 
 export interface Waking {
   readonly handlers: Pick<Handlers, 'wake' | 'wake-any' | 'waiting'>;
-  /** How many pods wait. */
+  /** How many pods wait that may ask for a GPU. */
   readonly size: number;
+  /** How many of them do. */
+  readonly gpuPods: number;
   update(before: PodObject | undefined, after: PodObject | undefined): void;
 }
 
@@ -142,6 +144,14 @@ export function waking(deps: WakingDeps): Waking {
     handlers: { wake: wakeNode, 'wake-any': wakeAny, waiting: reportAll },
     get size() {
       return size;
+    },
+    get gpuPods() {
+      let count = 0;
+      for (const group of groups.values()) {
+        const [pod] = group.values();
+        if (pod !== undefined && asksForGpu(pod)) count += group.size;
+      }
+      return count;
     },
     update(before, after) {
       if (waits(before)) {

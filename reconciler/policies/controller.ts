@@ -43,6 +43,8 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
     metrics.open.set(figures.open);
     metrics.pendingGates.set(deps.pendingGates());
     metrics.breaker.set(breaker.holds ? 1 : 0);
+    metrics.devices.reset();
+    for (const node of fleet.names('devices')) showDevices(node);
     metrics.rollOutNodes.reset();
     metrics.rollOutStopped.reset();
     for (const policy of all) {
@@ -95,6 +97,13 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
     for (const [phase, count] of Object.entries(phases)) metrics.rollOutNodes.set({ policy: name, phase }, count);
     for (const { node, stage, reason } of facts.stopping)
       metrics.rollOutStopped.set({ policy: name, node, reason: `${stage}: ${reason}` }, 1);
+  }
+
+  function showDevices(node: string): void {
+    const { uid, annotations } = nodes.get(node)?.metadata ?? {};
+    const { leftOut = {}, tainted = {} } = parseWalk(annotations?.[WALK], uid ?? '') ?? {};
+    for (const device of Object.keys(leftOut)) metrics.devices.set({ node, device, by: 'gpu-gate' }, 1);
+    for (const device of Object.keys(tainted)) metrics.devices.set({ node, device, by: 'others' }, 1);
   }
 
   /** A policy stays until the release of its nodes has ended. */

@@ -62,7 +62,7 @@ export function rollOutProgress(
   { stopping, ...facts }: RollOutFacts,
 ): Progress {
   const { settled, upToDate, rolling, leftOut, waiting, kept } = rollOutFigures(policy.name, nodes, facts);
-  const all = `${upToDate} of ${settled} validated nodes run what the policy says${kept === 0 ? '' : `, ${kept} keep who installs what (mode) until they are opted out and in again`}`;
+  const all = `${upToDate} of ${settled} validated nodes run what the policy says${kept === 0 ? '' : `, ${kept} keep who installs what (mode, allocation) until they are opted out and in again`}`;
   if (rolling + leftOut + waiting === 0) return { isRolling: false, reason: 'UpToDate', message: all };
   const now = [
     ...(rolling === 0 ? [] : [`${rolling} in their turn`]),

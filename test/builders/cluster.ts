@@ -7,7 +7,8 @@ import { COMPONENT, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys
 import { NO_DEVICES } from '../../gate/devices.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { ruleIndex } from '../../reconciler/devices/rule-index.ts';
-import { trimRule, type RuleView } from '../../reconciler/devices/rules.ts';
+import type { Pool } from '../../reconciler/slices.ts';
+import { isRuleOfOurs, trimRule, type RuleView } from '../../reconciler/devices/rules.ts';
 import { requestOf } from '../../reconciler/requests.ts';
 import type { Action, CreateDeviceTaint, Manifest } from '../../reconciler/actions.ts';
 import type { Outcome } from '../../reconciler/apply.ts';
@@ -73,6 +74,13 @@ export class Cluster {
   readonly #due = new Map<string, { key: Key; at: number }>();
   #all: ReturnType<typeof controllers>;
 
+  /** What DRA drivers offer, by node. */
+  readonly pools = new Map<string, readonly Pool[]>();
+  setPools(name: string, pools: readonly Pool[]): void {
+    this.pools.set(name, pools);
+    this.#all.listener.slices(name);
+  }
+
   /** DeviceTaintRules, by name. */
   readonly rules = new Map<string, RuleView>();
   rulesServed = false;
@@ -107,6 +115,9 @@ export class Cluster {
           return rulesServed();
         },
       },
+      poolsOn: (name) => (this.rulesServed ? this.pools.get(name) : undefined),
+      isAllocated: () => false,
+      otherRules: [],
       fleet: this.#fleet,
       troubleOf: () => undefined,
       nodeNameOf: (uid) => uid.replace(/^uid-/, ''),
@@ -164,7 +175,8 @@ export class Cluster {
     if (this.rules.has(action.name)) return;
     const { metadata, ...rest } = requestOf(action, { now: NOW, instance: 'test' }).body as Manifest;
     this.#version += 1;
-    this.setRule(action.name, trimRule({ ...rest, metadata: { ...metadata, uid: `rule-${this.#version}` } }));
+    const rule = trimRule({ ...rest, metadata: { ...metadata, uid: `rule-${this.#version}` } });
+    if (isRuleOfOurs(rule)) this.setRule(action.name, rule);
   }
 
   removeNode(name: string): void {

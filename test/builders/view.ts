@@ -25,8 +25,19 @@ export const isReady = (pod: Pod): boolean => conditionOf(pod, 'Ready')?.status 
 
 const sim = (name: string): string => `sim.gpu-gate.dev/${name}`;
 /** Faults of the simulated hardware. A reboot or a restart that was asked for is over. */
-const FAULTS = ['driver-fails', 'image-pull-fails', 'validation-fails', 'lost-gpus', 'not-ready'].map(sim);
-const PACES = ['toolkit', 'driver', 'plugin', 'exporter', 'validation', 'pod'].map((what) => sim(`${what}-seconds`));
+const FAULTS = [
+  'driver-fails',
+  'image-pull-fails',
+  'validation-fails',
+  'lost-gpus',
+  'missing-slices',
+  'device-taint',
+  'device-fails',
+  'not-ready',
+].map(sim);
+const PACES = ['toolkit', 'driver', 'plugin', 'dra', 'exporter', 'validation', 'pod'].map((what) =>
+  sim(`${what}-seconds`),
+);
 const all = (keys: readonly string[], value: string | null): Readonly<Record<string, string | null>> =>
   Object.fromEntries(keys.map((key) => [key, value]));
 

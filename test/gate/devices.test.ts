@@ -16,6 +16,9 @@ const firstAvailable = (...classes: readonly string[]): object => ({
   },
 });
 
+const inGroup = (pod: RawPod): RawPod =>
+  ({ ...pod, spec: { ...pod.spec, schedulingGroup: { podGroupName: 'train' } } }) as RawPod;
+
 describe('a pod asks for a GPU', () => {
   it.each<[string, RawPod, ReturnType<typeof asked>['kind']]>([
     ['by a claim of a class of the policy', claims({ resourceClaimName: 'gpu' }), 'gpus'],
@@ -33,6 +36,16 @@ describe('a pod asks for a GPU', () => {
       claims(
         { resourceClaimTemplateName: 'gpu' },
         { resourceClaimStatuses: [{ name: 'device', resourceClaimName: 'gpu-x7' }] },
+      ),
+      'gpus',
+    ],
+    [
+      'by the claim that was made for its PodGroup',
+      inGroup(
+        claims(
+          { resourceClaimTemplateName: 'gone' },
+          { resourceClaimStatuses: [{ name: 'device', resourceClaimName: 'gpu' }] },
+        ),
       ),
       'gpus',
     ],

@@ -7,7 +7,6 @@ import { fleet, isSilent, marksOf, rememberedBy } from '../../reconciler/fleet.t
 import { figuresOf } from '../../reconciler/gauges.ts';
 import type { NodeObject } from '../../reconciler/model.ts';
 import { enforcement } from '../../reconciler/policies/status.ts';
-import { trimSlice } from '../../reconciler/slices.ts';
 import { newWalk } from '../../reconciler/walk.ts';
 import { fleetOf } from '../builders/caches.ts';
 import { aNode, aPolicy, NOW } from '../builders/objects.ts';
@@ -115,19 +114,6 @@ it('figures show the states of a policy that no node is in, and nodes of a polic
 });
 
 describe('GPUs by Dynamic Resource Allocation', () => {
-  const slice = (spec: object): unknown => ({
-    spec: { driver: 'gpu.nvidia.com', devices: [{ name: 'gpu-0' }], ...spec },
-  });
-  it.each([
-    ['of a node', { nodeName: 'gpu-1' }, { node: 'gpu-1' }],
-    ['of another driver', { driver: 'dra.example.com', nodeName: 'gpu-1' }, undefined],
-    ['without a device', { nodeName: 'gpu-1', devices: [] }, undefined],
-    ['of no node by name', { allNodes: true }, undefined],
-  ])('a slice %s', (_, spec, expected) => expect(trimSlice(slice(spec))).toEqual(expected));
-  it('whatever the JSON holds, it is read without a fault', () => {
-    for (const raw of [null, 7, {}, { spec: [] }]) expect(trimSlice(raw)).toBeUndefined();
-  });
-
   const plain = { ...aNode({ name: 'plain', gpus: '0' }), metadata: { name: 'plain', uid: 'u', resourceVersion: '1' } };
   const auditing = aPolicy({}, { status: {} });
   const cluster = () => {

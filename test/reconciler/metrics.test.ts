@@ -13,6 +13,14 @@ it('the depth of the queue is read at the scrape', async () => {
   expect(await registry.metrics()).toMatch(/^gpu_gate_queue_depth 0$/m);
 });
 
+it('the pods that wait are counted at the scrape', async () => {
+  const registry = new Registry();
+  const metrics = reconcilerMetrics(registry);
+  expect(await registry.metrics()).toMatch(/^gpu_gate_waiting_pods 0$/m);
+  metrics.readWaiting(() => 7);
+  expect(await registry.metrics()).toMatch(/^gpu_gate_waiting_pods 7$/m);
+});
+
 it('a replica that no longer leads reports nothing about the cluster', async () => {
   const registry = new Registry();
   const metrics = reconcilerMetrics(registry);

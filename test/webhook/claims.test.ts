@@ -77,6 +77,16 @@ describe('a pod that asks for GPUs by claim alone', () => {
     expect(containers.map(({ volumeMounts }) => (volumeMounts ?? []).length > 0)).toEqual([false, true]);
   });
 
+  it('by a resource gets no runtime class where the policy allocates by claim: an image could see every GPU', () => {
+    const pod = aPod({
+      spec: { containers: [{ name: 'c', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
+    });
+    const by = (allocation: string): readonly string[] =>
+      injected(decided(pod, aPolicy({ allocation, injection: SCHEDULER }))).injected;
+    expect(by('DRA')).toEqual(['readinessGate', 'schedulerName']);
+    expect(by('DevicePlugin')).toContain('runtimeClassName');
+  });
+
   it.each(['GateOnly', 'Full'])('is not changed by a second call under %s', (claimPods) => {
     const policy = aPolicy({ injection: { ...FULL, claimPods } });
     const pod = claimPod({ resourceClaimName: 'gpu' });

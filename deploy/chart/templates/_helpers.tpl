@@ -157,6 +157,26 @@ k.startsWith('deviceclass.resource.kubernetes.io/') ||
 {{- if kindIs "bool" .Values.rbac.driver }}{{ $may = .Values.rbac.driver }}{{ end -}}
 {{- if $may }}true{{ end -}}
 {{- end }}
+{{- /* Effects that the reconciler may give the taint of a node that is not open. NoExecute ends pods. */ -}}
+{{- define "gpu-gate.taintEffects" -}}
+{{- $may := eq ((.Values.policy.spec | default dict).withdrawnPods | default "Keep") "Evict" -}}
+{{- if kindIs "bool" .Values.rbac.evictByTaint }}{{ $may = .Values.rbac.evictByTaint }}{{ end -}}
+{{- ternary "['NoSchedule', 'NoExecute']" "['NoSchedule']" $may -}}
+{{- end }}
+{{- /* Does a policy allocate GPUs by claim, as far as the chart knows? */ -}}
+{{- define "gpu-gate.allocatesByClaim" -}}
+{{- $may := eq ((.Values.policy.spec | default dict).allocation | default "DevicePlugin") "DRA" -}}
+{{- if kindIs "bool" .Values.rbac.draDriver }}{{ $may = or $may .Values.rbac.draDriver }}{{ end -}}
+{{- if $may }}true{{ end -}}
+{{- end }}
+{{- /* Does a DRA driver of ours run, as far as the chart knows? */ -}}
+{{- define "gpu-gate.managesDra" -}}
+{{- $spec := .Values.policy.spec | default dict -}}
+{{- $dra := ($spec.components | default dict).draDriver | default dict -}}
+{{- $may := and (eq ($spec.allocation | default "DevicePlugin") "DRA") (ne ($dra.mode | default "managed") "external") -}}
+{{- if kindIs "bool" .Values.rbac.draDriver }}{{ $may = .Values.rbac.draDriver }}{{ end -}}
+{{- if $may }}true{{ end -}}
+{{- end }}
 {{- /* How a scheduler reaches the extender: of the chart's own and of the snippet. Called with the root and the folders of its files. */ -}}
 {{- define "gpu-gate.extender" -}}
 {{- with .root -}}
@@ -251,7 +271,7 @@ spec: {policyName: {{ index . 1 }}, validationActions: [Deny]}
 {{- $registry := .Values.global.imageRegistry -}}
 {{- $secrets := list -}}
 {{- range .Values.global.imagePullSecrets }}{{ $secrets = append $secrets .name }}{{ end -}}
-{{- $operands := dict "toolkit" "nvcr.io/nvidia/k8s/container-toolkit" "driver" "nvcr.io/nvidia/driver" "devicePlugin" "nvcr.io/nvidia/k8s-device-plugin" "dcgmExporter" "nvcr.io/nvidia/k8s/dcgm-exporter" "featureDiscovery" "nvcr.io/nvidia/k8s-device-plugin" -}}
+{{- $operands := dict "toolkit" "nvcr.io/nvidia/k8s/container-toolkit" "driver" "nvcr.io/nvidia/driver" "devicePlugin" "nvcr.io/nvidia/k8s-device-plugin" "draDriver" "registry.k8s.io/dra-driver-nvidia/dra-driver-nvidia-gpu" "dcgmExporter" "nvcr.io/nvidia/k8s/dcgm-exporter" "featureDiscovery" "nvcr.io/nvidia/k8s-device-plugin" -}}
 {{- if or $registry $secrets -}}
 {{- $components := deepCopy (index $spec "components" | default dict) -}}
 {{- range $name, $image := $operands -}}

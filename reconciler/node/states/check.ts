@@ -10,18 +10,20 @@ import { validationPod } from '../../manifests/validation-pod.ts';
 import { notReady, troubleOfPod, withTrouble } from './operand.ts';
 import type { Look, PodAction } from './state.ts';
 
-export type CheckName = 'driver-validation' | 'device-plugin-validation';
+export type CheckName = 'driver-validation' | 'device-plugin-validation' | 'dra-validation';
 
 interface Check {
   readonly name: CheckName;
   /** Evidence that the round proves. */
-  readonly proves: readonly (ComponentEvidence | number | undefined)[];
+  readonly proves: readonly (ComponentEvidence | number | string | undefined)[];
   /** Extended resource to ask for, and by which scheduler. */
   readonly resource?: string;
   readonly schedulerName?: string;
+  /** Name of the ResourceClaimTemplate to ask by. */
+  readonly claimTemplate?: string;
 }
 
-export function check(seen: Observed, { name, proves, resource, schedulerName }: Check): Look {
+export function check(seen: Observed, { name, proves, resource, schedulerName, claimTemplate }: Check): Look {
   const { input, walk, boot } = seen;
   const round = digest(name, input.node.metadata.uid, boot, proves);
   if (walk.passed[name] === round) return { finding: { kind: 'done' } };
@@ -35,6 +37,7 @@ export function check(seen: Observed, { name, proves, resource, schedulerName }:
     attempt: attemptFor(seen, name),
     ...(resource === undefined ? {} : { resource }),
     ...(schedulerName === undefined ? {} : { schedulerName }),
+    ...(claimTemplate === undefined ? {} : { claimTemplate }),
   });
   const found = input.validationPods.get(manifest.metadata.name);
   const pod = found?.validates === input.node.metadata.uid ? found : undefined;

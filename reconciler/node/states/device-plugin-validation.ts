@@ -5,6 +5,7 @@ import type { WalkState } from './state.ts';
 
 export const devicePluginValidation: WalkState = {
   name: 'device-plugin-validation',
+  allocation: 'DevicePlugin',
   limit: (policy) => policy.spec.validation.timeouts.devicePluginValidation,
   restarts: ['device-plugin', 'toolkit', 'driver'],
   look(seen, { evidence }) {

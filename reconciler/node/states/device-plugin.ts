@@ -2,17 +2,22 @@
 import { entriesFor, isUsualGpu } from '../../../gate/gpu-request.ts';
 import { allocatable, offeredBeside } from '../findings.ts';
 import { isManagedHere } from '../observed.ts';
+import { notGoneYet } from './both.ts';
 import { operand } from './operand.ts';
 import type { WalkState } from './state.ts';
 
 export const devicePlugin: WalkState = {
   name: 'device-plugin',
+  allocation: 'DevicePlugin',
   limit: (policy) => policy.spec.validation.timeouts.devicePlugin,
   look(seen, ground) {
     const look = operand(seen, ground, 'device-plugin');
     const { node, policy } = seen.input;
     const { resources } = policy.spec;
-    if (look.finding.kind !== 'done' || Object.keys(allocatable(node, resources)).length > 0) return look;
+    if (look.finding.kind !== 'done') return look;
+    const other = notGoneYet(seen);
+    if (other !== undefined) return { ...look, finding: other };
+    if (Object.keys(allocatable(node, resources)).length > 0) return look;
     const beside = offeredBeside(node, resources);
     const unlisted = beside.filter(isUsualGpu);
     if (unlisted.length > 0)

@@ -1,11 +1,19 @@
 // What the states of components share: an operand's DaemonSet is let onto the node, and its pod is
 // the evidence; or another installer's pods are.
-import { COMPONENTS, GATING, isDeployed, POD_COMPONENT, specOf, type Component } from '../../../core/components.ts';
+import {
+  COMPONENTS,
+  GATING,
+  isAllocator,
+  isDeployed,
+  POD_COMPONENT,
+  type Component,
+} from '../../../core/components.ts';
 import { REVISION } from '../../../core/keys.ts';
 import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';
 import { foundPreInstalled, preInstalled } from '../installers.ts';
 import { componentPods, operandPod, type Observed } from '../observed.ts';
 import type { PodObject } from '../../model.ts';
+import { rivalOf } from './both.ts';
 import type { Ground, Look } from './state.ts';
 
 const REPLACING = 'Replacing';
@@ -53,6 +61,9 @@ export function operand(seen: Observed, ground: Ground, name: Component): Look {
 function lookAt(seen: Observed, ground: Ground, name: Component): Look {
   const { input, walk } = seen;
   const choice = walk.target[name];
+  const rival = isAllocator(name) ? rivalOf(seen) : undefined;
+  if (rival !== undefined && isThere(seen, ground, rival))
+    return isHeld(seen, name) ? inUse(seen, name) : without(ground, rival, rival);
   if (choice === undefined)
     return { finding: waiting('NoRevision', `waiting for the ${name} DaemonSet to be rendered`) };
   if ('revision' in choice) return deployment(seen, ground, name, choice.revision);
@@ -104,16 +115,17 @@ function running(seen: Observed, name: Component, revision: string): Finding {
  * pods of the previous one are gone. `undefined` if nothing of them is left.
  */
 function takeOff(seen: Observed, ground: Ground, name: Component): Look | undefined {
-  const { input, users } = seen;
-  const last = COMPONENTS.slice(COMPONENTS.indexOf(name)).findLast(
-    (later) => ground.deploy[later] !== undefined || componentPods(input, later).length > 0,
-  );
+  const last = COMPONENTS.slice(COMPONENTS.indexOf(name)).findLast((later) => isThere(seen, ground, later));
   if (last === undefined) return undefined;
-  if (isHeld(seen, name)) {
-    const message = `waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end before the ${name} is replaced`;
-    return { finding: { kind: 'waiting', reason: 'InUse', message, untimed: true } };
-  }
-  return without(ground, last, last);
+  return isHeld(seen, name) ? inUse(seen, name) : without(ground, last, last);
+}
+
+const isThere = ({ input }: Observed, { deploy }: Ground, name: Component): boolean =>
+  deploy[name] !== undefined || componentPods(input, name).length > 0;
+
+function inUse({ users }: Observed, name: Component): Look {
+  const message = `waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end before the ${name} is replaced`;
+  return { finding: { kind: 'waiting', reason: 'InUse', message, untimed: true } };
 }
 
 /** Pods that run need no device plugin, so that a policy may replace it under them. */
@@ -151,7 +163,7 @@ export function putBack({ input, walk, proof, deployed }: Observed): Ground['dep
 
 /** Components that gate nothing come after the proof, and follow the policy at once. */
 export function follow({ input }: Observed, deploy: Ground['deploy'], name: Component): Ground['deploy'] {
-  const wanted = isDeployed(specOf(input.policy, name)) ? input.revisions[name] : undefined;
+  const wanted = isDeployed(name, input.policy) ? input.revisions[name] : undefined;
   const { [name]: current, ...others } = deploy;
   if (current === wanted) return deploy;
   const isGone = current === undefined && componentPods(input, name).length === 0;

@@ -1,6 +1,6 @@
 // Before anything is installed: is there an NVIDIA device, does nobody else install what we are to
 // install, does the driver fit the host, and may this node begin?
-import { COMPONENTS, GATING, isDeployed, namesOf, specOf } from '../../../core/components.ts';
+import { COMPONENTS, GATING, isDeployed, isPartOf, namesOf } from '../../../core/components.ts';
 import { GPU_OPERATOR_DEPLOY_PREFIX, NFD_OS_RELEASE, NFD_PREFIX } from '../../../core/keys.ts';
 import { isUsualGpu } from '../../../gate/gpu-request.ts';
 import { driverImage } from '../../manifests/driver.ts';
@@ -8,6 +8,7 @@ import type { NodeObject } from '../../model.ts';
 import { allocatable, failed, hasPciLabel, offeredBeside, type Finding } from '../findings.ts';
 import { isPreInstalled, markedBy, markForMachines, preInstalled } from '../installers.ts';
 import { componentPods, isManagedHere, type Observed } from '../observed.ts';
+import { offeredOtherwise, wasOurs } from './both.ts';
 import type { WalkState } from './state.ts';
 
 /**
@@ -20,7 +21,9 @@ export const preflight: WalkState = {
   name: 'preflight',
   limit: () => undefined,
   restarts: [],
-  look: (seen) => ({ finding: discovery(seen) ?? host(seen) ?? others(seen) ?? place(seen) ?? { kind: 'done' } }),
+  look: (seen) => ({
+    finding: discovery(seen) ?? host(seen) ?? others(seen) ?? both(seen) ?? place(seen) ?? { kind: 'done' },
+  }),
 };
 
 /**
@@ -85,7 +88,7 @@ export function hostMismatch(node: NodeObject, image: string, alsoFor: readonly 
 function others(seen: Observed): Finding | undefined {
   const { input, walk, deployed } = seen;
   const hasBeenHere = walk.stage !== 'preflight' || walk.proven !== undefined || Object.keys(deployed).length > 0;
-  const managed = COMPONENTS.filter((component) => isDeployed(specOf(input.policy, component)));
+  const managed = COMPONENTS.filter((component) => isDeployed(component, input.policy));
   if (hasBeenHere || managed.length === 0) return undefined;
   const marked = markedBy(input.node);
   const forMachines = markForMachines(input.node);
@@ -102,7 +105,9 @@ function others(seen: Observed): Finding | undefined {
       'AnotherInstaller',
       `label ${key} shows another installer of the ${theirs} (NVIDIA's GPU Operator): remove it from this node, or set that component to mode: external in the GPUPolicy`,
     );
-  const areAllOurs = GATING.every((component) => managed.includes(component));
+  const areAllOurs = GATING.filter((component) => isPartOf(component, input.policy)).every((component) =>
+    managed.includes(component),
+  );
   const unknown = marked.find((name) => COMPONENTS.every((component) => namesOf(component).operator !== name));
   if (areAllOurs && unknown !== undefined)
     return failed(
@@ -122,6 +127,21 @@ function others(seen: Observed): Finding | undefined {
       'this node already offers GPUs: another device plugin runs here; remove it, or set devicePlugin to mode: external in the GPUPolicy',
     );
   return undefined;
+}
+
+/**
+ * Are GPUs served in the other way? Judged before the first proof, and not while what served them
+ * was ours: it is taken off in its own state.
+ */
+function both(seen: Observed): Finding | undefined {
+  const { walk, allocation } = seen;
+  const offered = walk.proven === undefined && !wasOurs(seen) ? offeredOtherwise(seen) : undefined;
+  return offered === undefined
+    ? undefined
+    : failed(
+        'OtherAllocation',
+        `GPUs of this node are served in another way than allocation: ${allocation} of the GPUPolicy: ${offered}; remove it from this node, or set allocation: ${allocation === 'DRA' ? 'DevicePlugin' : 'DRA'}`,
+      );
 }
 
 /** May the walk begin now? */

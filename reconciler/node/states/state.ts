@@ -1,5 +1,5 @@
 // The one shape of a state of the walk.
-import type { GpuPolicy } from '../../../core/gpu-policy.ts';
+import type { Allocation, GpuPolicy } from '../../../core/gpu-policy.ts';
 import type { Component } from '../../../core/components.ts';
 import type { ComponentEvidence } from '../../../gate/node-proof.ts';
 import type { Action } from '../../actions.ts';
@@ -27,6 +27,8 @@ export interface Look {
 export interface WalkState {
   /** As `gpu-gate.dev/state` shows it. */
   readonly name: string;
+  /** The way by which GPUs reach pods that it belongs to; absent if to both. */
+  readonly allocation?: Allocation;
   /** How long it may take, ms; `undefined` if it runs no clock. */
   readonly limit: (policy: GpuPolicy) => number | undefined;
   readonly look: (seen: Observed, ground: Ground) => Look;

@@ -334,6 +334,45 @@ describe('rights', () => {
       may ? ['ClusterRole', 'ClusterRoleBinding', 'Role', 'RoleBinding', 'ServiceAccount'] : ['ServiceAccount'],
     );
   });
+
+  const dra = policy({ allocation: 'DRA' });
+  const externalDra = policy({ allocation: 'DRA', components: { draDriver: { mode: 'external' } } });
+  it.each([
+    ['not by default', {}, false, false],
+    ['where the default policy allocates by claim', dra, true, true],
+    ['not where it leaves the DRA driver to others', externalDra, false, true],
+    ['where the value says so for another policy', { rbac: { draDriver: true } }, true, true],
+    ['not where the value says no', { ...dra, rbac: { draDriver: false } }, false, true],
+  ])('the DRA driver’s pods may publish devices: %s', (_, values, may, templates) => {
+    const objects = render(values);
+    const kinds = objects.filter(({ metadata }) => metadata.name === 'gpu-gate-dra-driver').map(({ kind }) => kind);
+    expect(kinds.toSorted()).toEqual(
+      may
+        ? [
+            'ClusterRole',
+            'ClusterRoleBinding',
+            'ServiceAccount',
+            'ValidatingAdmissionPolicy',
+            'ValidatingAdmissionPolicyBinding',
+          ]
+        : ['ServiceAccount'],
+    );
+    const classes = objects.filter(({ kind }) => kind === 'DeviceClass').map(({ metadata }) => metadata.name);
+    expect(classes).toEqual(may ? ['gpu.nvidia.com', 'mig.nvidia.com'] : []);
+    const mayMake = objects.some(
+      ({ kind, metadata, rules }) =>
+        kind === 'Role' &&
+        metadata.name === 'gpu-gate-reconciler' &&
+        rules?.some(
+          ({ resources, verbs }) => resources.includes('resourceclaimtemplates') && verbs.includes('create'),
+        ) === true,
+    );
+    expect(mayMake).toBe(templates);
+  });
+  it('leaves the DeviceClasses to another chart', () =>
+    expect(
+      render({ ...dra, draDriver: { deviceClasses: false } }).filter(({ kind }) => kind === 'DeviceClass'),
+    ).toEqual([]));
 });
 
 describe('alerts', () => {
@@ -357,6 +396,15 @@ describe('alerts', () => {
     expect(named.length).toBeGreaterThan(0);
     expect(named.filter((name) => !alerts.has(name))).toEqual([]);
   });
+});
+
+it('the dashboard is a ConfigMap that a sidecar finds, where the values ask for it', () => {
+  const dashboards = (values: object): readonly Rendered[] =>
+    render(values).filter(({ metadata }) => metadata.name === 'gpu-gate-dashboard');
+  expect(dashboards({})).toEqual([]);
+  const [made] = dashboards({ monitoring: { dashboard: { create: true, folder: 'GPUs', labels: { mine: 'yes' } } } });
+  expect(made?.metadata).toMatchObject({ labels: { mine: 'yes' }, annotations: { grafana_folder: 'GPUs' } });
+  expect(made?.data?.['gpu-gate.json']).toBe(readFileSync(join(ROOT, 'deploy/chart/dashboard.json'), 'utf8'));
 });
 
 describe('values that are refused, and with what advice', () => {

@@ -89,7 +89,8 @@ beforeAll(async () => {
   gate = await startGate(cluster, {
     values: {
       // The startup taint would keep these pods off before the extender is asked.
-      policy: { spec: { deviceTaints: 'Off', startupTaint: 'Off' } },
+      policy: { spec: { allocation: 'DRA', deviceTaints: 'Off', startupTaint: 'Off' } },
+      draDriver: { deviceClasses: false },
     },
   });
   // The walk stays at the driver until a test lets it go on.

@@ -65,7 +65,8 @@ beforeAll(async () => {
     scheduler: false,
     values: {
       scheduler: { create: false },
-      policy: { spec: { startupTaint: 'Off', bringUp: { maxConcurrent: '2' } } },
+      draDriver: { deviceClasses: false },
+      policy: { spec: { allocation: 'DRA', startupTaint: 'Off', bringUp: { maxConcurrent: '2' } } },
     },
   });
   // Walks stay at the driver until a test lets them go on.
@@ -156,6 +157,10 @@ describe('while no node is proven', () => {
       'a claim that tolerates every taint',
       (name) => createClaim(cluster.admin, name, tolerating({ operator: 'Exists' })),
     ],
+    [
+      'a claim that tolerates the taint of a device that failed',
+      (name) => createClaim(cluster.admin, name, tolerating({ key: 'gpu-gate.dev/device-failed', operator: 'Exists' })),
+    ],
     ['a template of such claims', (name) => createTemplate(cluster.admin, name, tolerating(OURS))],
     [
       'an alternative that tolerates the taint',
@@ -195,6 +200,8 @@ describe('while no node is proven', () => {
       refused,
     );
     await expect(rule('gpu-gate.x', { deviceSelector, taint: { ...taint, key: 'a.b/c' } })).rejects.toThrow(refused);
+    const ofDevice = { ...taint, key: 'gpu-gate.dev/device-failed' };
+    await expect(rule('gpu-gate.x', { deviceSelector, taint: ofDevice })).rejects.toThrow(refused);
     await expect(rule('gpu-gate.x', { deviceSelector: { driver: GPU_DRIVER }, taint })).rejects.toThrow(refused);
     await expect(rule('other', { deviceSelector, taint })).rejects.toThrow(refused);
   });

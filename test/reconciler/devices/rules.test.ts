@@ -2,10 +2,11 @@
 // open: all controllers on a cluster in memory, over random histories.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { HOLD, MANAGED, PROOF, STATE } from '../../../core/keys.ts';
-import { isOurs, open } from '../../../gate/node-proof.ts';
+import { HOLD, MANAGED, PROOF, STATE, WALK } from '../../../core/keys.ts';
+import { isOurs, open, parseProof } from '../../../gate/node-proof.ts';
 import type { Action } from '../../../reconciler/actions.ts';
-import { changesOf, trimRule, wantedRules, type RuleView } from '../../../reconciler/devices/rules.ts';
+import { changesOf, isRuleOfOurs, trimRule, wantedRules, type RuleView } from '../../../reconciler/devices/rules.ts';
+import { parseWalk } from '../../../reconciler/walk.ts';
 import { requestOf } from '../../../reconciler/requests.ts';
 import { Cluster, VALIDATIONS_ONLY } from '../../builders/cluster.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
@@ -26,6 +27,8 @@ type Step =
   | { readonly kind: 'policy'; readonly spec: object }
   | { readonly kind: 'policy is gone' }
   | { readonly kind: 'served'; readonly served: boolean }
+  | { readonly kind: 'devices'; readonly node: string; readonly driver: string; readonly pool: string }
+  | { readonly kind: 'a device fails'; readonly node: string; readonly device: string }
   | { readonly kind: 'rule is deleted' | 'rule is edited' | 'rule is left over'; readonly node: string };
 
 /** Three times of four the first. */
@@ -53,10 +56,29 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     kind: fc.constant('policy' as const),
     spec: fc.record({
       deviceTaints: mostly('Auto', 'On', 'Off'),
+      unmanagedNodes: mostly('Deny', 'Allow', 'Auto'),
+      withdrawnPods: fc.constantFrom('Keep', 'Evict'),
       suspend: mostly(false, true),
       deviceDrivers: mostly(['gpu.nvidia.com'], ['gpu.nvidia.com', OTHER_DRIVER], []),
     }),
   }),
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('devices' as const),
+      node,
+      driver: mostly('gpu.nvidia.com', OTHER_DRIVER),
+      pool: mostly('', 'rack'),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('a device fails' as const),
+      node,
+      device: fc.constantFrom('gpu-0', 'gpu-1'),
+    }),
+  },
   fc.record({ kind: fc.constant('policy is gone' as const) }),
   fc.record({ kind: fc.constant('served' as const), served: mostly(true, false) }),
   fc.record({
@@ -111,6 +133,24 @@ function take(cluster: Cluster, step: Step): void {
       if (present !== undefined)
         cluster.setNode({ ...present, status: { ...present.status, nodeInfo: { bootID: `boot-${cluster.now}` } } });
       return;
+    case 'devices':
+      return cluster.setPools(step.node, [
+        {
+          driver: step.driver,
+          name: step.pool === '' ? step.node : step.pool,
+          generation: 1,
+          slices: 1,
+          count: 1,
+          devices: [],
+        },
+      ]);
+    case 'a device fails': {
+      const walk = parseWalk(present?.metadata.annotations?.[WALK], present?.metadata.uid ?? '');
+      if (walk === undefined) return;
+      const id = `gpu.nvidia.com/${step.node}/${step.device}`;
+      const leftOut = { ...walk.leftOut, [id]: { at: '2026-11-24T10:00:00Z', because: 'x' } };
+      return relabel({}, { [WALK]: JSON.stringify({ ...walk, leftOut }) });
+    }
     case 'policy':
       generation += 1;
       return cluster.setPolicy(policyWith(generation, step.spec));
@@ -124,7 +164,7 @@ function take(cluster: Cluster, step: Step): void {
       return rule === undefined ? undefined : cluster.setRule(rule.name, { ...rule, says: 'something else' });
     case 'rule is left over': {
       const name = `gpu-gate.${step.node}.gone.example.com`;
-      if (cluster.rulesServed) cluster.setRule(name, { name, uid: 'old', node: step.node, says: '' });
+      if (cluster.rulesServed) cluster.setRule(name, { name, uid: 'old', node: step.node, device: '', says: '' });
     }
   }
 }
@@ -134,13 +174,36 @@ function expected(cluster: Cluster): readonly string[] {
   const policy = cluster.policies.get('default');
   if (!cluster.rulesServed || policy === undefined || policy.spec.suspend || policy.spec.deviceTaints === 'Off')
     return [];
+  const { deviceDrivers, unmanagedNodes, withdrawnPods } = policy.spec;
   return [...cluster.nodes.all.values()]
-    .filter((one) => isOurs(one) && !open(one).yes)
-    .flatMap(({ metadata }) =>
-      policy.spec.deviceDrivers.map((driver) =>
-        JSON.stringify([metadata.uid, driver, metadata.name, '', 'gpu-gate.dev/not-open', 'NoSchedule']),
-      ),
-    )
+    .flatMap((one) => {
+      const { uid, name, annotations } = one.metadata;
+      const rule = (driver: string, device: string, key: string, effect: string): string =>
+        JSON.stringify([uid, driver, name, device, `gpu-gate.dev/${key}`, effect]);
+      if (!isOurs(one)) {
+        const there = (cluster.pools.get(name) ?? []).filter((pool) => pool.name === name);
+        return unmanagedNodes === 'Allow'
+          ? []
+          : there
+              .filter(({ driver }) => deviceDrivers.includes(driver))
+              .map(({ driver }) => rule(driver, '', 'not-open', 'NoSchedule'));
+      }
+      const walk = parseWalk(annotations?.[WALK], uid);
+      const failed = Object.keys(walk?.leftOut ?? {})
+        .filter(() => deviceDrivers.includes('gpu.nvidia.com'))
+        .map((id) => rule('gpu.nvidia.com', id.split('/')[2] ?? '', 'device-failed', 'NoSchedule'));
+      if (open(one).yes) return failed;
+      const proof = parseProof(annotations?.[PROOF]);
+      const holds = proof?.node === uid && proof.boot === one.status?.nodeInfo?.bootID;
+      const evicts = withdrawnPods === 'Evict' && walk?.proven !== undefined && !holds;
+      return [
+        ...failed,
+        ...deviceDrivers.flatMap((driver) => [
+          rule(driver, '', 'not-open', 'NoSchedule'),
+          ...(evicts ? [rule(driver, '', 'not-open', 'NoExecute')] : []),
+        ]),
+      ];
+    })
     .toSorted();
 }
 
@@ -201,7 +264,7 @@ describe('DeviceTaintRules', () => {
     if (wanted === undefined) throw new Error('none wanted');
     const raw = requestOf(wanted, { now: NOW, instance: 'x' }).body as { metadata: object };
     const rule = trimRule({ ...raw, metadata: { ...raw.metadata, uid: 'u' } });
-    if (rule === undefined) throw new Error('not kept');
+    if (!isRuleOfOurs(rule)) throw new Error('not ours');
     return { ...rule, ...more };
   };
   const kinds = (actions: readonly Action[]): readonly string[] => actions.map(({ kind }) => kind);
@@ -211,10 +274,56 @@ describe('DeviceTaintRules', () => {
     expect(kinds(changesOf([present({ says: 'x' })], [wanted ?? fail()]))).toEqual(['delete-device-taint']);
     expect(kinds(changesOf([], [wanted ?? fail()]))).toEqual(['create-device-taint']);
   });
-  it('of other people are not looked at', () =>
-    expect(
-      trimRule({ metadata: { name: 'drain-rack-7' }, spec: { deviceSelector: { pool: 'node-a' } } }),
-    ).toBeUndefined());
+  it('of other people are read, and are not ours', () => {
+    const rule = trimRule({
+      metadata: { name: 'drain-rack-7' },
+      spec: { deviceSelector: { pool: 'node-a' }, taint: { key: 'a/b', value: '7', effect: 'NoSchedule' } },
+    });
+    expect(rule).toEqual({ driver: '', pool: 'node-a', device: '', key: 'a/b', value: '7', effect: 'NoSchedule' });
+    expect(isRuleOfOurs(rule)).toBe(false);
+  });
+
+  const walked = (walk: object, more: Parameters<typeof aNode>[0] = {}) =>
+    aNode({
+      annotations: { [WALK]: JSON.stringify({ node: 'uid-node-a', boot: 'b', stage: 'done', ...walk }) },
+      ...more,
+    });
+  const out = (...devices: readonly string[]) => ({
+    leftOut: Object.fromEntries(devices.map((id) => [id, { at: '2026-11-24T10:00:00Z', because: 'x' }])),
+  });
+  const summary = (...args: Parameters<typeof wantedRules>) =>
+    wantedRules(...args).map(({ name, device = '', taint: { key, effect } }) => [name, device, `${key}:${effect}`]);
+
+  it('leave one device of an open node out', () =>
+    expect(summary(walked(out('gpu.nvidia.com/node-a/gpu-3')), one(), true)).toEqual([
+      ['gpu-gate.node-a.gpu.nvidia.com.gpu-3', 'gpu-3', 'gpu-gate.dev/device-failed:NoSchedule'],
+    ]));
+  it.each<[string, Parameters<typeof wantedRules>, number]>([
+    [
+      'and of one that is not open beside its own',
+      [walked(out('gpu.nvidia.com/node-a/gpu-3'), { boot: 'x' }), one(), true],
+      2,
+    ],
+    ['and none of another driver', [walked(out('a.example.com/node-a/gpu-3')), one(), true], 0],
+    ['and none of a pool of another name', [walked(out('gpu.nvidia.com/rack/gpu-3')), one(), true], 0],
+    ['and none that is malformed', [walked({ leftOut: { x: 7, 'gpu.nvidia.com': { because: 'y' } } }), one(), true], 0],
+    [
+      'and none where the policy wants no taints',
+      [walked(out('gpu.nvidia.com/node-a/gpu-3')), one(aPolicy({ deviceTaints: 'Off' })), true],
+      0,
+    ],
+  ])('%s', (_, args, count) => expect(wantedRules(...args)).toHaveLength(count));
+
+  it('evict where the policy says so and a proof was withdrawn, and nowhere else', () => {
+    const evicting = one(aPolicy({ withdrawnPods: 'Evict' }));
+    const effects = (...args: Parameters<typeof wantedRules>) => wantedRules(...args).map(({ taint }) => taint.effect);
+    const lost = walked({ proven: 'b' }, { boot: 'other' });
+    expect(effects(lost, evicting, true)).toEqual(['NoSchedule', 'NoExecute']);
+    expect(effects(lost, one(), true)).toEqual(['NoSchedule']);
+    // On its first walk, and closed with a proof that holds.
+    expect(effects(walked({}, { boot: 'other' }), evicting, true)).toEqual(['NoSchedule']);
+    expect(effects(aNode({ annotations: { [HOLD]: 'x' } }), evicting, true)).toEqual(['NoSchedule']);
+  });
   it('have a name within the limit, whatever the node is called', () => {
     const long = aNode({ name: 'n'.repeat(253), boot: 'other' });
     expect(wantedRules(long, one(), true)[0]?.name.length).toBeLessThanOrEqual(253);

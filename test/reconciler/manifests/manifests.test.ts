@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { COMPONENTS } from '../../../core/components.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
+import type { Manifest } from '../../../reconciler/actions.ts';
+import { claimTemplate } from '../../../reconciler/manifests/claim-template.ts';
 import { validationPod } from '../../../reconciler/manifests/validation-pod.ts';
 import { aPolicy } from '../../builders/objects.ts';
 
@@ -176,6 +178,22 @@ describe('what the policy cannot break', () => {
   });
 });
 
+describe('the claim template of validation pods', () => {
+  const template = (deviceClasses: readonly string[], there: readonly string[] = deviceClasses) =>
+    claimTemplate(aPolicy({ deviceClasses }), 'gpu-gate-operands', (name) => there.includes(name));
+  it('asks for a device of the class, and tolerates the taint of a node that is not open', () =>
+    golden('claim-template', template(['gpu.nvidia.com'])));
+  it('asks for one of several classes, the first that is free', () =>
+    golden('claim-template-of-two', template(['gpu.nvidia.com', 'mig.nvidia.com'])));
+  it('names no class that is not there, because the scheduler would look no further', () => {
+    expect(template(['a', 'b'], ['b'])).toEqual(template(['b']));
+    expect(template(['a', 'b'], [])).toBeUndefined();
+    expect(template([])).toBeUndefined();
+  });
+  it('has another name for another content', () =>
+    expect(template(['a'])?.metadata.name).not.toBe(template(['b'])?.metadata.name));
+});
+
 describe('validation pods', () => {
   const input = {
     policy: aPolicy(),
@@ -196,6 +214,18 @@ describe('validation pods', () => {
       }),
     );
   });
+  it('dra-validation asks by a claim, and takes no driver of the host', () => {
+    const of = (more: object) =>
+      validationPod({ ...input, ...more, kind: 'dra-validation', claimTemplate: 'template' });
+    golden('dra-validation', of({}));
+    const policy = aPolicy({ injection: { driverVolumesPreset: 'DriverContainer' } });
+    const full = aPolicy({ injection: { driverVolumesPreset: 'DriverContainer', claimPods: 'Full' } });
+    const volumes = (of: Manifest): number => (of['spec'] as { volumes: unknown[] }).volumes.length;
+    expect([volumes(of({ policy })), volumes(of({ policy: full }))]).toEqual([0, expect.any(Number)]);
+    expect(volumes(of({ policy: full }))).toBeGreaterThan(0);
+    expect(of({ policy: full })['spec']).toMatchObject({ runtimeClassName: 'nvidia' });
+  });
+
   it.each(['driver-validation', 'device-plugin-validation'] as const)(
     '%s has what users’ pods get: the volumes of the preset, the variables of the policy',
     (kind) => {

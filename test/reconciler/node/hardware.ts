@@ -8,14 +8,12 @@ import { BRING_UP, places } from '../../../reconciler/limits/places.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
 import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
+import { isPublished, type Pool } from '../../../reconciler/slices.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { afterWrite, aPolicy, keptPod, NOW } from '../../builders/objects.ts';
-import { endedWith, freshNode, NFD, operandPod, World } from './world.ts';
+import { aPool, endedWith, freshNode, NFD, operandPod, RUN, World } from './world.ts';
 
-const RUN = ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const;
 export type Run = (typeof RUN)[number];
-/** Without these no GPU pod runs. */
-const NEEDED = ['toolkit', 'driver', 'device-plugin'] as const;
 
 interface Process {
   readonly uid: string;
@@ -25,7 +23,7 @@ interface Process {
   /** It was asked to end, and is gone then. */
   readonly endsAt?: number;
 }
-type Validation = 'driver-validation' | 'device-plugin-validation';
+type Validation = 'driver-validation' | 'device-plugin-validation' | 'dra-validation';
 
 /** What the hardware does, at one moment. */
 interface Truth {
@@ -41,6 +39,7 @@ interface Truth {
 interface View {
   readonly node: NodeObject;
   readonly pods: ReadonlyMap<string, PodObject>;
+  readonly pools: readonly Pool[] | undefined;
 }
 interface Leader {
   /** Its clock is ahead by so much, ms. */
@@ -68,39 +67,47 @@ export const FAULTS = {
   'takes an eviction for a verdict': 'quiet',
   'sees no GPU pods': 'history',
   'does not write its memory': 'rest',
+  'does not see that ResourceSlices go': 'history',
 } as const;
 export type Fault = keyof typeof FAULTS;
 
-/** Whose driver the node has. */
-export type Kind = 'managed' | 'external';
+/** Whose driver the node has, and whether its GPUs reach pods by claims. */
+export type Kind = 'managed' | 'external' | 'dra';
 const SELECTOR = { namespace: 'drivers', matchLabels: { app: 'driver' } };
 const THEIRS = 'their-driver';
 
-const short = {
+const SHORT = {
   validation: { timeouts: { driver: '60s' }, backoff: { initial: '5s', max: '20s' } },
   resources: ['nvidia.com/gpu', 'nvidia.com/mig-*'],
 };
-const policiesOf = (components: object) => ({
-  first: aPolicy({ ...short, components }),
-  otherImage: aPolicy({ ...short, components, validation: { ...short.validation, image: 'example/other:1' } }),
-  otherResources: aPolicy({ ...short, components, resources: [...short.resources, 'nvidia.com/gpu.shared'] }),
-  suspended: aPolicy({ ...short, components, suspend: true }),
-  another: aPolicy({ ...short, components }, { metadata: { name: 'another', uid: 'another', generation: 1 } }),
-  deleted: aPolicy(
-    { ...short, components },
-    { metadata: { name: 'default', uid: 'policy-uid', generation: 1, deletionTimestamp: '2026-11-24T10:00:00Z' } },
-  ),
-});
+const policiesOf = (components: object, more: object = {}) => {
+  const short = { ...SHORT, ...more };
+  return {
+    first: aPolicy({ ...short, components }),
+    otherImage: aPolicy({ ...short, components, validation: { ...short.validation, image: 'example/other:1' } }),
+    otherResources: aPolicy({ ...short, components, resources: [...short.resources, 'nvidia.com/gpu.shared'] }),
+    suspended: aPolicy({ ...short, components, suspend: true }),
+    another: aPolicy({ ...short, components }, { metadata: { name: 'another', uid: 'another', generation: 1 } }),
+    deleted: aPolicy(
+      { ...short, components },
+      { metadata: { name: 'default', uid: 'policy-uid', generation: 1, deletionTimestamp: '2026-11-24T10:00:00Z' } },
+    ),
+  };
+};
 const POLICIES = {
   managed: {
     ...policiesOf({}),
-    otherDriver: aPolicy({ ...short, components: { driver: { version: '580.1.1' } } }),
+    otherDriver: aPolicy({ ...SHORT, components: { driver: { version: '580.1.1' } } }),
+  },
+  dra: {
+    ...policiesOf({}, { allocation: 'DRA' }),
+    otherDriver: aPolicy({ ...SHORT, allocation: 'DRA', components: { driver: { version: '580.1.1' } } }),
   },
   external: {
     ...policiesOf({ driver: { mode: 'external', podSelector: SELECTOR } }),
     // A driver that others install changes with no edit of ours; only its pods are named otherwise.
     otherDriver: aPolicy({
-      ...short,
+      ...SHORT,
       components: { driver: { mode: 'external', podSelector: { ...SELECTOR, ownerKind: 'DaemonSet' } } },
     }),
   },
@@ -155,6 +162,26 @@ export class Hardware extends World {
     if (kind === 'external') this.#start('driver', 'theirs');
   }
 
+  /** One of two ResourceSlices is not published yet. */
+  get #half(): boolean {
+    return this.kind === 'dra' && this.mig;
+  }
+  /** By what GPUs reach pods, and what proves it. */
+  get #allocator(): 'device-plugin' | 'dra-driver' {
+    return this.kind === 'dra' ? 'dra-driver' : 'device-plugin';
+  }
+  get #proves(): 'device-plugin-validation' | 'dra-validation' {
+    return `${this.#allocator === 'dra-driver' ? 'dra' : this.#allocator}-validation`;
+  }
+  /** Without these no GPU pod runs. */
+  get #needed(): readonly Run[] {
+    return ['toolkit', 'driver', this.#allocator];
+  }
+  #offers({ node, pools }: View): boolean {
+    return this.kind === 'dra'
+      ? isPublished(pools, ['gpu.nvidia.com'])
+      : Object.keys(node.status?.allocatable ?? {}).length > 0;
+  }
   get isOpen(): boolean {
     return open(this.node).yes;
   }
@@ -187,7 +214,7 @@ export class Hardware extends World {
     if (this.#isBlind) return undefined;
     const { processes, broken, passed, bootedAt, boot } = this.#told;
     if (this.node.status?.nodeInfo?.bootID !== `boot-${boot}`) return 'it was rebooted';
-    for (const name of NEEDED) {
+    for (const name of this.#needed) {
       const process_ = processes[name];
       if (process_ === undefined) return `${name} does not run`;
       if (broken.has(name) || process_.readyAt > this.#toldAt) return `${name} is not ready`;
@@ -196,8 +223,9 @@ export class Hardware extends World {
     const since = (...names: Run[]): number => Math.max(...names.map((name) => processes[name]?.started ?? Infinity));
     if ((passed['driver-validation'] ?? -1) < since('toolkit', 'driver'))
       return 'no vectorAdd has passed since driver and toolkit started';
-    if ((passed['device-plugin-validation'] ?? -1) < since('device-plugin'))
-      return 'no vectorAdd through the device plugin has passed since it started';
+    if (this.kind === 'dra' && !this.#offers(this)) return 'the devices are not published, or not all of them';
+    if ((passed[this.#proves] ?? -1) < since(this.#allocator))
+      return 'no vectorAdd in a pod that asks for a GPU as users do has passed since what serves them started';
     return undefined;
   }
   get #isBlind(): boolean {
@@ -227,12 +255,18 @@ export class Hardware extends World {
     this.reboot(`boot-${boot}`);
     this.#told = { ...this.#told, boot, bootedAt: this.now };
   }
-  restart(name: Run): void {
+  /** Of the component that serves GPUs, by the name that it has where there is a device plugin. */
+  named(name: Run): Run {
+    return name === 'device-plugin' ? this.#allocator : name;
+  }
+  restart(named: Run): void {
+    const name = this.named(named);
     this.now += 1000;
     const process_ = this.#truth.processes[name];
     if (process_ !== undefined) this.#set(name, { ...process_, started: this.now, readyAt: this.now + 3000 });
   }
-  break(name: Run): void {
+  break(named: Run): void {
+    const name = this.named(named);
     this.#truth = { ...this.#truth, broken: new Set([...this.#truth.broken, name]) };
   }
   /**
@@ -252,13 +286,14 @@ export class Hardware extends World {
     this.pass();
     this.wait(70);
     this.pass();
-    if (this.#judges) this.#forget('driver-validation', 'device-plugin-validation');
+    if (this.#judges) this.#forget('driver-validation', this.#proves);
     this.see(true);
     this.kubelet();
   }
   mend(): void {
     this.computes = true;
     this.fallen = 0;
+    if (this.kind === 'dra') this.mig = false;
     this.stuck = undefined;
     this.#truth = { ...this.#truth, broken: new Set() };
   }
@@ -299,12 +334,15 @@ export class Hardware extends World {
   /** A watch stands still: what the plan sees of it is as it is now. */
   lag(what: 'node' | 'pods'): void {
     this.#hasWritten = false;
-    this.#late = what === 'node' ? { ...this.#late, node: this.node } : { ...this.#late, pods: new Map(this.pods) };
+    this.#late =
+      what === 'node'
+        ? { ...this.#late, node: this.node, pools: this.pools }
+        : { ...this.#late, pods: new Map(this.pods) };
   }
   /** Watches go on; without a name both. */
   catchUp(what?: 'node' | 'pods'): void {
     if (Object.keys(this.#late).length > 0) this.#unseen = true;
-    const { node, pods } = this.#late;
+    const { node, pods, pools } = this.#late;
     this.#late =
       what === 'node'
         ? pods === undefined
@@ -313,7 +351,7 @@ export class Hardware extends World {
         : what === 'pods'
           ? node === undefined
             ? {}
-            : { node }
+            : { node, pools }
           : {};
   }
   /** Another replica leads, whose clock is ahead by so much. */
@@ -378,17 +416,20 @@ export class Hardware extends World {
     this.now += 1000;
     if (this.#outOfSight) return;
     for (const name of RUN) this.#follow(name);
-    const offers = this.#isReady('device-plugin') && this.#isReady('driver') && this.fallen < 8;
+    const offers = this.#isReady(this.#allocator) && this.#isReady('driver') && this.fallen < 8;
     for (const [name, kind] of this.#unrun) this.#run(name, kind, offers);
     const resource = this.mig ? 'nvidia.com/mig-1g.10gb' : 'nvidia.com/gpu';
     this.node = {
       ...this.node,
       status: {
         ...this.node.status,
-        capacity: { [resource]: '8' },
-        allocatable: offers ? { [resource]: String(8 - this.fallen) } : {},
+        capacity: this.kind === 'dra' ? {} : { [resource]: '8' },
+        allocatable: offers && this.kind !== 'dra' ? { [resource]: String(8 - this.fallen) } : {},
       },
     };
+    // A driver that is gone leaves its slices: they are taken back later.
+    if (this.kind === 'dra' && this.#isReady(this.#allocator))
+      this.pools = [aPool({ count: this.#half ? 2 : 1, devices: offers ? aPool().devices : [] })];
     for (const name of RUN) this.#publish(name);
     this.#told = this.#truth;
     this.#toldAt = this.now;
@@ -421,12 +462,12 @@ export class Hardware extends World {
       this.#unrun.delete(name);
       return;
     }
-    if (kind === 'device-plugin-validation' && (!offers || this.busy)) {
+    if (kind === this.#proves && (!offers || this.busy || (kind === 'dra-validation' && this.#half))) {
       const waits = {
         type: 'PodScheduled',
         status: 'False',
         reason: 'Unschedulable',
-        message: 'Insufficient nvidia.com/gpu.',
+        message: kind === 'dra-validation' ? 'cannot allocate all claims' : 'Insufficient nvidia.com/gpu.',
       };
       this.pods.set(name, { ...pod, phase: 'Pending', nodeName: undefined, conditions: [waits] });
       return;
@@ -440,7 +481,7 @@ export class Hardware extends World {
       this.computes &&
       this.#isReady('toolkit') &&
       this.#isReady('driver') &&
-      (kind === 'driver-validation' || this.#isReady('device-plugin'));
+      (kind === 'driver-validation' || this.#isReady(this.#allocator));
     this.pods.set(name, endedWith(pod, passes));
     this.#unrun.delete(name);
     if (passes) this.#truth = { ...this.#truth, passed: { ...this.#truth.passed, [kind]: this.now } };
@@ -507,8 +548,7 @@ export class Hardware extends World {
     const isWhole = this.#write(view.node, plan.actions.slice(0, most));
     // GPUs that the plan sees gone must be used again. It cannot know what came back between two
     // looks, nor what happened while no policy had the node.
-    if (isWhole && most > 0 && this.#judges && Object.keys(view.node.status?.allocatable ?? {}).length === 0)
-      this.#forget('device-plugin-validation');
+    if (isWhole && most > 0 && this.#judges && !this.#offers(view)) this.#forget(this.#proves);
     // The first write is the one that takes trust away.
     if (most > 0) this.#unseen = false;
   }
@@ -526,13 +566,18 @@ export class Hardware extends World {
     return this.#isSelected && !this.policy.spec.suspend;
   }
   #view(): View {
-    return { node: this.#late.node ?? this.node, pods: this.#late.pods ?? this.pods };
+    return {
+      node: this.#late.node ?? this.node,
+      pods: this.#late.pods ?? this.pods,
+      pools: 'pools' in this.#late ? this.#late.pools : this.pools,
+    };
   }
-  #planned({ node, pods }: View, { ahead, since }: Leader): NodePlan {
+  #planned({ node, pods, pools }: View, { ahead, since }: Leader): NodePlan {
     const users = this.busy && this.#fault !== 'sees no GPU pods' ? [USER] : [];
     const seen = new Map([...pods, ...users.map((pod): [string, PodObject] => [pod.name, pod])]);
+    const published = this.#fault === 'does not see that ResourceSlices go' ? [aPool()] : pools;
     const input = this.#shown({
-      ...this.input(this.#misread(node), this.#filtered(seen)),
+      ...this.input(this.#misread(node), this.#filtered(seen), published),
       conflicts: this.conflicts,
       slotFree: this.#places.free('n', this.policy, 1) || this.#fault === 'begins without a place',
       now: this.now + ahead,
@@ -618,7 +663,7 @@ export class Hardware extends World {
     if (!this.busy || this.isAsked) return;
     const taken =
       action.kind === 'patch-node'
-        ? NEEDED.filter(
+        ? this.#needed.filter(
             (name) => action.labels[DEPLOY_PREFIX + name] === null && this.#truth.processes[name] !== undefined,
           )
         : action.kind === 'delete-pod'
@@ -628,7 +673,7 @@ export class Hardware extends World {
   }
   protected override validate(pod: PodObject): void {
     this.pods.set(pod.name, pod);
-    this.#unrun.set(pod.name, pod.name.startsWith('driver-') ? 'driver-validation' : 'device-plugin-validation');
+    this.#unrun.set(pod.name, pod.name.startsWith('driver-') ? 'driver-validation' : this.#proves);
   }
   /** The user's pod goes by the Eviction API. */
   protected override evict(): void {

@@ -144,7 +144,7 @@ const harmless = fc.oneof(
   ...OPERANDS.map((name) =>
     happening(`the label of ${name} is removed by hand and comes back`, (model) => {
       model.catchUp();
-      model.strip(DEPLOY_PREFIX + name);
+      model.strip(DEPLOY_PREFIX + model.named(name));
       model.pass();
     }),
   ),
@@ -230,10 +230,13 @@ const quietHistory = fc.array(
   ),
   { minLength: 3, maxLength: 25 },
 );
-const kinds: fc.Arbitrary<Kind> = fc.oneof(
+const kindsOf = (fault: Fault): fc.Arbitrary<Kind> =>
+  fault === 'does not see that ResourceSlices go' ? fc.constant('dra') : drivers;
+const drivers: fc.Arbitrary<Kind> = fc.oneof(
   { weight: 3, arbitrary: fc.constant<Kind>('managed') },
   { weight: 1, arbitrary: fc.constant<Kind>('external') },
 );
+const kinds: fc.Arbitrary<Kind> = fc.oneof(drivers, fc.constant<Kind>('dra'));
 
 /** Throws if the node says what is not so. */
 function judge(model: Hardware, what: string): void {
@@ -360,7 +363,7 @@ describe('a planted fault is caught: what stands around the plan', () => {
     '%s (%s)',
     (fault, property) => {
       const { failed } = fc.check(
-        fc.property(property === 'quiet' ? quietHistory : history, kinds, (happenings, kind) => {
+        fc.property(property === 'quiet' ? quietHistory : history, kindsOf(fault), (happenings, kind) => {
           PROPERTIES[property](happenings, kind, fault);
         }),
         { numRuns: 3000, seed: SEEDS[fault] ?? SEED_OF_FAULTS, endOnFailure: true },

@@ -4,12 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { RETRY } from '../../../core/keys.ts';
 import { STAGES, type Stage } from '../../../core/stages.ts';
 import type { Action } from '../../../reconciler/actions.ts';
+import { aPolicy } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
 const OPERANDS: Partial<Record<Stage, string>> = {
   toolkit: 'toolkit-pod',
   driver: 'driver-pod',
   'device-plugin': 'device-plugin-pod',
+  'dra-driver': 'dra-driver-pod',
 };
 const isCheck = (stage: Stage): boolean => stage.endsWith('-validation');
 
@@ -17,7 +19,12 @@ const isCheck = (stage: Stage): boolean => stage.endsWith('-validation');
 class Hanging extends World {
   readonly stage: Stage;
   constructor(stage: Stage) {
-    super();
+    super(
+      aPolicy({
+        allocation: stage.startsWith('dra-') ? 'DRA' : 'DevicePlugin',
+        validation: { timeouts: { driver: '60s' } },
+      }),
+    );
     this.stage = stage;
     if (OPERANDS[stage] !== undefined) this.broken[stage] = {};
     if (stage === 'preflight') this.slotFree = false;

@@ -19,9 +19,11 @@ it('gives every state a limit but preflight, and each its own', () => {
     driverValidation: '3s',
     devicePlugin: '4s',
     devicePluginValidation: '5s',
+    draDriver: '6s',
+    draValidation: '7s',
   };
   const policy = aPolicy({ validation: { timeouts } });
-  expect(WALK_STATES.map(({ limit }) => limit(policy))).toEqual([undefined, 1000, 2000, 3000, 4000, 5000]);
+  expect(WALK_STATES.map(({ limit }) => limit(policy))).toEqual([undefined, 1000, 2000, 3000, 4000, 5000, 6000, 7000]);
 });
 
 /** A new state, as an engineer may add one: links between GPUs are fast enough. */

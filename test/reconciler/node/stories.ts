@@ -5,6 +5,7 @@ import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import type { ContainerStatus, PodObject } from '../../../reconciler/model.ts';
 import { aPolicy, keptPod, verdict } from '../../builders/objects.ts';
 import { Story, user } from './transcript.ts';
+import { aPool } from './world.ts';
 
 const S = 1000;
 const MINUTE = 60 * S;
@@ -87,6 +88,18 @@ const validationEnds = (what: string, end: Partial<PodObject>): readonly [string
 
 const inOrder: Readonly<Record<string, () => Story>> = {
   'a first walk': () => story().so('opted in', (s) => s.pass(20)),
+  'a first walk by claims': () => story(aPolicy({ ...spec, allocation: 'DRA' })).so('opted in', (s) => s.pass(20)),
+  'a first walk by claims whose pool is not complete': () => {
+    const s = story(aPolicy({ ...spec, allocation: 'DRA' }));
+    s.publishes = [aPool({ count: 2 })];
+    return s
+      .so('one of two slices', (one) => one.pass(12))
+      .so('both', (one) => {
+        one.publishes = [aPool({ slices: 2, count: 2 })];
+        one.reality();
+        one.pass(6);
+      });
+  },
   'a first walk with the startup taint switched off': () =>
     story(aPolicy({ ...spec, startupTaint: 'None' })).so('opted in', (s) => s.pass(8)),
   'a first walk on a node that NFD has not labelled': () =>

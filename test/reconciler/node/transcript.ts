@@ -103,6 +103,8 @@ export class Story extends World {
         return [`${action.type} Event${action.once === true ? ', once' : ''}: ${action.reason}: ${action.message}`];
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-claim-template':
+      case 'delete-claim-template':
       case 'create-device-taint':
       case 'delete-device-taint':
       case 'delete-daemonset':

@@ -20,8 +20,9 @@ import { POD_COMPONENT, type Component } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import type { NodeObject, PodObject } from '../../../reconciler/model.ts';
 import { renderOperand } from '../../../reconciler/manifests/render.ts';
-import { isDeployed, specOf } from '../../../core/components.ts';
+import { isDeployed } from '../../../core/components.ts';
 import type { NodeInput } from '../../../reconciler/node/observed.ts';
+import type { Pool } from '../../../reconciler/slices.ts';
 import type { NodePlan } from '../../../reconciler/node/node-plan.ts';
 import { NO_PLACE, type Others } from '../../../reconciler/node/roll-out.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
@@ -42,6 +43,17 @@ export const freshNode = (uid: string, boot: string, labels: Record<string, stri
   },
   spec: { taints: [] },
   status: { nodeInfo: { bootID: boot }, allocatable: {}, conditions: [{ type: 'Ready', status: 'True' }] },
+});
+
+/** What a DRA driver offers of the node. */
+export const aPool = (parts: Partial<Pool> = {}): Pool => ({
+  driver: 'gpu.nvidia.com',
+  name: 'n',
+  generation: 1,
+  slices: 1,
+  count: 1,
+  devices: [0, 1].map((i) => ({ name: `gpu-${i}`, taints: [] })),
+  ...parts,
 });
 
 /** A DaemonSet's pod as its kubelet publishes it. */
@@ -71,15 +83,19 @@ export function endedWith(pod: PodObject, passed: boolean): PodObject {
   };
 }
 
+/** What the world runs. */
+export const RUN = ['toolkit', 'driver', 'device-plugin', 'dra-driver', 'dcgm-exporter'] as const;
+
 const RENDERED = new WeakMap<GpuPolicy, Readonly<Partial<Record<Component, string>>>>();
 /** Rendering is slow, and says the same of a policy each time. */
 function revisionsOf(policy: GpuPolicy): Readonly<Partial<Record<Component, string>>> {
   const known = RENDERED.get(policy);
   if (known !== undefined) return known;
   const revisions = Object.fromEntries(
-    (['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const)
-      .filter((component) => isDeployed(specOf(policy, component)))
-      .map((component) => [component, renderOperand(component, policy, { namespace: NAMESPACE }).revision]),
+    RUN.filter((component) => isDeployed(component, policy)).map((component) => [
+      component,
+      renderOperand(component, policy, { namespace: NAMESPACE }).revision,
+    ]),
   );
   RENDERED.set(policy, revisions);
   return revisions;
@@ -99,6 +115,16 @@ export class World {
   broken: Partial<Record<string, Partial<PodObject>>> = {};
   validationsFail = false;
   slotFree = true;
+  /** What a DRA driver that is Ready publishes; `undefined` where slices are not served. */
+  publishes: readonly Pool[] | undefined = [aPool()];
+  /** What is published by others, whatever runs. */
+  published: readonly Pool[] = [];
+  /** Allocatable resources that others' device plugins offer. */
+  offered: Readonly<Record<string, string>> = {};
+  /** As the watch of ResourceSlices has brought them. */
+  pools: readonly Pool[] | undefined = [];
+  claimTemplate: string | undefined = 'template';
+  allocated: readonly string[] = [];
   uid = 0;
   /**
    * UIDs of our DaemonSets: as the reconciler does, one is made for every revision that the policy
@@ -136,7 +162,7 @@ export class World {
   }
 
   /** What the plan is given of these objects. */
-  input(node: NodeObject = this.node, pods: ReadonlyMap<string, PodObject> = this.pods): NodeInput {
+  input(node: NodeObject = this.node, pods: ReadonlyMap<string, PodObject> = this.pods, pools = this.pools): NodeInput {
     const revisions = revisionsOf(this.policy);
     for (const [component, revision] of Object.entries(revisions)) {
       const name = `${POD_COMPONENT[component as Component]}-${revision}`;
@@ -157,6 +183,9 @@ export class World {
       now: this.now,
       watchedSince: this.watchedSince,
       rollOut: this.rollOut,
+      pools,
+      isAllocated: (...device) => this.allocated.includes(device.join('/')),
+      claimTemplate: this.claimTemplate,
     };
   }
 
@@ -213,6 +242,8 @@ export class World {
       case 'set-node-condition':
       case 'apply-daemonset':
       case 'create-runtime-class':
+      case 'create-claim-template':
+      case 'delete-claim-template':
       case 'create-device-taint':
       case 'delete-device-taint':
       case 'delete-daemonset':
@@ -236,7 +267,7 @@ export class World {
 
   /** DaemonSet pods follow the deploy labels; the plugin's pod makes GPUs allocatable. */
   reality(): void {
-    for (const component of ['toolkit', 'driver', 'device-plugin', 'dcgm-exporter'] as const) {
+    for (const component of RUN) {
       const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component];
       const name = `${component}-pod`;
       const present = this.pods.get(name);
@@ -246,12 +277,15 @@ export class World {
       const current = this.pods.get(name);
       if (current !== undefined && broken !== undefined) this.pods.set(name, { ...current, conditions: [], ...broken });
     }
-    const serving_ =
-      this.pods.get('device-plugin-pod')?.conditions.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+    const isReady = (name: string): boolean =>
+      this.pods.get(name)?.conditions.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+    const offers = isReady('device-plugin-pod') ? { 'nvidia.com/gpu': '8' } : {};
     this.node = {
       ...this.node,
-      status: { ...this.node.status, allocatable: serving_ ? { 'nvidia.com/gpu': '8' } : {} },
+      status: { ...this.node.status, allocatable: { ...this.offered, ...offers } },
     };
+    const serves = this.publishes !== undefined && isReady('dra-driver-pod');
+    this.pools = this.publishes === undefined ? undefined : [...this.published, ...(serves ? this.publishes : [])];
   }
   start(component: Component, revision = this.node.metadata.labels?.[DEPLOY_PREFIX + component] ?? ''): void {
     this.pods.set(

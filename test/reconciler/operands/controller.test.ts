@@ -7,6 +7,7 @@ import type { Action } from '../../../reconciler/actions.ts';
 import type { Outcome } from '../../../reconciler/apply.ts';
 import type { DaemonSetView } from '../../../reconciler/model.ts';
 import { operandController } from '../../../reconciler/operands/controller.ts';
+import { NO_DEVICES, classFacts, templateFacts, type Devices } from '../../../gate/devices.ts';
 import { cachesOf, OPERANDS } from '../../builders/caches.ts';
 import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
 
@@ -23,13 +24,14 @@ function world(
   answer: (name: string, action: Action) => Outcome | Error,
   present: readonly DaemonSetView[] = [old],
   runtimeClass = { name: '', handler: '' },
+  { spec = {}, devices = NO_DEVICES }: { readonly spec?: object; readonly devices?: Devices } = {},
 ) {
   const done: string[] = [];
   const again: number[] = [];
-  const policy = aPolicy();
+  const policy = aPolicy(spec);
   let at = NOW;
   const work = operandController({
-    caches: cachesOf({ nodes: [aNode()], policies: [policy], daemonSets: present }),
+    caches: cachesOf({ nodes: [aNode()], policies: [policy], daemonSets: present, devices }),
     log: jsonLog('error', () => undefined),
     now: () => at,
     operandNamespace: OPERANDS,
@@ -139,5 +141,68 @@ describe('the RuntimeClass', () => {
     const { work, done } = worldWith(fine, { name: '', handler: 'nvidia' });
     await work.handlers.operands('');
     expect(times(done)).toBe(0);
+  });
+});
+
+describe('the claim template of validation pods', () => {
+  const by = { spec: { allocation: 'DRA' } };
+  const devicesOf = (...templates: readonly string[]): Devices => ({
+    ...NO_DEVICES,
+    classes: new Map([['gpu.nvidia.com', classFacts({})]]),
+    templates: new Map(templates.map((name) => [`${OPERANDS}/${name}`, templateFacts({})])),
+  });
+  const claims = (done: readonly string[]): readonly string[] => done.filter((what) => what.includes('claim-template'));
+  /** The name that it gets. */
+  const made = async (): Promise<string> => {
+    const names: string[] = [];
+    const { work } = world(
+      (_, action) => {
+        if (action.kind === 'create-claim-template') names.push(action.manifest.metadata.name);
+        return fine;
+      },
+      [],
+      undefined,
+      { ...by, devices: devicesOf() },
+    );
+    await work.handlers.operands('');
+    return names.join(' ');
+  };
+
+  it('is made where a policy allocates by claim and its class is there, and is used once it is there', async () => {
+    const name = await made();
+    expect(name).toMatch(/^dra-validation-\w{10}$/);
+    const before = world(() => fine, [], undefined, { ...by, devices: devicesOf() });
+    expect(before.work.claimTemplateOf(before.policy)).toBeUndefined();
+    const after = world(() => fine, [], undefined, { ...by, devices: devicesOf(name) });
+    await after.work.handlers.operands('');
+    expect([claims(after.done), after.work.claimTemplateOf(after.policy)]).toEqual([[], name]);
+    expect(after.work.claimTemplateOf(undefined)).toBeUndefined();
+  });
+  it('is not made before its class is there', async () => {
+    const { work, done } = world(() => fine, [], undefined, by);
+    await work.handlers.operands('');
+    expect(claims(done)).toEqual([]);
+  });
+  it('goes where no policy wants it', async () => {
+    const { work, done } = world(() => fine, [], undefined, { devices: devicesOf('dra-validation-old') });
+    await work.handlers.operands('');
+    expect(claims(done)).toEqual(['delete-claim-template']);
+  });
+  it('that is refused is reported, and tried again', async () => {
+    let outcome: Outcome = { kind: 'refused', because: 'may not' };
+    const { work, policy, again } = world(
+      (_, action) => (action.kind === 'create-claim-template' ? outcome : fine),
+      [],
+      undefined,
+      { ...by, devices: devicesOf() },
+    );
+    await work.handlers.operands('');
+    expect(work.refusals(policy)).toEqual([
+      expect.stringMatching(/^ResourceClaimTemplate dra-validation-\w+: may not$/),
+    ]);
+    expect(again).toEqual([60_000]);
+    outcome = fine;
+    await work.handlers.operands('');
+    expect(work.refusals(policy)).toEqual([]);
   });
 });

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { DEPLOY_PREFIX, MANAGED } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, MANAGED, WALK } from '../../../core/keys.ts';
 import { hasForeignFields, trimDaemonSet } from '../../../reconciler/model.ts';
-import { leftOver, wantedOperands } from '../../../reconciler/operands/wanted.ts';
+import { leftOver, leftOverTemplates, wantedOperands, wantedTemplates } from '../../../reconciler/operands/wanted.ts';
+import type { NodeObject } from '../../../reconciler/model.ts';
+import { claimTemplate } from '../../../reconciler/manifests/claim-template.ts';
 import { renderOperand, type Rendered } from '../../../reconciler/manifests/render.ts';
 import type { GpuPolicy } from '../../../core/gpu-policy.ts';
 import { fleetOf } from '../../builders/caches.ts';
@@ -35,6 +37,36 @@ describe('wanted is what a policy with an opted-in node deploys', () => {
     const nodes = [aNode({ name: 'a', labels: { pool: 'a' } }), aNode({ name: 'b', labels: { pool: 'b' } })];
     expect(wantedOperands(pools, fleetOf(nodes, pools), toolkit).size).toBe(1);
     expect(names(pools, nodes)).toEqual(['a', 'b']);
+  });
+});
+
+describe('a claim template is wanted', () => {
+  const template = (policy: GpuPolicy) => claimTemplate(policy, 'gpu-gate-operands', () => true);
+  const walk = (target: object): Record<string, string> => ({
+    [WALK]: JSON.stringify({ node: 'uid-node-a', boot: 'b', stage: 'done', target }),
+  });
+  const byClaim = aNode({ annotations: walk({ 'dra-driver': { revision: 'x' } }) });
+  it.each<[what: string, policies: readonly GpuPolicy[], nodes: readonly NodeObject[], whose: readonly string[]]>([
+    ['by a policy that allocates by claim', [named('a', { allocation: 'DRA' })], [aNode()], ['a']],
+    ['and by none without a node', [named('a', { allocation: 'DRA' })], [], []],
+    ['and by none that is going', [named('a', { allocation: 'DRA' }, { deletionTimestamp: 'x' })], [aNode()], []],
+    ['and by none with device plugins', [aPolicy()], [aNode()], []],
+    ['but one that has a node which keeps its claims', [aPolicy()], [byClaim], ['default']],
+    ['and by none that counts no class', [named('a', { allocation: 'DRA', deviceClasses: [] })], [aNode()], []],
+  ])('%s', (_, policies, nodes, whose) =>
+    expect(
+      [...wantedTemplates(policies, fleetOf(nodes, policies), template).values()].flatMap((one) =>
+        one.policies.map(({ name }) => name),
+      ),
+    ).toEqual(whose),
+  );
+  it('is left over if no policy wants it', () => {
+    const policies = [named('a', { allocation: 'DRA' }), named('b', { allocation: 'DRA' })];
+    const wanted = wantedTemplates(policies, fleetOf([aNode()], policies), template);
+    expect(wanted.size).toBe(1);
+    const present = ['gpu-gate-operands/dra-validation-old', 'gpu-gate-operands/other', 'team/dra-validation-x'];
+    const ours = [...wanted.keys()].map((name) => `gpu-gate-operands/${name}`);
+    expect(leftOverTemplates([...present, ...ours], 'gpu-gate-operands', wanted)).toEqual(['dra-validation-old']);
   });
 });
 

@@ -117,6 +117,20 @@ describe('pods that wait are counted', () => {
     it.update(bound('a'), undefined);
     expect(it.size).toBe(0);
   });
+
+  it('as GPU pods, where what they ask for is a GPU', () => {
+    const { it } = world([]);
+    for (const name of ['a', 'b']) it.update(undefined, waits(name));
+    const claims = {
+      nodeName: undefined,
+      resourceClaims: [{ name: 'nic', resourceClaimTemplateName: 'nic' }],
+      containers: [{ resources: { claims: [{ name: 'nic' }] } }],
+    };
+    it.update(undefined, aGpuPod({ name: 'c', uid: 'c' }, claims, REFUSED));
+    expect([it.size, it.gpuPods]).toEqual([3, 2]);
+    it.update(waits('a'), bound('a'));
+    expect(it.gpuPods).toBe(1);
+  });
 });
 
 describe('a pod that waits hears', () => {
