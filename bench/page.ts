@@ -27,7 +27,8 @@ function aNode(index: number, turn: number): NodeReport {
     reason: open ? '' : 'GPU stack not validated: driver',
     message: open ? 'validated' : `driver: waiting for driver-${turn} to be Ready`,
     since: '2026-01-01T00:00:00Z',
-    proof: { at: '2026-01-01T00:00:00Z', driver: '580.95.05', cuda: '13.0' },
+    tookMs: { driver: 180_000 + index },
+    proof: { level: 'full', at: '2026-01-01T00:00:00Z', driver: '580.95.05', cuda: '13.0' },
     gpus: [{ resource: 'nvidia.com/gpu', offered: 8, used: (index + turn) % 9 }],
     next: '',
   };
@@ -46,7 +47,16 @@ function fleets(count: number, changes: number): () => Fleet {
     for (let i = 0; i < Math.min(due, count); i += 1, at = (at + 1) % count) nodes[at] = aNode(at, turn);
     const byState: Record<string, number> = {};
     for (const { state } of nodes) byState[state] = (byState[state] ?? 0) + 1;
-    return { policies: [], nodes: [...nodes], byState, waiting: [], deployments: [], unread: [], problems: [] };
+    return {
+      policies: [],
+      nodes: [...nodes],
+      byState,
+      usual: {},
+      waiting: [],
+      deployments: [],
+      unread: [],
+      problems: [],
+    };
   };
 }
 

@@ -1,5 +1,6 @@
 // What the Node should say, by what was observed, reached and judged.
 import { BREAKER_RELEASE, RETRY } from '../../core/keys.ts';
+import type { Level } from '../../core/levels.ts';
 import { amountOf } from '../../core/quantity.ts';
 import type { Allocation } from '../../core/gpu-policy.ts';
 import type { Said } from '../../core/said.ts';
@@ -26,8 +27,11 @@ const camel = (stage: string): string =>
 const retryCommand = (node: NodeObject): string =>
   `kubectl annotate node ${node.metadata.name} --overwrite ${RETRY}=$(date +%s)`;
 
-const releaseCommand = (policy: string): string =>
+export const releaseCommand = (policy: string): string =>
   `kubectl annotate gpupolicy ${policy} --overwrite ${BREAKER_RELEASE}=$(date +%s)`;
+
+/** What the condition of a node adds whose proof the circuit breaker keeps. */
+export const HELD = '; the circuit breaker keeps its proof, because many nodes lost theirs at once';
 
 /** `keep`: why a proof that is about to be withdrawn is kept all the same. */
 export function desiredMarks(
@@ -37,7 +41,8 @@ export function desiredMarks(
   judgement: Judgement,
   keep: Keep | undefined,
 ): Desired {
-  const walk = memory(seen, climb, timed);
+  const isDisproven = judgement === 'withdrawn' && keep === undefined && climb.stop?.state.upholds === true;
+  const walk = memory(seen, climb, timed, isDisproven);
   const desired =
     climb.stop === undefined
       ? validated(seen, climb, walk, judgement)
@@ -100,7 +105,7 @@ function inRollOut({ turn, input }: Observed, desired: Desired, keep: Keep | und
 }
 
 /** The walk with what was accepted in this look. */
-function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
+function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean): Walk {
   const { input, boot } = seen;
   const accepted = Object.entries(climb.evidence).map(([name, evidence]): [string, Accepted] => {
     const known = seen.walk.evidence[name];
@@ -114,7 +119,8 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
     ...walk,
-    passed: climb.passed,
+    // A driver that does not compute leaves nothing proven beyond it.
+    passed: isDisproven ? {} : climb.passed,
     evidence: { ...walk.evidence, ...Object.fromEntries(accepted) },
     ...(isFailedMove && walk.rollOut !== undefined
       ? {
@@ -153,7 +159,9 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     // A node that was only closed for a while has not been validated again.
     (walk.stage === DONE || hasSameRounds(climb.passed, seen.walk.passed)) &&
     Object.entries(climb.evidence).every(([name, evidence]) => isAsKnown(evidence, proof.components[name]));
-  const next: Proof = isUnchanged ? { ...proof, components: climb.evidence } : proofOf(seen, walk, climb.evidence);
+  const next: Proof = isUnchanged
+    ? { ...proof, components: climb.evidence }
+    : validatedAgain(seen, walk, climb, judgement);
   const { lost: _, installer: __, ...rest } = walk;
   const lost = lostGpus(input.node, input.policy.spec.resources);
   const installer = secondInstaller(seen);
@@ -181,6 +189,21 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     },
     taint: false,
   };
+}
+
+/** Where the driver validation alone ran again, what was proven beyond it is as old as it was. */
+function validatedAgain(seen: Observed, walk: Walk, { passed, evidence }: Climb, judgement: Judgement): Proof {
+  const { proof, input } = seen;
+  const { 'driver-validation': again, ...beyond } = passed;
+  const isDriverAlone =
+    judgement === 'stands' &&
+    proof?.level === 'full' &&
+    again !== seen.walk.passed['driver-validation'] &&
+    hasSameRounds(beyond, seen.walk.passed) &&
+    Object.entries(evidence).every(([name, one]) => isAsKnown(one, proof.components[name]));
+  return isDriverAlone
+    ? { ...proof, components: evidence, driverAt: iso(input.now) }
+    : proofOf(seen, walk, evidence, 'full');
 }
 
 const hasSameRounds = (now: Walk['passed'], before: Walk['passed']): boolean =>
@@ -240,7 +263,12 @@ const conflictText = ({ conflicts, policy }: WithPolicy): string =>
     ? ''
     : `; also selected by ${conflicts.join(', ')}, which the older policy ${policy.name} keeps off`;
 
-function proofOf(seen: Observed, walk: Walk, components: Readonly<Record<string, ComponentEvidence>>): Proof {
+function proofOf(
+  seen: Observed,
+  walk: Walk,
+  components: Readonly<Record<string, ComponentEvidence>>,
+  level: Level,
+): Proof {
   const { input, boot, proof } = seen;
   const labels = input.node.metadata.labels ?? {};
   // What we installed we know; NFD's label may be of the previous driver.
@@ -251,6 +279,7 @@ function proofOf(seen: Observed, walk: Walk, components: Readonly<Record<string,
     node: input.node.metadata.uid,
     boot,
     at: iso(input.now),
+    level,
     ...(driver === undefined ? {} : { driver }),
     ...(cuda === undefined ? {} : { cuda }),
     components,
@@ -271,7 +300,7 @@ function underway(
   const isKept = judgement === 'closed' || (judgement === 'withdrawn' && keep !== undefined);
   // With no reboot since, a driver that computes again is all that pods already there need.
   const isRestored = judgement === 'unproven' && walk.proven === boot && climb.upholds;
-  const standing = isKept ? seen.proof : isRestored ? proofOf(seen, walk, climb.evidence) : undefined;
+  const standing = isKept ? seen.proof : isRestored ? proofOf(seen, walk, climb.evidence, 'driver') : undefined;
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;
@@ -288,7 +317,7 @@ function underway(
       : { retryAt: failure.retryAt, command };
   const shared = { deploy: climb.deploy, walk, policy: input.policy.name };
   if (standing !== undefined) {
-    const held = isHeld ? '; the circuit breaker keeps its proof, because many nodes lost theirs at once' : '';
+    const held = isHeld ? HELD : '';
     const said: Said = { text: `no new GPU pods, ${what}${held}`, at: walk.since, ...again };
     return {
       ...shared,

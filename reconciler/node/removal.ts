@@ -3,9 +3,11 @@ import type { DrainSpec } from '../../core/gpu-policy.ts';
 import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
+import type { Said } from '../../core/said.ts';
 import type { Action } from '../actions.ts';
+import { BREAKER, type Keep } from '../limits/breaker.ts';
 import type { Walk } from '../walk.ts';
-import { earliest } from './clock.ts';
+import { HELD, releaseCommand } from './desired.ts';
 import { drainOf, evictionsOf } from './drain.ts';
 import { misspeltOf, nodeEvent } from './events.ts';
 import { isDriverAsProven } from './judge.ts';
@@ -35,13 +37,24 @@ const NONE: Desired = {
   taint: false,
 };
 
-/** The proof on the node, unless its driver has ended since. */
-function standing(input: NodeInput): Proof | undefined {
+/** Has the driver ended that the proof on the node is of? */
+function isDriverLost(input: NodeInput, proof: Proof | undefined): boolean {
   const { node } = input;
-  const proof = parseProof(node.metadata.annotations?.[PROOF]);
-  if (proof === undefined || proof.boot !== node.status?.nodeInfo?.bootID) return proof;
-  return isDriverAsProven(input, remembered(node, input.now).target['driver'], proof) ? proof : undefined;
+  return (
+    proof !== undefined &&
+    proof.boot === node.status?.nodeInfo?.bootID &&
+    !isDriverAsProven(input, remembered(node, input.now).target['driver'], proof)
+  );
 }
+
+/** What the condition adds where the circuit breaker keeps a proof that was about to go. */
+const saidOfKeep = (
+  { node }: NodeInput,
+  keep: Keep | undefined,
+): { readonly text: string; readonly command?: string } => {
+  const policy = node.metadata.annotations?.[NODE_POLICY];
+  return keep !== BREAKER || policy === undefined ? { text: '' } : { text: HELD, command: releaseCommand(policy) };
+};
 
 /** No policy selects the node: it is closed, and torn down only when that has lasted. */
 export function planUnselected(input: NodeInput): NodePlan {
@@ -53,8 +66,10 @@ export function planUnselected(input: NodeInput): NodePlan {
   const walk = rollOut?.phase === 'replace' ? { ...rest, rollOut } : rest;
   const since = walk.unselected ?? iso(now);
   const until = Date.parse(since) + UNSELECTED_MS;
-  const hold = (closed: string): readonly Action[] => {
-    const proof = standing(input);
+  const isLost = isDriverLost(input, written);
+  const hold = (closed: string, keep?: Keep): readonly Action[] => {
+    const proof = isLost && keep === undefined ? undefined : written;
+    const { text, ...command } = saidOfKeep(input, keep);
     const desired: Desired = {
       state: node.metadata.labels?.[STATE] ?? 'preflight',
       deploy: deployedOn(node),
@@ -65,16 +80,27 @@ export function planUnselected(input: NodeInput): NodePlan {
       condition: {
         status: proof === undefined ? 'False' : 'True',
         reason: 'NoPolicy',
-        said: { text: `${NO_POLICY}; what it runs is removed ${UNSELECTED_MS / 60_000} min after that`, at: since },
+        said: {
+          text: `${NO_POLICY}; what it runs is removed ${UNSELECTED_MS / 60_000} min after that${text}`,
+          at: since,
+          ...command,
+        },
       },
       taint: false,
     };
     return differences(node, desired);
   };
-  if (now < until) return { ...NOTHING, actions: hold('no GPUPolicy selects this node'), wakeAt: until };
+  const unless = (keep: Keep): readonly Action[] => hold(keep, keep);
+  if (now < until)
+    return {
+      ...NOTHING,
+      actions: hold('no GPUPolicy selects this node'),
+      wakeAt: until,
+      ...(isLost ? { unless, withdraws: true } : {}),
+    };
   const plan = planRemoval(input, false);
   const isWithdrawn = plan.actions.some((action) => action.kind === 'patch-node' && action.annotations[PROOF] === null);
-  return isWithdrawn ? { ...plan, unless: hold, withdraws: true } : plan;
+  return isWithdrawn ? { ...plan, unless, withdraws: true } : plan;
 }
 
 /**
@@ -83,8 +109,13 @@ export function planUnselected(input: NodeInput): NodePlan {
  * ours, and says that no policy selects it.
  */
 export function planRemoval(input: NodeInput, isFinal: boolean): NodePlan {
-  const { actions, wakeAt } = removal(input, isFinal);
-  return { ...NOTHING, actions: [...actions, ...reported(input, actions)], wakeAt };
+  const written = (keep?: Keep): Pick<Removal, 'actions' | 'wakeAt' | 'withdraws'> => {
+    const { actions, ...rest } = removal(input, isFinal, keep);
+    return { ...rest, actions: [...actions, ...reported(input, actions)] };
+  };
+  const { actions, wakeAt, withdraws } = written();
+  const plan = { ...NOTHING, actions, wakeAt };
+  return withdraws ? { ...plan, withdraws, unless: (keep) => written(keep).actions } : plan;
 }
 
 /** An Event for each change of state: begun, and gone. */
@@ -112,12 +143,16 @@ const forgetful = (walk: Walk): Walk => ({
   epoch: walk.epoch + (Object.keys(walk.passed).length > 0 ? 1 : 0),
 });
 
+const OPTING_OUT = 'opting out';
+
 interface Removal {
   readonly actions: readonly Action[];
-  readonly wakeAt?: number | undefined;
+  readonly wakeAt: number | undefined;
+  /** A proof goes though nobody took its driver down yet. */
+  readonly withdraws: boolean;
 }
 
-function removal(input: NodeInput, isFinal: boolean): Removal {
+function removal(input: NodeInput, isFinal: boolean, keep: Keep | undefined): Removal {
   const { node, now } = input;
   const deployed = deployedOn(node);
   const before = remembered(node, now);
@@ -128,9 +163,10 @@ function removal(input: NodeInput, isFinal: boolean): Removal {
     differences(node, {
       ...NONE,
       state: 'removing',
-      policy: input.policy?.name,
+      // Where no policy selects it any more, the one that had it is whose breaker is asked.
+      policy: input.policy?.name ?? node.metadata.annotations?.[NODE_POLICY],
       deploy: deployed,
-      closed: 'opting out',
+      closed: OPTING_OUT,
       // Opted in again, the node takes what the policy says then.
       walk: { ...forgetful(kept), ...(kept.proven === undefined ? {} : { renew: true as const }) },
       condition: { status: 'False', reason: 'Removing', said: { text } },
@@ -146,28 +182,39 @@ function removal(input: NodeInput, isFinal: boolean): Removal {
     evictions: input.evictions ?? new Map(),
   });
   // Applies without a proof too. Removal must not take away operands that running pods depend on.
-  const proof = standing(input);
+  const written = parseProof(node.metadata.annotations?.[PROOF]);
+  const isLost = isDriverLost(input, written);
+  const proof = isLost && keep === undefined ? undefined : written;
   const isProven = proof !== undefined;
-  const isDrained = drain.awaited.length === 0 || (!isProven && Object.keys(deployed).length === 0);
+  const isDrained = drain.awaited.length === 0 || (written === undefined && Object.keys(deployed).length === 0);
   // Without a policy it has been closed for long.
   const isQuiet = before.unselected === undefined;
   const quietAt = Date.parse(leaving) + QUIET_MS;
   if (!isDrained || (isProven && isQuiet && now < quietAt)) {
     const lost = input.policy === undefined ? kept : noteLosses(kept, { ...input, policy: input.policy }, proof, false);
     // What a roll-out had begun to take down is not whole any more.
-    const stays = !isOutOfSight(lost, input) && isProven ? proof : undefined;
-    const text = `opting out${drain.text === '' ? '' : `: ${drain.text}`}${drain.isExpired ? LATE : ''}`;
+    const isHidden = isOutOfSight(lost, input);
+    const stays = isHidden && keep === undefined ? undefined : proof;
+    const { text: held, ...command } = saidOfKeep(input, keep);
+    const text = `${OPTING_OUT}${drain.text === '' ? '' : `: ${drain.text}`}${drain.isExpired ? LATE : ''}${held}`;
+    const said: Said = { text, ...command };
     const status = stays === undefined ? 'False' : 'True';
     return {
       actions: [
         // The walk stays as it is, so that a label that is put back finds it done.
-        ...marks(text, { proof: stays, walk: lost, condition: { status, reason: 'Removing', said: { text } } }),
+        ...marks(text, {
+          proof: stays,
+          closed: keep ?? OPTING_OUT,
+          walk: lost,
+          condition: { status, reason: 'Removing', said },
+        }),
         ...evictionsOf(drain, `node ${node.metadata.name} is opted out`),
       ],
-      wakeAt: isDrained ? quietAt : earliest(drain.wakeAt),
+      wakeAt: isDrained ? quietAt : drain.wakeAt,
+      withdraws: isLost || (isHidden && isProven),
     };
   }
-  return { actions: tearDown(input, isFinal, marks) };
+  return { actions: tearDown(input, isFinal, marks), wakeAt: undefined, withdraws: false };
 }
 
 const WAIT: DrainSpec = { mode: 'Wait', timeout: 0 };

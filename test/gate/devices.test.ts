@@ -1,6 +1,6 @@
 // Which pods ask for a GPU: every shape, by the one function that knows them.
 import { describe, expect, it } from 'vitest';
-import { claimFacts, classFacts, templateFacts, wantedClaims } from '../../gate/devices.ts';
+import { claimFacts, classFacts, mappedResources, templateFacts, wantedClaims } from '../../gate/devices.ts';
 import { askedOf, gpuKindsOf, indicesOf, requestOf, type RawPod } from '../../gate/gpu-request.ts';
 import { claiming, devices, DEVICES, rawClaim } from '../builders/devices.ts';
 import { aPod, aPolicy } from '../builders/objects.ts';
@@ -141,4 +141,30 @@ describe('what is kept of a claim', () => {
     expect(classFacts(raw)).toEqual({ resource: '', drivers: [] });
     expect(wantedClaims(raw, raw)).toEqual([]);
   });
+});
+
+it('extended resources that classes of the policy map, and no others', () => {
+  const kinds = gpuKindsOf(aPolicy());
+  expect(mappedResources(kinds, DEVICES)).toEqual(['example.com/gpu']);
+  expect(mappedResources(kinds, devices({}))).toEqual([]);
+});
+
+describe('the node that a claim is allocated on', () => {
+  const name = (key: string, operator: string, values: readonly string[]) => ({ key, operator, values });
+  const onlyHere = { matchFields: [name('metadata.name', 'In', ['node-a'])] };
+  const nodeOf = (...nodeSelectorTerms: readonly object[]) =>
+    claimFacts({ spec: {}, status: { allocation: { nodeSelector: { nodeSelectorTerms } } } }).node;
+  it.each<[string, object[], string | undefined]>([
+    ['is the one that is named', [onlyHere], 'node-a'],
+    ['is not known where there are two terms', [onlyHere, onlyHere], undefined],
+    [
+      'is not known where a second field narrows it',
+      [{ matchFields: [...onlyHere.matchFields, name('metadata.name', 'NotIn', ['node-b'])] }],
+      undefined,
+    ],
+    ['is not known by another field', [{ matchFields: [name('metadata.uid', 'In', ['node-a'])] }], undefined],
+    ['is not the one that is excluded', [{ matchFields: [name('metadata.name', 'NotIn', ['node-a'])] }], undefined],
+    ['is not one of two', [{ matchFields: [name('metadata.name', 'In', ['node-a', 'node-b'])] }], undefined],
+    ['is not known by labels', [{ matchExpressions: [name('zone', 'In', ['a'])] }], undefined],
+  ])('%s', (_, terms, node) => expect(nodeOf(...terms)).toBe(node));
 });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { namespaceRule, optsOut } from '../../gate/namespaces.ts';
+import { namespaceRule, namingRefused, optsOut } from '../../gate/namespaces.ts';
+import { aPolicy } from '../builders/objects.ts';
 
 describe('a namespace', () => {
   it.each([
@@ -17,4 +18,15 @@ describe('a namespace', () => {
     [{ 'gpu-gate.dev/inject': 'true' }, false],
     [{ 'gpu-gate.dev/inject': 'false' }, true],
   ])('labels %j opt out: %j', (labels, out) => expect(optsOut(labels)).toBe(out));
+});
+
+describe('naming a policy', () => {
+  it.each([
+    ['is free where the policy lists no namespace', 'pool', [], true],
+    ['is for the namespaces that it lists', 'pool', ['ops', 'team'], true],
+    ['is not for others', 'pool', ['ops'], false],
+    ['is not asked of a pod that names none', undefined, ['ops'], true],
+  ])('%s', (_, named, allowedNamespaces, may) =>
+    expect(namingRefused(named, 'team', aPolicy({ allowedNamespaces })) === undefined).toBe(may),
+  );
 });

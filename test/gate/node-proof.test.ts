@@ -1,6 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, PROOF, STATE, WALK } from '../../core/keys.ts';
-import { isMisspelt, isOurs, open, parseProof, serving, walkOf, sinceOf } from '../../gate/node-proof.ts';
+import { CLOSED, HOLD, MANAGED, PROOF, STARTUP_TAINT, STATE, WALK } from '../../core/keys.ts';
+import {
+  isMisspelt,
+  isOurs,
+  newestProof,
+  open,
+  parseProof,
+  serving,
+  sinceOf,
+  strayOf,
+  walkOf,
+} from '../../gate/node-proof.ts';
 import { nodeClosed, REASONS } from '../../gate/reasons.ts';
 import { aNode } from '../builders/objects.ts';
 
@@ -94,11 +104,17 @@ describe('a node with a proof', () => {
     [JSON.stringify({ ...WALKING, stage: 'x' }), undefined],
     [
       JSON.stringify({ ...WALKING, stage: 'done', since: 7, said: { at: 'x' } }),
-      { stage: 'done', since: undefined, failed: undefined, said: undefined },
+      { stage: 'done', since: undefined, failed: undefined, said: undefined, devices: {} },
     ],
     [
       JSON.stringify({ ...WALKING, said: { text: 't', at: 'a', retryAt: 7, command: 'c' } }),
-      { stage: 'driver', since: WALKING.since, failed: undefined, said: { text: 't', at: 'a', command: 'c' } },
+      {
+        stage: 'driver',
+        since: WALKING.since,
+        failed: undefined,
+        said: { text: 't', at: 'a', command: 'c' },
+        devices: {},
+      },
     ],
   ])('reads the walk %j as %j', (text, expected) =>
     expect(walkOf(aNode({ annotations: { [WALK]: text } }))).toEqual(expected),
@@ -138,10 +154,15 @@ describe('a node with a proof', () => {
       node: 'n',
       boot: 'b',
       at: '2026-11-24T09:00:00Z',
+      level: 'driver',
+      driverAt: '2026-11-24T09:30:00Z',
       driver: '595.91.07',
       components: { driver: { revision: 'r', pod: 'p', started: '2026-11-24T08:00:00Z' } },
     };
     expect(parseProof(JSON.stringify(proof))).toEqual(proof);
+    const { level: _, ...old } = proof;
+    expect(parseProof(JSON.stringify(old))).toEqual({ ...proof, level: 'full' });
+    expect(parseProof(JSON.stringify({ ...proof, level: 'gold' }))).toBeUndefined();
   });
 });
 
@@ -154,4 +175,37 @@ describe('a label that is meant to opt a node in', () => {
     '%j is not',
     (value) => expect(misspelt(value)).toBe(false),
   );
+});
+
+describe('the newest of several proofs', () => {
+  const proven = (at: string) =>
+    aNode({ annotations: { [PROOF]: JSON.stringify({ node: 'uid-node-a', boot: 'boot-1', at, components: {} }) } });
+  const [EARLY, LATE] = ['2026-11-24T09:00:00Z', '2026-11-24T11:00:00Z'];
+  it.each([
+    ['is none of no node', [], 0],
+    ['is none where no node has one', [aNode({ annotations: { [PROOF]: '' } })], 0],
+    ['is that of the one that has one', [aNode({ annotations: { [PROOF]: '' } }), proven(EARLY)], Date.parse(EARLY)],
+    ['is the latest, in whatever order', [proven(EARLY), proven(LATE), proven(EARLY)], Date.parse(LATE)],
+    ['is not one whose time cannot be read', [proven('yesterday'), proven(EARLY)], Date.parse(EARLY)],
+  ])('%s', (_, nodes, at) => expect(newestProof(nodes)).toBe(at));
+});
+
+describe('what shows that a node is meant to be opted in', () => {
+  const tainted = (...keys: readonly string[]) => ({
+    metadata: { name: 'n', uid: 'u', labels: {}, annotations: {} },
+    spec: { taints: keys.map((key) => ({ key, effect: 'NoSchedule' })) },
+  });
+  it.each([
+    ['the startup taint, among others', tainted('other', STARTUP_TAINT), 'taint'],
+    ['nothing, with the taints of others', tainted('other'), undefined],
+    ['nothing, with no taint', tainted(), undefined],
+    ['nothing, with no list of taints', { metadata: { name: 'n', uid: 'u' } }, undefined],
+    ['nothing, where it is opted in', { ...tainted(STARTUP_TAINT), ...aNode() }, undefined],
+  ])('%s', (_, node, stray) => expect(strayOf(node)).toBe(stray));
+});
+
+it('a node without a status has no proof that holds', () => {
+  const { metadata } = aNode();
+  expect(because(serving({ metadata }))).toBe('node rebooted since validation');
+  expect(because(serving({ metadata, status: { nodeInfo: { bootID: 'boot-1' } } }))).toContain('not validated');
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { driverPathsOf, usesGpus, type GpuUse } from '../../gate/users.ts';
+import { driverPathsOf, useOf, usesGpus, type GpuUse } from '../../gate/users.ts';
 import { trimPod } from '../../reconciler/model.ts';
 import { aPolicy } from '../builders/objects.ts';
 
@@ -76,4 +76,16 @@ describe('a pod is kept for as long as it may be a user', () => {
     ['other folders of the host', hostPath('/var/log')],
     ['no GPU', { containers: [{ resources: { limits: { 'nvidia.com/gpu': '0' } } }] }],
   ])('and not for %s', (_, spec) => expect(kept(spec)).toBeUndefined());
+});
+
+describe('whose pod it is', () => {
+  const owned = (ownerReferences: readonly object[] | undefined) =>
+    useOf({ metadata: ownerReferences === undefined ? {} : { ownerReferences } }, { containers: [], claims: [] }, [])
+      .daemon;
+  it.each<[string, object[] | undefined, boolean]>([
+    ['a DaemonSet’s', [{ kind: 'Node' }, { kind: 'DaemonSet', controller: true }], true],
+    ['not one that a DaemonSet merely owns', [{ kind: 'DaemonSet', controller: false }], false],
+    ['not a ReplicaSet’s', [{ kind: 'ReplicaSet', controller: true }], false],
+    ['nobody’s', undefined, false],
+  ])('%s', (_, owners, yes) => expect(owned(owners)).toBe(yes));
 });

@@ -1,6 +1,6 @@
 // Controllers together, on a cluster in memory: what no one of them decides alone.
 import { describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, PROOF, STARTUP_TAINT, STATE } from '../../core/keys.ts';
+import { BREAKER_RELEASE, CLOSED, HOLD, MANAGED, PROOF, STARTUP_TAINT, STATE } from '../../core/keys.ts';
 import { open } from '../../gate/node-proof.ts';
 import { placementOf } from '../../gate/placement.ts';
 import type { NodeObject, PodObject } from '../../reconciler/model.ts';
@@ -122,6 +122,7 @@ describe('a driver of another installer', () => {
     ...aPolicy({ components: { ...VALIDATIONS_ONLY.spec.components, driver } }),
     generation,
   });
+  const NOWHERE = { pool: 'none' };
   const EXTERNAL = { mode: 'external', podSelector: selector('driver') };
   const driverOn = (nodeName: string, startedAt = '2026-11-24T09:00:00Z', app = 'driver'): PodObject =>
     keptPod({
@@ -167,6 +168,47 @@ describe('a driver of another installer', () => {
     cluster.setTheirs({ ...driverOn('n3'), conditions: [], containers: [] });
     await cluster.settle(60_000);
     expect(proofs(cluster).map((proof) => proof !== undefined)).toEqual(names.map((name) => name !== 'n3'));
+  });
+  it.each<[string, (cluster: Cluster) => void]>([
+    [
+      'while their nodes are being opted out',
+      (cluster) => {
+        for (const name of names) {
+          const gpus = { 'nvidia.com/gpu': 1 };
+          cluster.setPod(keptPod({ namespace: 'team', name: `user-${name}`, uid: `u-${name}`, nodeName: name, gpus }));
+          const { metadata, ...rest } = cluster.node(name);
+          cluster.setNode({ ...rest, metadata: { ...metadata, labels: { ...metadata.labels, [MANAGED]: 'false' } } });
+        }
+      },
+    ],
+    [
+      'while no policy selects their nodes',
+      (cluster) =>
+        cluster.setPolicy({
+          ...policyWith(EXTERNAL, 2),
+          spec: { ...policyWith(EXTERNAL).spec, nodeSelector: NOWHERE },
+        }),
+    ],
+  ])('of ten nodes ends everywhere at once %s: the breaker keeps the proofs until it is released', async (_, leave) => {
+    const cluster = await selected();
+    leave(cluster);
+    await cluster.settle(10_000);
+    const kept = proofs(cluster);
+    expect(kept.filter((proof) => proof === undefined)).toEqual([]);
+    for (const name of names) cluster.setTheirs(driverOn(name, '2026-11-24T12:00:00Z'));
+    await cluster.settle(60_000);
+    expect(proofs(cluster)).toEqual(kept);
+    for (const name of names) {
+      const { metadata, status } = cluster.node(name);
+      expect(metadata.annotations?.[CLOSED], name).toBe('circuit breaker');
+      expect(status?.conditions?.find(({ type }) => type === 'GPUValidated')?.message, name).toMatch(
+        /the circuit breaker keeps its proof.*now: kubectl annotate gpupolicy default --overwrite gpu-gate\.dev\/breaker-release=/,
+      );
+    }
+    const policy = cluster.policies.get(VALIDATIONS_ONLY.name) ?? VALIDATIONS_ONLY;
+    cluster.setPolicy({ ...policy, annotations: { ...policy.annotations, [BREAKER_RELEASE]: '1' } });
+    await cluster.settle(60_000);
+    expect(proofs(cluster).filter((proof) => proof !== undefined)).toEqual([]);
   });
   it.each([
     [

@@ -41,6 +41,10 @@ interface View {
   readonly pods: ReadonlyMap<string, PodObject>;
   readonly pools: readonly Pool[] | undefined;
 }
+interface Sent {
+  readonly view: View;
+  readonly actions: readonly Action[];
+}
 interface Leader {
   /** Its clock is ahead by so much, ms. */
   readonly ahead: number;
@@ -63,6 +67,11 @@ export const FAULTS = {
   'does not see the pods of other installers restart': 'history',
   'does not withdraw a proof': 'history',
   'lets proofs go though the breaker holds': 'quiet',
+  'does not ask the breaker of nodes that leave': 'quiet',
+  'keeps proofs though the breaker does not hold': 'history',
+  'sends what a former leader had planned, whatever has changed since': 'history',
+  'forces its writes over conflicts': 'history',
+  'takes some GPUs that are lost for all of them': 'quiet',
   'forgets since when this leader looks': 'quiet',
   'takes an eviction for a verdict': 'quiet',
   'sees no GPU pods': 'history',
@@ -151,7 +160,9 @@ export class Hardware extends World {
   #hasGivenUp = false;
   #leader: Leader = { ahead: 0, since: NOW };
   /** The previous leader with what it saw last: one of its writes may still be on its way. */
-  #former: { readonly leader: Leader; readonly view: View; readonly actions: readonly Action[] } | undefined;
+  #former: Sent | undefined;
+  /** The last writes of the leader: sent again where their answer is lost. */
+  #sent: Sent | undefined;
   readonly #places = places(BRING_UP);
 
   constructor(kind: Kind = 'managed', fault?: Fault) {
@@ -357,7 +368,9 @@ export class Hardware extends World {
   /** Another replica leads, whose clock is ahead by so much. */
   takesOver(aheadSeconds: number): void {
     const view = this.#view();
-    this.#former = { leader: this.#leader, view, actions: this.#planned(view, this.#leader).actions };
+    const { actions } = this.#planned(view, this.#leader);
+    this.#former = actions.length > 0 ? { view, actions } : this.#sent;
+    this.#sent = undefined;
     this.#late = {};
     this.#unseen = true;
     this.#hasWritten = false;
@@ -366,7 +379,8 @@ export class Hardware extends World {
   }
   /** What the former leader had sent arrives only now. */
   formerWrites(): void {
-    if (this.#former !== undefined) this.#write(this.#former.view.node, this.#former.actions);
+    const isForced = this.#fault === 'sends what a former leader had planned, whatever has changed since';
+    if (this.#former !== undefined) this.#write(isForced ? this.node : this.#former.view.node, this.#former.actions);
     this.#former = undefined;
   }
   /** The API server has the first write, and its answer is lost: the leader does not know. */
@@ -544,7 +558,10 @@ export class Hardware extends World {
     const plan = this.#planned(view, this.#leader);
     this.#guardPlace(plan);
     this.writes = plan.actions.length;
-    if (plan.actions.length > 0) this.#hasWritten = true;
+    if (plan.actions.length > 0) {
+      this.#hasWritten = true;
+      this.#sent = { view, actions: plan.actions };
+    }
     const isWhole = this.#write(view.node, plan.actions.slice(0, most));
     // GPUs that the plan sees gone must be used again. It cannot know what came back between two
     // looks, nor what happened while no policy had the node.
@@ -584,7 +601,12 @@ export class Hardware extends World {
       watchedSince: this.#fault === 'forgets since when this leader looks' ? 0 : since,
     });
     const plan = planNode(input);
-    const isKept = this.tripped && plan.withdraws && this.#fault !== 'lets proofs go though the breaker holds';
+    const isAsked =
+      this.#fault === 'does not ask the breaker of nodes that leave'
+        ? this.#isSelected && this.node.metadata.labels?.[MANAGED] === 'true'
+        : this.#fault !== 'lets proofs go though the breaker holds';
+    const holds = this.tripped || this.#fault === 'keeps proofs though the breaker does not hold';
+    const isKept = holds && isAsked && plan.withdraws;
     return isKept ? { ...plan, actions: plan.unless?.('circuit breaker') ?? [] } : plan;
   }
   #shown(input: NodeInput): NodeInput {
@@ -593,6 +615,8 @@ export class Hardware extends World {
   }
   #misread(node: NodeObject): NodeObject {
     const { allocatable = {}, capacity = {} } = node.status ?? {};
+    if (this.#fault === 'takes some GPUs that are lost for all of them' && this.fallen > 0)
+      return { ...node, status: { ...node.status, allocatable: {} } };
     if (this.#fault === 'takes capacity for what the kubelet offers')
       return { ...node, status: { ...node.status, allocatable: capacity } };
     if (this.#fault !== 'knows no MIG devices') return node;
@@ -633,11 +657,12 @@ export class Hardware extends World {
       const written = afterWrite(this.node, this.#spoilt(action));
       if (written === undefined) {
         if (action.kind === 'delete-pod' && this.pods.get(action.name)?.uid !== action.uid) continue;
+        if (action.kind === 'create-pod' && this.pods.has(action.manifest.metadata.name)) continue;
         this.#guard(action);
         this.carryOut([action]);
         continue;
       }
-      if (expected !== this.node) {
+      if (expected !== this.node && this.#fault !== 'forces its writes over conflicts') {
         this.#hasGivenUp = this.#fault === 'gives up after a write that failed';
         return false;
       }

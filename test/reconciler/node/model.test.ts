@@ -3,7 +3,8 @@
 // that run there are fine while it serves. A history that ends quiet and healthy ends validated.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DEPLOY_PREFIX, RETRY, WALK } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, PROVE, RETRY, WALK } from '../../../core/keys.ts';
+import { LEVELS, proveValue } from '../../../core/levels.ts';
 import { FAULTS, Hardware, type Fault, type Kind } from './hardware.ts';
 
 const HISTORIES = Number(process.env['GPU_GATE_TEST_HISTORIES'] ?? 800);
@@ -13,9 +14,11 @@ const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 0x7f_ff_ff
 /** Seeds that show each fault soon, so that the time it takes is known. */
 const SEED_OF_FAULTS = 5;
 const SEEDS: Partial<Record<Fault, number>> = {
-  'takes pods on their way out for gone': 1,
-  'takes an eviction for a verdict': 1,
+  'takes pods on their way out for gone': 10,
+  'takes an eviction for a verdict': 7,
+  'does not withdraw a proof': 1,
   'forgets since when this leader looks': 8,
+  'sees no GPU pods': 1,
 };
 
 type Happening = readonly [what: string, happen: (model: Hardware) => void];
@@ -31,9 +34,18 @@ const asks = (model: Hardware): void => {
   model.annotate(RETRY, String(model.now));
 };
 
+const walks = (model: Hardware): void => {
+  for (let i = 0; i < 12; i += 1) {
+    model.kubelet();
+    model.pass();
+  }
+};
+
 /** After these nothing has looked yet: what was not written, the next pass must. */
 const DIES = 'gpu-gate dies after';
 const REBOOT = 'reboot';
+/** What is older than what stands there changes nothing. */
+const LATE = 'what the former leader sent arrives';
 
 /** News that is late, lost or in another order, and writes that are late or lost. */
 const delivery = [
@@ -46,7 +58,7 @@ const delivery = [
   ...[0, -3600, 3600].map((ahead) =>
     happening(`another leader, whose clock is ${ahead} s ahead`, (model) => model.takesOver(ahead)),
   ),
-  happening('what the former leader sent arrives', (model) => model.formerWrites()),
+  happening(LATE, (model) => model.formerWrites()),
 ];
 /** What comes and goes around a node, and says nothing about its GPU stack. */
 const surroundings = [
@@ -81,6 +93,15 @@ const surroundings = [
 ];
 
 const disturbance = fc.oneof(
+  happening(`walks on, another leader comes, the driver restarts, and ${LATE}`, (model) => {
+    model.catchUp();
+    walks(model);
+    model.takesOver(0);
+    model.restart('driver');
+    model.kubelet();
+    model.pass();
+    model.formerWrites();
+  }),
   ...OPERANDS.flatMap((name) => [
     happening(`${name} restarts`, (model) => model.restart(name)),
     happening(`${name} breaks`, (model) => model.break(name)),
@@ -135,6 +156,9 @@ const disturbance = fc.oneof(
     asks(model);
   }),
   happening('a person asks for a retry', asks),
+  ...LEVELS.map((level) =>
+    happening(`a person asks for a proof, ${level}`, (model) => model.annotate(PROVE, proveValue(level, model.now))),
+  ),
   ...surroundings,
 );
 /** What costs no proof by itself. */
@@ -177,33 +201,57 @@ const harmless = fc.oneof(
     happening(`${name} restarts`, (model) => model.restart(name)),
   ),
 );
-/** While a policy has the node: only then the breaker is asked. */
-const breakerHolds = happening('the breaker holds, and the driver restarts', (model) => {
-  if (!model.isServing) return;
-  model.catchUp();
-  model.stuck = undefined;
-  model.pass();
-  model.tripped = true;
-  model.restart('driver');
-  model.kubelet();
-  model.pass();
-  if (!model.isServing) throw new Error(`the breaker lets a proof go: ${model.explanation}`);
-  for (let i = 0; i < 20 && !model.isOpen; i += 1) {
-    model.kubelet();
-    model.pass();
-  }
-  // Released only once the driver that runs now has been proven.
-  if (model.isOpen) model.tripped = false;
-});
-const walking: Happening = [
-  'walks on',
-  (model) => {
-    for (let i = 0; i < 12; i += 1) {
+/** Whatever became of the policy's hold on the node, the breaker is asked before its proof goes. */
+const breakerHolds = fc
+  .constantFrom<[string, (model: Hardware, leaves: boolean) => void]>(
+    ['', () => undefined],
+    [' while no policy selects the node', (model, leaves) => model.select(!leaves)],
+    [
+      ' while the node is opted out under GPU pods',
+      (model, leaves) => {
+        model.busy = true;
+        model.mark('managed', !leaves);
+      },
+    ],
+  )
+  .map(([when, leave]): Happening => [
+    `the breaker holds, and the driver restarts${when}`,
+    (model) => {
+      if (!model.isServing) return;
+      model.catchUp();
+      model.stuck = undefined;
+      model.pass();
+      const { busy } = model;
+      leave(model, true);
+      model.tripped = true;
+      model.restart('driver');
       model.kubelet();
       model.pass();
-    }
-  },
-];
+      if (!model.isServing) throw new Error(`the breaker lets a proof go${when}: ${model.explanation}`);
+      leave(model, false);
+      model.busy = busy;
+      for (let i = 0; i < 20 && !model.isOpen; i += 1) {
+        model.kubelet();
+        model.pass();
+      }
+      // Released only once the driver that runs now has been proven.
+      if (model.isOpen) model.tripped = false;
+    },
+  ]);
+/** Pods can still use the others, so that it is reported and closes nothing. */
+const someGpusLost = happening('some GPUs of an open node fall off the bus', (model) => {
+  model.catchUp();
+  const looked = (): boolean => {
+    model.kubelet();
+    model.pass();
+    return model.isOpen;
+  };
+  // What was under way may close it first.
+  if (!looked() || !looked()) return;
+  model.fallen = Math.max(model.fallen, 2);
+  if (!looked()) throw new Error(`closed for some of its GPUs: ${model.explanation}`);
+});
+const walking: Happening = ['walks on', walks];
 const kubelet = happening('kubelet', (model) => model.kubelet());
 const pass = happening('pass', (model) => model.pass());
 const history = fc.array(
@@ -223,6 +271,7 @@ const quietHistory = fc.array(
   fc.oneof(
     { weight: 6, arbitrary: harmless },
     { weight: 1, arbitrary: breakerHolds },
+    { weight: 1, arbitrary: someGpusLost },
     { weight: 4, arbitrary: kubelet },
     { weight: 4, arbitrary: pass },
     { weight: 2, arbitrary: fc.constant(walking) },
@@ -252,6 +301,7 @@ function live(happenings: readonly Happening[], kind: Kind, fault?: Fault): { mo
   let opened = 0;
   for (const [what, happen] of happenings) {
     happen(model);
+    if (what.endsWith(LATE)) judge(model, what);
     // A reboot closes without an action of gpu-gate. Of everything else the plan may learn first,
     // which takes one observation.
     if (what !== REBOOT && !what.startsWith(DIES)) model.pass();
