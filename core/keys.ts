@@ -81,6 +81,11 @@ export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';
  */
 export const MIRROR = 'kubernetes.io/config.mirror';
 
+/**
+ * Annotation on a GPUPolicy, operator: the stack whose canary is approved, as `RollingOut` names
+ * it.
+ */
+export const APPROVE = 'gpu-gate.dev/approve-roll-out';
 /** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
 export const BREAKER_RELEASE = 'gpu-gate.dev/breaker-release';
 /**

@@ -181,21 +181,26 @@ export async function startRealNode(options: NodeOptions): Promise<RealNode> {
   kubelet.start();
   /** Ready as the kubelet itself said after `since`, under the present boot ID. */
   const ready = async (since: number): Promise<void> => {
-    await explained(dir, `node ${name} to be Ready`, async () => {
-      const node = await cp.admin.request<{
-        status: {
-          nodeInfo: { bootID: string };
-          conditions: { type: string; status: string; lastHeartbeatTime: string }[];
-        };
-      }>('GET', `/api/v1/nodes/${name}`);
-      return (
-        node.status.nodeInfo.bootID === readFileSync(bootFile, 'utf8').trim() &&
-        node.status.conditions.some(
-          ({ type, status, lastHeartbeatTime }) =>
-            type === 'Ready' && status === 'True' && Date.parse(lastHeartbeatTime) > since,
-        )
-      );
-    });
+    await explained(
+      dir,
+      `node ${name} to be Ready`,
+      async () => {
+        const node = await cp.admin.request<{
+          status: {
+            nodeInfo: { bootID: string };
+            conditions: { type: string; status: string; lastHeartbeatTime: string }[];
+          };
+        }>('GET', `/api/v1/nodes/${name}`);
+        return (
+          node.status.nodeInfo.bootID === readFileSync(bootFile, 'utf8').trim() &&
+          node.status.conditions.some(
+            ({ type, status, lastHeartbeatTime }) =>
+              type === 'Ready' && status === 'True' && Date.parse(lastHeartbeatTime) > since,
+          )
+        );
+      },
+      60_000,
+    );
   };
   await ready(0);
 

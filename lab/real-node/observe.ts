@@ -4,7 +4,6 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { COMPONENT } from '../../core/keys.ts';
 import type { ControlPlane } from '../cluster/control-plane.ts';
 import { until } from '../cluster/gate.ts';
-import { PATIENCE_MS } from '../cluster/lifetime.ts';
 import { NODE } from './world.ts';
 
 export interface ContainerStatus {
@@ -84,9 +83,9 @@ export function observe(cluster: ControlPlane) {
    * Waits for a condition of the node; where it does not come, says what the node and its pods say
    * instead.
    */
-  const awaits = async <T>(what: string, check: () => Promise<T | undefined | false>): Promise<T> => {
+  const awaits = async <T>(what: string, check: () => Promise<T | undefined | false>, seconds = 60): Promise<T> => {
     try {
-      return await until(what, check);
+      return await until(what, check, seconds * 1000);
     } catch (error) {
       const said = [
         JSON.stringify(await condition()),
@@ -107,17 +106,21 @@ export function observe(cluster: ControlPlane) {
     proof,
     awaits,
     /** Open, by a proof of this boot. */
-    validated: (): Promise<Proof> =>
-      awaits(`${NODE} to be validated and open`, async () => {
-        const { metadata, status } = await node();
-        const found = await proof();
-        return (
-          metadata.labels['gpu-gate.dev/state'] === 'validated' &&
-          metadata.annotations['gpu-gate.dev/closed'] === undefined &&
-          found?.boot === status.nodeInfo.bootID &&
-          found
-        );
-      }),
+    validated: (seconds = 90): Promise<Proof> =>
+      awaits(
+        `${NODE} to be validated and open`,
+        async () => {
+          const { metadata, status } = await node();
+          const found = await proof();
+          return (
+            metadata.labels['gpu-gate.dev/state'] === 'validated' &&
+            metadata.annotations['gpu-gate.dev/closed'] === undefined &&
+            found?.boot === status.nodeInfo.bootID &&
+            found
+          );
+        },
+        seconds,
+      ),
     /** The pods of an operand on the node, by component. */
     operand: (component: string): Promise<Pod[]> => pods('gpu-gate-operands', `${COMPONENT}=${component}`),
     /** Addresses of a Service that take traffic. */
@@ -134,7 +137,7 @@ export function observe(cluster: ControlPlane) {
     },
     /** What a pod answers on port 8080. */
     ask: async (address: string): Promise<Record<string, unknown>> => {
-      const answer = await fetch(`http://${address}:8080/`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+      const answer = await fetch(`http://${address}:8080/`, { signal: AbortSignal.timeout(3000) });
       return (await answer.json()) as Record<string, unknown>;
     },
   };

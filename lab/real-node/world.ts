@@ -169,13 +169,17 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
     };
     say('helm install gpu-gate');
     await helm('install', policySpec());
-    await until('every pod of gpu-gate to be Ready', async () => {
-      const { stdout } = await cp.kubectl(['get', 'deployments', '-n', 'gpu-gate', '-o', 'json']);
-      const { items } = JSON.parse(stdout) as {
-        items: { spec: { replicas: number }; status: { readyReplicas?: number } }[];
-      };
-      return items.length === 3 && items.every(({ spec, status }) => status.readyReplicas === spec.replicas);
-    });
+    await until(
+      'every pod of gpu-gate to be Ready',
+      async () => {
+        const { stdout } = await cp.kubectl(['get', 'deployments', '-n', 'gpu-gate', '-o', 'json']);
+        const { items } = JSON.parse(stdout) as {
+          items: { spec: { replicas: number }; status: { readyReplicas?: number } }[];
+        };
+        return items.length === 3 && items.every(({ spec, status }) => status.readyReplicas === spec.replicas);
+      },
+      90_000,
+    );
     return { ...cp, setPolicy: (spec) => helm('upgrade', spec) };
   } catch (error) {
     await cp.stop();

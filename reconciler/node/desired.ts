@@ -9,12 +9,13 @@ import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import { BREAKER, type Keep } from '../limits/breaker.ts';
 import { driverVersion } from '../manifests/driver.ts';
 import type { NodeObject } from '../model.ts';
-import { DONE, type Accepted, type Walk } from '../walk.ts';
+import { DONE, type Accepted, type RollOut, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { devicesText } from './devices.ts';
 import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
+import { isOutOfSight } from './losses.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
 import { offeredOtherwise } from './states/both.ts';
@@ -115,18 +116,20 @@ function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean
   });
   const { failure } = timed;
   const walk = withoutOld(timed.walk, climb.evidence);
-  const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
+  const isMoving = walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
+  // A revision that takes whole nodes down must not reach the next one.
+  const stopping = isMoving ? (failure ?? lostOnItsWay(seen, walk)) : undefined;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
     ...walk,
     // A driver that does not compute leaves nothing proven beyond it.
     passed: isDisproven ? {} : climb.passed,
     evidence: { ...walk.evidence, ...Object.fromEntries(accepted) },
-    ...(isFailedMove && walk.rollOut !== undefined
+    ...(stopping !== undefined && walk.rollOut !== undefined
       ? {
           rollOut: {
             ...walk.rollOut,
-            failed: { stage: failure.stage, reason: failure.reason, message: failure.message },
+            failed: { stage: stopping.stage, reason: stopping.reason, message: stopping.message },
           },
         }
       : {}),
@@ -134,6 +137,15 @@ function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean
   };
 }
 
+/** The node went out of sight while its stack was being replaced. */
+const lostOnItsWay = ({ input }: Observed, walk: Walk): NonNullable<RollOut['failed']> | undefined =>
+  isOutOfSight(walk, input)
+    ? {
+        stage: walk.stage,
+        reason: 'NodeLost',
+        message: `the node is not Ready since ${walk.notReady ?? ''}, in the middle of its replacement: look at its console and kubelet, and delete the Node if it does not come back`,
+      }
+    : undefined;
 /** By which validation users' way to GPUs is proven, and what it proves. */
 const VALIDATION: Readonly<Record<Allocation, string>> = {
   DevicePlugin: 'device-plugin-validation',

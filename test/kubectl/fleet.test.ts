@@ -235,6 +235,10 @@ describe('problems', () => {
       ['GPUPolicy default: Conflict: two have it'],
     ],
     ['a roll-out that stopped', { policies: [rolling('Stopped')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['nodes left out', { policies: [rolling('NodesLeftOut')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['a window unread', { policies: [rolling('WindowUnreadable')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['a canary', { policies: [rolling('CanaryAwaitsApproval')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['not a canary that waits', { policies: [rolling('CanaryWaits')] }, []],
     ['not a roll-out that goes on', { policies: [rolling('Progressing')] }, []],
   ])('are %s', (_, more, problems) => expect(fleet(more as Partial<FleetInput>).problems).toEqual(problems));
 });

@@ -3,12 +3,11 @@
 // in the cluster, from its own chart and image.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { STACK_IMAGES } from '../../lab/real-node/images.ts';
 import { MACHINE, MISSING_MODULE } from '../../lab/real-node/machine.ts';
 import { gpuDeployment, hostPaths, hostTraces, observe, type Pod } from '../../lab/real-node/observe.ts';
 import { NODE, policySpec, startRealCluster, type RealCluster } from '../../lab/real-node/world.ts';
-import { story } from '../support/story.ts';
 
 // Outside a machine of its own nothing here may run: it would write to this machine's paths. `npm
 // test` says why it cannot make one.
@@ -24,7 +23,6 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     untouched = hostPaths();
   });
   afterAll(async () => cluster?.stop());
-  const chapter = story();
 
   const app = async (): Promise<Pod> => {
     const living = (await see.pods('default', 'app=app')).filter(
@@ -59,7 +57,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
   const pluginValidations = async (): Promise<readonly string[]> =>
     (await see.operand('device-plugin-validation')).map(({ metadata }) => metadata.uid);
 
-  chapter('gpu-gate runs in the cluster: read-only, as its user, with its ServiceAccounts', async () => {
+  it('gpu-gate runs in the cluster: read-only, as its user, with its ServiceAccounts', async () => {
     const pods = await see.pods('gpu-gate');
     expect(pods.map(({ spec }) => spec.containers[0]?.image ?? '').toSorted()).toEqual([
       'gpu-gate:0.1.0',
@@ -80,14 +78,14 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     );
   });
 
-  chapter('no handler in containerd: the walk stops at toolkit, and says so', async () => {
+  it('no handler in containerd: the walk stops at toolkit, and says so', async () => {
     await cluster.setPolicy(policySpec({ toolkit: 'no-handler' }));
     await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed=true');
     expect(await failure('ToolkitFailedRuntimeHandlerMissing')).toContain('has no handler nvidia');
     expect(await see.operand('driver')).toEqual([]);
   });
 
-  chapter('a kernel module that the driver needs is missing: the walk stops at driver, and names it', async () => {
+  it('a kernel module that the driver needs is missing: the walk stops at driver, and names it', async () => {
     writeFileSync(MISSING_MODULE, 'ipmi_msghandler');
     // From here on the handler is there by its name, with plain runc behind it: nobody can know
     // yet.
@@ -96,30 +94,27 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     rmSync(MISSING_MODULE);
   });
 
-  chapter('a driver that crashes: the walk stops at driver, with its last words', async () => {
+  it('a driver that crashes: the walk stops at driver, with its last words', async () => {
     expect(await failure('DriverFailedCrashLoop')).toMatch(/exit code 1: modprobe: FATAL: Module nvidia not found/);
     expect(await see.operand('driver-validation')).toEqual([]);
   });
 
-  chapter(
-    'another runtime behind the handler: the walk stops at driver-validation, and the contract file is there',
-    async () => {
-      await cluster.setPolicy(policySpec({ toolkit: 'wrong-handler' }));
-      expect(await failure('DriverValidationFailedVectorAdd')).toContain(
-        'not started by the nvidia runtime: another one is behind the handler;',
-      );
-      expect((await see.node()).status.runtimeHandlers?.map(({ name }) => name)).toContain('nvidia');
-      expect(readFileSync('/run/nvidia/validations/driver-ready', 'utf8').trim().split('\n')).toEqual([
-        'IS_HOST_DRIVER=false',
-        'NVIDIA_DRIVER_ROOT=/run/nvidia/driver',
-        'DRIVER_ROOT_CTR_PATH=/driver-root',
-        'NVIDIA_DEV_ROOT=/run/nvidia/driver',
-        'DEV_ROOT_CTR_PATH=/driver-root',
-      ]);
-    },
-  );
+  it('another runtime behind the handler: the walk stops at driver-validation, and the contract file is there', async () => {
+    await cluster.setPolicy(policySpec({ toolkit: 'wrong-handler' }));
+    expect(await failure('DriverValidationFailedVectorAdd')).toContain(
+      'not started by the nvidia runtime: another one is behind the handler;',
+    );
+    expect((await see.node()).status.runtimeHandlers?.map(({ name }) => name)).toContain('nvidia');
+    expect(readFileSync('/run/nvidia/validations/driver-ready', 'utf8').trim().split('\n')).toEqual([
+      'IS_HOST_DRIVER=false',
+      'NVIDIA_DRIVER_ROOT=/run/nvidia/driver',
+      'DRIVER_ROOT_CTR_PATH=/driver-root',
+      'NVIDIA_DEV_ROOT=/run/nvidia/driver',
+      'DEV_ROOT_CTR_PATH=/driver-root',
+    ]);
+  });
 
-  chapter('no driver root: the walk stops at driver-validation, with vectorAdd’s own words', async () => {
+  it('no driver root: the walk stops at driver-validation, with vectorAdd’s own words', async () => {
     await cluster.setPolicy(policySpec({ driver: 'no-root' }));
     await see.awaits('the walk to go on with the repaired toolkit', async () =>
       (await see.condition())?.message.includes('no driver root'),
@@ -130,7 +125,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.operand('device-plugin')).toEqual([]);
   });
 
-  chapter('a device plugin that gives no device: the walk stops at device-plugin-validation', async () => {
+  it('a device plugin that gives no device: the walk stops at device-plugin-validation', async () => {
     await cluster.setPolicy(policySpec({ devicePlugin: 'no-device' }));
     expect(await failure('DevicePluginValidationFailedVectorAdd')).toContain(
       'no device was given: there is no /dev/nvidia*;',
@@ -139,43 +134,40 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.proof()).toBeUndefined();
   });
 
-  chapter(
-    'a user’s GPU pod waits, with the reason in an Event, until the node is proven; then it runs with all that it needs',
-    async () => {
-      await see.create(gpuDeployment('app', STACK_IMAGES.app));
-      await see.awaits('the Event of the waiting pod', async () =>
-        (await see.kubectl('get', 'events', '--field-selector', 'reason=WaitingForGPUNode')).includes(
-          'device-plugin-validation',
-        ),
-      );
-      expect((await app()).spec.nodeName).toBeUndefined();
+  it('a user’s GPU pod waits, with the reason in an Event, until the node is proven; then it runs with all that it needs', async () => {
+    await see.create(gpuDeployment('app', STACK_IMAGES.app));
+    await see.awaits('the Event of the waiting pod', async () =>
+      (await see.kubectl('get', 'events', '--field-selector', 'reason=WaitingForGPUNode')).includes(
+        'device-plugin-validation',
+      ),
+    );
+    expect((await app()).spec.nodeName).toBeUndefined();
 
-      await cluster.setPolicy(policySpec());
-      const proof = await see.validated();
-      const pod = await see.awaits('the app to be Ready', async () => {
-        const now = await app();
-        return isReady(now) && now;
-      });
-      const bound = pod.status.conditions?.find(({ type }) => type === 'PodScheduled')?.lastTransitionTime ?? '';
-      // The condition has whole seconds.
-      expect(Date.parse(bound)).toBeGreaterThanOrEqual(Math.floor(Date.parse(proof.at) / 1000) * 1000);
-      expect(pod.spec).toMatchObject({
-        nodeName: NODE,
-        runtimeClassName: 'nvidia',
-        schedulerName: 'gpu-gate-scheduler',
-        readinessGates: [{ conditionType: 'gpu-gate.dev/node-validated' }],
-      });
-      expect(await see.ask(pod.status.podIP ?? '')).toEqual({
-        devices: [expect.stringMatching(/^\/dev\/nvidia[01]$/)],
-        visible: expect.stringMatching(/^GPU-nvidia[01]$/),
-        ldLibraryPath: '/usr/local/nvidia/usr/lib/x86_64-linux-gnu',
-        driverVolume: '595.91.07',
-        runtimeInjected: '595.91.07',
-      });
-    },
-  );
+    await cluster.setPolicy(policySpec());
+    const proof = await see.validated();
+    const pod = await see.awaits('the app to be Ready', async () => {
+      const now = await app();
+      return isReady(now) && now;
+    });
+    const bound = pod.status.conditions?.find(({ type }) => type === 'PodScheduled')?.lastTransitionTime ?? '';
+    // The condition has whole seconds.
+    expect(Date.parse(bound)).toBeGreaterThanOrEqual(Math.floor(Date.parse(proof.at) / 1000) * 1000);
+    expect(pod.spec).toMatchObject({
+      nodeName: NODE,
+      runtimeClassName: 'nvidia',
+      schedulerName: 'gpu-gate-scheduler',
+      readinessGates: [{ conditionType: 'gpu-gate.dev/node-validated' }],
+    });
+    expect(await see.ask(pod.status.podIP ?? '')).toEqual({
+      devices: [expect.stringMatching(/^\/dev\/nvidia[01]$/)],
+      visible: expect.stringMatching(/^GPU-nvidia[01]$/),
+      ldLibraryPath: '/usr/local/nvidia/usr/lib/x86_64-linux-gnu',
+      driverVolume: '595.91.07',
+      runtimeInjected: '595.91.07',
+    });
+  });
 
-  chapter('the stages came in order, by the start times of real containers', async () => {
+  it('the stages came in order, by the start times of real containers', async () => {
     const started = async (component: string): Promise<string> => {
       const ours = await see.operand(component);
       const times = ours.flatMap(({ status }) =>
@@ -198,7 +190,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(times).toEqual(times.toSorted());
   });
 
-  chapter('one of two GPUs is lost: one is offered, the node stays open; it comes back', async () => {
+  it('one of two GPUs is lost: one is offered, the node stays open; it comes back', async () => {
     const offers = async (): Promise<string> => {
       const { allocatable, capacity } = (await see.node()).status;
       return `${allocatable['nvidia.com/gpu']} of ${capacity['nvidia.com/gpu']}`;
@@ -214,7 +206,7 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await see.proof()).toEqual(proof);
   });
 
-  chapter('only closed, the node keeps the Service’s endpoint; without its proof it loses it', async () => {
+  it('only closed, the node keeps the Service’s endpoint; without its proof it loses it', async () => {
     const before = await app();
     expect(await see.endpoints('app')).toEqual([before.status.podIP]);
     const seen: string[] = [];
@@ -231,21 +223,17 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect((await app()).metadata.uid).toBe(before.metadata.uid);
   });
 
-  chapter(
-    'kubelet restarted: closed until the plugin has registered and gives a device again; the proof and the user’s container stay',
-    async () => {
-      const container = async (): Promise<string | undefined> =>
-        (await app()).status.containerStatuses?.[0]?.containerID;
-      const [before, validations] = [await container(), await pluginValidations()];
-      await Promise.all([cluster.node.restartKubelet(), closedThenOpen()]);
-      const fresh = (await pluginValidations()).filter((uid) => !validations.includes(uid));
-      expect(fresh.length).toBeGreaterThan(0);
-      await see.awaits('the app to be Ready', async () => isReady(await app()));
-      expect(await container()).toBe(before);
-    },
-  );
+  it('kubelet restarted: closed until the plugin has registered and gives a device again; the proof and the user’s container stay', async () => {
+    const container = async (): Promise<string | undefined> => (await app()).status.containerStatuses?.[0]?.containerID;
+    const [before, validations] = [await container(), await pluginValidations()];
+    await Promise.all([cluster.node.restartKubelet(), closedThenOpen()]);
+    const fresh = (await pluginValidations()).filter((uid) => !validations.includes(uid));
+    expect(fresh.length).toBeGreaterThan(0);
+    await see.awaits('the app to be Ready', async () => isReady(await app()));
+    expect(await container()).toBe(before);
+  });
 
-  chapter('containerd restarted: the proof and the user’s container stay, and a new GPU pod starts', async () => {
+  it('containerd restarted: the proof and the user’s container stay, and a new GPU pod starts', async () => {
     const container = async (): Promise<string | undefined> => (await app()).status.containerStatuses?.[0]?.containerID;
     const [before, proof] = [await container(), await see.proof()];
     await cluster.node.restartContainerd();
@@ -257,92 +245,86 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     expect(await container()).toBe(before);
   });
 
-  chapter(
-    'rebooted: no pod is bound between the new boot ID and the new proof, and a pod that the kubelet rejects is reported',
-    async () => {
-      // One more than there are GPUs: it waits when the node goes down, and would be bound as soon
-      // as anybody let it.
-      await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
-      await see.awaits('a third GPU pod to wait', async () =>
-        (await see.pods('default', 'app=app')).some(({ spec }) => spec.nodeName === undefined),
-      );
-      const boot = await cluster.node.reboot();
-      await see.awaits('the startup taint', async () =>
-        (await see.node()).spec.taints?.some(({ key }) => key.startsWith('startup-taint')),
-      );
-      // The node carries the startup taint, and all of gpu-gate is lost.
-      for (const namespace of ['gpu-gate', 'gpu-gate-operands'])
-        await see.kubectl('delete', 'pods', '--all', '-n', namespace, '--force', '--grace-period=0');
-      const proof = await see.validated();
-      expect(proof.boot).toBe(boot);
-      await see.awaits('two GPU pods to be Ready', async () => {
-        const all = [...(await see.pods('default', 'app=app')), ...(await see.pods('default', 'app=late'))];
-        return all.filter(isReady).length === 2;
-      });
+  it('rebooted: no pod is bound between the new boot ID and the new proof, and a pod that the kubelet rejects is reported', async () => {
+    // One more than there are GPUs: it waits when the node goes down, and would be bound as soon as
+    // anybody let it.
+    await see.kubectl('scale', 'deployment', 'app', '--replicas=2');
+    await see.awaits('a third GPU pod to wait', async () =>
+      (await see.pods('default', 'app=app')).some(({ spec }) => spec.nodeName === undefined),
+    );
+    const boot = await cluster.node.reboot();
+    await see.awaits('the startup taint', async () =>
+      (await see.node()).spec.taints?.some(({ key }) => key.startsWith('startup-taint')),
+    );
+    // The node carries the startup taint, and all of gpu-gate is lost.
+    for (const namespace of ['gpu-gate', 'gpu-gate-operands'])
+      await see.kubectl('delete', 'pods', '--all', '-n', namespace, '--force', '--grace-period=0');
+    const proof = await see.validated(150);
+    expect(proof.boot).toBe(boot);
+    await see.awaits('two GPU pods to be Ready', async () => {
+      const all = [...(await see.pods('default', 'app=app')), ...(await see.pods('default', 'app=late'))];
+      return all.filter(isReady).length === 2;
+    });
 
-      const timeline = auditOf(cluster.auditLog);
-      const booted = timeline.findIndex(({ nodeBoot }) => nodeBoot === boot);
-      const proven = timeline.findIndex(({ proofBoot }) => proofBoot === boot);
-      expect([booted > 0, proven > booted]).toEqual([true, true]);
-      const between = timeline.slice(booted, proven).filter(({ boundUser }) => boundUser !== undefined);
-      expect(between).toEqual([]);
-      expect(timeline.slice(proven).filter(({ boundUser }) => boundUser !== undefined).length).toBeGreaterThan(0);
+    const timeline = auditOf(cluster.auditLog);
+    const booted = timeline.findIndex(({ nodeBoot }) => nodeBoot === boot);
+    const proven = timeline.findIndex(({ proofBoot }) => proofBoot === boot);
+    expect([booted > 0, proven > booted]).toEqual([true, true]);
+    const between = timeline.slice(booted, proven).filter(({ boundUser }) => boundUser !== undefined);
+    expect(between).toEqual([]);
+    expect(timeline.slice(proven).filter(({ boundUser }) => boundUser !== undefined).length).toBeGreaterThan(0);
 
-      const rejected = (await see.pods('default')).filter(({ status }) => status.reason === 'UnexpectedAdmissionError');
-      expect(rejected.length).toBeGreaterThan(0);
-      for (const { metadata } of rejected) {
-        await see.awaits(`${metadata.name}, rejected by the kubelet, to be reported`, async () => {
-          const fields = `reason=GPUPodRejected,involvedObject.uid=${metadata.uid}`;
-          return (await see.kubectl('get', 'events', '--field-selector', fields, '-o', 'name')).trim() !== '';
-        });
-      }
-    },
-  );
+    const rejected = (await see.pods('default')).filter(({ status }) => status.reason === 'UnexpectedAdmissionError');
+    expect(rejected.length).toBeGreaterThan(0);
+    for (const { metadata } of rejected) {
+      await see.awaits(`${metadata.name}, rejected by the kubelet, to be reported`, async () => {
+        const fields = `reason=GPUPodRejected,involvedObject.uid=${metadata.uid}`;
+        return (await see.kubectl('get', 'events', '--field-selector', fields, '-o', 'name')).trim() !== '';
+      });
+    }
+  });
 
-  chapter(
-    'opted out: waits for the last GPU pod, then everything of gpu-gate is gone from the node and the host',
-    async () => {
-      expect(hostTraces().length).toBeGreaterThan(3);
-      await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed-');
-      await see.awaits('the opt-out to wait for GPU pods', async () => {
-        const condition = await see.condition();
-        return condition?.reason === 'Removing' && /GPU pod/.test(condition.message);
-      });
-      expect(await see.endpoints('app')).not.toEqual([]);
-      await see.kubectl('delete', 'deployment', 'app', 'late');
-      await see.awaits('the state label to go', async () => (await see.state()) === undefined);
-      await see.awaits(
-        'operands to go',
-        async () => (await see.kubectl('get', 'daemonsets,pods', '-n', 'gpu-gate-operands', '-o', 'name')) === '',
-      );
-      const { metadata, spec, status } = await see.node();
-      const ours = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
-        key.startsWith('gpu-gate.dev/'),
-      );
-      expect(ours).toEqual([]);
-      expect(status.conditions.some(({ type }) => type === 'GPUValidated')).toBe(false);
-      expect(spec.taints ?? []).toEqual([]);
-      expect(hostTraces()).toEqual([]);
-      // As docs/real-node.md lists it.
-      expect(hostPaths().filter((path) => !untouched.includes(path))).toEqual([
-        '/run/nvidia',
-        '/run/nvidia-fabricmanager',
-        '/run/nvidia/driver',
-        '/run/nvidia/driver/lib',
-        '/run/nvidia/driver/lib/firmware',
-        '/run/nvidia/toolkit',
-        '/run/nvidia/validations',
-        '/usr/local/nvidia',
-        '/usr/local/nvidia/toolkit',
-        '/usr/local/nvidia/toolkit/driver-root',
-        '/usr/local/nvidia/toolkit/nvidia-container-runtime',
-      ]);
-      await see.awaits('the handler to be gone from the runtime', async () => {
-        const { runtimeHandlers = [] } = (await see.node()).status;
-        return !runtimeHandlers.some(({ name }) => name === 'nvidia');
-      });
-    },
-  );
+  it('opted out: waits for the last GPU pod, then everything of gpu-gate is gone from the node and the host', async () => {
+    expect(hostTraces().length).toBeGreaterThan(3);
+    await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed-');
+    await see.awaits('the opt-out to wait for GPU pods', async () => {
+      const condition = await see.condition();
+      return condition?.reason === 'Removing' && /GPU pod/.test(condition.message);
+    });
+    expect(await see.endpoints('app')).not.toEqual([]);
+    await see.kubectl('delete', 'deployment', 'app', 'late');
+    await see.awaits('the state label to go', async () => (await see.state()) === undefined, 90);
+    await see.awaits(
+      'operands to go',
+      async () => (await see.kubectl('get', 'daemonsets,pods', '-n', 'gpu-gate-operands', '-o', 'name')) === '',
+    );
+    const { metadata, spec, status } = await see.node();
+    const ours = Object.keys({ ...metadata.labels, ...metadata.annotations }).filter((key) =>
+      key.startsWith('gpu-gate.dev/'),
+    );
+    expect(ours).toEqual([]);
+    expect(status.conditions.some(({ type }) => type === 'GPUValidated')).toBe(false);
+    expect(spec.taints ?? []).toEqual([]);
+    expect(hostTraces()).toEqual([]);
+    // As docs/real-node.md lists it.
+    expect(hostPaths().filter((path) => !untouched.includes(path))).toEqual([
+      '/run/nvidia',
+      '/run/nvidia-fabricmanager',
+      '/run/nvidia/driver',
+      '/run/nvidia/driver/lib',
+      '/run/nvidia/driver/lib/firmware',
+      '/run/nvidia/toolkit',
+      '/run/nvidia/validations',
+      '/usr/local/nvidia',
+      '/usr/local/nvidia/toolkit',
+      '/usr/local/nvidia/toolkit/driver-root',
+      '/usr/local/nvidia/toolkit/nvidia-container-runtime',
+    ]);
+    await see.awaits('the handler to be gone from the runtime', async () => {
+      const { runtimeHandlers = [] } = (await see.node()).status;
+      return !runtimeHandlers.some(({ name }) => name === 'nvidia');
+    });
+  });
 });
 
 /** Kills a container's process, as the kernel would. Returns how many there were. */

@@ -3,7 +3,7 @@
 // and reconciler alone.
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import {
   createClaim,
@@ -18,7 +18,6 @@ import {
 } from '../../../lab/cluster/devices.ts';
 import { startGate, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
 import { conditionOf, viewOf, type Pod } from '../../builders/view.ts';
-import { story } from '../../support/story.ts';
 
 interface ClaimPod extends Pod {
   readonly metadata: Pod['metadata'] & { readonly labels?: Record<string, string> };
@@ -46,14 +45,14 @@ const waitsFor = (name: string, reason: string): Promise<unknown> =>
         | undefined;
       return spec.nodeName === undefined && scheduled?.message?.includes(reason) === true;
     },
-    undefined,
+    60_000,
     async () => JSON.stringify((await pod(name)).status.conditions),
   );
 const boundTo = (name: string, node: string): Promise<unknown> =>
   until(
     `${name} to be bound to ${node}`,
     async () => (await pod(name)).spec.nodeName === node,
-    undefined,
+    60_000,
     async () => JSON.stringify((await pod(name)).status.conditions),
   );
 const explain = (name: string): string =>
@@ -99,25 +98,21 @@ beforeAll(async () => {
   await untilEnforcing(cluster);
   // A node with GPUs that is not validated would keep the policy auditing.
   await publishSlice(admin, 'gpu-0');
-});
+}, 180_000);
 afterAll(async () => cluster?.stop());
 
-/** A node before its proof, and after it. */
-const chapter = story();
-
 describe('while the node is not proven', () => {
-  for (const [name, make] of Object.entries(SHAPES))
-    chapter(`a pod that asks by ${name} waits, with the reason`, async () => {
-      await make();
-      await waitsFor(name, 'GPU stack not validated: driver');
-      const { metadata, spec } = await pod(name);
-      expect(metadata.labels?.['gpu-gate.dev/injected']).toBe('true');
-      expect(spec.schedulerName).toBe('gpu-gate-scheduler');
-      expect(spec.readinessGates).toEqual([{ conditionType: 'gpu-gate.dev/node-validated' }]);
-      expect(spec.runtimeClassName).toBeUndefined();
-    });
+  it.each(Object.keys(SHAPES))('a pod that asks by %s waits, with the reason', async (name) => {
+    await SHAPES[name]?.();
+    await waitsFor(name, 'GPU stack not validated: driver');
+    const { metadata, spec } = await pod(name);
+    expect(metadata.labels?.['gpu-gate.dev/injected']).toBe('true');
+    expect(spec.schedulerName).toBe('gpu-gate-scheduler');
+    expect(spec.readinessGates).toEqual([{ conditionType: 'gpu-gate.dev/node-validated' }]);
+    expect(spec.runtimeClassName).toBeUndefined();
+  });
 
-  chapter('a pod whose template comes later is scheduled by the gate’s scheduler, which sees the claim', async () => {
+  it('a pod whose template comes later is scheduled by the gate’s scheduler, which sees the claim', async () => {
     await createClaimPod(cluster.admin, 'late', { resourceClaimTemplateName: 'late' });
     const { spec } = await pod('late');
     expect(spec.schedulerName).toBe('gpu-gate-scheduler');
@@ -126,28 +121,25 @@ describe('while the node is not proven', () => {
     await waitsFor('late', 'GPU stack not validated: driver');
   });
 
-  chapter(
-    'claims for other devices and pods without any are left alone, and cost one call where CEL cannot tell',
-    async () => {
-      const before = await calls('left', 'no-gpu');
-      await createPod(cluster.admin, 'plain', {});
-      expect(await calls('left', 'no-gpu')).toBe(before);
-      await createClaimPod(cluster.admin, 'other-claim', { resourceClaimTemplateName: 'fpga' });
-      expect(await calls('left', 'no-gpu')).toBe(before + 1);
-      await createPod(cluster.admin, 'other-resource', { resources: { limits: { 'example.com/fpga': '1' } } });
-      expect(await calls('left', 'no-gpu')).toBe(before + 2);
-      for (const name of ['other-claim', 'other-resource']) {
-        await boundTo(name, 'gpu-1');
-        const { metadata, spec } = await pod(name);
-        expect([metadata.labels?.['gpu-gate.dev/injected'], spec.schedulerName]).toEqual([
-          undefined,
-          'default-scheduler',
-        ]);
-      }
-    },
-  );
+  it('claims for other devices and pods without any are left alone, and cost one call where CEL cannot tell', async () => {
+    const before = await calls('left', 'no-gpu');
+    await createPod(cluster.admin, 'plain', {});
+    expect(await calls('left', 'no-gpu')).toBe(before);
+    await createClaimPod(cluster.admin, 'other-claim', { resourceClaimTemplateName: 'fpga' });
+    expect(await calls('left', 'no-gpu')).toBe(before + 1);
+    await createPod(cluster.admin, 'other-resource', { resources: { limits: { 'example.com/fpga': '1' } } });
+    expect(await calls('left', 'no-gpu')).toBe(before + 2);
+    for (const name of ['other-claim', 'other-resource']) {
+      await boundTo(name, 'gpu-1');
+      const { metadata, spec } = await pod(name);
+      expect([metadata.labels?.['gpu-gate.dev/injected'], spec.schedulerName]).toEqual([
+        undefined,
+        'default-scheduler',
+      ]);
+    }
+  });
 
-  chapter('a claim pod that opted out is bound past the gate, and an Event says so', async () => {
+  it('a claim pod that opted out is bound past the gate, and an Event says so', async () => {
     await createClaimPod(
       cluster.admin,
       'past',
@@ -170,7 +162,7 @@ describe('while the node is not proven', () => {
     await kubectl('delete', 'pod', 'past', '--now');
   });
 
-  chapter('explain shows the claim, its class and the verdict', () => {
+  it('explain shows the claim, its class and the verdict', () => {
     const text = explain('claim');
     expect(text).toContain('claim shared (class gpu.nvidia.com): not allocated yet');
     expect(text).toMatch(/gpu-0 +driver +refused +GPU stack not validated: driver/);
@@ -178,7 +170,7 @@ describe('while the node is not proven', () => {
 });
 
 describe('after the proof', () => {
-  chapter('every one of them is bound', async () => {
+  it('every one of them is bound', { timeout: 120_000 }, async () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/driver-seconds=1');
     await validated('gpu-0');
     for (const name of [...Object.keys(SHAPES), 'late']) await boundTo(name, 'gpu-0');
@@ -187,7 +179,7 @@ describe('after the proof', () => {
     );
   });
 
-  chapter('a pod whose claim is allocated to a node that closed waits for that node, with that reason', async () => {
+  it('a pod whose claim is allocated to a node that closed waits for that node, with that reason', async () => {
     await annotate('gpu-0', 'gpu-gate.dev/hold=test');
     await createClaimPod(cluster.admin, 'second', { resourceClaimName: 'shared' });
     await waitsFor('second', 'the pod waits for the node of its allocated GPU claim: GPU node held by an operator');
