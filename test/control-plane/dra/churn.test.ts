@@ -1,7 +1,7 @@
 // Random churn on 100 nodes with claims, judged from the API server's audit log by a program that
-// shares no code with gpu-gate: neither a pod nor a claim goes to a node that is not open. As in the
-// churn of scheduling/, what the reconciler writes on nodes is written by a stand-in, and devices
-// are published by hand. No DeviceTaintRules here: the extender is judged.
+// shares no code with gpu-gate: neither a pod nor a claim goes to a node that is not open. As in
+// the churn of scheduling/, what the reconciler writes on nodes is written by a stand-in, and
+// devices are published by hand. No DeviceTaintRules here: the extender is judged.
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { churn, judge, openNode, SCHEDULER_LOG } from '../../../lab/churn/churn.ts';
