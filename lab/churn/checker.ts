@@ -1,9 +1,9 @@
 // The judge of the churn: reads the API server's audit log and reports which pods were bound to
 // nodes that were not open, and which claims were given devices of such a node. It shares no code
 // with gpu-gate on purpose, so it has its own definition of "open". A node may close while a
-// scheduler is at work on a pod: that is no violation until the extender was seen to know it before
-// the scheduler began, however long that takes. Prints a JSON report by namespace; the exit code is
-// 1 if there are violations.
+// scheduler is at work on a pod: that is not a violation until the extender was seen to know it
+// before the scheduler began, however long that takes. Prints a JSON report by namespace; the exit
+// code is 1 if there are violations.
 //
 //   node lab/churn/checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...
 import { createReadStream } from 'node:fs';
