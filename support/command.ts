@@ -12,6 +12,7 @@ import { attempt } from '../platform/attempt.ts';
 import { pagesOf } from '../platform/items.ts';
 import { isForbidden, openKube, type Kube, type Query } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
+import { sentenceOf } from '../platform/sentence.ts';
 import type { SupportArgs } from './args.ts';
 import { filesOf, type Collected } from './bundle.ts';
 import {
@@ -74,7 +75,7 @@ export async function support(args: SupportArgs, deps: SupportDeps): Promise<num
     for (const { what, because } of collected.unread) deps.print(`not read: ${what} (${printable(because)})\n`);
     return 0;
   } catch (error) {
-    deps.complain(`${printable(explainError(error))}\n`);
+    deps.complain(`${printable(sentenceOf(error))}\n`);
     return 1;
   }
 }

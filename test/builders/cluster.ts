@@ -223,6 +223,12 @@ export class Cluster {
     this.#all.listener.pod(before, undefined);
   }
 
+  /** An edit leaves the status as it is. */
+  editPolicy(policy: GpuPolicy): void {
+    const { status } = this.policies.get(policy.name) ?? policy;
+    this.setPolicy({ ...policy, status });
+  }
+
   setPolicy(policy: GpuPolicy): void {
     const before = this.policies.get(policy.name);
     this.policies.set(policy.name, policy);

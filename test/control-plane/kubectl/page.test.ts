@@ -1,14 +1,15 @@
 // The status page in a real Chromium: the story of a node watched through it, and who may not see
 // it.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import { startGate } from '../../../lab/cluster/gate.ts';
+import { startGate, until } from '../../../lab/cluster/gate.ts';
 import { viewOf } from '../../builders/view.ts';
 import { installPlugin } from '../../support/plugin.ts';
 
@@ -29,7 +30,11 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
   beforeAll(async () => {
     home = mkdtempSync(join(tmpdir(), 'gpu-gate-page-'));
     const program = await installPlugin(home);
-    cluster = await startCluster({ nodes: 3, say: console.log });
+    cluster = await startCluster({
+      nodes: 3,
+      say: console.log,
+      auditRules: [{ level: 'Metadata', verbs: ['list'], resources: [{ group: '', resources: ['nodes'] }] }],
+    });
     await startGate(cluster, {
       values: { policy: { spec: { validation: { backoff: { initial: '5m', max: '10m' } } } } },
     });
@@ -87,6 +92,10 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
       const story = page.getByRole('region', { name: 'Node gpu-0' });
       await story.getByText('open: new GPU pods may come').waitFor();
       await story.getByText('GPUValidated', { exact: true }).waitFor();
+      await story.getByText(/^full, \d+[smh] old/).waitFor();
+      const walk = story.getByRole('table', { name: 'Walk' }).getByRole('row');
+      expect(await walk.count()).toBe(7);
+      await walk.filter({ hasText: 'device-plugin-validation' }).getByText('passed').waitFor();
       await page.getByText(/[12] of \d GPU nodes? open/).waitFor();
       await picture('validated');
     } finally {
@@ -139,6 +148,33 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     } finally {
       await kubectl('label', 'nodes', ...nodes, 'gpu-gate.dev/managed-');
     }
+  });
+
+  it('reads the cluster only while a browser looks', { timeout: 120_000 }, async () => {
+    const reads = (): number =>
+      readFileSync(cluster.auditLog, 'utf8')
+        .split('\n')
+        .filter((line) => line.includes('kubectl-gpu_gate') && line.includes('/api/v1/nodes')).length;
+    const grows = async (): Promise<void> => {
+      const before = reads();
+      await expect.poll(reads).toBeGreaterThan(before);
+    };
+    await grows();
+    // Another page takes the place of this one, whose stream ends.
+    await page.goto('about:blank');
+    let still = 0;
+    let last = -1;
+    // A read that had begun may end.
+    await until('three pauses without a read', async () => {
+      const now = reads();
+      still = now === last ? still + 1 : 0;
+      last = now;
+      await sleep(2000);
+      return still === 3;
+    });
+    await page.goto(address);
+    await page.getByRole('grid', { name: 'Nodes' }).waitFor();
+    await grows();
   });
 
   it('is drawn in the dark where the system is dark', { timeout: 60_000 }, async () => {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseTarGzip } from 'nanotar';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
+import { binariesFromEnvironment, startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { runCommand } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
@@ -141,6 +141,44 @@ describe('kubectl gpu-gate', () => {
       expect(await held()).toBe(true);
       expect((await plugin(['release', 'gpu-0'])).code).toBe(0);
       expect(await held()).toBe(false);
+    });
+
+    it('proves a node that serves again, to the level that is asked for', { timeout: 180_000 }, async () => {
+      await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
+      await validated('gpu-0', 90);
+      const proof = async () => {
+        const { nodes } = JSON.parse((await plugin(['nodes', '-o', 'json'])).stdout) as {
+          nodes: { name: string; open: boolean; proof?: { level: string; at: string; driverAt?: string } }[];
+        };
+        const gpu0 = nodes.find(({ name }) => name === 'gpu-0');
+        return gpu0?.open === true ? gpu0.proof : undefined;
+      };
+      const first = await until('a proof', proof);
+      expect(first).toMatchObject({ level: 'full' });
+      expect((await plugin(['prove', 'gpu-0', '--level', 'driver'])).stdout).toBe('node/gpu-0 prove\n');
+      const again = await until('the driver to be validated again', async () => {
+        const now = await proof();
+        return now?.driverAt === undefined ? undefined : now;
+      });
+      expect(again).toMatchObject({ level: 'full', at: first.at });
+      expect((await plugin(['prove', 'gpu-0'])).code).toBe(0);
+      const whole = await until('another proof', async () => {
+        const now = await proof();
+        return now === undefined || now.at === first.at ? undefined : now;
+      });
+      expect(whole.driverAt).toBeUndefined();
+    });
+
+    it('completes kubectl gpu-gate in kubectl itself', async () => {
+      const { PATH = '' } = process.env;
+      const completed = async (...words: string[]): Promise<readonly string[]> => {
+        const binaries = await binariesFromEnvironment(console.log);
+        const env = { PATH: `${join(home, 'node_modules/.bin')}:${PATH}`, HOME: home, KUBECONFIG: cluster.kubeconfig };
+        const { stdout } = await runCommand(binaries('kubectl'), ['__complete', 'gpu-gate', ...words], env);
+        return stdout.trim().split('\n');
+      };
+      expect(await completed('sta')).toEqual(['status', ':4']);
+      expect(await completed('node', 'gpu-')).toEqual(['gpu-0', 'gpu-1', 'gpu-2', ':4']);
     });
 
     it('explains a manifest of a pod that does not exist yet', async () => {
