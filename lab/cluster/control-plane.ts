@@ -216,7 +216,10 @@ async function bringUp(
         {
           level: 'RequestResponse',
           verbs: ['create', 'patch', 'update', 'delete'],
-          resources: [{ group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] }],
+          resources: [
+            { group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] },
+            { group: 'resource.k8s.io', resources: ['resourceclaims/status'] },
+          ],
         },
         {
           level: 'Metadata',
