@@ -232,8 +232,8 @@ async function bringUp(
   );
 
   // Killed when the cluster stops, because a graceful end takes seconds and saves what nobody
-  // reads. Garbage is collected less often: a tenth less of processor time until all is ready, for a
-  // hundred MB.
+  // reads. Garbage is collected less often: a tenth less of processor time until all is ready, for
+  // a hundred MB.
   const begin = (name: string, command: string, args: readonly string[]): Running =>
     lifetime.start(name, command, args, { GOGC: '400' }, 0);
   say('starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler');
