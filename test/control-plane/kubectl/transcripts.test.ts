@@ -96,7 +96,7 @@ beforeAll(async () => {
 
   await cluster.addNodes(3);
   await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
-  await validated('gpu-0', 90);
+  await validated('gpu-0');
   await untilEnforcing(cluster);
   await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=insmod: ERROR: could not insert module nvidia.ko');
   await annotate('gpu-2', 'sim.gpu-gate.dev/driver-seconds=86400');
