@@ -113,7 +113,7 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
       await row('gpu-1').getByText('failed', { exact: true }).waitFor();
       await page.getByRole('region', { name: 'Problems' }).getByText('1 node failed').waitFor();
       await row('gpu-1').click();
-      await page.getByText('kubectl gpu-gate retry gpu-1').waitFor();
+      await page.getByText('kubectl gpu-gate retry gpu-1', { exact: true }).waitFor();
       const waiting = page.getByRole('region', { name: 'GPU pods that wait' });
       await waiting.getByText('default/page-waits').waitFor();
       await waiting.getByText('kubectl gpu-gate explain page-waits -n default').waitFor();

@@ -91,7 +91,7 @@ describe('kubectl gpu-gate', () => {
       expect(nodes.stdout).toMatch(/^gpu-0 +validated +yes +0\/\d/m);
       const story = await plugin(['node', 'gpu-0']);
       expect(story).toMatchObject({ code: 0, stderr: '' });
-      expect(story.stdout).toMatch(/^proof: +\d{4}-/m);
+      expect(story.stdout).toMatch(/^proof: +full, \d{4}-/m);
       expect(story.stdout).toMatch(/GPUValidated/);
       const { nodes: rows } = JSON.parse((await plugin(['nodes', '-o', 'json'])).stdout) as {
         nodes: { name: string; open: boolean }[];
