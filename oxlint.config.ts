@@ -78,7 +78,7 @@ export default defineConfig({
   overrides: [
     { files: ['*.config.ts'], rules: { 'import/no-default-export': 'off' } },
     {
-      files: ['main.ts', 'app/kubectl-gpu_gate.ts', '{test,lab,scripts,bench}/**'],
+      files: ['main.ts', 'app/kubectl-gpu_gate.ts', 'app/kubectl-complete.ts', '{test,lab,scripts,bench}/**'],
       rules: { 'node/no-process-env': 'off' },
     },
     {

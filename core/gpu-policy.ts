@@ -156,12 +156,33 @@ export interface DrainSpec {
   readonly timeout: number;
 }
 
+/** A maintenance window that comes again and again. */
+export interface WindowSpec {
+  /** Cron, five fields: when it opens. */
+  readonly schedule: string;
+  /** ms */
+  readonly duration: number;
+  /** IANA name, such as `Europe/Berlin`. */
+  readonly timeZone: string;
+}
+
+/** The nodes that take another stack before all others. */
+export interface CanarySpec {
+  /** 0: no canary. */
+  readonly first: number;
+  /** How long the others wait once the first are validated, ms; 0: until a person approves. */
+  readonly wait: number;
+}
+
 /** How validated nodes move to what the policy says. */
 export interface UpgradeSpec {
   /** `"10%"` or a number: nodes that are closed for a roll-out at once. */
   readonly maxUnavailable: string;
   readonly paused: boolean;
   readonly drain: DrainSpec;
+  readonly canary: CanarySpec;
+  /** When nodes may close for a roll-out; `undefined` if at any time. */
+  readonly window?: WindowSpec;
 }
 
 export interface GpuPolicySpec {
@@ -229,7 +250,23 @@ export interface PolicyStatus {
   readonly nodes?: Readonly<Record<string, number>>;
   /** The circuit breaker's memory, for the next leader. Absent if it never tripped. */
   readonly breaker?: BreakerStatus;
+  /** The roll-out's memory, for the next leader. */
+  readonly rollOut?: RollOutStatus;
   readonly conditions?: readonly PolicyCondition[];
+}
+
+/** Stacks are named by their digest, as an approval names one. */
+export interface RollOutStatus {
+  /** Stacks that all nodes ran, the newest last. */
+  readonly ran?: readonly string[];
+  /** The canary that is validated. */
+  readonly canary?: {
+    readonly stack: string;
+    /** RFC 3339, since when all its nodes are validated. */
+    readonly since: string;
+    /** Its time is over. */
+    readonly passed?: true;
+  };
 }
 
 export interface BreakerStatus {

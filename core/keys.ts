@@ -13,6 +13,11 @@ export const MANAGED = 'gpu-gate.dev/managed';
 export const HOLD = 'gpu-gate.dev/hold';
 /** Node annotation, operator: a new value tries a failed node again now. */
 export const RETRY = 'gpu-gate.dev/retry';
+/**
+ * Node annotation, operator: a new value runs validations of the node again: those of the level
+ * that the value begins with (core/levels.ts), else both.
+ */
+export const PROVE = 'gpu-gate.dev/prove';
 /** Node label, reconciler: the walk's position, for `kubectl get nodes -L gpu-gate.dev/state`. */
 export const STATE = 'gpu-gate.dev/state';
 /**
@@ -76,6 +81,11 @@ export const NODE_VALIDATED = 'gpu-gate.dev/node-validated';
  */
 export const MIRROR = 'kubernetes.io/config.mirror';
 
+/**
+ * Annotation on a GPUPolicy, operator: the stack whose canary is approved, as `RollingOut` names
+ * it.
+ */
+export const APPROVE = 'gpu-gate.dev/approve-roll-out';
 /** Annotation on a GPUPolicy, operator: a new value lets a tripped circuit breaker go on. */
 export const BREAKER_RELEASE = 'gpu-gate.dev/breaker-release';
 /**

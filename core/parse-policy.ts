@@ -11,6 +11,7 @@ import {
   type Mode,
   type PodSecurityLevel,
   type PolicyStatus,
+  type WindowSpec,
 } from './gpu-policy.ts';
 import { DEFAULT_POLICY } from './keys.ts';
 import { flag, list, object, text } from './raw.ts';
@@ -77,6 +78,15 @@ const driverVolume = (value: unknown): DriverVolume => {
   };
 };
 
+const maintenanceWindow = (value: unknown): WindowSpec => {
+  const raw = object(value);
+  return {
+    schedule: text<string>(raw['schedule'], ''),
+    duration: duration(raw['duration'], 0),
+    timeZone: text<string>(raw['timeZone'], ''),
+  };
+};
+
 /** A GPUPolicy as the API serves it → ours, every default filled in. */
 export function parsePolicy(raw: unknown): GpuPolicy {
   const { metadata, spec, status } = object(raw);
@@ -96,6 +106,7 @@ export function parsePolicy(raw: unknown): GpuPolicy {
   const rejections = object(s['rejections']);
   const upgrade = object(s['upgrade']);
   const drain = object(upgrade['drain']);
+  const canary = object(upgrade['canary']);
   const policyStatus = object(status) as PolicyStatus;
   const resources = list<string>(s['resources']);
   return {
@@ -197,6 +208,11 @@ export function parsePolicy(raw: unknown): GpuPolicy {
           mode: text<'Wait' | 'Evict' | 'None'>(drain['mode'], 'Wait'),
           timeout: (typeof drain['timeoutSeconds'] === 'number' ? drain['timeoutSeconds'] : 0) * 1000,
         },
+        canary: {
+          first: typeof canary['first'] === 'number' ? canary['first'] : 0,
+          wait: duration(canary['wait'], 0),
+        },
+        ...(upgrade['window'] === undefined ? {} : { window: maintenanceWindow(upgrade['window']) }),
       },
       labelHold: duration(s['labelHold'], minutes(5)),
       breaker: text<string>(s['breaker'], '50%'),

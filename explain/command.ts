@@ -11,6 +11,7 @@ import { explanationText } from './table.ts';
 import { explainPod } from './explanation.ts';
 import { isNotFound, openKube, type Kube } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
+import { sentenceOf as errorSentence } from '../platform/sentence.ts';
 import type { ExplainArgs } from './args.ts';
 
 /** The objects that the webhook decides by. */
@@ -71,7 +72,7 @@ export async function explain(args: ExplainArgs, { print, complain, decide }: Ex
     complain(
       isNotFound(error)
         ? `not found: ${printable(explainError(error))}; check the pod's name, its namespace (-n), and that gpu-gate is installed\n`
-        : `${printable(explainError(error))}\n`,
+        : `${printable(errorSentence(error))}\n`,
     );
     return 1;
   }

@@ -1,6 +1,7 @@
 // Is a node's GPU stack proven, and may new GPU pods come? Decided from the Node object alone, here
 // and nowhere else; verdict.ts adds what the pod asks.
 import { CLOSED, GPU_VALIDATED, HOLD, MANAGED, NODE_POLICY, PROOF, STARTUP_TAINT, STATE, WALK } from '../core/keys.ts';
+import { isLevel, type Level } from '../core/levels.ts';
 import { isObject, object } from '../core/raw.ts';
 import { readSaid, type Said } from '../core/said.ts';
 import { isState, STAGES, type Stage, type State } from '../core/stages.ts';
@@ -45,7 +46,11 @@ export interface ComponentEvidence {
 export interface Proof {
   readonly node: string;
   readonly boot: string;
+  /** RFC 3339, when the level was proven. */
   readonly at: string;
+  readonly level: Level;
+  /** RFC 3339, when the driver validation passed again, if that was later than `at`. */
+  readonly driverAt?: string;
   readonly driver?: string;
   readonly cuda?: string;
   readonly components: Readonly<Record<string, ComponentEvidence>>;
@@ -54,10 +59,12 @@ export interface Proof {
 const isEvidence = (value: unknown): value is ComponentEvidence =>
   isObject(value) && ['revision', 'pod', 'started'].every((key) => typeof value[key] === 'string');
 
-const isProof = (value: unknown): value is Omit<Proof, 'components'> & Partial<Proof> =>
+type Written = Omit<Proof, 'components' | 'level'> & Partial<Proof>;
+const isProof = (value: unknown): value is Written =>
   isObject(value) &&
   ['node', 'boot', 'at'].every((key) => typeof value[key] === 'string') &&
-  ['driver', 'cuda'].every((key) => value[key] === undefined || typeof value[key] === 'string') &&
+  (value['level'] === undefined || isLevel(value['level'])) &&
+  ['driver', 'cuda', 'driverAt'].every((key) => value[key] === undefined || typeof value[key] === 'string') &&
   (value['components'] === undefined ||
     (isObject(value['components']) && Object.values(value['components']).every(isEvidence)));
 
@@ -69,7 +76,8 @@ export function parseProof(text: string | undefined): Proof | undefined {
   if (text === undefined || text === '') return undefined;
   try {
     const value: unknown = JSON.parse(text);
-    return isProof(value) ? { ...value, components: value.components ?? {} } : undefined;
+    // An older version wrote a proof after both validations, or closed the node until then.
+    return isProof(value) ? { ...value, level: value.level ?? 'full', components: value.components ?? {} } : undefined;
   } catch {
     return undefined;
   }

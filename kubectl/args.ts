@@ -1,6 +1,7 @@
 // The command line of `kubectl gpu-gate`: one table of commands and flags, from which usage,
 // parsing and shell completion are made. Pure.
 import { parseArgs } from 'node:util';
+import { isLevel, LEVELS, type Level } from '../core/levels.ts';
 import { kubeconfigsOf } from '../core/kubeconfigs.ts';
 
 const OUTPUTS = ['text', 'wide', 'json', 'yaml', 'name'] as const;
@@ -38,6 +39,8 @@ export type Command = Globals &
         readonly nodes: readonly string[];
         readonly all: boolean;
         readonly reason: string;
+        /** Of `prove`. */
+        readonly level: Level;
         /** `undefined`: only where it concerns more than ten nodes. */
         readonly dryRun: boolean | undefined;
       }
@@ -124,7 +127,20 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   { name: 'release', args: 'NODE…', help: 'end a hold', flags: MARKS, completes: 'nodes' },
   { name: 'retry', args: 'NODE…', help: 'try failed nodes now', flags: MARKS, completes: 'nodes' },
-  { name: 'prove', args: 'NODE…', help: 'validate nodes again', flags: MARKS, completes: 'nodes' },
+  {
+    name: 'prove',
+    args: 'NODE…',
+    help: 'validate nodes again; they take no new GPU pods meanwhile',
+    flags: [
+      ...MARKS,
+      {
+        name: 'level',
+        value: LEVELS.join('|'),
+        help: 'driver: vectorAdd on all GPUs; full, the default: also by a GPU that Kubernetes allocates',
+      },
+    ],
+    completes: 'nodes',
+  },
   {
     name: 'support',
     args: '',
@@ -291,6 +307,8 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
     }
     default: {
       if ((positionals.length === 0) !== is('all')) return bad(`name nodes, or give --all; ${help}`);
+      const level = string('level') ?? 'full';
+      if (!isLevel(level)) return bad(`--level ${level} is not known: write ${LEVELS.join(' or ')}`);
       if (is('yes') && is('dry-run')) return bad('--yes and --dry-run contradict each other: give one');
       return {
         ok: true,
@@ -300,6 +318,7 @@ export function parseCommand(args: readonly string[], env: Readonly<Record<strin
           what: name as Mark,
           nodes: positionals,
           all: is('all'),
+          level,
           reason: string('reason') ?? 'held with kubectl gpu-gate hold',
           dryRun: is('dry-run') ? true : is('yes') ? false : undefined,
         },

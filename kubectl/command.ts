@@ -17,8 +17,8 @@ import { PROOF } from '../core/keys.ts';
 import type { Unread } from '../core/unread.ts';
 import { attempt } from '../platform/attempt.ts';
 import { itemsOf } from '../platform/items.ts';
-import { isForbidden, isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
-import { explainError } from '../platform/log.ts';
+import { isNotFound, MERGE_PATCH, openKube, type Kube } from '../platform/kube.ts';
+import { sentenceOf as plainSentenceOf } from '../platform/sentence.ts';
 import type { Command, Globals } from './args.ts';
 import { completion } from './completion.ts';
 import {
@@ -36,7 +36,8 @@ import {
 import { serveUi } from './routes.ts';
 import type { NodeStory } from './story.ts';
 import { exitCode, news, progressOf, type Progress } from './progress.ts';
-import { nodesText, nodeText, statusText, type Terminal } from './render.ts';
+import { nodesText, nodeText, progressText, statusText, type Terminal } from './render.ts';
+import { stagesOf, timelineOf, usualTimes } from './usual.ts';
 
 export interface Edge {
   readonly print: (text: string) => void;
@@ -75,11 +76,7 @@ export async function runCommand(command: Command, edge: Edge): Promise<number> 
   }
 }
 
-function sentenceOf(error: unknown): string {
-  const words = printable(explainError(error));
-  if (isForbidden(error)) return `${words}; ask a cluster administrator for that right`;
-  return words;
-}
+const sentenceOf = (error: unknown): string => printable(plainSentenceOf(error));
 
 const open = (command: Globals): Promise<Kube> =>
   openKube({
@@ -214,7 +211,9 @@ async function follow(
     const asText = (): string =>
       command.kind === 'status'
         ? statusText(fleet, terminal)
-        : nodesText(fleet.nodes, terminal, command.output === 'wide') +
+        : (fleet.unread.some(({ what }) => what === 'nodes')
+            ? ''
+            : nodesText(fleet.nodes, terminal, command.output === 'wide')) +
           fleet.unread.map(({ what, because }) => `not shown: ${what} (${because})\n`).join('');
     const value = command.kind === 'status' ? fleet : { nodes: fleet.nodes, unread: fleet.unread };
     const screen = printed(command.output, value, asText, () => fleet.nodes.map(({ name }) => name));
@@ -245,7 +244,9 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
       if (isNotFound(error)) throw new Error(`there is no node ${name}: kubectl gpu-gate nodes lists them`);
       throw error;
     });
-  const [pods, events] = await Promise.all([
+  const [peers, pods, events] = await Promise.all([
+    // What other nodes took says what is usual.
+    attempt('nodes', unread, () => itemsOf<RawNode>(kube, '/api/v1/nodes'), [found]),
     attempt(
       'pods',
       unread,
@@ -273,7 +274,8 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
   const resources = [
     ...new Set(['nvidia.com/gpu', ...policies.map(parsePolicy).flatMap(({ spec }) => spec.resources)]),
   ];
-  const report = nodeReport(found, resources, usageByNode(pods).get(name) ?? {});
+  const usual = usualTimes(peers);
+  const report = nodeReport(found, resources, usageByNode(pods).get(name) ?? {}, usual);
   const story: EventView[] = events
     .map((event) => ({
       at: event.lastTimestamp ?? event.eventTime ?? event.firstTimestamp ?? '',
@@ -284,7 +286,10 @@ async function storyOf(kube: Kube, name: string): Promise<{ readonly found: RawN
     }))
     .toSorted((a, b) => a.at.localeCompare(b.at));
   const components = parseProof(found.metadata.annotations?.[PROOF])?.components ?? {};
-  return { found, story: { ...report, components, events: story, unread } };
+  const timeline = isOurs(found)
+    ? timelineOf(stagesOf(found), report.stage, report.state === 'failed', report.tookMs, usual[report.policy] ?? {})
+    : [];
+  return { found, story: { ...report, timeline, components, events: story, unread } };
 }
 
 async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edge: Edge): Promise<number> {
@@ -293,7 +298,7 @@ async function node(kube: Kube, command: Extract<Command, { kind: 'node' }>, edg
     printed(
       command.output,
       story,
-      () => nodeText(story, story.components, story.events, story.unread, terminalOf(command, edge)),
+      () => nodeText(story, terminalOf(command, edge)),
       () => [story.name],
     ),
   );
@@ -325,12 +330,9 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
     const nodes = await itemsOf<RawNode>(kube, '/api/v1/nodes');
     const names = command.all ? managedNames(nodes) : command.nodes;
     if (names.length === 0) throw new Error('no node is opted in: kubectl label node NAME gpu-gate.dev/managed=true');
-    const now = names.map((name) =>
-      progressOf(
-        name,
-        nodes.find((one) => one.metadata.name === name),
-      ),
-    );
+    const usual = usualTimes(nodes);
+    const byName = new Map(nodes.map((one) => [one.metadata.name, one]));
+    const now = names.map((name) => progressOf(name, byName.get(name), usual));
     const code = exitCode(now);
     if (command.output === 'json' || command.output === 'yaml') {
       if (code !== undefined)
@@ -342,7 +344,7 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
             () => [],
           ),
         );
-    } else for (const { node: name, line } of news(before, now)) edge.print(`${printable(name)}: ${printable(line)}\n`);
+    } else for (const progress of news(before, now)) edge.print(`${printable(progressText(progress))}\n`);
     before = now;
     if (code !== undefined) return code;
     if (edge.signal.aborted) return 130;
@@ -361,7 +363,7 @@ async function wait(kube: Kube, command: Extract<Command, { kind: 'wait' }>, edg
 
 async function mark(kube: Kube, command: Extract<Command, { kind: 'mark' }>, edge: Edge): Promise<number> {
   const names = command.all ? managedNames(await itemsOf<RawNode>(kube, '/api/v1/nodes')) : command.nodes;
-  const annotations = markOf(command.what, command.reason, edge.now());
+  const annotations = markOf(command.what, command.reason, command.level, edge.now());
   const dry = command.dryRun ?? names.length > MANY;
   let failed = 0;
   for (const name of names) {

@@ -1,10 +1,11 @@
 // What `kubectl gpu-gate` shows: objects of the API → a report, which is also the JSON that it
 // prints. Decides by the same functions as the extender; reads nothing and knows no terminal.
 import type { GpuPolicy } from '../core/gpu-policy.ts';
-import { CLOSED, GPU_VALIDATED, HOLD, INJECTED, MANAGED, RETRY } from '../core/keys.ts';
+import { CLOSED, GPU_VALIDATED, HOLD, INJECTED, MANAGED, PROVE, RETRY } from '../core/keys.ts';
 import { amountOf } from '../core/quantity.ts';
 import { isObject, list, object, text } from '../core/raw.ts';
-import { STATES, type State } from '../core/stages.ts';
+import { proveValue, type Level } from '../core/levels.ts';
+import { STAGES, STATES, type Stage, type State } from '../core/stages.ts';
 import type { Unread } from '../core/unread.ts';
 import {
   isManaged,
@@ -14,11 +15,14 @@ import {
   policyOf,
   stateOf,
   walkingSince,
+  walkOf,
   type NodeView,
+  type Proof,
 } from '../gate/node-proof.ts';
 import { isGpuResource } from '../gate/devices.ts';
 import { occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { PROOF } from '../core/keys.ts';
+import { tookOf, usualTimes, type StageTimes, type UsualTimes } from './usual.ts';
 
 /** A Node as the API gives it, as far as this tool looks at it. */
 export interface RawNode extends NodeView {
@@ -73,6 +77,8 @@ export interface PolicyReport {
   readonly nodes: number;
   readonly validated: number;
   readonly failed: number;
+  /** Validated nodes that run what the policy says. */
+  readonly upToDate: number;
   /** How far its roll-out is; empty if every validated node runs what it says. */
   readonly rollOut: string;
   /** Sentences of conditions that need a person: Conflict, Degraded, a roll-out that stopped. */
@@ -83,6 +89,16 @@ export interface GpuCount {
   readonly resource: string;
   readonly offered: number;
   readonly used: number;
+}
+
+export interface ProofReport {
+  readonly level: Level;
+  /** RFC 3339, when that level was proven. */
+  readonly at: string;
+  /** RFC 3339, when the driver validation passed again; absent if not since `at`. */
+  readonly driverAt?: string;
+  readonly driver: string;
+  readonly cuda: string;
 }
 
 export interface NodeReport {
@@ -97,8 +113,14 @@ export interface NodeReport {
   readonly message: string;
   /** RFC 3339: since when the node is where it is; empty if nothing says. */
   readonly since: string;
+  /** The stage where its walk stands; absent if it has passed all, or never began. */
+  readonly stage?: Stage;
+  /** How long that stage usually takes, ms; absent if no node of its policy has passed it yet. */
+  readonly usualMs?: number;
+  /** How long each stage took when the node passed it last, ms. */
+  readonly tookMs: StageTimes;
   /** Absent if the node has no proof. */
-  readonly proof?: { readonly at: string; readonly driver: string; readonly cuda: string };
+  readonly proof?: ProofReport;
   readonly gpus: readonly GpuCount[];
   /** The command that a person can run next; empty if none helps. */
   readonly next: string;
@@ -113,19 +135,24 @@ export interface WaitingPod {
   readonly next: string;
 }
 
+export interface DeploymentReport {
+  readonly name: string;
+  readonly image: string;
+  /** Replicas. */
+  readonly ready: number;
+  readonly wanted: number;
+}
+
 export interface Fleet {
   readonly policies: readonly PolicyReport[];
   /** Managed nodes, and unmanaged ones that offer GPUs. */
   readonly nodes: readonly NodeReport[];
   readonly byState: Readonly<Partial<Record<State | 'unmanaged', number>>>;
+  /** How long each stage usually takes, ms, by GPUPolicy. */
+  readonly usual: UsualTimes;
   readonly waiting: readonly WaitingPod[];
-  /** Image and replicas of gpu-gate's own Deployments. */
-  readonly deployments: readonly {
-    readonly name: string;
-    readonly image: string;
-    readonly ready: number;
-    readonly wanted: number;
-  }[];
+  /** gpu-gate's own Deployments. */
+  readonly deployments: readonly DeploymentReport[];
   /** Until when API servers can verify the webhook, RFC 3339; absent if unknown. */
   readonly certificatesUntil?: string;
   readonly unread: readonly Unread[];
@@ -181,11 +208,19 @@ function nextOf(node: RawNode, isOpen: boolean): string {
   return '';
 }
 
+/** Where the walk of a node stands; `undefined` if it has passed all stages, or never began. */
+function stageOf(node: RawNode): Stage | undefined {
+  if (!isOurs(node)) return undefined;
+  const stage = walkOf(node)?.stage ?? STAGES.find((one) => one === stateOf(node));
+  return stage === 'done' ? undefined : stage;
+}
+
 /** One node's row. `used`: GPUs in use there, by resource. */
 export function nodeReport(
   node: RawNode,
   resources: readonly string[],
   used: Readonly<Record<string, number>>,
+  usual: UsualTimes,
 ): NodeReport {
   const ours = isOurs(node);
   const answer = open(node);
@@ -194,26 +229,42 @@ export function nodeReport(
   const gpus = Object.entries(node.status?.allocatable ?? {})
     .filter(([name, offered]) => isGpuResource(name, resources) && amountOf(offered) > 0)
     .map(([resource, offered]) => ({ resource, offered: amountOf(offered), used: used[resource] ?? 0 }));
+  const stage = stageOf(node);
+  const usualMs = stage === undefined ? undefined : usual[policyOf(node) ?? '']?.[stage];
   return {
     name: node.metadata.name,
     policy: policyOf(node) ?? '',
+    ...(stage === undefined ? {} : { stage }),
+    ...(usualMs === undefined ? {} : { usualMs }),
+    tookMs: tookOf(node),
     state: stateOf(node) ?? (ours ? 'preflight' : 'unmanaged'),
     open: answer.yes,
     reason: answer.yes ? '' : answer.because.sentence,
     message: ours ? (validated?.message ?? '') : '',
     since: (ours ? (walkingSince(node) ?? validated?.lastTransitionTime) : undefined) ?? '',
-    ...(proof === undefined ? {} : { proof: { at: proof.at, driver: proof.driver ?? '', cuda: proof.cuda ?? '' } }),
+    ...(proof === undefined ? {} : { proof: proofReport(proof) }),
     gpus,
     next: nextOf(node, answer.yes),
   };
 }
+
+/** Reasons of `RollingOut` that nothing but a person ends. */
+const FOR_A_PERSON: readonly string[] = ['Stopped', 'NodesLeftOut', 'WindowUnreadable', 'CanaryAwaitsApproval'];
+
+const proofReport = ({ level, at, driverAt, driver, cuda }: Proof): ProofReport => ({
+  level,
+  at,
+  ...(driverAt === undefined ? {} : { driverAt }),
+  driver: driver ?? '',
+  cuda: cuda ?? '',
+});
 
 function policyReport(policy: GpuPolicy): PolicyReport {
   const found = (type: string) => policy.status.conditions?.find((c) => c.type === type);
   const enforcing = found('Enforcing');
   const counts = policy.status.nodes ?? {};
   const rolling = found('RollingOut');
-  const isStuck = rolling?.reason === 'Stopped' || rolling?.reason === 'NodesLeftOut';
+  const isStuck = FOR_A_PERSON.includes(rolling?.reason ?? '');
   return {
     name: policy.name,
     enforcing: enforcing?.status === 'True',
@@ -224,6 +275,7 @@ function policyReport(policy: GpuPolicy): PolicyReport {
     nodes: counts['total'] ?? 0,
     validated: counts['validated'] ?? 0,
     failed: counts['failed'] ?? 0,
+    upToDate: counts['upToDate'] ?? 0,
     rollOut: rolling?.status === 'True' ? `${rolling.reason}: ${rolling.message}` : '',
     warnings: [found('Conflict'), found('Degraded'), isStuck ? rolling : undefined].flatMap((c) =>
       c?.status === 'True' ? [`${c.type}: ${c.message}`] : [],
@@ -265,8 +317,9 @@ export function fleetReport(input: FleetInput): Fleet {
   const { policies, now } = input;
   const resources = [...new Set(['nvidia.com/gpu', ...policies.flatMap(({ spec }) => spec.resources)])];
   const used = usageByNode(input.pods);
+  const usual = usualTimes(input.nodes);
   const nodes = input.nodes
-    .map((node) => nodeReport(node, resources, used.get(node.metadata.name) ?? {}))
+    .map((node) => nodeReport(node, resources, used.get(node.metadata.name) ?? {}, usual))
     .filter((node) => node.state !== 'unmanaged' || node.gpus.length > 0)
     .toSorted((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
   const byState: Partial<Record<State | 'unmanaged', number>> = {};
@@ -277,7 +330,13 @@ export function fleetReport(input: FleetInput): Fleet {
   const reports = policies.map(policyReport);
   const deployments = input.deployments.flatMap(deploymentReport);
   const until = input.certificatesUntil;
+  const unknown = input.unread.map(({ what }) => what).filter((what) => ['GPUPolicies', 'nodes'].includes(what));
   const problems = [
+    ...(unknown.length === 0
+      ? []
+      : [
+          `whether all is well is not known without ${unknown.join(' and ')}: ask a cluster administrator to let you read them`,
+        ]),
     ...deployments.flatMap(({ name, ready, wanted }) =>
       ready < wanted ? [`Deployment ${name}: ${ready} of ${wanted} replicas are ready`] : [],
     ),
@@ -285,18 +344,23 @@ export function fleetReport(input: FleetInput): Fleet {
       ? [`the webhook's CA ends ${until}: check that gpu-gate-reconciler is running`]
       : []),
     ...reports.flatMap(({ name, warnings }) => warnings.map((warning) => `GPUPolicy ${name}: ${warning}`)),
-    ...counted(nodes, ({ state }) => state === 'failed', 'failed: kubectl gpu-gate nodes'),
+    ...counted(
+      nodes,
+      ({ state }) => state === 'failed',
+      (name) => `failed: kubectl gpu-gate node ${name} says why, kubectl gpu-gate retry ${name} tries again now`,
+    ),
     ...counted(
       nodes,
       ({ state, open: isOpen, reason }) =>
         state === 'validated' && !isOpen && !reason.includes('held') && reason !== 'node cordoned',
-      'validated and closed: kubectl gpu-gate nodes',
+      (name) => `validated and closed: kubectl gpu-gate node ${name} says why`,
     ),
   ];
   return {
     policies: reports,
     nodes,
     byState,
+    usual,
     waiting,
     deployments,
     ...(until === undefined ? {} : { certificatesUntil: until }),
@@ -305,9 +369,15 @@ export function fleetReport(input: FleetInput): Fleet {
   };
 }
 
-function counted(nodes: readonly NodeReport[], is: (node: NodeReport) => boolean, what: string): string[] {
-  const count = nodes.filter(is).length;
-  return count === 0 ? [] : [`${count} ${count === 1 ? 'node' : 'nodes'} ${what}`];
+/** How many nodes are so, and what to do about the first. */
+function counted(
+  nodes: readonly NodeReport[],
+  is: (node: NodeReport) => boolean,
+  what: (first: string) => string,
+): string[] {
+  const found = nodes.filter(is);
+  const [first] = found;
+  return first === undefined ? [] : [`${found.length} ${found.length === 1 ? 'node' : 'nodes'} ${what(first.name)}`];
 }
 
 /** In the order of the walk, unmanaged last. */
@@ -325,6 +395,7 @@ export const managedNames = (nodes: readonly RawNode[]): readonly string[] =>
 export function markOf(
   what: 'hold' | 'release' | 'retry' | 'prove',
   reason: string,
+  level: Level,
   now: number,
 ): Readonly<Record<string, string | null>> {
   switch (what) {
@@ -333,7 +404,8 @@ export function markOf(
     case 'release':
       return { [HOLD]: null };
     case 'retry':
-    case 'prove':
       return { [RETRY]: String(Math.floor(now / 1000)) };
+    case 'prove':
+      return { [PROVE]: proveValue(level, now) };
   }
 }

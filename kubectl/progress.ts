@@ -1,7 +1,8 @@
 // `kubectl gpu-gate wait`: from what is seen of a node now and before, whether the wait is over,
 // and the line to print. Pure.
 import { GPU_VALIDATED } from '../core/keys.ts';
-import { isOurs, open, stateOf, walkingSince, type NodeView } from '../gate/node-proof.ts';
+import { isOurs, open, policyOf, stateOf, walkingSince, walkOf, type NodeView } from '../gate/node-proof.ts';
+import type { UsualTimes } from './usual.ts';
 
 export type Outcome = 'validated' | 'failed' | 'waiting';
 
@@ -10,10 +11,12 @@ export interface Progress {
   readonly outcome: Outcome;
   /** The state, and for a closed or failed node what the condition says. */
   readonly line: string;
+  /** How long the stage usually takes, ms; absent if unknown, or if the node is at none. */
+  readonly usualMs?: number;
 }
 
 /** Where one node stands. `undefined`: there is no node of that name. */
-export function progressOf(name: string, node: NodeView | undefined): Progress {
+export function progressOf(name: string, node: NodeView | undefined, usual: UsualTimes): Progress {
   if (node === undefined)
     return { node: name, outcome: 'failed', line: 'there is no node of that name: kubectl gpu-gate nodes lists them' };
   if (!isOurs(node))
@@ -28,9 +31,12 @@ export function progressOf(name: string, node: NodeView | undefined): Progress {
   const state = stateOf(node) ?? 'preflight';
   if (state === 'failed') return { node: name, outcome: 'failed', line: `failed, ${message}` };
   const since = walkingSince(node);
+  const stage = walkOf(node)?.stage;
+  const usualMs = stage === undefined || stage === 'done' ? undefined : usual[policyOf(node) ?? '']?.[stage];
   return {
     node: name,
     outcome: 'waiting',
+    ...(usualMs === undefined ? {} : { usualMs }),
     line: `${state}${since === undefined ? '' : ` since ${since}`}${state === 'validated' ? ` (${answer.because.sentence})` : ''}`,
   };
 }

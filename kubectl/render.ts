@@ -1,14 +1,10 @@
 // Reports → text for a terminal or a pipe: tables as wide as the terminal, colour only where there
 // is one. Pure. Everything foreign goes through `printable`.
 import { printable } from '../core/printable.ts';
-import {
-  stateOrder,
-  type EventView,
-  type Fleet,
-  type NodeReport,
-  type PolicyReport,
-  type WaitingPod,
-} from './fleet.ts';
+import type { NodeStory } from './story.ts';
+import type { Progress } from './progress.ts';
+import type { Step } from './usual.ts';
+import { stateOrder, type Fleet, type NodeReport, type PolicyReport, type WaitingPod } from './fleet.ts';
 
 export interface Terminal {
   /** Columns; `undefined` in a pipe, where nothing is cut. */
@@ -31,8 +27,11 @@ interface Cell {
 const cell = (text: string, tone: Tone = 'plain'): Cell => ({ text: printable(text), tone });
 
 /** `3m`, `5h`, `12d` as kubectl writes ages; `-` if there is no time. */
-export function age(at: string, now: number): string {
-  const seconds = Math.max(0, Math.floor((now - Date.parse(at)) / 1000));
+export const age = (at: string, now: number): string => duration(Math.max(0, now - Date.parse(at)));
+
+/** The same of a time in ms. */
+export function duration(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
   if (Number.isNaN(seconds)) return '-';
   if (seconds < 120) return `${seconds}s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)}m`;
@@ -40,24 +39,65 @@ export function age(at: string, now: number): string {
   return `${Math.floor(seconds / 86_400)}d`;
 }
 
-/** Columns as wide as their widest cell; the last one is cut where the terminal ends. */
-function table(header: readonly string[], rows: readonly (readonly Cell[])[], terminal: Terminal): string[] {
+/** So many columns make a last cell readable; with fewer it gets a line of its own. */
+const READABLE = 32;
+const INDENT = '    ';
+
+/** The words of a text on lines of that width; a word that is wider is cut into pieces. */
+export function wrapped(text: string, width: number): readonly string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    let rest = line === '' ? word : `${line} ${word}`;
+    if (rest.length > width && line !== '') {
+      lines.push(line);
+      rest = word;
+    }
+    for (; rest.length > width; rest = rest.slice(width)) lines.push(rest.slice(0, width));
+    line = rest;
+  }
+  return [...lines, line];
+}
+
+const cut = (text: string, width: number): string => (text.length > width ? `${text.slice(0, width - 1)}…` : text);
+
+/**
+ * Columns as wide as their widest cell. In a narrow terminal the last cell stands on a line of its
+ * own; what is wider still is cut there, or wrapped.
+ */
+function table(
+  header: readonly string[],
+  rows: readonly (readonly Cell[])[],
+  terminal: Terminal,
+  long: 'cut' | 'wrap' = 'cut',
+): string[] {
   if (rows.length === 0) return [];
   const all = [header.map((text) => cell(text)), ...rows];
-  const widths = header.map((_, i) => Math.max(...all.map((row) => row[i]?.text.length ?? 0)));
-  return all.map((row) => {
-    let column = 0;
-    const parts = row.map((one, i) => {
-      const last = i === row.length - 1;
-      const room = terminal.width === undefined ? undefined : Math.max(1, terminal.width - column);
-      const text = last && room !== undefined && one.text.length > room ? `${one.text.slice(0, room - 1)}…` : one.text;
-      const width = widths[i] ?? 0;
-      column += width + 2;
-      return (
-        paint(text, one.tone ?? 'plain', terminal) + (last ? '' : ' '.repeat(Math.max(0, width - text.length) + 2))
+  const widths = header.slice(0, -1).map((_, i) => Math.max(...all.map((row) => row[i]?.text.length ?? 0)));
+  const column = widths.reduce((sum, width) => sum + width + 2, 0);
+  const { width } = terminal;
+  const longest = Math.max(...all.map((row) => row.at(-1)?.text.length ?? 0));
+  const hasOwnLine = width !== undefined && column + longest > width && width - column < READABLE;
+  const indent = hasOwnLine ? INDENT : ' '.repeat(column);
+  const room = width === undefined ? Infinity : Math.max(8, width - indent.length);
+  return all.flatMap((row, i) => {
+    const cells = row
+      .slice(0, -1)
+      .map(
+        (one, at) =>
+          paint(one.text, one.tone ?? 'plain', terminal) + ' '.repeat((widths[at] ?? 0) - one.text.length + 2),
       );
-    });
-    return parts.join('').trimEnd();
+    // Where even these are too wide, the name stands above them.
+    const isStacked = width !== undefined && column - 2 > width;
+    const left = isStacked ? `${(cells[0] ?? '').trimEnd()}\n${INDENT}${cells.slice(1).join('')}` : cells.join('');
+    const last = row.at(-1) ?? cell('');
+    const lines = long === 'wrap' ? wrapped(last.text, room) : [cut(last.text, room)];
+    const painted = lines.map((line) => paint(line, last.tone ?? 'plain', terminal));
+    const [first = '', ...more] = painted;
+    const below = more.map((line) => indent + line);
+    if (hasOwnLine && i === 0) return [left.trimEnd()];
+    if (!hasOwnLine) return [(left + first).trimEnd(), ...below];
+    return [left.trimEnd(), ...(last.text === '' ? [] : [indent + first, ...below])];
   });
 }
 
@@ -74,16 +114,27 @@ const gpuText = ({ gpus }: NodeReport): string =>
         )
         .join(' ');
 
+/** Since when a node is where it is, and how long that usually takes. */
+export const sinceText = (node: NodeReport, now: number): string => {
+  const since = age(node.since, now);
+  if (node.open || node.stage === undefined || node.state !== node.stage || node.since === '') return since;
+  return `${since}, ${node.usualMs === undefined ? 'no usual time yet' : `usually ${duration(node.usualMs)}`}`;
+};
+
+/** Level and age of a node's proof. */
+export const proofText = ({ proof }: NodeReport, now: number): string =>
+  proof === undefined ? '-' : `${proof.level} ${age(proof.at, now)}`;
+
 const nodeRow = (node: NodeReport, terminal: Terminal, wide: boolean): Cell[] => [
   cell(node.name),
   cell(node.state, toneOf(node)),
   cell(node.open ? 'yes' : 'no', node.open ? 'good' : 'plain'),
   cell(gpuText(node)),
-  cell(age(node.since, terminal.now)),
+  cell(sinceText(node, terminal.now)),
+  cell(proofText(node, terminal.now)),
   ...(wide
     ? [
         cell(node.policy === '' ? '-' : node.policy),
-        cell(node.proof === undefined ? '-' : age(node.proof.at, terminal.now)),
         cell(node.proof?.driver === undefined || node.proof.driver === '' ? '-' : node.proof.driver),
         cell(node.next === '' ? '-' : node.next),
       ]
@@ -98,9 +149,10 @@ export function nodesText(nodes: readonly NodeReport[], terminal: Terminal, wide
     'NODE',
     'STATE',
     'OPEN',
-    'GPUS USED',
+    'GPUS',
     'SINCE',
-    ...(wide ? ['POLICY', 'PROVEN', 'DRIVER', 'NEXT'] : []),
+    'PROOF',
+    ...(wide ? ['POLICY', 'DRIVER', 'NEXT'] : []),
     'WHAT',
   ];
   return `${table(
@@ -118,11 +170,16 @@ const policyRow = (policy: PolicyReport): Cell[] => [
   cell(policy.enforcing ? '' : policy.message),
 ];
 
-const waitingRow = (pod: WaitingPod, terminal: Terminal): Cell[] => [
-  cell(`${pod.namespace}/${pod.name}`),
-  cell(age(pod.since, terminal.now)),
-  cell(pod.reason),
-];
+/** Pods that wait for the same reason, in one row. */
+const waitingRows = (pods: readonly WaitingPod[], terminal: Terminal): Cell[][] =>
+  [...Map.groupBy(pods, ({ reason }) => reason).values()].flatMap((group) => {
+    const [first] = group;
+    if (first === undefined) return [];
+    const others = group.length === 1 ? '' : ` and ${group.length - 1} more`;
+    return [
+      [cell(`${first.namespace}/${first.name}${others}`), cell(age(first.since, terminal.now)), cell(first.reason)],
+    ];
+  });
 
 /** So many rows of a kind are a screenful; what is left out is counted. */
 const MOST = 15;
@@ -130,6 +187,32 @@ const MOST = 15;
 function section(title: string, lines: readonly string[], left: number, command: string): string[] {
   if (lines.length === 0) return [];
   return ['', title, ...lines, ...(left > 0 ? [`… and ${left} more: ${command}`] : [])];
+}
+
+/** Many nodes on their way by stage and GPUPolicy, with the one that has been there longest. */
+function stagesOf(nodes: readonly NodeReport[], { now }: Terminal): [readonly string[], readonly Cell[][]] {
+  const walking = Map.groupBy(
+    nodes.filter(({ state, stage }) => state === stage),
+    ({ policy, state }) => `${state} ${policy}`,
+  );
+  return [
+    ['STAGE', 'POLICY', 'NODES', 'LONGEST', 'USUALLY'],
+    [...walking.values()].flatMap((group) => {
+      const [first] = group;
+      if (first === undefined) return [];
+      const since = group.map((node) => node.since).toSorted()[0] ?? '';
+      const usual = first.usualMs === undefined ? 'no usual time yet' : duration(first.usualMs);
+      return [
+        [
+          cell(first.state, 'busy'),
+          cell(first.policy === '' ? '-' : first.policy),
+          cell(String(group.length)),
+          cell(age(since, now)),
+          cell(usual),
+        ],
+      ];
+    }),
+  ];
 }
 
 /** One screen: policies, nodes by state, those that are not open, pods that wait, what is wrong. */
@@ -144,19 +227,24 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
   const states = Object.entries(byState)
     .toSorted(([a], [b]) => stateOrder(b as NodeReport['state']) - stateOrder(a as NodeReport['state']))
     .map(([state, count]) => `${count} ${state}`);
+  const queue = waitingRows(waiting, terminal);
   const openCount = nodes.filter((node) => node.open).length;
   const verdict =
     fleet.problems.length === 0
       ? paint('healthy', 'good', terminal)
       : paint(`${fleet.problems.length} ${fleet.problems.length === 1 ? 'problem' : 'problems'}`, 'bad', terminal);
   const first =
-    policies.length === 0 ? 'no GPUPolicy: nothing is gated' : `${openCount} of ${nodes.length} GPU nodes open`;
+    policies.length === 0
+      ? fleet.unread.some(({ what }) => what === 'GPUPolicies')
+        ? 'GPUPolicies not read'
+        : 'no GPUPolicy: nothing is gated'
+      : `${openCount} of ${nodes.length} GPU nodes open`;
   return [
     `gpu-gate: ${verdict}, ${first}, ${waiting.length} ${waiting.length === 1 ? 'pod waits' : 'pods wait'}`,
     ...fleet.problems.map((problem) => `  ${paint('!', 'bad', terminal)} ${printable(problem)}`),
     ...section(
       'POLICIES',
-      table(['POLICY', 'ENFORCES', 'VALIDATED', 'FAILED', 'WHY NOT'], policies.map(policyRow), terminal),
+      table(['POLICY', 'ENFORCES', 'VALIDATED', 'FAILED', 'WHY NOT'], policies.map(policyRow), terminal, 'wrap'),
       0,
       '',
     ),
@@ -168,15 +256,19 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
           .filter(({ rollOut }) => rollOut !== '')
           .map(({ name, rollOut }) => [cell(name), cell(rollOut, 'busy')]),
         terminal,
+        'wrap',
       ),
       0,
       '',
     ),
     ...(nodes.length === 0 ? [] : ['', `NODES  ${states.join(', ')}`]),
+    ...(onTheirWay.length > MOST
+      ? section('ON THEIR WAY', table(...stagesOf(onTheirWay, terminal), terminal), 0, '')
+      : []),
     ...section(
       'NODES THAT ARE NOT OPEN',
       table(
-        ['NODE', 'STATE', 'OPEN', 'GPUS USED', 'SINCE', 'WHAT'],
+        ['NODE', 'STATE', 'OPEN', 'GPUS', 'SINCE', 'PROOF', 'WHAT'],
         onTheirWay.slice(0, MOST).map((node) => nodeRow(node, terminal, false)),
         terminal,
       ),
@@ -185,12 +277,8 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
     ),
     ...section(
       'GPU PODS THAT WAIT',
-      table(
-        ['POD', 'SINCE', 'THE SCHEDULER SAYS'],
-        waiting.slice(0, MOST).map((pod) => waitingRow(pod, terminal)),
-        terminal,
-      ),
-      waiting.length - MOST,
+      table(['POD', 'SINCE', 'THE SCHEDULER SAYS'], queue.slice(0, MOST), terminal, 'wrap'),
+      queue.length - MOST,
       'kubectl gpu-gate status -o json',
     ),
     ...(waiting[0] === undefined ? [] : [`every verdict for one pod: ${printable(waiting[0].next)}`]),
@@ -210,18 +298,31 @@ export function statusText(fleet: Fleet, terminal: Terminal): string {
   ].join('\n');
 }
 
-/** One node's story: where it stands, its proof, Events in order. */
-export function nodeText(
-  node: NodeReport,
-  proofComponents: Readonly<Record<string, { readonly revision: string; readonly started: string }>>,
-  events: readonly EventView[],
-  unread: readonly { readonly what: string; readonly because: string }[],
-  terminal: Terminal,
-): string {
+/** A line of `wait`. */
+export const progressText = ({ node, line, outcome, usualMs }: Progress): string =>
+  `${node}: ${line}${outcome !== 'waiting' ? '' : usualMs === undefined ? ', no usual time yet' : `, usually ${duration(usualMs)}`}`;
+
+const HOW_TONE: Readonly<Record<Step['how'], Tone>> = {
+  passed: 'good',
+  now: 'busy',
+  failed: 'bad',
+  'to come': 'quiet',
+};
+
+const stepRow = ({ stage, how, tookMs, usualMs }: Step): Cell[] => [
+  cell(stage),
+  cell(how, HOW_TONE[how]),
+  cell(tookMs === undefined ? '-' : duration(tookMs)),
+  cell(usualMs === undefined ? 'no usual time yet' : duration(usualMs)),
+];
+
+/** One node's story: where it stands, its proof, its walk, Events in order. */
+export function nodeText(node: NodeStory, terminal: Terminal): string {
+  const { components: proofComponents, events, unread, timeline } = node;
   const facts: [string, string][] = [
     ['node', node.name],
     ['policy', node.policy === '' ? '-' : node.policy],
-    ['state', `${node.state}${node.since === '' ? '' : `, since ${node.since} (${age(node.since, terminal.now)})`}`],
+    ['state', `${node.state}${node.since === '' ? '' : `, since ${node.since} (${sinceText(node, terminal.now)})`}`],
     ['open', node.open ? 'yes: new GPU pods may come' : `no: ${node.reason}`],
     ['what', node.message === '' ? '-' : node.message],
     ...(node.next === '' ? [] : [['next', node.next] as [string, string]]),
@@ -230,7 +331,7 @@ export function nodeText(
       'proof',
       node.proof === undefined
         ? 'none'
-        : `${node.proof.at} (${age(node.proof.at, terminal.now)})${node.proof.driver === '' ? '' : `, driver ${node.proof.driver}`}${node.proof.cuda === '' ? '' : `, CUDA ${node.proof.cuda}`}`,
+        : `${node.proof.level}, ${node.proof.at} (${age(node.proof.at, terminal.now)})${node.proof.driverAt === undefined ? '' : `, driver validated again ${age(node.proof.driverAt, terminal.now)} ago`}${node.proof.driver === '' ? '' : `, driver ${node.proof.driver}`}${node.proof.cuda === '' ? '' : `, CUDA ${node.proof.cuda}`}`,
     ],
   ];
   const components = Object.entries(proofComponents).map(([name, { revision, started }]) => [
@@ -239,7 +340,11 @@ export function nodeText(
     cell(started === '' ? '-' : age(started, terminal.now)),
   ]);
   return [
-    ...facts.map(([name, value]) => `${`${name}:`.padEnd(12)}${printable(value)}`),
+    ...facts.flatMap(([name, value]) => {
+      const room = terminal.width === undefined ? Infinity : Math.max(20, terminal.width - 12);
+      return wrapped(printable(value), room).map((line, i) => `${(i === 0 ? `${name}:` : '').padEnd(12)}${line}`);
+    }),
+    ...section('WALK', table(['STAGE', 'STANDS', 'TOOK', 'USUALLY'], timeline.map(stepRow), terminal), 0, ''),
     ...section('COMPONENTS OF THE PROOF', table(['COMPONENT', 'REVISION', 'STARTED'], components, terminal), 0, ''),
     ...section(
       'EVENTS',
@@ -252,6 +357,7 @@ export function nodeText(
           cell(event.message),
         ]),
         terminal,
+        'wrap',
       ),
       0,
       '',

@@ -62,6 +62,9 @@ export async function serveUi(source: UiSource, options: UiOptions): Promise<voi
   const watchers = new Set<ServerResponse>();
   let last: Fleet | undefined;
   let at = '';
+  /** Resolves once a browser looks. */
+  let looked = Promise.withResolvers<void>();
+  options.signal.addEventListener('abort', () => looked.resolve());
 
   const server = createServer((request, response) => {
     answer(request, response).catch((error: unknown) => end(response, 500, source.sentence(error)));
@@ -92,10 +95,14 @@ export async function serveUi(source: UiSource, options: UiOptions): Promise<voi
       response.end(printableJson(story, 0));
     } else if (path === 'updates') {
       response.writeHead(200, { ...HEADERS, 'content-type': 'text/event-stream' });
-      send(response, 'begin', true);
       if (last !== undefined) send(response, 'update', updateOf(undefined, last, at));
       watchers.add(response);
-      response.on('close', () => watchers.delete(response));
+      looked.resolve();
+      response.on('close', () => {
+        watchers.delete(response);
+        // The next browser is shown nothing that is old.
+        if (watchers.size === 0) last = undefined;
+      });
     } else end(response, 404, 'there is no such page');
   }
 
@@ -113,13 +120,19 @@ export async function serveUi(source: UiSource, options: UiOptions): Promise<voi
   try {
     options.say(`http://${hosts()[0] ?? ''}/${token}/`);
     options.say('Open this address in a browser of this machine. Ctrl-C ends it.');
-    while (!options.signal.aborted) {
+    for (;;) {
+      // The cluster is read only while a browser looks.
+      if (watchers.size === 0) {
+        looked = Promise.withResolvers();
+        if (!options.signal.aborted) await looked.promise;
+      }
+      if (options.signal.aborted) break;
       const began = options.now();
       try {
         const fleet = await source.fleet();
         at = new Date(options.now()).toISOString();
         const update = updateOf(last, fleet, at);
-        last = fleet;
+        last = watchers.size === 0 ? undefined : fleet;
         for (const watcher of watchers) send(watcher, 'update', update);
       } catch (error) {
         for (const watcher of watchers) send(watcher, 'trouble', source.sentence(error));

@@ -5,6 +5,8 @@ import type { Fleet, NodeReport } from './fleet.ts';
 export interface Update {
   /** When it was read, RFC 3339. */
   readonly at: string;
+  /** Everything: what was shown before counts no more. */
+  readonly whole: boolean;
   /** Nodes that are new or differ. */
   readonly nodes: readonly NodeReport[];
   /** Names of nodes that are gone. */
@@ -19,6 +21,7 @@ export function updateOf(before: Fleet | undefined, after: Fleet, at: string): U
   const names = new Set(nodes.map(({ name }) => name));
   return {
     at,
+    whole: before === undefined,
     nodes: nodes.filter((node) => known.get(node.name) !== JSON.stringify(node)),
     gone: [...known.keys()].filter((name) => !names.has(name)),
     rest,

@@ -30,6 +30,9 @@ export class KubeError extends Error {
 
 const hasStatus = (error: unknown, status: number, reason?: string): boolean =>
   error instanceof KubeError && error.status === status && (reason === undefined || error.reason === reason);
+/** No API server answered. */
+export class NotReached extends Error {}
+
 export const isNotFound = (error: unknown): boolean => hasStatus(error, 404);
 export const isConflict = (error: unknown): boolean => hasStatus(error, 409) && !isAlreadyExists(error);
 export const isAlreadyExists = (error: unknown): boolean => hasStatus(error, 409, 'AlreadyExists');
@@ -218,7 +221,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
       };
     } catch (error) {
       const late = signal.aborted && call.signal?.aborted !== true;
-      throw new Error(
+      throw new NotReached(
         `API server ${server} not reached for ${method} ${path}${late ? ` within ${call.timeoutMs ?? 15_000} ms` : ''}${withOldCredentials()}`,
         { cause: error },
       );

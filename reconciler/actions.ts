@@ -52,17 +52,18 @@ interface OfPod {
   readonly uid: string;
 }
 
+export interface CreatePod {
+  readonly kind: 'create-pod';
+  readonly manifest: Manifest;
+}
+
 export type DeletePod = OfPod & { readonly kind: 'delete-pod'; readonly because: string };
 
 /** By the Eviction API, which honours disruption budgets. */
 export type EvictPod = OfPod & { readonly kind: 'evict-pod'; readonly because: string };
 
 /** What brings a node on: writes to the Node, and pods on it that come and go. */
-export type NodeAction =
-  | NodeWrite
-  | { readonly kind: 'create-pod'; readonly manifest: Manifest }
-  | DeletePod
-  | EvictPod;
+export type NodeAction = NodeWrite | CreatePod | DeletePod | EvictPod;
 
 export type PodAction = (OfPod & { readonly kind: 'set-pod-condition'; readonly condition: Condition }) | DeletePod;
 

@@ -87,6 +87,12 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
     },
     policy(before, now) {
       add('policies');
+      // A canary is over: one node invites those that wait.
+      if (now !== undefined && JSON.stringify(before?.status.rollOut) !== JSON.stringify(now.status.rollOut))
+        for (const node of caches.fleet.names('settled', now.name)) {
+          add('node', node);
+          break;
+        }
       if (sameRules(before, now)) return;
       add('operands');
       for (const node of caches.nodes.values()) if (isOurs(node)) add('node', node.metadata.name);

@@ -5,11 +5,11 @@ import { PROOF, WALK } from '../core/keys.ts';
 import { GATING, POD_COMPONENT, type Component } from '../core/components.ts';
 import { amountOf } from '../core/quantity.ts';
 import { isGpuResource } from '../gate/devices.ts';
-import { isManaged, isOurs, open, parseProof, policyOf, stateOf } from '../gate/node-proof.ts';
+import { isManaged, isOurs, open, parseProof, policyOf, serving, stateOf } from '../gate/node-proof.ts';
 import { selectorId } from './evidence.ts';
 import { deployedOn, type NodeObject } from './model.ts';
 import { allocationOf, modesOf, stackIdOf } from './stack.ts';
-import { parseWalk, type Walk } from './walk.ts';
+import { DONE, parseWalk, type Walk } from './walk.ts';
 
 /** A property that nodes share; the parts that follow narrow it down. */
 export type Mark =
@@ -41,6 +41,8 @@ export type Mark =
   | readonly [kind: 'installed', policy: string, modes: string]
   /** Opted in, of the policy, validated once, with that stack and none other on its way. */
   | readonly [kind: 'stack', policy: string, stackId: string]
+  /** The same, and validated on it now. */
+  | readonly [kind: 'validated on', policy: string, stackId: string]
   /** Opted in, of the policy, and in its turn of a roll-out. */
   | readonly [kind: 'rolling', policy: string]
   /** The same, and failed on the new stack. */
@@ -96,13 +98,16 @@ function selectorsIn(walk: Walk | undefined): readonly Selector[] {
 }
 
 /** How the node stands to the stack of its policy. */
-function inRollOut(policy: string, walk: Walk | undefined): readonly Mark[] {
+function inRollOut(policy: string, node: NodeObject, walk: Walk | undefined): readonly Mark[] {
   if (walk?.proven === undefined) return [];
-  const { rollOut, skipped, target } = walk;
+  const { rollOut, skipped, target, stage } = walk;
+  const stackId = stackIdOf(target);
+  const isValidated = stage === DONE && rollOut === undefined && serving(node).yes;
   return [
     ['settled', policy],
     ['installed', policy, modesOf(target)],
-    ...(rollOut?.phase === 'replace' ? [] : [['stack', policy, stackIdOf(target)] as const]),
+    ...(rollOut?.phase === 'replace' ? [] : [['stack', policy, stackId] as const]),
+    ...(isValidated ? [['validated on', policy, stackId] as const] : []),
     ...(rollOut === undefined ? [] : [['rolling', policy] as const]),
     ...(rollOut?.failed === undefined ? [] : [['stopping', policy] as const]),
     ...(skipped === undefined ? [] : [['left out', policy] as const]),
@@ -133,7 +138,7 @@ export function marksOf(node: NodeObject, policies: readonly GpuPolicy[], hasSli
     }
   }
   if (!managed) return marks;
-  marks.push(['managed', policy], ...inRollOut(policy, walk));
+  marks.push(['managed', policy], ...inRollOut(policy, node, walk));
   if (walk !== undefined && allocationOf(walk.target) === 'DRA') marks.push(['by claim', policy]);
   if (isSilent(node)) marks.push(['silent', policy]);
   if (stateOf(node) !== undefined && !isOpen) marks.push(['on its way', policy]);

@@ -1,5 +1,6 @@
 // What the reconciler counts and shows.
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { STAGES } from '../core/stages.ts';
 
 export type ReconcilerMetrics = ReturnType<typeof reconcilerMetrics>;
 
@@ -7,6 +8,15 @@ export function reconcilerMetrics(registry: Registry) {
   const registers = [registry];
   let depth = (): number => 0;
   let waiting = (): number => 0;
+  const stageSeconds = new Histogram({
+    name: 'gpu_gate_stage_seconds',
+    help: 'Time that a stage of the walk took until it was done.',
+    labelNames: ['stage'],
+    buckets: [0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800],
+    registers,
+  });
+  // There from the start: no increase is seen from nothing to the first walk.
+  for (const stage of STAGES) stageSeconds.zero({ stage });
   return {
     /** Where the depth of the queue is read at each scrape. */
     readDepth(read: () => number): void {
@@ -23,13 +33,7 @@ export function reconcilerMetrics(registry: Registry) {
       registers,
     }),
     open: new Gauge({ name: 'gpu_gate_open_nodes', help: 'Nodes that take new GPU pods now.', registers }),
-    stageSeconds: new Histogram({
-      name: 'gpu_gate_stage_seconds',
-      help: 'Time that a stage of the walk took until it was done.',
-      labelNames: ['stage'],
-      buckets: [0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800],
-      registers,
-    }),
+    stageSeconds,
     failures: new Counter({
       name: 'gpu_gate_stage_failures_total',
       help: 'Failures of a stage of the walk.',

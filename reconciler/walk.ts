@@ -71,6 +71,10 @@ export interface Walk {
   readonly failed?: Failure;
   /** Value of the retry annotation that was obeyed last. */
   readonly retry?: string;
+  /** Value of the prove annotation that was obeyed last. */
+  readonly prove?: string;
+  /** How long each stage took when it was last passed, ms. */
+  readonly tookMs?: Readonly<Record<string, number>>;
   /** Rounds of validation that passed, by stage. */
   readonly passed: Readonly<Record<string, string>>;
   /** Evidence accepted last, by component, also that of earlier boots. */
@@ -268,6 +272,8 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
     ...present({
       failed: failureOf(value['failed']),
       retry: textOf(value['retry']),
+      prove: textOf(value['prove']),
+      tookMs: value['tookMs'] === undefined ? undefined : entriesOf(value['tookMs'], countOf),
       proven: textOf(value['proven']),
       driver: textOf(value['driver']),
       rollOut: rollOutOf(value['rollOut']),
@@ -300,6 +306,8 @@ export const rebooted = (walk: Walk, boot: string, now: number): Walk => ({
   booted: new Date(now).toISOString(),
   ...present({
     retry: walk.retry,
+    prove: walk.prove,
+    tookMs: walk.tookMs,
     rollOut: walk.rollOut,
     skipped: walk.skipped,
     renew: walk.renew,

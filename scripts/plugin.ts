@@ -1,6 +1,6 @@
 // Builds `kubectl gpu-gate` into kubectl/dist: plain JavaScript that runs on Node.js 20 with no
 // package beside it. `npm pack ./kubectl` runs this first.
-import { cpSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'vite';
 import { readArguments } from './arguments.ts';
@@ -23,12 +23,15 @@ await build({
     rolldownOptions: {
       input: {
         'kubectl-gpu_gate': join(ROOT, 'app/kubectl-gpu_gate.ts'),
+        'kubectl_complete-gpu_gate': join(ROOT, 'app/kubectl-complete.ts'),
         'credentials-reader': join(ROOT, 'platform/credentials-reader.ts'),
       },
       output: { entryFileNames: '[name].mjs', chunkFileNames: '[name]-[hash].mjs' },
     },
   },
 });
+// npm makes it executable where it installs it; Krew takes it as it is packed.
+for (const program of ['kubectl-gpu_gate', 'kubectl_complete-gpu_gate']) chmodSync(join(dist, `${program}.mjs`), 0o755);
 // The status page: one script, no request to anybody else.
 const page = join(ROOT, 'kubectl/page');
 await build({

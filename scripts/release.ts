@@ -16,13 +16,14 @@ import {
 } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { parse } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { binariesFromEnvironment } from '../lab/cluster/cluster.ts';
 import { imageBuilder, whyNoImage } from '../lab/image.ts';
 import { readArguments, refuse } from './arguments.ts';
 import {
   checksums,
   envelope,
+  krewManifest,
   licences,
   provenance,
   publicKeyOf,
@@ -33,10 +34,11 @@ import {
 } from './release/papers.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const USAGE = `npm run release -- --dry-run [--out FOLDER] [--key FILE]
+const USAGE = `npm run release -- --dry-run [--out FOLDER] [--url URL] [--key FILE]
 
   --dry-run      required: this version publishes nothing
   --out FOLDER   default: release
+  --url URL      where its files will be, which the Krew manifest names; default: https://gpu-gate.dev/releases/VERSION
   --key FILE     an EC private key (P-256, PEM) that signs; default: a new one that is thrown away`;
 
 const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
@@ -105,7 +107,7 @@ function billsOfMaterials(): readonly { readonly format: string; readonly json: 
   }
 }
 
-async function release(out: string, keyFile: string | undefined): Promise<void> {
+async function release(out: string, keyFile: string | undefined, url: string | undefined): Promise<void> {
   const startedOn = new Date().toISOString();
   const stated = versions();
   const problems = [...whyNoRelease(stated, text('CHANGELOG.md'))];
@@ -129,6 +131,11 @@ async function release(out: string, keyFile: string | undefined): Promise<void> 
 
   say('kubectl gpu-gate');
   run('npm', 'pack', './kubectl', '--pack-destination', out);
+  const plugin = `kubectl-gpu-gate-${version}.tgz`;
+  const { bin } = JSON.parse(text('kubectl/package.json')) as { bin: Record<string, string> };
+  const uri = `${url ?? `https://gpu-gate.dev/releases/${version}`}/${plugin}`;
+  const manifest = krewManifest({ version, bytes: readFileSync(join(out, plugin)), uri, bin });
+  writeFileSync(join(out, 'krew-gpu-gate.yaml'), stringify(manifest, { lineWidth: 0 }));
 
   say('bills of materials');
   for (const { format, json } of billsOfMaterials())
@@ -176,12 +183,13 @@ const { values } = readArguments(USAGE, {
   options: {
     'dry-run': { type: 'boolean', default: false },
     out: { type: 'string', default: 'release' },
+    url: { type: 'string' },
     key: { type: 'string' },
   },
 });
 if (!values['dry-run']) refuse('this version publishes nothing: write --dry-run', USAGE);
 try {
-  await release(resolve(values.out), values.key);
+  await release(resolve(values.out), values.key, values.url?.replace(/\/$/, ''));
 } catch (error) {
   if (!(error instanceof TypeError)) throw error;
   console.error(error.message);

@@ -12,9 +12,21 @@ import { attempt } from '../platform/attempt.ts';
 import { pagesOf } from '../platform/items.ts';
 import { isForbidden, openKube, type Kube, type Query } from '../platform/kube.ts';
 import { explainError } from '../platform/log.ts';
+import { sentenceOf } from '../platform/sentence.ts';
 import type { SupportArgs } from './args.ts';
 import { filesOf, type Collected } from './bundle.ts';
-import { eventOf, isOurNode, nodeOf, ownPodOf, policyOf, userPodOf, webhookOf, workloadOf } from './pick.ts';
+import {
+  eventOf,
+  isOurNode,
+  nodeOf,
+  ownPodOf,
+  policyOf,
+  sliceOf,
+  taintRuleOf,
+  userPodOf,
+  webhookOf,
+  workloadOf,
+} from './pick.ts';
 
 /** Raw objects of the API, for the report that opens the bundle. */
 export interface Read {
@@ -63,10 +75,12 @@ export async function support(args: SupportArgs, deps: SupportDeps): Promise<num
     for (const { what, because } of collected.unread) deps.print(`not read: ${what} (${printable(because)})\n`);
     return 0;
   } catch (error) {
-    deps.complain(`${printable(explainError(error))}\n`);
+    deps.complain(`${printable(sentenceOf(error))}\n`);
     return 1;
   }
 }
+
+const DEVICES = '/apis/resource.k8s.io/v1';
 
 async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: string): Promise<Collected> {
   const unread: Unread[] = [];
@@ -109,6 +123,9 @@ async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: str
   const daemonSets = await all('DaemonSets of operands', `/apis/apps/v1/${operands}/daemonsets`);
   const ourNodes = nodes.filter(isOurNode);
   const nodeNames = new Set(ourNodes.map((raw) => text(object(object(raw)['metadata'])['name'], '')));
+  const isOfOurNode = (raw: unknown): boolean => nodeNames.has(text(object(object(raw)['spec'])['nodeName'], ''));
+  const slices = await some('ResourceSlices', `${DEVICES}/resourceslices`, isOfOurNode);
+  const taintRules = await all('DeviceTaintRules', `${DEVICES}/devicetaintrules`);
   const events = [
     ...(await all(`Events of ${args.ownNamespace}`, `/api/v1/${own}/events`)),
     ...(await all(`Events of ${args.operandNamespace}`, `/api/v1/${operands}/events`)),
@@ -158,6 +175,8 @@ async function collect(kube: Kube, args: SupportArgs, deps: SupportDeps, at: str
       'nodes.jsonl': ourNodes.map(nodeOf),
       'operand-pods.jsonl': operandPods.map(ownPodOf),
       'operands.jsonl': daemonSets.map(workloadOf),
+      'slices.jsonl': slices.map(sliceOf),
+      'taint-rules.jsonl': taintRules.map(taintRuleOf),
       'gpu-gate-pods.jsonl': ownPods.map(ownPodOf),
       'deployments.jsonl': deployments.map(workloadOf),
       'gpu-pods.jsonl': userPods.map(userPodOf),

@@ -52,6 +52,32 @@ export function nodeOf(raw: unknown): Raw {
   };
 }
 
+const deviceTaint = (raw: unknown): Raw => pick(raw, 'key', 'value', 'effect', 'timeAdded');
+
+/** A ResourceSlice: whose devices, and what is said against them. Attributes are not shown. */
+export function sliceOf(raw: unknown): Raw {
+  const { metadata, spec } = object(raw);
+  return {
+    ...pick(metadata, 'name', 'creationTimestamp'),
+    ...pick(spec, 'driver', 'nodeName'),
+    pool: pick(object(spec)['pool'], 'name', 'generation', 'resourceSliceCount'),
+    devices: list<unknown>(object(spec)['devices']).map((device) => ({
+      ...pick(device, 'name'),
+      taints: list<unknown>(object(device)['taints']).map(deviceTaint),
+    })),
+  };
+}
+
+/** A DeviceTaintRule, of gpu-gate or of others. */
+export function taintRuleOf(raw: unknown): Raw {
+  const { metadata, spec } = object(raw);
+  return {
+    ...pick(metadata, 'name', 'creationTimestamp'),
+    selector: pick(object(spec)['deviceSelector'], 'driver', 'pool', 'device'),
+    taint: deviceTaint(object(spec)['taint']),
+  };
+}
+
 const stateOf = (raw: unknown): Raw =>
   Object.fromEntries(
     Object.entries(object(raw)).map(([name, state]) => [

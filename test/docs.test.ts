@@ -55,3 +55,13 @@ it('each reason that the page of Pending pods quotes is one of the gate', () => 
   expect(quoted.length).toBeGreaterThan(6);
   expect(quoted.filter((reason) => !reasons.includes(reason))).toEqual([]);
 });
+
+it('each preset has its part of the page of platforms, and the page names no other', () => {
+  const presets = readdirSync(join(ROOT, 'deploy/presets')).filter((name) => name.endsWith('.yaml'));
+  const page = text('docs/platforms.md');
+  const parts = page
+    .split(/^## /m)
+    .slice(1)
+    .filter((part) => !part.startsWith('kubeadm'));
+  expect(parts.map((part) => /`([\w-]+\.yaml)`/.exec(part)?.[1] ?? '').toSorted()).toEqual(presets.toSorted());
+});

@@ -17,18 +17,26 @@ function App() {
   const [now, setNow] = useState(Date.now());
 
   useEffect(() => {
-    const stream = new EventSource('updates');
-    stream.addEventListener('update', ({ data }: MessageEvent<string>) => {
-      setKnown((before) => updated(before, JSON.parse(data) as Update));
-      setTrouble('');
-    });
-    // A stream that is opened again begins with everything.
-    stream.addEventListener('begin', () => setKnown(NOTHING));
-    stream.addEventListener('trouble', ({ data }: MessageEvent<string>) => setTrouble(JSON.parse(data) as string));
-    stream.addEventListener('error', () => setTrouble(AWAY));
+    let stream: EventSource | undefined;
+    // Nobody looks at a hidden page, and nothing is read for it.
+    const look = (): void => {
+      stream?.close();
+      stream = undefined;
+      if (document.hidden) return;
+      stream = new EventSource('updates');
+      stream.addEventListener('update', ({ data }: MessageEvent<string>) => {
+        setKnown((before) => updated(before, JSON.parse(data) as Update));
+        setTrouble('');
+      });
+      stream.addEventListener('trouble', ({ data }: MessageEvent<string>) => setTrouble(JSON.parse(data) as string));
+      stream.addEventListener('error', () => setTrouble(AWAY));
+    };
+    look();
+    document.addEventListener('visibilitychange', look);
     const clock = setInterval(() => setNow(Date.now()), 1000);
     return () => {
-      stream.close();
+      document.removeEventListener('visibilitychange', look);
+      stream?.close();
       clearInterval(clock);
     };
   }, []);

@@ -15,10 +15,11 @@ export interface Known {
 export const NOTHING: Known = {
   at: '',
   nodes: new Map(),
-  rest: { policies: [], byState: {}, waiting: [], deployments: [], unread: [], problems: [] },
+  rest: { policies: [], byState: {}, usual: {}, waiting: [], deployments: [], unread: [], problems: [] },
 };
 
-export function updated(known: Known, { at, nodes, gone, rest }: Update): Known {
+export function updated(known: Known, { at, whole, nodes, gone, rest }: Update): Known {
+  if (whole) return { at, nodes: new Map(nodes.map((node) => [node.name, node])), rest };
   if (nodes.length === 0 && gone.length === 0) return { at, nodes: known.nodes, rest };
   const next = new Map(known.nodes);
   for (const name of gone) next.delete(name);

@@ -2,8 +2,9 @@
 // there: where a list is scrolled to, which row has the focus.
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { NodeReport } from '../fleet.ts';
-import { age } from '../render.ts';
+import { age, duration, proofText, sinceText } from '../render.ts';
 import type { NodeStory } from '../story.ts';
+import type { Step } from '../usual.ts';
 import {
   chosen,
   columnsOf,
@@ -238,7 +239,7 @@ function Rows(props: {
           <tr aria-rowindex={1}>
             <th scope="col">Node</th>
             <th scope="col">State</th>
-            <th scope="col">GPUs used</th>
+            <th scope="col">GPUs</th>
             <th scope="col">Since</th>
             <th scope="col">Proof</th>
             <th scope="col">What</th>
@@ -267,8 +268,8 @@ function Rows(props: {
                   {node.state === 'validated' && !node.open ? ', closed' : ''}
                 </td>
                 <Gpus node={node} />
-                <td>{age(node.since, now)}</td>
-                <td>{proofOf(node, now)}</td>
+                <td title={sinceText(node, now)}>{sinceText(node, now)}</td>
+                <td>{proofText(node, now)}</td>
                 <td title={whatOf(node)}>{whatOf(node)}</td>
               </tr>
             );
@@ -288,8 +289,15 @@ const Gap = ({ rows }: { readonly rows: number }) =>
     </tr>
   );
 
-const proofOf = ({ proof }: NodeReport, now: number): string =>
-  proof === undefined ? '' : `${age(proof.at, now)} ${proof.driver}`.trim();
+const whole = ({ proof }: NodeReport, now: number): string =>
+  proof === undefined
+    ? 'none'
+    : [
+        `${proof.level}, ${age(proof.at, now)} old`,
+        ...(proof.driverAt === undefined ? [] : [`driver validated again ${age(proof.driverAt, now)} ago`]),
+        ...(proof.driver === '' ? [] : [`driver ${proof.driver}`]),
+        ...(proof.cuda === '' ? [] : [`CUDA ${proof.cuda}`]),
+      ].join(', ');
 
 function Gpus({ node }: { readonly node: NodeReport }) {
   const { used, offered } = gpusOf(node);
@@ -333,11 +341,11 @@ function Story(props: {
               </>
             )}
             <dt>since</dt>
-            <dd>{age(node.since, now)}</dd>
+            <dd>{sinceText(node, now)}</dd>
             <dt>policy</dt>
             <dd>{node.policy === '' ? 'none' : node.policy}</dd>
             <dt>proof</dt>
-            <dd>{node.proof === undefined ? 'none' : `${age(node.proof.at, now)} old, driver ${node.proof.driver}`}</dd>
+            <dd>{whole(node, now)}</dd>
             {node.gpus.map(({ resource, used, offered }) => (
               <>
                 <dt>{resource}</dt>
@@ -355,6 +363,7 @@ function Story(props: {
               </>
             )}
           </dl>
+          {story !== undefined && story.timeline.length > 0 && <Timeline steps={story.timeline} />}
           <h2>Events</h2>
           {story === undefined ? (
             <p class="soft">Reading…</p>
@@ -375,6 +384,37 @@ function Story(props: {
         </>
       )}
     </section>
+  );
+}
+
+const HOW: Readonly<Record<Step['how'], string>> = { passed: 'good', now: 'busy', failed: 'bad', 'to come': 'quiet' };
+
+/** The node's walk, stage by stage. */
+function Timeline({ steps }: { readonly steps: readonly Step[] }) {
+  return (
+    <>
+      <h2>Walk</h2>
+      <table class="walk" aria-label="Walk">
+        <thead>
+          <tr>
+            <th scope="col">Stage</th>
+            <th scope="col">Stands</th>
+            <th scope="col">Took</th>
+            <th scope="col">Usually</th>
+          </tr>
+        </thead>
+        <tbody>
+          {steps.map(({ stage, how, tookMs, usualMs }) => (
+            <tr key={stage}>
+              <td>{stage}</td>
+              <td class={`state ${HOW[how]}`}>{how}</td>
+              <td>{tookMs === undefined ? '-' : duration(tookMs)}</td>
+              <td>{usualMs === undefined ? 'no usual time yet' : duration(usualMs)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </>
   );
 }
 
@@ -404,21 +444,29 @@ function Policies({ known }: { readonly known: Known }) {
   return (
     <section class="panel" aria-label="GPUPolicies">
       <h2>GPUPolicies</h2>
-      {known.rest.policies.map(({ name, enforcing, message, validated, failed, nodes, warnings }) => (
-        <div key={name}>
-          <strong>{name}</strong> <span class={enforcing ? 'good' : 'busy'}>{enforcing ? 'enforces' : 'audits'}</span>
-          {enforcing ? '' : `: ${message}`}
-          <progress aria-label={`validated nodes of ${name}`} value={validated} max={Math.max(1, nodes)} />
-          <div class="soft">
-            {validated} of {plural(nodes, 'node')} validated{failed > 0 ? `, ${failed} failed` : ''}
+      {known.rest.policies.map(
+        ({ name, enforcing, message, validated, failed, nodes, upToDate, rollOut, warnings }) => (
+          <div key={name}>
+            <strong>{name}</strong> <span class={enforcing ? 'good' : 'busy'}>{enforcing ? 'enforces' : 'audits'}</span>
+            {enforcing ? '' : `: ${message}`}
+            <progress aria-label={`validated nodes of ${name}`} value={validated} max={Math.max(1, nodes)} />
+            <div class="soft">
+              {validated} of {plural(nodes, 'node')} validated{failed > 0 ? `, ${failed} failed` : ''}
+            </div>
+            {rollOut !== '' && (
+              <>
+                <progress aria-label={`roll-out of ${name}`} value={upToDate} max={Math.max(1, nodes)} />
+                <div class="busy">roll-out, {rollOut}</div>
+              </>
+            )}
+            {warnings.map((warning) => (
+              <p key={warning} class="bad">
+                {warning}
+              </p>
+            ))}
           </div>
-          {warnings.map((warning) => (
-            <p key={warning} class="bad">
-              {warning}
-            </p>
-          ))}
-        </div>
-      ))}
+        ),
+      )}
     </section>
   );
 }

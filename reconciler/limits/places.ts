@@ -1,7 +1,6 @@
 // The places for first walks (`bringUp.maxConcurrent`) and for roll-outs
 // (`upgrade.maxUnavailable`): which nodes hold one, which wait, and who is next. Pure but for its
 // memory.
-import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { WALK } from '../../core/keys.ts';
 import { policyOf } from '../../gate/node-proof.ts';
 import type { NodeObject } from '../model.ts';
@@ -9,28 +8,26 @@ import { parseWalk, type Walk } from '../walk.ts';
 
 /** What the places are for. */
 export interface Purpose {
-  readonly limit: (policy: GpuPolicy) => string;
   /** Does a node hold one by its own memory? */
   readonly holds: (walk: Walk) => boolean;
 }
 
 /** First walks. A walk that failed, or waits for what is not up to the node, holds no place. */
 export const BRING_UP: Purpose = {
-  limit: ({ spec }) => spec.bringUp.maxConcurrent,
   holds: ({ proven, stage, failed, untimed }) =>
     proven === undefined && stage !== 'preflight' && failed === undefined && untimed !== true,
 };
 export const ROLL_OUT: Purpose = {
-  limit: ({ spec }) => spec.upgrade.maxUnavailable,
-  holds: ({ rollOut }) => rollOut !== undefined && rollOut.spare !== true,
+  // One that failed stops all others, so that nothing waits for its place.
+  holds: ({ rollOut }) => rollOut !== undefined && rollOut.spare !== true && rollOut.failed === undefined,
 };
 
 export interface Places {
   /**
-   * Does the node hold a place, is one kept for it, or is one free? `managed`: opted-in nodes of
-   * the policy.
+   * Does the node hold a place, is one kept for it, or is one free? `most`: how many places the
+   * policy has.
    */
-  free(name: string, policy: GpuPolicy, managed: number): boolean;
+  free(name: string, policy: string, most: number): boolean;
   hold(name: string, policy: string): void;
   /**
    * The node needs no place. Returns the policy whose place it gave back; `undefined` if it had
@@ -45,7 +42,7 @@ export interface Places {
   /**
    * Invites those who wait, first come first served, to the places that are free: call them again.
    */
-  invite(policy: GpuPolicy, managed: number): readonly string[];
+  invite(policy: string, most: number): readonly string[];
   /** On take-over: nodes that are under way by their own memory hold a place. */
   recall(nodes: Iterable<NodeObject>): void;
 }
@@ -83,17 +80,16 @@ class Members {
   }
 }
 
-export function places({ limit, holds }: Purpose): Places {
+export function places({ holds }: Purpose): Places {
   const holders = new Members();
   /** A place is kept for these until they have had their turn. */
   const invited = new Members();
   const waiting = new Members();
-  const left = (policy: GpuPolicy, managed: number): number =>
-    shareOf(limit(policy), managed) - holders.of(policy.name).size - invited.of(policy.name).size;
+  const left = (policy: string, most: number): number => most - holders.of(policy).size - invited.of(policy).size;
 
   return {
-    free: (name, policy, managed) =>
-      holders.policyOf(name) !== undefined || invited.policyOf(name) === policy.name || left(policy, managed) > 0,
+    free: (name, policy, most) =>
+      holders.policyOf(name) !== undefined || invited.policyOf(name) === policy || left(policy, most) > 0,
     hold(name, policy) {
       invited.delete(name);
       waiting.delete(name);
@@ -108,12 +104,12 @@ export function places({ limit, holds }: Purpose): Places {
       invited.delete(name);
       waiting.add(name, policy);
     },
-    invite(policy, managed) {
+    invite(policy, most) {
       const names: string[] = [];
-      for (const name of waiting.of(policy.name)) {
-        if (left(policy, managed) <= 0) break;
+      for (const name of waiting.of(policy)) {
+        if (left(policy, most) <= 0) break;
         waiting.delete(name);
-        invited.add(name, policy.name);
+        invited.add(name, policy);
         names.push(name);
       }
       return names;

@@ -2,6 +2,7 @@
 // is an argument.
 import type { Component } from '../../core/components.ts';
 import { RETRY } from '../../core/keys.ts';
+import { STAGES } from '../../core/stages.ts';
 import type { Failure, Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import { digest, hasPciLabel } from './findings.ts';
@@ -72,9 +73,10 @@ const none = (walk: Walk): Timed => ({ walk, failure: undefined, wakeAt: undefin
  */
 export function clocked(seen: Observed, climb: Climb): Timed {
   const { stop } = climb;
-  if (stop === undefined) return none(obeyed(seen, seen.walk));
   const { input } = seen;
-  const begun = started(seen.walk, stop, input.now);
+  const timed = passed(seen.walk, stop, input.now);
+  if (stop === undefined) return none(obeyed(seen, timed));
+  const begun = started(timed, stop, input.now);
   const due = retryDue(seen, stop.state.name);
   if (due !== undefined) return triedAgain(seen, climb, stop, begun, due);
   if (begun.failed !== undefined)
@@ -96,6 +98,19 @@ export function clocked(seen: Observed, climb: Climb): Timed {
     };
   }
   return judged(seen, stop, begun);
+}
+
+const placeOf = (stage: string): number => STAGES.findIndex((one) => one === stage);
+
+/**
+ * How long the stage took that is behind the walk now. One that waited for others, or had failed,
+ * says nothing about the usual time.
+ */
+function passed(walk: Walk, stop: Stop | undefined, now: number): Walk {
+  const at = placeOf(walk.stage);
+  const isPassed = at >= 0 && (stop === undefined || placeOf(stop.state.name) > at);
+  if (!isPassed || walk.untimed === true || walk.failed !== undefined) return walk;
+  return { ...walk, tookMs: { ...walk.tookMs, [walk.stage]: Math.max(0, now - Date.parse(walk.since)) } };
 }
 
 /** The walk at this stop: the clock of another state, or of one that ran none, begins now. */

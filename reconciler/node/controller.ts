@@ -8,16 +8,18 @@ import { selectorsOf } from '../evidence.ts';
 import { isSilent, rememberedBy } from '../fleet.ts';
 import type { Log } from '../../platform/log.ts';
 import { taintsDevices } from '../devices/rules.ts';
-import type { EvictPod } from '../actions.ts';
+import type { Action, EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
 import { SETTLE_MS, type Breaker } from '../limits/breaker.ts';
 import type { Silence } from '../limits/silence.ts';
 import type { Rejections } from '../limits/rejections.ts';
-import type { Places } from '../limits/places.ts';
+import { ROLL_OUT, shareOf, type Places } from '../limits/places.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { deployedOn, keyOf, type DaemonSetView, type NodeObject } from '../model.ts';
+import { changesAt, mostInTurn, windowAt, type WindowState } from '../roll-out-gate.ts';
+import { stackIdOf, wantedTarget } from '../stack.ts';
 import { DONE } from '../walk.ts';
 import { EVICT_AGAIN_MS, type Eviction } from './drain.ts';
 import type { NodePlan } from './node-plan.ts';
@@ -108,6 +110,10 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
    */
   const refused = new Map<string, { readonly at: string; readonly until: number }>();
 
+  /**
+   * Node → the validation pod that was made last, and until when the watch may take to bring it.
+   */
+  const created = new Map<string, { readonly pod: string; readonly until: number }>();
   /** Node → UID of a pod there → what became of the last try to evict it. */
   const evictions = new Map<string, Map<string, Eviction>>();
   /** Node → the pod that the API server refused last. */
@@ -125,15 +131,37 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 
   const invite = (policy: GpuPolicy | undefined): void => {
     if (policy === undefined) return;
-    const managed = fleet.count('managed', policy.name);
-    const isHalted = policy.spec.upgrade.paused || isStopped(policy) || !isRendered(policy);
+    const isHalted =
+      policy.spec.upgrade.paused || isStopped(policy) || !isRendered(policy) || windowOf(policy).kind !== 'open';
     for (const name of [
-      ...places.invite(policy, managed),
+      ...places.invite(policy.name, mostOnTheirWay(policy)),
       // A node that is invited and may not begin would ask again at once.
-      ...(isHalted ? [] : rollOuts.invite(policy, managed)),
+      ...(isHalted ? [] : rollOuts.invite(policy.name, mostRollingOut(policy))),
     ])
       turns.add({ kind: 'node', name });
   };
+
+  const mostOnTheirWay = ({ name, spec }: GpuPolicy): number =>
+    shareOf(spec.bringUp.maxConcurrent, fleet.count('managed', name));
+  function mostRollingOut(policy: GpuPolicy): number {
+    const { maxUnavailable, canary } = policy.spec.upgrade;
+    const share = shareOf(maxUnavailable, fleet.count('managed', policy.name));
+    if (canary.first === 0) return share;
+    const stackId = stackIdOf(wantedTarget(policy, deps.revisionsOf(policy)));
+    return mostInTurn(policy, stackId, fleet.count('stack', policy.name, stackId), share);
+  }
+
+  /** By policy: its window, from when until when, so that cron is not asked for every node. */
+  const windows = new Map<string, { spec: unknown; from: number; until: number; state: WindowState }>();
+  function windowOf({ name, spec: { upgrade } }: GpuPolicy): WindowState {
+    const at = now();
+    const known = windows.get(name);
+    if (known !== undefined && known.spec === upgrade.window && known.from <= at && at < known.until)
+      return known.state;
+    const state = windowAt(upgrade.window, at);
+    windows.set(name, { spec: upgrade.window, from: at, until: changesAt(state) ?? Infinity, state });
+    return state;
+  }
 
   const isRendered = (policy: GpuPolicy): boolean =>
     Object.entries(deps.revisionsOf(policy)).every(
@@ -151,8 +179,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     const selectors = [...rememberedBy(node), ...(policy === undefined ? [] : selectorsOf(policy))];
     if (!selectors.every((selector) => caches.isWatched(selector)))
       return turns.addAfter({ kind: 'node', name }, LISTING_MS);
-    const managed = policy === undefined ? 0 : fleet.count('managed', policy.name);
-    const slotFree = policy !== undefined && places.free(name, policy, managed);
+    const slotFree = policy !== undefined && places.free(name, policy.name, mostOnTheirWay(policy));
     const plan = judged(policy, {
       node,
       pods: [...caches.podsOn(name)],
@@ -181,9 +208,11 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
         policy === undefined
           ? NO_PLACE
           : {
-              isFree: rollOuts.free(name, policy, managed),
+              isFree: rollOuts.free(name, policy.name, mostRollingOut(policy)),
               isStopped: isStopped(policy),
               isRendered: isRendered(policy),
+              isShut: windowOf(policy).kind !== 'open',
+              changesAt: changesAt(windowOf(policy)),
             },
       optedOut: optedOutOn(name),
       evictions: evictionsOn(name),
@@ -195,7 +224,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
     // has ended.
     const freed = [
       plan.holdsSlot ? undefined : places.release(name),
-      plan.rollOut === undefined ? rollOuts.release(name) : undefined,
+      plan.rollOut === undefined && !hasJustMoved(plan) ? rollOuts.release(name) : undefined,
     ];
     if (policy !== undefined && !slotFree && wantsPlace(node)) places.wait(name, policy.name);
     if (policy !== undefined && plan.rollOut === 'waits') rollOuts.wait(name, policy.name);
@@ -307,8 +336,17 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 
   async function write(node: NodeObject, { actions, walked }: NodePlan): Promise<void> {
     const { name, resourceVersion } = node.metadata;
-    const end = await carryOut(node, actions, {
+    const last = created.get(name);
+    const isOnItsWay = (action: Action): boolean =>
+      action.kind === 'create-pod' && action.manifest.metadata.name === last?.pod && now() < last.until;
+    if (last !== undefined && actions.some(isOnItsWay))
+      turns.addAfter({ kind: 'node', name }, Math.max(20, last.until - now()));
+    const due = actions.filter((action) => !isOnItsWay(action));
+    const end = await carryOut(node, due, {
       apply,
+      created({ manifest }) {
+        created.set(name, { pod: manifest.metadata.name, until: now() + CATCH_UP_MS });
+      },
       wrote(action, version) {
         written.set(name, { version: BigInt(version), until: now() + BEHIND_MS });
         if (action.kind === 'patch-node' && walked !== undefined) count(name, walked);
@@ -353,6 +391,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
       deps.rejections.forget(name);
       refused.delete(name);
       evictions.delete(name);
+      created.delete(name);
       if (breaker.forget(name)) reportBreaker('over');
       for (const freed of [places.release(name), rollOuts.release(name)])
         if (freed !== undefined) invite(policies.get(freed));
@@ -363,6 +402,12 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
 /** Is it a node whose first walk has not begun, or has failed? */
 const wantsPlace = (node: NodeObject): boolean =>
   isOurs(node) && ['preflight', 'failed', undefined].includes(stateOf(node));
+
+/**
+ * Its turn ends with this write. It keeps its place until the watch has brought the write, so that
+ * the place and the node on the new stack are not both missing from a count.
+ */
+const hasJustMoved = ({ walked }: NodePlan): boolean => walked !== undefined && ROLL_OUT.holds(walked.before);
 
 function* ourDaemonSets(all: Iterable<DaemonSetView>): Iterable<readonly [name: string, uid: string]> {
   for (const { ours, name, uid } of all) if (ours) yield [name, uid];

@@ -1,5 +1,6 @@
 // What the Node should say, by what was observed, reached and judged.
 import { BREAKER_RELEASE, RETRY } from '../../core/keys.ts';
+import type { Level } from '../../core/levels.ts';
 import { amountOf } from '../../core/quantity.ts';
 import type { Allocation } from '../../core/gpu-policy.ts';
 import type { Said } from '../../core/said.ts';
@@ -8,12 +9,13 @@ import type { ComponentEvidence, Proof } from '../../gate/node-proof.ts';
 import { BREAKER, type Keep } from '../limits/breaker.ts';
 import { driverVersion } from '../manifests/driver.ts';
 import type { NodeObject } from '../model.ts';
-import { DONE, type Accepted, type Walk } from '../walk.ts';
+import { DONE, type Accepted, type RollOut, type Walk } from '../walk.ts';
 import type { Climb, Stop } from './climb.ts';
 import type { Timed } from './clock.ts';
 import { devicesText } from './devices.ts';
 import { isAsKnown, lostGpus, offeredBeside } from './findings.ts';
 import { secondInstaller } from './installers.ts';
+import { isOutOfSight } from './losses.ts';
 import type { Judgement } from './judge.ts';
 import { hasOurTaint, type Desired } from './marks.ts';
 import { offeredOtherwise } from './states/both.ts';
@@ -40,7 +42,8 @@ export function desiredMarks(
   judgement: Judgement,
   keep: Keep | undefined,
 ): Desired {
-  const walk = memory(seen, climb, timed);
+  const isDisproven = judgement === 'withdrawn' && keep === undefined && climb.stop?.state.upholds === true;
+  const walk = memory(seen, climb, timed, isDisproven);
   const desired =
     climb.stop === undefined
       ? validated(seen, climb, walk, judgement)
@@ -103,7 +106,7 @@ function inRollOut({ turn, input }: Observed, desired: Desired, keep: Keep | und
 }
 
 /** The walk with what was accepted in this look. */
-function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
+function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean): Walk {
   const { input, boot } = seen;
   const accepted = Object.entries(climb.evidence).map(([name, evidence]): [string, Accepted] => {
     const known = seen.walk.evidence[name];
@@ -113,17 +116,20 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
   });
   const { failure } = timed;
   const walk = withoutOld(timed.walk, climb.evidence);
-  const isFailedMove = failure !== undefined && walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
+  const isMoving = walk.rollOut?.phase === 'replace' && walk.rollOut.spare !== true;
+  // A revision that takes whole nodes down must not reach the next one.
+  const stopping = isMoving ? (failure ?? lostOnItsWay(seen, walk)) : undefined;
   const isNewest = climb.deploy.driver !== undefined && climb.deploy.driver === input.revisions.driver;
   return {
     ...walk,
-    passed: climb.passed,
+    // A driver that does not compute leaves nothing proven beyond it.
+    passed: isDisproven ? {} : climb.passed,
     evidence: { ...walk.evidence, ...Object.fromEntries(accepted) },
-    ...(isFailedMove && walk.rollOut !== undefined
+    ...(stopping !== undefined && walk.rollOut !== undefined
       ? {
           rollOut: {
             ...walk.rollOut,
-            failed: { stage: failure.stage, reason: failure.reason, message: failure.message },
+            failed: { stage: stopping.stage, reason: stopping.reason, message: stopping.message },
           },
         }
       : {}),
@@ -131,6 +137,15 @@ function memory(seen: Observed, climb: Climb, timed: Timed): Walk {
   };
 }
 
+/** The node went out of sight while its stack was being replaced. */
+const lostOnItsWay = ({ input }: Observed, walk: Walk): NonNullable<RollOut['failed']> | undefined =>
+  isOutOfSight(walk, input)
+    ? {
+        stage: walk.stage,
+        reason: 'NodeLost',
+        message: `the node is not Ready since ${walk.notReady ?? ''}, in the middle of its replacement: look at its console and kubelet, and delete the Node if it does not come back`,
+      }
+    : undefined;
 /** By which validation users' way to GPUs is proven, and what it proves. */
 const VALIDATION: Readonly<Record<Allocation, string>> = {
   DevicePlugin: 'device-plugin-validation',
@@ -156,7 +171,9 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     // A node that was only closed for a while has not been validated again.
     (walk.stage === DONE || hasSameRounds(climb.passed, seen.walk.passed)) &&
     Object.entries(climb.evidence).every(([name, evidence]) => isAsKnown(evidence, proof.components[name]));
-  const next: Proof = isUnchanged ? { ...proof, components: climb.evidence } : proofOf(seen, walk, climb.evidence);
+  const next: Proof = isUnchanged
+    ? { ...proof, components: climb.evidence }
+    : validatedAgain(seen, walk, climb, judgement);
   const { lost: _, installer: __, ...rest } = walk;
   const lost = lostGpus(input.node, input.policy.spec.resources);
   const installer = secondInstaller(seen);
@@ -184,6 +201,21 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
     },
     taint: false,
   };
+}
+
+/** Where the driver validation alone ran again, what was proven beyond it is as old as it was. */
+function validatedAgain(seen: Observed, walk: Walk, { passed, evidence }: Climb, judgement: Judgement): Proof {
+  const { proof, input } = seen;
+  const { 'driver-validation': again, ...beyond } = passed;
+  const isDriverAlone =
+    judgement === 'stands' &&
+    proof?.level === 'full' &&
+    again !== seen.walk.passed['driver-validation'] &&
+    hasSameRounds(beyond, seen.walk.passed) &&
+    Object.entries(evidence).every(([name, one]) => isAsKnown(one, proof.components[name]));
+  return isDriverAlone
+    ? { ...proof, components: evidence, driverAt: iso(input.now) }
+    : proofOf(seen, walk, evidence, 'full');
 }
 
 const hasSameRounds = (now: Walk['passed'], before: Walk['passed']): boolean =>
@@ -243,7 +275,12 @@ const conflictText = ({ conflicts, policy }: WithPolicy): string =>
     ? ''
     : `; also selected by ${conflicts.join(', ')}, which the older policy ${policy.name} keeps off`;
 
-function proofOf(seen: Observed, walk: Walk, components: Readonly<Record<string, ComponentEvidence>>): Proof {
+function proofOf(
+  seen: Observed,
+  walk: Walk,
+  components: Readonly<Record<string, ComponentEvidence>>,
+  level: Level,
+): Proof {
   const { input, boot, proof } = seen;
   const labels = input.node.metadata.labels ?? {};
   // What we installed we know; NFD's label may be of the previous driver.
@@ -254,6 +291,7 @@ function proofOf(seen: Observed, walk: Walk, components: Readonly<Record<string,
     node: input.node.metadata.uid,
     boot,
     at: iso(input.now),
+    level,
     ...(driver === undefined ? {} : { driver }),
     ...(cuda === undefined ? {} : { cuda }),
     components,
@@ -274,7 +312,7 @@ function underway(
   const isKept = judgement === 'closed' || (judgement === 'withdrawn' && keep !== undefined);
   // With no reboot since, a driver that computes again is all that pods already there need.
   const isRestored = judgement === 'unproven' && walk.proven === boot && climb.upholds;
-  const standing = isKept ? seen.proof : isRestored ? proofOf(seen, walk, climb.evidence) : undefined;
+  const standing = isKept ? seen.proof : isRestored ? proofOf(seen, walk, climb.evidence, 'driver') : undefined;
   const name = stop.state.name;
   const { failure } = timed;
   const reason = failure === undefined ? camel(name) : `${camel(name)}Failed${failure.reason}`;

@@ -6,7 +6,7 @@ import { COMPONENT } from '../../core/keys.ts';
 import { POD_COMPONENT } from '../../core/components.ts';
 import { keyOf, type ContainerStatus, type PodObject } from '../model.ts';
 import type { OtherRule } from '../devices/rules.ts';
-import type { Pool } from '../slices.ts';
+import { poolsBy, type Pool } from '../slices.ts';
 import type { LeftOut, Walk } from '../walk.ts';
 import { outcomeOf } from './outcome.ts';
 import { lastWords } from './words.ts';
@@ -14,6 +14,7 @@ import { lastWords } from './words.ts';
 /** What is looked at. */
 export interface DevicesSeen {
   readonly node: { readonly metadata: { readonly name: string } };
+  readonly policy: { readonly spec: { readonly deviceDrivers: readonly string[] } };
   readonly pods: readonly PodObject[];
   readonly validationPods: ReadonlyMap<string, PodObject>;
   readonly pools?: readonly Pool[] | undefined;
@@ -30,7 +31,10 @@ export const idOf = (driver: string, pool: string, device: string): string => `$
 function devicesOf(seen: DevicesSeen, pod: PodObject, entry: string): readonly string[] {
   const claim = pod.wants.claims.find((one) => one.entry === entry)?.claim;
   const facts = claim === undefined ? undefined : seen.claimOf?.(`${pod.namespace}/${claim}`);
-  return (facts?.devices ?? []).map(({ driver, pool, device }) => idOf(driver, pool, device));
+  // A pod may hold other devices too, such as those of a network.
+  return (facts?.devices ?? [])
+    .filter(({ driver }) => seen.policy.spec.deviceDrivers.includes(driver))
+    .map(({ driver, pool, device }) => idOf(driver, pool, device));
 }
 
 /**
@@ -100,9 +104,9 @@ export function noteDevices(walk: Walk, seen: DevicesSeen, isAsked: boolean): Wa
 }
 
 /** What others' taints say of the node's devices: their drivers' in slices, and others' rules. */
-function taintedBy({ pools = [], otherRules = [] }: DevicesSeen): Readonly<Record<string, string>> {
+function taintedBy({ pools, policy, otherRules = [] }: DevicesSeen): Readonly<Record<string, string>> {
   const rules = [...otherRules];
-  const entries = pools.flatMap(({ driver, name, devices }) =>
+  const entries = poolsBy(pools, policy.spec.deviceDrivers).flatMap(({ driver, name, devices }) =>
     devices.flatMap((device): [string, string][] => {
       const byRules = rules.filter(
         (rule) =>

@@ -4,7 +4,8 @@ import type { ClaimFacts } from '../../gate/devices.ts';
 import { usesGpus } from '../../gate/users.ts';
 import { hasEnded } from '../model.ts';
 import type { Allocation, GpuPolicy } from '../../core/gpu-policy.ts';
-import { COMPONENT, PROOF, RETRY, WALK } from '../../core/keys.ts';
+import { COMPONENT, PROOF, PROVE, RETRY, WALK } from '../../core/keys.ts';
+import { levelAsked } from '../../core/levels.ts';
 import { POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Rejection } from '../limits/rejections.ts';
@@ -126,11 +127,13 @@ export function remembered(node: NodeObject, now: number): Walk {
   // Rounds of a walk that was forgotten must not be taken for rounds of this one.
   const fresh = { ...newWalk(node.metadata.uid, published, now), epoch: Math.floor(now / 1000) };
   const retry = node.metadata.annotations?.[RETRY];
+  const prove = node.metadata.annotations?.[PROVE];
   const proof = proofOn(node);
   return {
     ...fresh,
     // A value that was there before the walk began asks for nothing.
     ...(retry === undefined ? {} : { retry }),
+    ...(prove === undefined ? {} : { prove }),
     ...(proof === undefined ? {} : recalled(proof)),
     ...(proof === undefined || proof.boot === published ? {} : { booted: iso(now) }),
   };
@@ -193,7 +196,7 @@ export function observe(input: WithPolicy): Observed {
   });
   const isAsked = retry !== undefined && retry !== continued.retry;
   const noted = noteLosses({ ...inTurn(continued, turn), target }, input, proof, users.length === 0);
-  const walk = noteDevices(noted, input, isAsked);
+  const walk = provedAgain(noteDevices(noted, input, isAsked), node.metadata.annotations?.[PROVE]);
   const allocation = allocationOf(target) ?? input.policy.spec.allocation;
   return { input, boot, proof, before, walk, deployed, allocation, users, turn, isInUse };
 }
@@ -209,6 +212,23 @@ function inTurn(walk: Walk, { rollOut, skipped }: Turn): Walk {
     ...(rollOut === undefined ? {} : { rollOut }),
     ...(skipped === undefined ? {} : { skipped }),
     ...(rollOut?.phase === 'replace' ? { renew: true as const } : {}),
+  };
+}
+
+/**
+ * At a person's word the validations of a level run again, in pods of other names; what the proof
+ * says stands meanwhile. Operands are not touched: that is what a retry is for.
+ */
+function provedAgain(walk: Walk, asked: string | undefined): Walk {
+  if (asked === undefined || asked === walk.prove) return walk;
+  const { failed, ...rest } = walk;
+  const { 'driver-validation': _, ...others } = walk.passed;
+  return {
+    ...rest,
+    ...(failed === undefined || failed.stage.endsWith('-validation') ? {} : { failed }),
+    prove: asked,
+    attempt: walk.attempt + 1,
+    passed: levelAsked(asked) === 'driver' ? others : {},
   };
 }
 

@@ -19,6 +19,10 @@ export interface Others {
    * would wait for its pod for ever.
    */
   readonly isRendered: boolean;
+  /** The maintenance window of the policy is not open. */
+  readonly isShut?: boolean;
+  /** When that changes, ms since the epoch. */
+  readonly changesAt?: number | undefined;
 }
 export const NO_PLACE: Others = { isFree: false, isStopped: false, isRendered: true };
 
@@ -63,6 +67,11 @@ export const QUIET_MS = 3000;
 /** How often a failed node looks whether there is what it could take, ms. */
 const RENDER_MS = 5000;
 
+const earliest = (...times: readonly (number | undefined)[]): number | undefined => {
+  const known = times.filter((at) => at !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+};
+
 const iso = (at: number): string => new Date(at).toISOString();
 
 /** The move and the way it was tried: another edit makes it another one. */
@@ -95,12 +104,14 @@ export function turnOf(input: TurnInput): Turn {
   const isReady = walk.stage === DONE && walk.notReady === undefined && walk.renew !== true;
   if (!isReady) return still;
   const mayBegin = !isHalted(input) && input.others.isFree;
-  return mayBegin ? draining(input, still, { phase: 'drain', since: iso(input.now) }) : { ...still, waits: true };
+  return mayBegin
+    ? draining(input, still, { phase: 'drain', since: iso(input.now) })
+    : { ...still, waits: true, wakeAt: input.others.changesAt };
 }
 
 /** A node that serves pods, and might go on, is not touched. */
 const isHalted = ({ policy, others }: TurnInput): boolean =>
-  policy.spec.upgrade.paused || others.isStopped || !others.isRendered;
+  policy.spec.upgrade.paused || others.isStopped || !others.isRendered || others.isShut === true;
 
 /** Failed on what it runs, or is being tried again after that. */
 const hasFailed = ({ failed, streak, stage }: Walk): boolean => stage !== DONE && (failed !== undefined || streak > 0);
@@ -126,7 +137,7 @@ function draining(input: TurnInput, still: Turn, rollOut: RollOut): Turn {
   if (drain.awaited.length > 0)
     return drain.isExpired
       ? { ...still, takes: undefined, skipped: { move: moveOf(input), at: iso(now), text: drain.text } }
-      : { ...still, rollOut, drain, takes: undefined, wakeAt: drain.wakeAt };
+      : { ...still, rollOut, drain, takes: undefined, wakeAt: earliest(drain.wakeAt, input.others.changesAt) };
   const quietAt = began + QUIET_MS;
   // A failed node has been closed before.
   if (rollOut.spare !== true && walk.failed === undefined && now < quietAt)

@@ -1,7 +1,7 @@
 // Writes one node's actions in order. What changed meanwhile ends the writes, and the node is
 // looked at again; Events come last and tell only what was written, also where a later write did
 // not come through.
-import type { Action, EvictPod } from '../actions.ts';
+import type { Action, CreatePod, EvictPod } from '../actions.ts';
 import type { Applier } from '../apply.ts';
 import type { NodeObject } from '../model.ts';
 
@@ -9,6 +9,8 @@ export interface NodeWrites {
   readonly apply: Applier;
   /** A write to the Node itself came through. */
   readonly wrote: (action: Action, resourceVersion: string) => void;
+  /** The pod is there, made now or before. */
+  readonly created?: (action: CreatePod) => void;
   /** The API server refused a pod, or its eviction. */
   readonly refused?: (action: Action, because: string) => void;
   /** The API server took the eviction of a pod. */
@@ -31,7 +33,7 @@ function combined(writes: readonly Action[]): readonly Action[] {
 export async function carryOut(
   node: NodeObject,
   actions: readonly Action[],
-  { apply, wrote, refused, evicted }: NodeWrites,
+  { apply, wrote, created, refused, evicted }: NodeWrites,
 ): Promise<'done' | 'stale'> {
   const planned = JSON.stringify(node.spec?.taints ?? []);
   const writes = combined(actions.filter((action) => action.kind !== 'event'));
@@ -51,6 +53,7 @@ export async function carryOut(
         refused?.(action, outcome.because);
         continue;
       }
+      if (action.kind === 'create-pod') created?.(action);
       if (outcome.kind === 'stale') {
         if (action.kind === 'create-pod' || action.kind === 'delete-pod' || action.kind === 'evict-pod') continue;
         return 'stale';

@@ -6,17 +6,19 @@ import type { Log } from '../../platform/log.ts';
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import { figuresOf } from '../gauges.ts';
-import type { Handlers } from '../key.ts';
+import type { Handlers, Turns } from '../key.ts';
 import type { Breaker } from '../limits/breaker.ts';
 import type { ReconcilerMetrics } from '../metrics.ts';
 import { modesOf, stackIdOf, wantedTarget, type Revisions } from '../stack.ts';
 import { parseWalk } from '../walk.ts';
-import { rollOutFigures, type RollOutFacts } from './roll-out.ts';
+import { changesAt } from '../roll-out-gate.ts';
+import { rollOutFigures, rollOutGate, type RollOutFacts } from './roll-out.ts';
 import { policyStatus, sameStatus } from './status.ts';
 
 export interface PolicyControllerDeps {
   readonly caches: Pick<Caches, 'policies' | 'nodes' | 'fleet' | 'devices' | 'rules'>;
   readonly apply: Applier;
+  readonly turns: Turns;
   readonly metrics: ReconcilerMetrics;
   readonly log: Log;
   readonly breaker: Pick<Breaker, 'holds' | 'statusOf' | 'pending'>;
@@ -31,7 +33,7 @@ export interface PolicyControllerDeps {
 }
 
 export function policyController(deps: PolicyControllerDeps): { readonly handlers: Pick<Handlers, 'policies'> } {
-  const { apply, breaker, metrics, log, now } = deps;
+  const { apply, turns, breaker, metrics, log, now } = deps;
   const { policies, nodes, fleet, devices, rules } = deps.caches;
 
   /** Brings every policy's status and finalizer up to date. */
@@ -68,6 +70,7 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
       rollOut: facts,
       now: now(),
     });
+    lookAgain(policy, status, facts);
     if (sameStatus(status, policy.status)) return;
     await apply.apply({ kind: 'policy-status', name: policy.name, uid: policy.uid, status, was: policy.status });
     const stop = stopOf(status);
@@ -76,8 +79,23 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
       const about = { kind: 'GPUPolicy', name: policy.name, uid: policy.uid } as const;
       await apply.apply({ kind: 'event', about, type: 'Warning', reason: 'RollOutStopped', message: stop });
     }
+    const wait = waitOf(status);
+    if (wait !== undefined && wait.reason !== waitOf(policy.status)?.reason) {
+      log.info('roll-out waits', { policy: policy.name, because: wait.message });
+      const about = { kind: 'GPUPolicy', name: policy.name, uid: policy.uid } as const;
+      await apply.apply({ kind: 'event', about, type: 'Normal', reason: 'RollOutWaits', message: wait.message });
+    }
     if (policy.enforcingSince === undefined && status.enforcingSince !== undefined)
       log.info('policy enforces from now on', { policy: policy.name });
+  }
+
+  /** What a window or a canary waits for comes by itself. */
+  function lookAgain(policy: GpuPolicy, { conditions }: PolicyStatus, facts: RollOutFacts): void {
+    const isRolling = conditions?.some(({ type, status }) => type === 'RollingOut' && status === 'True') === true;
+    if (!isRolling) return;
+    const { window, canary } = rollOutGate(policy, fleet, facts);
+    for (const at of [changesAt(window), canary.kind === 'waiting' ? canary.until : undefined])
+      if (at !== undefined) turns.addAfter({ kind: 'policies', name: '' }, Math.max(20, at - now()));
   }
 
   /** What the policy says, and the nodes that failed on it. */
@@ -88,7 +106,7 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
       return failed === undefined ? [] : [{ node, ...failed }];
     });
     const wanted = wantedTarget(policy, deps.revisionsOf(policy));
-    return { stackId: stackIdOf(wanted), modes: modesOf(wanted), stopping };
+    return { stackId: stackIdOf(wanted), modes: modesOf(wanted), stopping, now: now() };
   }
 
   function show({ name }: GpuPolicy, facts: RollOutFacts): void {
@@ -119,6 +137,15 @@ export function policyController(deps: PolicyControllerDeps): { readonly handler
   }
 
   return { handlers: { policies: handle } };
+}
+
+/**
+ * What a roll-out waits for that a person plans by: its reason, and the sentence up to the figures.
+ */
+function waitOf({ conditions = [] }: PolicyStatus): { readonly reason: string; readonly message: string } | undefined {
+  const waits = ['WaitingForWindow', 'WindowUnreadable', 'CanaryWaits', 'CanaryAwaitsApproval'];
+  const found = conditions.find(({ type, reason }) => type === 'RollingOut' && waits.includes(reason));
+  return found === undefined ? undefined : { reason: found.reason, message: found.message.split('; ')[0] ?? '' };
 }
 
 /** Which node stopped the roll-out, and why: the condition's sentence up to the figures. */

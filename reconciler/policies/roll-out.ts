@@ -1,8 +1,9 @@
 // How far the roll-out of a policy is: the figures of its nodes, and the condition RollingOut.
 // Pure.
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { RETRY } from '../../core/keys.ts';
+import { APPROVE, RETRY } from '../../core/keys.ts';
 import type { Fleet } from '../fleet.ts';
+import { canaryOf, timeIn, windowAt, type CanaryState, type WindowState } from '../roll-out-gate.ts';
 
 /** A node that failed on the new stack, and why. */
 export interface Stopping {
@@ -18,7 +19,31 @@ export interface RollOutFacts {
   readonly stackId: string;
   readonly modes: string;
   readonly stopping: readonly Stopping[];
+  readonly now: number;
 }
+
+/** May nodes begin? */
+export interface RollOutGate {
+  readonly window: WindowState;
+  readonly canary: CanaryState;
+}
+
+export const rollOutGate = (
+  policy: GpuPolicy,
+  nodes: Pick<Fleet, 'count'>,
+  { stackId, now }: Pick<RollOutFacts, 'stackId' | 'now'>,
+): RollOutGate => ({
+  window: windowAt(policy.spec.upgrade.window, now),
+  canary: canaryOf(
+    policy,
+    stackId,
+    {
+      validated: nodes.count('validated on', policy.name, stackId),
+      settled: nodes.count('settled', policy.name),
+    },
+    now,
+  ),
+});
 
 export interface RollOutFigures {
   /** Nodes that were validated once. */
@@ -49,7 +74,17 @@ export function rollOutFigures(
 
 export interface Progress {
   readonly isRolling: boolean;
-  readonly reason: 'UpToDate' | 'Progressing' | 'Paused' | 'Stopped' | 'NodesLeftOut';
+  readonly reason:
+    | 'UpToDate'
+    | 'Progressing'
+    | 'Paused'
+    | 'Stopped'
+    | 'NodesLeftOut'
+    | 'WindowUnreadable'
+    | 'WaitingForWindow'
+    | 'Canary'
+    | 'CanaryWaits'
+    | 'CanaryAwaitsApproval';
   readonly message: string;
 }
 
@@ -60,6 +95,7 @@ export function rollOutProgress(
   policy: GpuPolicy,
   nodes: Pick<Fleet, 'count' | 'names'>,
   { stopping, ...facts }: RollOutFacts,
+  gate: RollOutGate = rollOutGate(policy, nodes, facts),
 ): Progress {
   const { settled, upToDate, rolling, leftOut, waiting, kept } = rollOutFigures(policy.name, nodes, facts);
   const all = `${upToDate} of ${settled} validated nodes run what the policy says${kept === 0 ? '' : `, ${kept} keep who installs what (mode, allocation) until they are opted out and in again`}`;
@@ -85,8 +121,39 @@ export function rollOutProgress(
       reason: 'Paused',
       message: `spec.upgrade.paused is true: no further node closes; ${progress}`,
     };
+  const wait = waiting === 0 ? undefined : waitOf(policy, facts.stackId, gate);
+  if (wait !== undefined) return { isRolling: true, ...wait, message: `${wait.message}; ${progress}` };
   const isOver = rolling + waiting === 0;
   return { isRolling: true, reason: isOver ? 'NodesLeftOut' : 'Progressing', message: progress };
+}
+
+/** What the nodes that have not begun wait for, apart from their turn. */
+function waitOf(
+  { name, spec }: GpuPolicy,
+  stackId: string,
+  { window, canary }: RollOutGate,
+): Pick<Progress, 'reason' | 'message'> | undefined {
+  if (window.kind === 'unreadable')
+    return { reason: 'WindowUnreadable', message: `no node closes, because ${window.because}` };
+  if (window.kind === 'shut')
+    return {
+      reason: 'WaitingForWindow',
+      message:
+        window.opensAt === undefined
+          ? 'waiting for a window that never opens, because no day meets spec.upgrade.window.schedule'
+          : `waiting for the window that opens at ${timeIn(spec.upgrade.window?.timeZone ?? 'UTC', window.opensAt)}`,
+    };
+  if (canary.kind === 'over') return undefined;
+  const approve = `kubectl annotate gpupolicy ${name} --overwrite ${APPROVE}=${stackId}`;
+  if (canary.kind === 'moving')
+    return { reason: 'Canary', message: `canary: ${canary.validated} of ${canary.first} nodes validated` };
+  const done = `canary: ${canary.first} of ${canary.first} nodes validated`;
+  return canary.until === undefined
+    ? { reason: 'CanaryAwaitsApproval', message: `${done}, waits for approval: ${approve}` }
+    : {
+        reason: 'CanaryWaits',
+        message: `${done}, the others wait until ${new Date(canary.until).toISOString()} or for approval: ${approve}`,
+      };
 }
 
 function leftOutText(names: Iterable<string>, count: number): string {

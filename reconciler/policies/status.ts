@@ -5,7 +5,8 @@ import { BREAKER_RELEASE } from '../../core/keys.ts';
 import { STATES } from '../../core/stages.ts';
 import { isGpuResource, mappedResources, type Devices } from '../../gate/devices.ts';
 import type { Fleet } from '../fleet.ts';
-import { rollOutFigures, rollOutProgress, type RollOutFacts } from './roll-out.ts';
+import { rollOutMemory } from '../roll-out-gate.ts';
+import { rollOutFigures, rollOutGate, rollOutProgress, type RollOutFacts } from './roll-out.ts';
 
 /** What a status asks of the nodes. */
 type Nodes = Pick<Fleet, 'count' | 'names'>;
@@ -146,6 +147,7 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
         : {}),
     nodes: { ...counts, ...moved(policy, nodes, around.rollOut), total },
     ...(around.breaker === undefined ? {} : { breaker: around.breaker }),
+    ...memory(policy, nodes, around.rollOut),
     conditions: [
       condition(
         'Ready',
@@ -175,6 +177,20 @@ export function policyStatus(policy: GpuPolicy, nodes: Nodes, around: Surroundin
 
 const rolledOut = (policy: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined) =>
   facts === undefined ? [] : [rollOutProgress(policy, nodes, facts)];
+
+/** What is not known yet stays as an earlier leader found it. */
+function memory(policy: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined): Pick<PolicyStatus, 'rollOut'> {
+  const rollOut =
+    facts === undefined
+      ? policy.status.rollOut
+      : rollOutMemory(policy, facts.stackId, rollOutGate(policy, nodes, facts).canary, isDone(policy, nodes, facts));
+  return rollOut === undefined ? {} : { rollOut };
+}
+
+function isDone({ name }: GpuPolicy, nodes: Nodes, facts: RollOutFacts): boolean {
+  const { settled, upToDate, kept } = rollOutFigures(name, nodes, facts);
+  return upToDate > 0 && upToDate + kept === settled;
+}
 
 /** Figures of the roll-out that printer columns show. */
 function moved({ name }: GpuPolicy, nodes: Nodes, facts: RollOutFacts | undefined): Record<string, number> {

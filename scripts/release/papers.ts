@@ -29,6 +29,49 @@ export const checksums = (files: Files): string =>
     .map(([name, bytes]) => `${sha256(bytes)}  ${name}\n`)
     .join('');
 
+/** The plugin's package as a release holds it. */
+export interface PluginPackage {
+  readonly version: string;
+  readonly bytes: Buffer;
+  /** Where it can be downloaded. */
+  readonly uri: string;
+  /** Of its package.json. */
+  readonly bin: Readonly<Record<string, string>>;
+}
+
+/**
+ * The manifest that `kubectl krew install --manifest` and Krew's index read. Krew unpacks what npm
+ * packed. On Windows it cannot start a script, so npm is the way there.
+ */
+export function krewManifest({ version, bytes, uri, bin }: PluginPackage): object {
+  const [program = ''] = Object.values(bin);
+  return {
+    apiVersion: 'krew.googlecontainertools.github.com/v1alpha2',
+    kind: 'Plugin',
+    metadata: { name: 'gpu-gate' },
+    spec: {
+      version: `v${version}`,
+      homepage: 'https://gpu-gate.dev',
+      shortDescription: 'Why a GPU pod waits, where each GPU node stands',
+      description:
+        'For clusters with gpu-gate: one screen of status, the walk of each GPU node, the verdict of every node for a pod, and a status page on loopback. It uses your own rights.\n',
+      caveats: 'It needs Node.js 20 or newer in PATH.\n',
+      platforms: [
+        {
+          selector: { matchExpressions: [{ key: 'os', operator: 'In', values: ['darwin', 'linux'] }] },
+          uri,
+          sha256: sha256(bytes),
+          files: [
+            { from: 'package/dist/*', to: '.' },
+            { from: 'package/LICENSE', to: '.' },
+          ],
+          bin: program.replace(/^dist\//, ''),
+        },
+      ],
+    },
+  };
+}
+
 export interface Origin {
   readonly version: string;
   /** The commit, and whether files differ from it. */

@@ -73,7 +73,7 @@ describe('a GPUPolicy as the API serves it', () => {
         ? schema?.default
         : Object.fromEntries(
             Object.entries(schema.properties).flatMap(([key, inner]) =>
-              key === 'podSelector' || filled(inner) === undefined ? [] : [[key, filled(inner)]],
+              ['podSelector', 'window'].includes(key) || filled(inner) === undefined ? [] : [[key, filled(inner)]],
             ),
           );
     const fromCrd = parsePolicy({

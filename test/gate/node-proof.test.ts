@@ -154,10 +154,15 @@ describe('a node with a proof', () => {
       node: 'n',
       boot: 'b',
       at: '2026-11-24T09:00:00Z',
+      level: 'driver',
+      driverAt: '2026-11-24T09:30:00Z',
       driver: '595.91.07',
       components: { driver: { revision: 'r', pod: 'p', started: '2026-11-24T08:00:00Z' } },
     };
     expect(parseProof(JSON.stringify(proof))).toEqual(proof);
+    const { level: _, ...old } = proof;
+    expect(parseProof(JSON.stringify(old))).toEqual({ ...proof, level: 'full' });
+    expect(parseProof(JSON.stringify({ ...proof, level: 'gold' }))).toBeUndefined();
   });
 });
 

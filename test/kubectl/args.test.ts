@@ -61,7 +61,8 @@ describe('the command line of kubectl gpu-gate', () => {
     ],
     ['release', ['release', 'a', '--yes'], { kind: 'mark', what: 'release', dryRun: false }],
     ['retry, dry', ['retry', '--all', '--dry-run'], { kind: 'mark', what: 'retry', dryRun: true, all: true }],
-    ['prove', ['prove', 'a'], { kind: 'mark', what: 'prove' }],
+    ['prove', ['prove', 'a'], { kind: 'mark', what: 'prove', level: 'full' }],
+    ['prove the driver', ['prove', 'a', '--level', 'driver'], { what: 'prove', level: 'driver' }],
     ['completion', ['completion', 'zsh'], { kind: 'completion', shell: 'zsh' }],
   ])('reads %s', (_, args, expected) => expect(command(...args)).toMatchObject(expected));
 
@@ -91,6 +92,7 @@ describe('the command line of kubectl gpu-gate', () => {
       ['retry', 'a', '--yes', '--dry-run'],
       '--yes and --dry-run contradict each other: give one',
     ],
+    ['an unknown level', ['prove', 'a', '--level', '3'], '--level 3 is not known: write driver or full'],
     ['an unknown shell', ['completion', 'tcsh'], 'name a shell: kubectl gpu-gate completion bash, zsh or fish'],
   ])('refuses %s, and says what to write', (_, args, sentence) => expect(refusal(...args)).toContain(sentence));
 

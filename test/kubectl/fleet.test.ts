@@ -2,11 +2,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { CLOSED, HOLD, MANAGED, PROOF, RETRY, STATE, WALK } from '../../core/keys.ts';
+import { CLOSED, HOLD, MANAGED, PROOF, PROVE, RETRY, STATE, WALK } from '../../core/keys.ts';
 import { fleetReport, isGpuPod, markOf, type FleetInput, type RawNode, type RawPodView } from '../../kubectl/fleet.ts';
 import { exitCode, news, progressOf } from '../../kubectl/progress.ts';
+import { stagesOf, timelineOf } from '../../kubectl/usual.ts';
 import { podOf } from '../../kubectl/manifest.ts';
-import { age, nodesText, nodeText, statusText, type Terminal } from '../../kubectl/render.ts';
+import { age, nodesText, nodeText, progressText, statusText, type Terminal } from '../../kubectl/render.ts';
 import { aNode, aPolicy, NOW } from '../builders/objects.ts';
 
 const PIPE: Terminal = { width: undefined, colour: false, now: NOW };
@@ -18,6 +19,9 @@ const golden = (name: string, text: string): void => {
 
 const since = (name: string, stage: string): string =>
   JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage, since: '2026-11-24T09:48:00Z' });
+/** A walk that has passed the driver in three minutes. */
+const walked = (name: string): string =>
+  JSON.stringify({ node: `uid-${name}`, boot: 'boot-1', stage: 'done', tookMs: { toolkit: 4000, driver: 180_000 } });
 const walking = (name: string, state: string, message: string): RawNode => {
   const node = aNode({
     name,
@@ -89,7 +93,7 @@ const deployment = (name: string, ready: number) => ({
 });
 
 const THREE: readonly RawNode[] = [
-  aNode({ name: 'gpu-0' }),
+  aNode({ name: 'gpu-0', annotations: { [WALK]: walked('gpu-0') } }),
   walking('gpu-1', 'driver', 'driver: waiting for driver-x to be Ready'),
   walking('gpu-2', 'failed', 'driver: container driver of driver-y keeps crashing'),
   unmanaged('gpu-3'),
@@ -117,21 +121,29 @@ describe('status', () => {
     ));
   it('at 500 nodes is a screenful', () => {
     const nodes = Array.from({ length: 500 }, (_, i) =>
-      i % 20 === 0 ? walking(`gpu-${i}`, 'failed', 'driver: crashes') : aNode({ name: `gpu-${i}` }),
+      i % 20 === 0
+        ? walking(`gpu-${i}`, 'failed', 'driver: crashes')
+        : i % 20 === 1
+          ? walking(`gpu-${i}`, i % 40 === 1 ? 'driver' : 'driver-validation', 'waiting')
+          : aNode({ name: `gpu-${i}`, annotations: { [WALK]: walked(`gpu-${i}`) } }),
     );
     const text = statusText(
       fleet({ nodes, pods: Array.from({ length: 40 }, (_, i) => gpuPod(`p${i}`, undefined)) }),
       PIPE,
     );
-    expect(text.split('\n').length).toBeLessThan(50);
+    expect(text.split('\n').length).toBeLessThan(56);
     golden('status-500', text);
   });
-  it('with no rights says what is not shown', () => {
-    const text = statusText(
-      fleet({ policies: [], unread: [{ what: 'nodes', because: 'you have no right to read them' }] }),
-      PIPE,
-    );
+  it('with no rights says what is not shown, and not that all is well', () => {
+    const because = 'you have no right to read them';
+    const report = fleet({ policies: [], unread: ['GPUPolicies', 'nodes', 'pods'].map((what) => ({ what, because })) });
+    const text = statusText(report, PIPE);
     expect(text).toContain('not shown: nodes (you have no right to read them)');
+    expect(text).toMatch(/^gpu-gate: 1 problem, GPUPolicies not read, /);
+    expect(report.problems).toEqual([
+      'whether all is well is not known without GPUPolicies and nodes: ask a cluster administrator to let you read them',
+    ]);
+    expect(fleet({ unread: [{ what: 'pods', because }] }).problems).toEqual([]);
   });
 });
 
@@ -194,11 +206,15 @@ describe('problems', () => {
       { nodes: [aNode({ name: 'a', annotations: { [HOLD]: 'x' } }), aNode({ name: 'b', cordoned: true })] },
       [],
     ],
-    ['failed nodes', { nodes: THREE }, ['1 node failed: kubectl gpu-gate nodes']],
+    [
+      'failed nodes',
+      { nodes: THREE },
+      ['1 node failed: kubectl gpu-gate node gpu-2 says why, kubectl gpu-gate retry gpu-2 tries again now'],
+    ],
     [
       'closed nodes',
       { nodes: [aNode({ annotations: { [CLOSED]: 'x' } })] },
-      ['1 node validated and closed: kubectl gpu-gate nodes'],
+      ['1 node validated and closed: kubectl gpu-gate node node-a says why'],
     ],
     ['replicas', { deployments: [deployment('gpu-gate', 1)] }, ['Deployment gpu-gate: 1 of 2 replicas are ready']],
     [
@@ -219,6 +235,10 @@ describe('problems', () => {
       ['GPUPolicy default: Conflict: two have it'],
     ],
     ['a roll-out that stopped', { policies: [rolling('Stopped')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['nodes left out', { policies: [rolling('NodesLeftOut')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['a window unread', { policies: [rolling('WindowUnreadable')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['a canary', { policies: [rolling('CanaryAwaitsApproval')] }, ['GPUPolicy default: RollingOut: so far']],
+    ['not a canary that waits', { policies: [rolling('CanaryWaits')] }, []],
     ['not a roll-out that goes on', { policies: [rolling('Progressing')] }, []],
   ])('are %s', (_, more, problems) => expect(fleet(more as Partial<FleetInput>).problems).toEqual(problems));
 });
@@ -230,18 +250,27 @@ describe('one node', () => {
     golden(
       'node',
       nodeText(
-        node,
-        { driver: { revision: 'abc', started: '2026-11-24T08:00:00Z' } },
-        [
-          {
-            at: '2026-11-24T09:00:00Z',
-            type: 'Normal',
-            reason: 'GPUValidated',
-            message: 'driver and device plugin validated',
-            count: 2,
-          },
-        ],
-        [],
+        {
+          ...node,
+          timeline: timelineOf(
+            stagesOf(aNode({ name: 'gpu-0' })),
+            undefined,
+            false,
+            { toolkit: 4000, driver: 184_000 },
+            { toolkit: 5000 },
+          ),
+          components: { driver: { revision: 'abc', pod: 'p', started: '2026-11-24T08:00:00Z' } },
+          events: [
+            {
+              at: '2026-11-24T09:00:00Z',
+              type: 'Normal',
+              reason: 'GPUValidated',
+              message: 'driver and device plugin validated',
+              count: 2,
+            },
+          ],
+          unread: [],
+        },
         PIPE,
       ),
     );
@@ -249,7 +278,7 @@ describe('one node', () => {
 });
 
 describe('wait', () => {
-  const at = (node: RawNode | undefined) => progressOf('n', node);
+  const at = (node: RawNode | undefined) => progressOf('n', node, { default: { driver: 180_000 } });
   it.each([
     ['a node that is open', aNode({ name: 'n' }), 'validated', 0],
     ['a node that failed', walking('n', 'failed', 'driver: crashes'), 'failed', 1],
@@ -267,6 +296,13 @@ describe('wait', () => {
     expect(at(node).outcome).toBe(outcome);
     expect(exitCode([at(node)])).toBe(code);
   });
+  it('says how long a stage usually takes, or that nobody knows yet', () => {
+    expect(progressText(at(walking('n', 'driver', '')))).toBe('n: driver since 2026-11-24T09:48:00Z, usually 3m');
+    expect(progressText(at(walking('n', 'toolkit', '')))).toBe(
+      'n: toolkit since 2026-11-24T09:48:00Z, no usual time yet',
+    );
+    expect(progressText(at(aNode({ name: 'n' })))).toMatch(/^n: validated at \S+$/);
+  });
   it('prints a line only if something changed', () => {
     const first = [at(walking('n', 'driver', ''))];
     expect(news([], first)).toEqual(first);
@@ -282,8 +318,8 @@ describe('marks', () => {
     ['hold', { [HOLD]: 'fans' }],
     ['release', { [HOLD]: null }],
     ['retry', { [RETRY]: String(NOW / 1000) }],
-    ['prove', { [RETRY]: String(NOW / 1000) }],
-  ] as const)('%s', (what, annotations) => expect(markOf(what, 'fans', NOW)).toEqual(annotations));
+    ['prove', { [PROVE]: `driver-${NOW / 1000}` }],
+  ] as const)('%s', (what, annotations) => expect(markOf(what, 'fans', 'driver', NOW)).toEqual(annotations));
 });
 
 describe('a manifest', () => {

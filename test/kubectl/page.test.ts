@@ -27,6 +27,7 @@ const aNode = (name: string, more: Partial<NodeReport> = {}): NodeReport => ({
   reason: '',
   message: '',
   since: '',
+  tookMs: {},
   gpus: [],
   next: '',
   ...more,
@@ -59,6 +60,10 @@ describe('updates', () => {
       rest: { problems: ['p'] },
     });
   });
+  it('the first of a stream counts alone: what was shown before is forgotten', () =>
+    expect([
+      ...updated(shownAfter(aFleet([aNode('a')])), updateOf(undefined, aFleet([aNode('b')]), 'now')).nodes.keys(),
+    ]).toEqual(['b']));
   it('put together they are the last report', () => {
     const last = aFleet([aNode('b', { open: false }), aNode('d')], { problems: ['p'] });
     const known = shownAfter(aFleet([aNode('a'), aNode('b')]), aFleet([aNode('b')]), last, last);

@@ -64,6 +64,72 @@ describe('kubelets that are silent', () => {
   });
 });
 
+describe('a watch that is slower than the writes', () => {
+  const touch = (cluster: Cluster, value: string): void => {
+    const node = cluster.node('n0');
+    const annotations = { ...node.metadata.annotations, 'example.com/touched': value };
+    cluster.setNode({ ...node, metadata: { ...node.metadata, annotations } });
+  };
+  it('makes no validation pod a second time, unless the watch never brings it', async () => {
+    const cluster = new Cluster(VALIDATIONS_ONLY);
+    cluster.answer = (action) => (action.kind === 'create-pod' ? { kind: 'done' } : undefined);
+    const { metadata, ...rest } = aNode({ name: 'n0' });
+    cluster.setNode({ ...rest, metadata: { ...metadata, annotations: {} } });
+    await cluster.settle(10);
+    const made = (): number => cluster.writes.filter(({ kind }) => kind === 'create-pod').length;
+    expect(made()).toBe(1);
+    for (let i = 0; i < 9; i += 1) {
+      touch(cluster, String(i));
+      await cluster.settle(100);
+    }
+    expect(made()).toBe(1);
+    await cluster.settle(500);
+    expect(made()).toBe(2);
+  });
+  it('deletes no DeviceTaintRule a second time, unless the watch goes on to show it', async () => {
+    const cluster = new Cluster(VALIDATIONS_ONLY);
+    cluster.validationsPass = false;
+    cluster.serveRules(true);
+    const { metadata, ...rest } = aNode({ name: 'n0' });
+    cluster.setNode({ ...rest, metadata: { ...metadata, annotations: {} } });
+    await cluster.settle(1000);
+    expect([...cluster.rules.keys()]).toHaveLength(1);
+    cluster.answer = (action) => (action.kind === 'delete-device-taint' ? { kind: 'done' } : undefined);
+    cluster.removeNode('n0');
+    const deleted = (): number => cluster.writes.filter(({ kind }) => kind === 'delete-device-taint').length;
+    for (let i = 0; i < 5; i += 1) {
+      cluster.serveRules(true);
+      await cluster.settle(100);
+    }
+    expect(deleted()).toBe(1);
+    await cluster.settle(1000);
+    expect(deleted()).toBe(2);
+  });
+});
+
+it('all nodes reboot at once: none is open before it is proven again, and all are in the end', async () => {
+  const cluster = await validated();
+  const before = proofs(cluster);
+  for (const name of names) cluster.reboot(name);
+  expect(names.filter((name) => open(cluster.node(name)).yes)).toEqual([]);
+  const from = cluster.writes.length;
+  await cluster.settle(5000);
+  for (const name of names) {
+    const { metadata, status } = cluster.node(name);
+    cluster.setNode({ metadata, status: { ...status, allocatable: { 'nvidia.com/gpu': '8' } } });
+  }
+  await cluster.settle(300_000);
+  for (const [i, name] of names.entries()) {
+    expect(open(cluster.node(name)).yes, name).toBe(true);
+    expect(proofs(cluster)[i]).not.toBe(before[i]);
+  }
+  const rounds = cluster.writes
+    .slice(from)
+    .flatMap((one) => (one.kind === 'create-pod' ? [one.manifest.metadata.name] : []));
+  // Two validations each, none doubled.
+  expect([rounds.length, new Set(rounds).size]).toEqual([20, 20]);
+});
+
 describe('a kubelet that rejects GPU pods', () => {
   const reject = (cluster: Cluster, count: number): void => {
     for (let i = 0; i < count; i += 1)

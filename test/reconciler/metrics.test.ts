@@ -1,5 +1,6 @@
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
+import { STAGES } from '../../core/stages.ts';
 import { newestProof } from '../../gate/node-proof.ts';
 import { forgetCluster, reconcilerMetrics } from '../../reconciler/metrics.ts';
 import { aNode } from '../builders/objects.ts';
@@ -19,6 +20,14 @@ it('the pods that wait are counted at the scrape', async () => {
   expect(await registry.metrics()).toMatch(/^gpu_gate_waiting_pods 0$/m);
   metrics.readWaiting(() => 7);
   expect(await registry.metrics()).toMatch(/^gpu_gate_waiting_pods 7$/m);
+});
+
+it('the time of each stage is there before its first walk, so that the first counts', async () => {
+  const registry = new Registry();
+  reconcilerMetrics(registry);
+  const text = await registry.metrics();
+  for (const stage of STAGES)
+    expect(text).toMatch(new RegExp(`^gpu_gate_stage_seconds_count\\{stage="${stage}"\\} 0$`, 'm'));
 });
 
 it('a replica that no longer leads reports nothing about the cluster', async () => {

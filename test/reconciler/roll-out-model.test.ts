@@ -110,7 +110,7 @@ class RollOutModel {
 
   setPolicy(change: Partial<Edit>): void {
     this.edit = { ...this.edit, ...change };
-    this.cluster.setPolicy(policyOf(this.edit, this.most));
+    this.cluster.editPolicy(policyOf(this.edit, this.most));
   }
   /** A pod that the scheduler places now and binds a little later. */
   comes(name: string, bindMs: number, optedOut: boolean): void {

@@ -2,7 +2,7 @@
 // which a version may not work.
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
-import { DEPLOY_PREFIX, MANAGED, RETRY, STATE, WALK } from '../../core/keys.ts';
+import { APPROVE, DEPLOY_PREFIX, MANAGED, RETRY, STATE, WALK } from '../../core/keys.ts';
 import { open, serving } from '../../gate/node-proof.ts';
 import { renderOperand } from '../../reconciler/manifests/render.ts';
 import { parseWalk, type Walk } from '../../reconciler/walk.ts';
@@ -96,7 +96,7 @@ describe('a driver version', () => {
     [2, '2'],
     [2, '40%'],
   ])('reaches all nodes, %i at a time (%s)', async (most, maxUnavailable) => {
-    cluster.setPolicy(policyOf('2', { maxUnavailable }));
+    cluster.editPolicy(policyOf('2', { maxUnavailable }));
     let seen = 0;
     const all = (): boolean => NAMES.every((name) => driverOn(cluster, name) === '2' && open(cluster.node(name)).yes);
     await until(cluster, all, () => {
@@ -110,7 +110,7 @@ describe('a driver version', () => {
 
   it('waits for pods that use GPUs: they stay Ready, new ones are refused by name of the roll-out', async () => {
     for (const name of NAMES) cluster.setPod(user(`on-${name}`, name));
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(60_000);
     const [first = '', ...more] = closedFor(cluster);
     expect(more).toEqual([]);
@@ -142,7 +142,7 @@ describe('a driver version', () => {
     const wants = { ...optedOut.wants, read: { ok: true, wishes: { optedOut: true } } } as never;
     cluster.setPod(user('a', 'n0'));
     cluster.setPod({ ...optedOut, wants });
-    cluster.setPolicy(policyOf('2', { drain: { mode: 'Evict' } }));
+    cluster.editPolicy(policyOf('2', { drain: { mode: 'Evict' } }));
     await cluster.settle(60_000);
     expect(evictions(cluster)).toEqual(['a']);
     expect(conditionOn(cluster, 'n0')?.message).toContain('waiting for 1 GPU pod to end (team/b)');
@@ -155,7 +155,7 @@ describe('a driver version', () => {
     let refuses = true;
     cluster.answer = (action) => (action.kind === 'evict-pod' && refuses ? { kind: 'refused', because } : undefined);
     cluster.setPod(user('a', 'n0'));
-    cluster.setPolicy(policyOf('2', { drain: { mode: 'Evict' } }));
+    cluster.editPolicy(policyOf('2', { drain: { mode: 'Evict' } }));
     await cluster.settle(21_000);
     const tries = evictions(cluster).length;
     expect([tries > 2, tries < 6]).toEqual([true, true]);
@@ -165,7 +165,7 @@ describe('a driver version', () => {
   });
   it('opens a node again on its old stack when its time to drain is over, and goes on with the others', async () => {
     cluster.setPod(user('a', 'n0'));
-    cluster.setPolicy(policyOf('2', { drain: { timeoutSeconds: 30 } }));
+    cluster.editPolicy(policyOf('2', { drain: { timeoutSeconds: 30 } }));
     await until(cluster, () => NAMES.slice(1).every((name) => driverOn(cluster, name) === '2'));
     await until(cluster, () => closedFor(cluster).length === 0);
     await cluster.settle(60_000);
@@ -186,22 +186,22 @@ describe('a driver version', () => {
     async (drain) => {
       cluster.answer = (action) => (action.kind === 'evict-pod' ? { kind: 'refused', because: 'no' } : undefined);
       for (const name of NAMES) cluster.setPod(user(`on-${name}`, name));
-      cluster.setPolicy(policyOf('2', { drain }));
+      cluster.editPolicy(policyOf('2', { drain }));
       await cluster.settle(10_000);
       expect(closedFor(cluster)).toHaveLength(1);
-      cluster.setPolicy(policyOf('2', { paused: true, drain }));
+      cluster.editPolicy(policyOf('2', { paused: true, drain }));
       await cluster.settle(60_000);
       for (const name of NAMES) expect([open(cluster.node(name)).yes, driverOn(cluster, name)]).toEqual([true, '1']);
       expect(rollingOut(cluster)).toMatchObject({ status: 'True', reason: 'Paused' });
       for (const name of NAMES) cluster.removePod(`team/on-${name}`);
-      cluster.setPolicy(policyOf('2', { paused: false }));
+      cluster.editPolicy(policyOf('2', { paused: false }));
       await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '2'));
     },
   );
   it('stops at a node that fails on it: the others serve, an edit back rolls back', async () => {
     cluster.operandsWork = (node, _, revision) => !(node === 'n2' && revision === BAD);
     const second = policyOf('2', { maxUnavailable: 1 });
-    cluster.setPolicy(second);
+    cluster.editPolicy(second);
     await until(cluster, () => walkOn(cluster, 'n2')?.rollOut?.failed !== undefined);
     await cluster.settle(300_000);
     const moved = NAMES.filter((name) => driverOn(cluster, name) === '2' && name !== 'n2');
@@ -223,7 +223,7 @@ describe('a driver version', () => {
     const stops = cluster.writes.filter((action) => action.kind === 'event' && action.reason === 'RollOutStopped');
     expect(stops).toMatchObject([{ about: { kind: 'GPUPolicy' }, message: expect.stringContaining('node n2') }]);
     const from = cluster.writes.length;
-    cluster.setPolicy(policyOf('1', { maxUnavailable: 1 }));
+    cluster.editPolicy(policyOf('1', { maxUnavailable: 1 }));
     await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '1' && open(cluster.node(name)).yes));
     const touched = new Set(
       cluster.writes.slice(from).flatMap((action) => (action.kind === 'patch-node' ? [action.node] : [])),
@@ -235,7 +235,7 @@ describe('a driver version', () => {
   it('goes on when the node that stopped it works again', async () => {
     let works = false;
     cluster.operandsWork = (node, _, revision) => works || !(node === 'n2' && revision === BAD);
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await until(cluster, () => walkOn(cluster, 'n2')?.rollOut?.failed !== undefined);
     works = true;
     await until(cluster, () => NAMES.every((name) => driverOn(cluster, name) === '2'));
@@ -245,7 +245,7 @@ describe('a driver version', () => {
     cluster.removePod('gpu-gate-operands/driver-n4');
     cluster.setPod(user('a', 'n0'));
     await until(cluster, () => cluster.node('n4').metadata.labels?.[STATE] === 'failed');
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await until(cluster, () => JSON.stringify(walkOn(cluster, 'n4')?.target).includes(BAD));
     expect(closedFor(cluster)).toEqual(['n0']);
     cluster.removePod('team/a');
@@ -257,7 +257,7 @@ describe('a driver version', () => {
   });
   it('goes on under another leader, which closes no further node', async () => {
     cluster.setPod(user('a', 'n0'));
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(10_000);
     cluster.takeOver();
     await cluster.settle(30_000);
@@ -270,7 +270,7 @@ describe('a driver version', () => {
     let refuses = true;
     cluster.answer = (action) =>
       refuses && action.kind === 'apply-daemonset' ? { kind: 'refused', because } : undefined;
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(120_000);
     for (const name of NAMES) expect([open(cluster.node(name)).yes, driverOn(cluster, name)]).toEqual([true, '1']);
     refuses = false;
@@ -278,18 +278,18 @@ describe('a driver version', () => {
   });
   it('freezes while the policy is suspended, and no other node takes the place', async () => {
     cluster.setPod(user('a', 'n0'));
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(10_000);
     const frozen = policyOf('2');
-    cluster.setPolicy({ ...frozen, spec: { ...frozen.spec, suspend: true } });
+    cluster.editPolicy({ ...frozen, spec: { ...frozen.spec, suspend: true } });
     await cluster.settle(60_000);
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(60_000);
     expect(closedFor(cluster)).toEqual(['n0']);
   });
   it('gives the turn of a node that went out of sight to another one', async () => {
     cluster.setPod(user('a', 'n0'));
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(10_000);
     const node = cluster.node('n0');
     const conditions = (node.status?.conditions ?? []).map((one) =>
@@ -299,9 +299,54 @@ describe('a driver version', () => {
     await until(cluster, () => NAMES.slice(1).every((name) => driverOn(cluster, name) === '2'));
     expect(driverOn(cluster, 'n0')).toBe('1');
   });
+  it('stops at a node that dies while its stack is replaced, as at one that fails; deleted, it holds nothing up', async () => {
+    cluster.operandsWork = (node, _, revision) => !(node === 'n0' && revision === BAD);
+    cluster.editPolicy(policyOf('2'));
+    await until(cluster, () => walkOn(cluster, 'n0')?.rollOut?.phase === 'replace');
+    const { status, ...rest } = cluster.node('n0');
+    const conditions = (status?.conditions ?? []).map((one) =>
+      one.type === 'Ready' ? { ...one, status: 'Unknown' } : one,
+    );
+    cluster.setNode({ ...rest, status: { ...status, conditions } });
+    await cluster.settle(50_000);
+    expect(rollingOut(cluster)?.reason).toBe('Progressing');
+    await cluster.settle(600_000);
+    expect(onDriver(cluster, '1')).toEqual(NAMES.slice(1));
+    expect(rollingOut(cluster)).toMatchObject({
+      reason: 'Stopped',
+      message: expect.stringMatching(
+        /^stopped: node n0 failed on the new revision: driver: the node is not Ready since 20\S+, in the middle of its replacement/,
+      ),
+    });
+    expect(walkOn(cluster, 'n0')?.rollOut?.failed?.reason).toBe('NodeLost');
+    cluster.removeNode('n0');
+    cluster.setNode({
+      ...aNode({ name: 'n0', gpus: '0' }),
+      metadata: { ...rest.metadata, labels: {}, annotations: {} },
+    });
+    await until(cluster, () => NAMES.slice(1).every((name) => driverOn(cluster, name) === '2'));
+  });
+  it('goes on with a node that was away for long while its stack was replaced', async () => {
+    cluster.operandsWork = (node, _, revision) => !(node === 'n0' && revision === BAD);
+    cluster.editPolicy(policyOf('2'));
+    await until(cluster, () => walkOn(cluster, 'n0')?.rollOut?.phase === 'replace');
+    const seeAs = (ready: string): void => {
+      const { status, ...rest } = cluster.node('n0');
+      const conditions = (status?.conditions ?? []).map((one) =>
+        one.type === 'Ready' ? { ...one, status: ready } : one,
+      );
+      cluster.setNode({ ...rest, status: { ...status, conditions } });
+    };
+    seeAs('Unknown');
+    await until(cluster, () => rollingOut(cluster)?.reason === 'Stopped');
+    cluster.operandsWork = () => true;
+    cluster.reboot('n0');
+    seeAs('True');
+    await until(cluster, () => onDriver(cluster, '2').length === 5);
+  });
   it('is taken down from the last component to the driver, and only what follows it is walked', async () => {
     const from = cluster.writes.length;
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await until(cluster, () => driverOn(cluster, 'n0') === '2' && open(cluster.node('n0')).yes);
     expect(changesOf(cluster, 'n0', from)).toEqual([
       '-dcgm-exporter',
@@ -314,13 +359,158 @@ describe('a driver version', () => {
   });
 });
 
+const onDriver = (cluster: Cluster, version: string): string[] =>
+  NAMES.filter((name) => driverOn(cluster, name) === version && open(cluster.node(name)).yes);
+const waitsTold = (cluster: Cluster): string[] =>
+  cluster.writes.flatMap((action) =>
+    action.kind === 'event' && action.reason === 'RollOutWaits' ? [action.message] : [],
+  );
+
+describe('a canary', () => {
+  const approve = (cluster: Cluster, value: string): void => {
+    const policy = cluster.policies.get('default');
+    if (policy !== undefined) cluster.setPolicy({ ...policy, annotations: { [APPROVE]: value } });
+  };
+  it('of two nodes waits for an approval of this very stack; a canary that reboots calls no third node', async () => {
+    const cluster = await validated();
+    cluster.editPolicy(policyOf('2', { maxUnavailable: 3, canary: { first: 2 } }));
+    let most = 0;
+    await until(
+      cluster,
+      () => rollingOut(cluster)?.reason === 'CanaryAwaitsApproval',
+      () => {
+        most = Math.max(most, closedFor(cluster).length);
+      },
+    );
+    expect(most).toBe(2);
+    const message = rollingOut(cluster)?.message ?? '';
+    expect(message).toMatch(
+      /^canary: 2 of 2 nodes validated, waits for approval: kubectl annotate gpupolicy default --overwrite gpu-gate\.dev\/approve-roll-out=\w+; 2 of 5 /,
+    );
+    expect(waitsTold(cluster)).toEqual([message.split('; ')[0]]);
+    approve(cluster, 'another');
+    const canaries = onDriver(cluster, '2');
+    cluster.operandsWork = (name) => name !== canaries[0];
+    cluster.reboot(canaries[0] ?? '');
+    await cluster.settle(300_000);
+    expect(rollingOut(cluster)).toMatchObject({
+      reason: 'Canary',
+      message: expect.stringMatching(/^canary: 1 of 2 nodes validated; /),
+    });
+    expect(onDriver(cluster, '1')).toHaveLength(3);
+    cluster.operandsWork = () => true;
+    cluster.newLeader();
+    annotate(cluster, canaries[0] ?? '', RETRY, '1');
+    await cluster.settle(300_000);
+    expect([onDriver(cluster, '2'), closedFor(cluster)]).toEqual([canaries, []]);
+    approve(cluster, /approve-roll-out=(\w+)/.exec(message)?.[1] ?? '');
+    await until(cluster, () => onDriver(cluster, '2').length === 5);
+    await cluster.settle(2000);
+    expect(rollingOut(cluster)?.reason).toBe('UpToDate');
+  });
+  it('of one node is one node, also where the watch brings late what was written', async () => {
+    const cluster = await validated();
+    cluster.watchMs = 200;
+    cluster.editPolicy(policyOf('2', { maxUnavailable: 3, canary: { first: 1 } }));
+    const begun = new Set<string>();
+    await until(
+      cluster,
+      () => rollingOut(cluster)?.reason === 'CanaryAwaitsApproval',
+      () => {
+        for (const name of closedFor(cluster)) begun.add(name);
+      },
+    );
+    await cluster.settle(60_000);
+    for (const name of closedFor(cluster)) begun.add(name);
+    expect([begun.size, onDriver(cluster, '2').length]).toEqual([1, 1]);
+  });
+  it('with a time goes on by itself when that is over, also under another leader', async () => {
+    const cluster = await validated();
+    cluster.editPolicy(policyOf('2', { maxUnavailable: 3, canary: { first: 1, wait: '1h' } }));
+    await until(cluster, () => rollingOut(cluster)?.reason === 'CanaryWaits');
+    await cluster.settle(30 * 60_000);
+    cluster.newLeader();
+    await cluster.settle(29 * 60_000);
+    expect(onDriver(cluster, '2')).toHaveLength(1);
+    expect(rollingOut(cluster)?.message).toMatch(/^canary: 1 of 1 nodes validated, the others wait until 20\S+Z or /);
+    await cluster.settle(2 * 60_000);
+    await until(cluster, () => onDriver(cluster, '2').length === 5);
+  });
+  it('is not asked for on the way back', async () => {
+    const cluster = await validated();
+    const canary = { first: 2 };
+    cluster.editPolicy(policyOf('2', { canary }));
+    await until(cluster, () => rollingOut(cluster)?.reason === 'CanaryAwaitsApproval');
+    cluster.editPolicy(policyOf('1', { canary }));
+    await until(cluster, () => onDriver(cluster, '1').length === 5);
+  });
+});
+
+describe('a maintenance window', () => {
+  /** Opens in ten minutes, for ten. */
+  const windowAfter = (cluster: Cluster): object => {
+    const at = new Date(cluster.now + 10 * 60_000);
+    return { schedule: `${at.getUTCMinutes()} ${at.getUTCHours()} * * *`, duration: '10m', timeZone: 'UTC' };
+  };
+  it('lets no node close before it opens; when it ends a draining node opens again, until the next one', async () => {
+    const cluster = await validated();
+    const window = windowAfter(cluster);
+    const opensAt = cluster.now + 10 * 60_000;
+    for (const name of NAMES) cluster.setPod(user(`on-${name}`, name));
+    cluster.editPolicy(policyOf('2', { window }));
+    await cluster.settle(5 * 60_000);
+    expect(closedFor(cluster)).toEqual([]);
+    const said = `waiting for the window that opens at ${new Date(opensAt).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+    expect(rollingOut(cluster)).toMatchObject({
+      reason: 'WaitingForWindow',
+      message: `${said}; 0 of 5 validated nodes run what the policy says; 5 waiting for theirs`,
+    });
+    expect(waitsTold(cluster)).toEqual([said]);
+    await cluster.settle(6 * 60_000);
+    expect(closedFor(cluster)).toHaveLength(1);
+    expect(rollingOut(cluster)?.reason).toBe('Progressing');
+    await cluster.settle(10 * 60_000);
+    expect([closedFor(cluster), onDriver(cluster, '1')]).toEqual([[], NAMES]);
+    for (const name of NAMES) cluster.removePod(`team/on-${name}`);
+    await cluster.settle(60_000);
+    expect(onDriver(cluster, '1')).toEqual(NAMES);
+    await cluster.settle(24 * 3_600_000);
+    expect(onDriver(cluster, '2')).toEqual(NAMES);
+  });
+  it('that ends while a stack is replaced lets that node go on to its end', async () => {
+    const cluster = await validated();
+    cluster.operandsWork = () => false;
+    cluster.editPolicy(policyOf('2', { window: windowAfter(cluster) }, {}));
+    await cluster.settle(10 * 60_000 + 5000);
+    await until(cluster, () => walkOn(cluster, 'n0')?.rollOut?.phase === 'replace');
+    await cluster.settle(20 * 60_000);
+    cluster.operandsWork = () => true;
+    annotate(cluster, 'n0', RETRY, '1');
+    await until(cluster, () => onDriver(cluster, '2').length === 1);
+    await cluster.settle(60_000);
+    expect(onDriver(cluster, '1')).toHaveLength(4);
+  });
+  it('that cannot be read lets no node close, and says why', async () => {
+    const cluster = await validated();
+    cluster.editPolicy(policyOf('2', { window: { schedule: '0 2 * * *', duration: '1h', timeZone: 'Berlin' } }));
+    await cluster.settle(60_000);
+    expect(closedFor(cluster)).toEqual([]);
+    expect(rollingOut(cluster)).toMatchObject({
+      reason: 'WindowUnreadable',
+      message: expect.stringMatching(
+        /^no node closes, because spec\.upgrade\.window\.timeZone "Berlin" is not a time zone/,
+      ),
+    });
+  });
+});
+
 describe('a device plugin', () => {
   const plugin = { devicePlugin: { version: 'v9' } };
   it('is replaced under running pods with mode None: they stay Ready, and the proof stays', async () => {
     const cluster = await validated();
     for (const name of NAMES) cluster.setPod(user(`on-${name}`, name));
     const from = cluster.writes.length;
-    cluster.setPolicy(policyOf('1', { drain: { mode: 'None' } }, plugin));
+    cluster.editPolicy(policyOf('1', { drain: { mode: 'None' } }, plugin));
     const always: boolean[] = [];
     await until(
       cluster,
@@ -347,7 +537,7 @@ describe('a device plugin', () => {
     const cluster = await validated();
     cluster.setPod(user('a', 'n0'));
     const from = cluster.writes.length;
-    cluster.setPolicy(policyOf(driver, { drain: { mode } }, components));
+    cluster.editPolicy(policyOf(driver, { drain: { mode } }, components));
     await cluster.settle(60_000);
     expect(changesOf(cluster, 'n0', from)).toEqual([]);
     expect(closedFor(cluster)).toEqual(['n0']);
@@ -357,7 +547,7 @@ describe('a device plugin', () => {
 it('an exporter is replaced at once, and closes nothing', async () => {
   const cluster = await validated();
   const from = cluster.writes.length;
-  cluster.setPolicy(policyOf('1', {}, { dcgmExporter: { version: '9' } }));
+  cluster.editPolicy(policyOf('1', {}, { dcgmExporter: { version: '9' } }));
   for (let i = 0; i < 20; i += 1) {
     await cluster.settle(500);
     expect(NAMES.filter((name) => !open(cluster.node(name)).yes)).toEqual([]);
@@ -400,7 +590,7 @@ describe('an opt-out', () => {
   });
   it('taken back while it is torn down: the node walks up again, with what the policy says now', async () => {
     const cluster = await validated();
-    cluster.setPolicy(policyOf('2', { paused: true }));
+    cluster.editPolicy(policyOf('2', { paused: true }));
     optOut(cluster, 'n0', true);
     await until(cluster, () => cluster.node('n0').metadata.labels?.['gpu-gate.dev/deploy.driver'] === undefined);
     optOut(cluster, 'n0', false);
@@ -410,7 +600,7 @@ describe('an opt-out', () => {
   it('of a node in its turn gives the place to another', async () => {
     const cluster = await validated();
     cluster.setPod(user('a', 'n0'));
-    cluster.setPolicy(policyOf('2'));
+    cluster.editPolicy(policyOf('2'));
     await cluster.settle(10_000);
     expect(closedFor(cluster)).toEqual(['n0']);
     optOut(cluster, 'n0', true);

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import {
   checksums,
   envelope,
+  krewManifest,
   licences,
   preAuthentication,
   provenance,
@@ -21,6 +22,22 @@ const OF_A = 'ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb';
 const pem = (namedCurve: string): string =>
   generateKeyPairSync('ec', { namedCurve }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 const KEY = signingKey(pem('prime256v1'));
+
+it('names the plugin for Krew by place and checksum, and the program as it lies unpacked', () =>
+  expect(
+    krewManifest({
+      version: '1.2.3',
+      bytes: Buffer.from('a'),
+      uri: 'https://example.org/p.tgz',
+      bin: { 'kubectl-x': 'dist/x.mjs' },
+    }),
+  ).toMatchObject({
+    metadata: { name: 'gpu-gate' },
+    spec: {
+      version: 'v1.2.3',
+      platforms: [{ uri: 'https://example.org/p.tgz', sha256: OF_A, bin: 'x.mjs' }],
+    },
+  }));
 
 describe('a version', () => {
   const changelog = '# Changelog\n\n## 1.2.3 (not released)\n';

@@ -8,6 +8,8 @@ import {
   nodeOf,
   ownPodOf,
   policyOf,
+  sliceOf,
+  taintRuleOf,
   userPodOf,
   webhookOf,
   workloadOf,
@@ -119,6 +121,32 @@ const collected: Collected = {
     'workloads.jsonl': [workloadOf({ ...RAW, status: {} })],
     'events.jsonl': [eventOf(RAW)],
     'webhook.jsonl': [webhookOf(RAW)],
+    'slices.jsonl': [
+      sliceOf({
+        metadata: meta,
+        spec: {
+          driver: 'gpu.nvidia.com',
+          nodeName: 'gpu-0',
+          pool: { name: 'gpu-0', generation: 2, resourceSliceCount: 1 },
+          devices: [
+            {
+              name: 'gpu-3',
+              attributes: { uuid: { string: planted(27) } },
+              taints: [{ key: 'gpu.nvidia.com/xid', value: '79', effect: 'NoSchedule' }],
+            },
+          ],
+        },
+      }),
+    ],
+    'taint-rules.jsonl': [
+      taintRuleOf({
+        metadata: meta,
+        spec: {
+          deviceSelector: { driver: 'gpu.nvidia.com', pool: 'gpu-0', device: 'gpu-3' },
+          taint: { key: 'gpu-gate.dev/device-failed', effect: 'NoSchedule' },
+        },
+      }),
+    ],
   },
   metrics: { 'gpu-gate-0': ['a{reason="x"} 1', `b{t="token=${planted(26)}"} 2`] },
   unread: [{ what: 'Events', because: 'you have no right to read them' }],
@@ -146,6 +174,18 @@ describe('a bundle', () => {
     expect(workloadOf({ spec: { template: { spec: { containers: [{ env }] } } } })['containers']).toEqual([
       { env: { GPU_GATE_LOG_LEVEL: 'debug', OTHER: '[not shown]' } },
     ]);
+  });
+  it('has devices with their taints, and rules that taint them', () => {
+    const lineOf = (file: string): unknown => JSON.parse(files.find(({ name }) => name === file)?.text ?? '');
+    expect(lineOf('slices.jsonl')).toMatchObject({
+      nodeName: 'gpu-0',
+      pool: { generation: 2, resourceSliceCount: 1 },
+      devices: [{ name: 'gpu-3', taints: [{ key: 'gpu.nvidia.com/xid', value: '79' }] }],
+    });
+    expect(lineOf('taint-rules.jsonl')).toMatchObject({
+      selector: { device: 'gpu-3' },
+      taint: { key: 'gpu-gate.dev/device-failed' },
+    });
   });
   it('is bounded, and says what it leaves out', () => {
     const many = {

@@ -1,9 +1,20 @@
 // `npm run release -- --dry-run` makes a whole release; what it says of itself holds.
 import { spawnSync } from 'node:child_process';
 import { createHash, createPublicKey, generateKeyPairSync, verify, type KeyObject } from 'node:crypto';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { parse } from 'yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
 import { whyNoImage } from '../../../lab/image.ts';
@@ -31,7 +42,7 @@ describe.skipIf(reason !== undefined)('a release', () => {
     const made = run(process.execPath, 'scripts/release.ts', '--dry-run', '--out', out, '--key', join(dir, 'key.pem'));
     expect(made.stderr).toBe('');
     expect(made.status).toBe(0);
-  }, 300_000);
+  });
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
   it('has every file that a release has', () =>
@@ -45,6 +56,7 @@ describe.skipIf(reason !== undefined)('a release', () => {
       'gpu-gate-0.1.0.tgz',
       'gpu-gate.pub',
       'install.yaml',
+      'krew-gpu-gate.yaml',
       'kubectl-gpu-gate-0.1.0.tgz',
       'provenance.intoto.jsonl',
     ]));
@@ -97,6 +109,35 @@ describe.skipIf(reason !== undefined)('a release', () => {
     expect(run('tar', '-xzf', join(out, 'kubectl-gpu-gate-0.1.0.tgz'), '-C', dir).status).toBe(0);
     const help = run(process.execPath, join(dir, 'package/dist/kubectl-gpu_gate.mjs'), '--help');
     expect(help.stdout).toContain('explain');
+  });
+
+  it('holds a Krew manifest: its checksum is that of the package, and what it unpacks runs', () => {
+    const { spec } = parse(read('krew-gpu-gate.yaml').toString()) as {
+      spec: {
+        version: string;
+        platforms: { uri: string; sha256: string; bin: string; files: { from: string; to: string }[] }[];
+      };
+    };
+    expect(spec).toMatchObject({ version: 'v0.1.0', platforms: [{}] });
+    for (const { uri, sha256, bin, files } of spec.platforms) {
+      const name = basename(new URL(uri).pathname);
+      expect(createHash('sha256').update(read(name)).digest('hex')).toBe(sha256);
+      // As Krew does: unpack, copy what is named, link the program to its name.
+      const [unpacked, installed] = ['krew-unpacked', 'krew-installed'].map((folder) => join(dir, folder));
+      if (unpacked === undefined || installed === undefined) return expect.unreachable();
+      for (const folder of [unpacked, installed]) mkdirSync(folder, { recursive: true });
+      expect(run('tar', '-xzf', join(out, name), '-C', unpacked).status).toBe(0);
+      for (const { from, to } of files) {
+        const found = globSync(from, { cwd: unpacked });
+        expect(found, from).not.toEqual([]);
+        for (const file of found)
+          cpSync(join(unpacked, file), join(installed, to, basename(file)), { recursive: true });
+      }
+      const link = join(dir, 'kubectl-gpu_gate');
+      symlinkSync(join(installed, bin), link);
+      expect(run(link, 'completion', 'bash')).toMatchObject({ status: 0, stderr: '' });
+      expect(readdirSync(join(installed, 'page'))).toContain('page.js');
+    }
   });
 
   it('lists in its bills of materials every package of the image, and licences of each', () => {

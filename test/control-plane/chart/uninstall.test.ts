@@ -229,7 +229,7 @@ afterAll(async () => cluster?.stop());
 /** What docs/uninstall.md says to run after `helm uninstall`. */
 function commandsOfTheDocs(): readonly string[] {
   const page = readFileSync(join(ROOT, 'docs/uninstall.md'), 'utf8');
-  const [, block = ''] = /## What stays[\s\S]*?```\n([\s\S]*?)```/.exec(page) ?? [];
+  const [, block = ''] = /## What stays[\s\S]*?```sh\n([\s\S]*?)```/.exec(page) ?? [];
   return block.split('\n').filter((line) => line.startsWith('kubectl '));
 }
 

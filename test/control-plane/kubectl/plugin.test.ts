@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseTarGzip } from 'nanotar';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
+import { binariesFromEnvironment, startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { runCommand } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
@@ -91,7 +91,7 @@ describe('kubectl gpu-gate', () => {
       expect(nodes.stdout).toMatch(/^gpu-0 +validated +yes +0\/\d/m);
       const story = await plugin(['node', 'gpu-0']);
       expect(story).toMatchObject({ code: 0, stderr: '' });
-      expect(story.stdout).toMatch(/^proof: +\d{4}-/m);
+      expect(story.stdout).toMatch(/^proof: +full, \d{4}-/m);
       expect(story.stdout).toMatch(/GPUValidated/);
       const { nodes: rows } = JSON.parse((await plugin(['nodes', '-o', 'json'])).stdout) as {
         nodes: { name: string; open: boolean }[];
@@ -105,7 +105,7 @@ describe('kubectl gpu-gate', () => {
       await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=boom');
       await kubectl('label', 'node', 'gpu-1', 'gpu-gate.dev/managed=true');
       try {
-        const failed = await plugin(['wait', 'gpu-1', '--timeout', '90s']);
+        const failed = await plugin(['wait', 'gpu-1', '--timeout', '10m']);
         expect(failed.code).toBe(1);
         expect(failed.stdout).toMatch(/^gpu-1: failed, driver: /m);
         await gpuPod('plugin-waits', 'gpu-1');
@@ -122,7 +122,7 @@ describe('kubectl gpu-gate', () => {
         expect(explained.stdout).not.toContain('gpu-0');
         await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
         expect(await plugin(['retry', 'gpu-1'])).toMatchObject({ code: 0, stdout: 'node/gpu-1 retry\n' });
-        await validated('gpu-1', 90);
+        await validated('gpu-1');
       } finally {
         await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails-');
         await gone('plugin-waits');
@@ -131,7 +131,7 @@ describe('kubectl gpu-gate', () => {
 
     it('holds a node and releases it; a dry run writes nothing', async () => {
       await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
-      await validated('gpu-0', 90);
+      await validated('gpu-0');
       const held = async (): Promise<boolean> => (await plugin(['node', 'gpu-0'])).stdout.includes('held');
       expect((await plugin(['hold', 'gpu-0', '--dry-run'])).stdout).toBe(
         'node/gpu-0 hold (dry run, nothing was written)\n',
@@ -141,6 +141,44 @@ describe('kubectl gpu-gate', () => {
       expect(await held()).toBe(true);
       expect((await plugin(['release', 'gpu-0'])).code).toBe(0);
       expect(await held()).toBe(false);
+    });
+
+    it('proves a node that serves again, to the level that is asked for', { timeout: 180_000 }, async () => {
+      await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
+      await validated('gpu-0');
+      const proof = async () => {
+        const { nodes } = JSON.parse((await plugin(['nodes', '-o', 'json'])).stdout) as {
+          nodes: { name: string; open: boolean; proof?: { level: string; at: string; driverAt?: string } }[];
+        };
+        const gpu0 = nodes.find(({ name }) => name === 'gpu-0');
+        return gpu0?.open === true ? gpu0.proof : undefined;
+      };
+      const first = await until('a proof', proof);
+      expect(first).toMatchObject({ level: 'full' });
+      expect((await plugin(['prove', 'gpu-0', '--level', 'driver'])).stdout).toBe('node/gpu-0 prove\n');
+      const again = await until('the driver to be validated again', async () => {
+        const now = await proof();
+        return now?.driverAt === undefined ? undefined : now;
+      });
+      expect(again).toMatchObject({ level: 'full', at: first.at });
+      expect((await plugin(['prove', 'gpu-0'])).code).toBe(0);
+      const whole = await until('another proof', async () => {
+        const now = await proof();
+        return now === undefined || now.at === first.at ? undefined : now;
+      });
+      expect(whole.driverAt).toBeUndefined();
+    });
+
+    it('completes kubectl gpu-gate in kubectl itself', async () => {
+      const { PATH = '' } = process.env;
+      const completed = async (...words: string[]): Promise<readonly string[]> => {
+        const binaries = await binariesFromEnvironment(console.log);
+        const env = { PATH: `${join(home, 'node_modules/.bin')}:${PATH}`, HOME: home, KUBECONFIG: cluster.kubeconfig };
+        const { stdout } = await runCommand(binaries('kubectl'), ['__complete', 'gpu-gate', ...words], env);
+        return stdout.trim().split('\n');
+      };
+      expect(await completed('sta')).toEqual(['status', ':4']);
+      expect(await completed('node', 'gpu-')).toEqual(['gpu-0', 'gpu-1', 'gpu-2', ':4']);
     });
 
     it('explains a manifest of a pod that does not exist yet', async () => {
@@ -155,9 +193,9 @@ describe('kubectl gpu-gate', () => {
       expect(explained.stdout).toMatch(/gpu-2 +- +refused/);
     });
 
-    it('packs a support bundle without one of the secrets that are planted', { timeout: 120_000 }, async () => {
+    it('packs a support bundle without one of the secrets that are planted', async () => {
       await kubectl('label', 'node', 'gpu-0', '--overwrite', 'gpu-gate.dev/managed=true');
-      await validated('gpu-0', 90);
+      await validated('gpu-0');
       const pods = '/api/v1/namespaces/default/pods';
       await kubectl('create', 'secret', 'generic', 'keys', '--from-literal=key=PLANTED-secret');
       await kubectl('create', 'secret', 'generic', 'keys', '-n', 'gpu-gate', '--from-literal=key=PLANTED-secret');

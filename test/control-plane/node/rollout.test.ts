@@ -1,5 +1,5 @@
 // A roll-out on a real control plane: 20 nodes, GPU pods behind a Service and a disruption budget,
-// a version that fails on one node, and the way back.
+// a version that fails on one node, the way back, and a canary that a person approves.
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { jsonLog } from '../../../platform/log.ts';
@@ -180,7 +180,7 @@ afterAll(async () => {
 });
 
 it(
-  'a version that fails on one node stops there; the edit back moves back what moved; repaired, it reaches all',
+  'a version that fails on one node stops there; the edit back moves back what moved; repaired, it reaches all once its canary is approved',
   { timeout: 560_000 },
   async () => {
     const before = await drivers();
@@ -221,7 +221,23 @@ it(
     expect(seen.closed).toBe(2);
 
     await annotate('gpu-2', 'sim.gpu-gate.dev/driver-fails-', 'sim.gpu-gate.dev/driver-fails-version-');
-    await toDriver(NEW, '25%');
+    await edit({ components: { driver: { version: NEW } }, upgrade: { maxUnavailable: '25%', canary: { first: 2 } } });
+    const awaiting = await until(
+      'the canary to wait for its approval',
+      async () => {
+        const condition = await rollingOut();
+        return condition?.reason === 'CanaryAwaitsApproval' ? condition : undefined;
+      },
+      120_000,
+      states,
+    );
+    expect(awaiting.message).toMatch(/^canary: 2 of 2 nodes validated, waits for approval: kubectl /);
+    expect([...(await allNodes()).values()].filter((one) => !isOpenOn(one, OLD))).toHaveLength(2);
+    expect(await kubectl('get', 'events', '--field-selector', 'reason=RollOutWaits', '-A')).toContain(
+      'waits for approval',
+    );
+    const [, command = ''] = /kubectl ([^;]+);/.exec(awaiting.message) ?? [];
+    await kubectl(...command.split(' '));
     await until(
       'all nodes to be on the new version',
       async () => [...(await allNodes()).values()].every((one) => isOpenOn(one, NEW)),

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { WALK } from '../../../core/keys.ts';
 import { BRING_UP, places as placesOf, shareOf } from '../../../reconciler/limits/places.ts';
 import { newWalk, type Walk } from '../../../reconciler/walk.ts';
-import { aNode, aPolicy, NOW } from '../../builders/objects.ts';
+import { aNode, NOW } from '../../builders/objects.ts';
 
 it.each([
   ['10%', 100, 10],
@@ -13,48 +13,48 @@ it.each([
   ['much', 100, 1],
 ])('%j of %i nodes: %i at once', (text, whole, share) => expect(shareOf(text, whole)).toBe(share));
 
-const one = aPolicy({ bringUp: { maxConcurrent: '1' } });
+const ONE = 1;
 
 it('a place is free until as many are taken as the policy has, and for the node that holds one', () => {
   const places = placesOf(BRING_UP);
-  expect(places.free('a', one, 2)).toBe(true);
+  expect(places.free('a', 'default', ONE)).toBe(true);
   places.hold('a', 'default');
-  expect([places.free('a', one, 2), places.free('b', one, 2)]).toEqual([true, false]);
+  expect([places.free('a', 'default', ONE), places.free('b', 'default', ONE)]).toEqual([true, false]);
   expect(places.release('a')).toBe('default');
-  expect(places.free('b', one, 2)).toBe(true);
+  expect(places.free('b', 'default', ONE)).toBe(true);
   expect(places.release('a')).toBeUndefined();
 });
 
 it('other policies have places of their own', () => {
   const places = placesOf(BRING_UP);
   places.hold('a', 'other');
-  expect(places.free('b', one, 0)).toBe(true);
+  expect(places.free('b', 'default', ONE)).toBe(true);
 });
 
 it('a freed place wakes one waiting node, the first that came, and is kept for it', () => {
   const places = placesOf(BRING_UP);
   places.hold('a', 'default');
   for (const name of ['b', 'c', 'd']) places.wait(name, 'default');
-  expect(places.invite(one, 4)).toEqual([]);
+  expect(places.invite('default', ONE)).toEqual([]);
   places.release('a');
-  expect(places.invite(one, 4)).toEqual(['b']);
-  expect(places.invite(one, 4)).toEqual([]);
-  expect([places.free('b', one, 4), places.free('late', one, 4)]).toEqual([true, false]);
+  expect(places.invite('default', ONE)).toEqual(['b']);
+  expect(places.invite('default', ONE)).toEqual([]);
+  expect([places.free('b', 'default', ONE), places.free('late', 'default', ONE)]).toEqual([true, false]);
 });
 
 it('an invited node that does not take its place passes it on', () => {
   const places = placesOf(BRING_UP);
   for (const name of ['b', 'c']) places.wait(name, 'default');
-  expect(places.invite(one, 2)).toEqual(['b']);
+  expect(places.invite('default', ONE)).toEqual(['b']);
   expect(places.release('b')).toBe('default');
-  expect(places.invite(one, 2)).toEqual(['c']);
+  expect(places.invite('default', ONE)).toEqual(['c']);
 });
 
 it('those that wait are invited when places become more', () => {
   const places = placesOf(BRING_UP);
   places.hold('a', 'default');
   for (const name of ['b', 'c', 'd']) places.wait(name, 'default');
-  expect(places.invite(aPolicy({ bringUp: { maxConcurrent: '3' } }), 4)).toEqual(['b', 'c']);
+  expect(places.invite('default', 3)).toEqual(['b', 'c']);
 });
 
 it('on take-over the nodes whose first walk is under way hold a place', () => {
@@ -69,6 +69,6 @@ it('on take-over the nodes whose first walk is under way hold a place', () => {
   ] as const) {
     const places = placesOf(BRING_UP);
     places.recall([walking('a', more)]);
-    expect(places.free('b', one, 0), JSON.stringify(more)).toBe(free);
+    expect(places.free('b', 'default', ONE), JSON.stringify(more)).toBe(free);
   }
 });

@@ -7,7 +7,7 @@ import { trimNode, trimPod, type PodObject } from '../../../reconciler/model.ts'
 import { selecting } from '../../../core/gpu-policy.ts';
 import { allocatable } from '../../../reconciler/node/findings.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
-import { BRING_UP, places as placesOf } from '../../../reconciler/limits/places.ts';
+import { BRING_UP, places as placesOf, shareOf } from '../../../reconciler/limits/places.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
 import { World } from './world.ts';
 
@@ -174,10 +174,9 @@ describe('A2 a place is held only while a stage progresses', () => {
     world.now += 24 * 60 * MINUTE;
     world.step();
     const plan = planNode(world.input());
-    const policy = aPolicy({ bringUp: { maxConcurrent: '10%' } });
     const places = placesOf(BRING_UP);
     if (plan.holdsSlot) places.hold('n', 'default');
-    expect(places.free('another', policy, 2)).toBe(true);
+    expect(places.free('another', 'default', shareOf('10%', 2))).toBe(true);
   });
 });
 

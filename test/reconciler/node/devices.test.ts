@@ -13,7 +13,13 @@ const claimOf = (...devices: readonly string[]): ClaimFacts =>
   claimFacts({
     status: {
       allocation: {
-        devices: { results: devices.map((device) => ({ driver: 'gpu.nvidia.com', pool: 'n', device })) },
+        devices: {
+          results: devices.map((device) => ({
+            driver: device.startsWith('nic') ? 'nic.example.com' : 'gpu.nvidia.com',
+            pool: 'n',
+            device,
+          })),
+        },
       },
     },
   });
@@ -124,6 +130,7 @@ describe('a device that the kubelet calls unhealthy', () => {
     ['is the claim’s only one, whatever it is called', ['gpu-1'], [unhealthy('x')], ['gpu-1']],
     ['is found among others by its name', ['gpu-1', 'gpu-11'], [unhealthy('k8s.x/claim=1-gpu-11')], ['gpu-11']],
     ['is found by driver, pool and name', ['gpu-1', 'gpu-11'], [unhealthy('gpu.nvidia.com/n/gpu-1')], ['gpu-1']],
+    ['is none of another driver’s', ['nic-1'], [unhealthy('nic-1')], []],
     ['is not guessed', ['gpu-1', 'gpu-2'], [unhealthy('x')], []],
     ['is not one that is healthy', ['gpu-1'], [{ resourceID: 'gpu-1', health: 'Healthy' }], []],
     ['is not one that is unknown', ['gpu-1'], [{ resourceID: 'gpu-1', health: 'Unknown' }], []],
@@ -249,6 +256,14 @@ describe('taints of others', () => {
     world.validated();
     world.settle();
     expect(Object.entries(world.walk.tainted ?? {})).toEqual(devices.map((name) => [idOf(name), 'a/b:NoExecute']));
+  });
+  it('on devices of other drivers are not looked at', () => {
+    const world = new DeviceWorld();
+    const taints = [{ key: 'a/b', value: '', effect: 'None' }];
+    world.published = [aPool({ driver: 'nic.example.com', devices: [{ name: 'nic-0', taints }] })];
+    world.validated();
+    world.settle();
+    expect(world.walk.tainted).toBeUndefined();
   });
   it('are counted where they are many', () => {
     const world = new DeviceWorld();

@@ -76,6 +76,7 @@ export const FAULTS = {
   'takes an eviction for a verdict': 'quiet',
   'sees no GPU pods': 'history',
   'does not write its memory': 'rest',
+  'believes on its return that nothing happened': 'away',
   'does not see that ResourceSlices go': 'history',
 } as const;
 export type Fault = keyof typeof FAULTS;
@@ -158,6 +159,8 @@ export class Hardware extends World {
   #late: Partial<View> = {};
   #hasWritten = false;
   #hasGivenUp = false;
+  /** A leader that has come back and does not look at what stands there. */
+  #trusts = false;
   #leader: Leader = { ahead: 0, since: NOW };
   /** The previous leader with what it saw last: one of its writes may still be on its way. */
   #former: Sent | undefined;
@@ -374,6 +377,7 @@ export class Hardware extends World {
     this.#late = {};
     this.#unseen = true;
     this.#hasWritten = false;
+    this.#trusts = this.#fault === 'believes on its return that nothing happened';
     const ahead = aheadSeconds * 1000;
     this.#leader = { ahead, since: this.now + ahead };
   }
@@ -416,7 +420,7 @@ export class Hardware extends World {
   }
   /** Another node takes the place for first walks, or gives it back. */
   another(takes: boolean): void {
-    if (takes && this.#places.free('other', this.policy, 1)) this.#places.hold('other', this.policy.name);
+    if (takes && this.#places.free('other', this.policy.name, 1)) this.#places.hold('other', this.policy.name);
     if (takes) return;
     this.#places.release('other');
     this.#invite();
@@ -552,6 +556,11 @@ export class Hardware extends World {
   pass(most = Infinity): void {
     if ((this.#fault === 'never looks again once it is open' && this.isOpen) || this.#hasGivenUp) return;
     this.now += 100;
+    if (this.#trusts) {
+      this.#trusts = false;
+      this.#unseen = false;
+      return;
+    }
     const view = this.#view();
     // The shell waits until its own write has come back.
     if (view.node !== this.node && this.#hasWritten) return;
@@ -596,7 +605,7 @@ export class Hardware extends World {
     const input = this.#shown({
       ...this.input(this.#misread(node), this.#filtered(seen), published),
       conflicts: this.conflicts,
-      slotFree: this.#places.free('n', this.policy, 1) || this.#fault === 'begins without a place',
+      slotFree: this.#places.free('n', this.policy.name, 1) || this.#fault === 'begins without a place',
       now: this.now + ahead,
       watchedSince: this.#fault === 'forgets since when this leader looks' ? 0 : since,
     });
@@ -634,17 +643,17 @@ export class Hardware extends World {
   /** A walk that begins has a place. */
   #guardPlace({ holdsSlot, actions, walked }: NodePlan): void {
     const begins = walked?.before.stage === 'preflight' && walked.before.proven === undefined;
-    if (begins && holdsSlot && actions.length > 0 && !this.#places.free('n', this.policy, 1))
+    if (begins && holdsSlot && actions.length > 0 && !this.#places.free('n', this.policy.name, 1))
       throw new Error('a first walk begins without a place');
     if (holdsSlot) this.#places.hold('n', this.policy.name);
     else {
       this.#places.release('n');
-      if (!this.#places.free('n', this.policy, 1)) this.#places.wait('n', this.policy.name);
+      if (!this.#places.free('n', this.policy.name, 1)) this.#places.wait('n', this.policy.name);
       this.#invite();
     }
   }
   #invite(): void {
-    this.#places.invite(this.policy, 1);
+    this.#places.invite(this.policy.name, 1);
   }
 
   /**

@@ -3,7 +3,8 @@
 // that run there are fine while it serves. A history that ends quiet and healthy ends validated.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DEPLOY_PREFIX, RETRY, WALK } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, PROVE, RETRY, WALK } from '../../../core/keys.ts';
+import { LEVELS, proveValue } from '../../../core/levels.ts';
 import { FAULTS, Hardware, type Fault, type Kind } from './hardware.ts';
 
 const HISTORIES = Number(process.env['GPU_GATE_TEST_HISTORIES'] ?? 800);
@@ -155,6 +156,9 @@ const disturbance = fc.oneof(
     asks(model);
   }),
   happening('a person asks for a retry', asks),
+  ...LEVELS.map((level) =>
+    happening(`a person asks for a proof, ${level}`, (model) => model.annotate(PROVE, proveValue(level, model.now))),
+  ),
   ...surroundings,
 );
 /** What costs no proof by itself. */
@@ -275,6 +279,37 @@ const quietHistory = fc.array(
   ),
   { minLength: 3, maxLength: 25 },
 );
+/** What goes on while no reconciler runs: the kubelet and the hardware, operators, time. */
+const meanwhile = fc.oneof(
+  ...OPERANDS.flatMap((name) => [
+    happening(`${name} restarts`, (model) => model.restart(name)),
+    happening(`${name} breaks`, (model) => model.break(name)),
+  ]),
+  happening(REBOOT, (model) => model.restartKernel()),
+  happening('CUDA stops computing', (model) => {
+    model.computes = false;
+  }),
+  happening('repaired', (model) => model.mend()),
+  happening('all GPUs in use', (model) => {
+    model.busy = true;
+  }),
+  happening('GPUs free', (model) => {
+    model.busy = false;
+  }),
+  happening('all GPUs vanish', (model) => {
+    model.fallen = 8;
+  }),
+  ...(['otherDriver', 'otherImage', 'otherResources', 'first'] as const).map((name) =>
+    happening(`policy: ${name}`, (model) => model.setPolicy(name)),
+  ),
+  happening('node not Ready', (model) => model.see(false)),
+  happening('node Ready', (model) => model.see(true)),
+  happening('node re-created', (model) => model.recreate()),
+  { weight: 3, arbitrary: happening('kubelet', (model) => model.kubelet()) },
+  { weight: 2, arbitrary: seconds(3600) },
+);
+const absence = fc.array(meanwhile, { minLength: 1, maxLength: 25 });
+
 const kindsOf = (fault: Fault): fc.Arbitrary<Kind> =>
   fault === 'does not see that ResourceSlices go' ? fc.constant('dra') : drivers;
 const drivers: fc.Arbitrary<Kind> = fc.oneof(
@@ -332,7 +367,18 @@ function end(model: Hardware): void {
   if (model.writes > 0) throw new Error(`writes on and on: ${model.explanation}`);
 }
 
-/** The three properties: each takes a history, and throws where it does not hold. */
+/** A node that is open. */
+function opened(kind: Kind, fault?: Fault): Hardware {
+  const model = new Hardware(kind, fault);
+  for (let i = 0; i < 40 && !model.isOpen; i += 1) {
+    model.kubelet();
+    model.pass();
+  }
+  expect(model.isOpen).toBe(true);
+  return model;
+}
+
+/** The properties: each takes a history, and throws where it does not hold. */
 const PROPERTIES = {
   history: (happenings: readonly Happening[], kind: Kind, fault?: Fault): number => {
     const { model, opened } = live(happenings, kind, fault);
@@ -345,23 +391,29 @@ const PROPERTIES = {
     if (!model.comesToRest()) throw new Error(`writes on and on while nothing happens: ${model.explanation}`);
   },
   quiet: (happenings: readonly Happening[], kind: Kind, fault?: Fault): void => {
-    const model = new Hardware(kind, fault);
-    for (let i = 0; i < 40 && !model.isOpen; i += 1) {
-      model.kubelet();
-      model.pass();
-    }
-    expect(model.isOpen).toBe(true);
+    const model = opened(kind, fault);
     for (const [what, happen] of happenings) {
       happen(model);
       // At the operator's word a driver that hangs is started afresh.
       if (!model.isServing && !model.isAsked) throw new Error(`not serving after "${what}": ${model.explanation}`);
     }
   },
+  /** An hour without a reconciler, and the return of one, of which so many writes are made. */
+  away: (happenings: readonly Happening[], kind: Kind, fault?: Fault, writes = 1): boolean => {
+    const model = opened(kind, fault);
+    for (const [, happen] of happenings) happen(model);
+    model.takesOver(0);
+    model.pass(writes);
+    judge(model, `${writes} writes of the next leader`);
+    const { isOpen } = model;
+    end(model);
+    return isOpen;
+  },
 } as const;
 
 console.log(`model test: seed ${SEED}`);
 const described = (happenings: readonly Happening[]): string => happenings.map(([what]) => what).join(', ');
-function report(outcome: fc.RunDetails<[Happening[], Kind]>): void {
+function report(outcome: fc.RunDetails<[Happening[], Kind]> | fc.RunDetails<[Happening[], Kind, number]>): void {
   if (!outcome.failed) return;
   const [happenings, kind] = outcome.counterexample ?? [[], 'managed'];
   throw new Error(
@@ -404,14 +456,33 @@ it('writes are bounded: while nothing happens, and the clock stands still, the w
   );
 }, 120_000);
 
+it('down and back: the first write of a reconciler that returns takes away every trust that has gone', () => {
+  let [closed, kept] = [0, 0];
+  const runs = Math.ceil(HISTORIES / 4);
+  fc.assert(
+    fc.property(absence, kinds, fc.integer({ min: 1, max: 4 }), (happenings, kind, writes) => {
+      if (PROPERTIES.away(happenings, kind, undefined, writes)) kept += 1;
+      else closed += 1;
+    }),
+    { numRuns: runs, seed: SEED, reporter: report },
+  );
+  console.log(`model test: back from being away, ${closed} nodes closed, ${kept} open as before`);
+  // A leader that closes whatever it finds, or nothing, would hold the invariant or lose the nodes.
+  expect(Math.min(closed, kept)).toBeGreaterThan(runs / 20);
+}, 120_000);
+
 describe('a planted fault is caught: what stands around the plan', () => {
   it.each(Object.entries(FAULTS) as [Fault, keyof typeof PROPERTIES][])(
     '%s (%s)',
     (fault, property) => {
       const { failed } = fc.check(
-        fc.property(property === 'quiet' ? quietHistory : history, kindsOf(fault), (happenings, kind) => {
-          PROPERTIES[property](happenings, kind, fault);
-        }),
+        fc.property(
+          { quiet: quietHistory, away: absence, history, rest: history }[property],
+          kindsOf(fault),
+          (happenings, kind) => {
+            PROPERTIES[property](happenings, kind, fault);
+          },
+        ),
         { numRuns: 3000, seed: SEEDS[fault] ?? SEED_OF_FAULTS, endOnFailure: true },
       );
       expect(failed).toBe(true);
