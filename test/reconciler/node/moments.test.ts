@@ -2,7 +2,6 @@
 import { describe, expect, it } from 'vitest';
 import { WALK } from '../../../core/keys.ts';
 import { list, object } from '../../../core/raw.ts';
-import { list, object } from '../../../core/raw.ts';
 import type { Proof } from '../../../gate/node-proof.ts';
 import { isOutOfSight, noteLosses } from '../../../reconciler/node/losses.ts';
 import { changesOnlySaid } from '../../../reconciler/node/marks.ts';
@@ -30,7 +29,7 @@ describe('a node that is not Ready', () => {
 });
 
 describe('what is noted of a validated node', () => {
-  const proof: Proof = { node: 'uid-node-a', boot: 'boot-1', at: at(-600_000), components: {} };
+  const proof: Proof = { node: 'uid-node-a', boot: 'boot-1', at: at(-600_000), level: 'full', components: {} };
   const walk: Walk = {
     ...newWalk('uid-node-a', 'boot-1', NOW),
     stage: 'done',
@@ -113,7 +112,13 @@ describe('what a node is to run', () => {
   const revision = (name: string) => ({ revision: name });
   const selector = (app: string) => ({ external: { namespace: 'x', matchLabels: { app } } });
   const walk = newWalk('u', 'b', NOW);
-  const proof = (components: Proof['components']): Proof => ({ node: 'u', boot: 'b', at: at(0), components });
+  const proof = (components: Proof['components']): Proof => ({
+    node: 'u',
+    boot: 'b',
+    at: at(0),
+    level: 'full',
+    components,
+  });
   const evidence = (name: string) => ({ revision: name, pod: 'p', started: at(0) });
 
   it('it knows by its memory, or else by its labels', () =>
