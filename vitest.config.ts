@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './scripts/longest-first.ts';
 import { anyOf, COVERED, PURE_FOLDERS, SHELLS } from './scripts/pure-files.ts';
 
 /**
@@ -27,6 +28,7 @@ export default defineConfig({
   test: {
     // One file at a time unless `npm test` says more: each control-plane file starts a cluster.
     fileParallelism: false,
+    sequence: { sequencer: LongestFirst },
     // Measured by `npm test` where it runs all unit tests; `npm run coverage` lists what is left.
     // Shells are left out, their tests run on a real control plane.
     coverage: {

@@ -27,7 +27,7 @@ export async function run({ say, args }: BenchContext): Promise<readonly Row[]> 
       await view.annotate(name, `sim.gpu-gate.dev/gpus=${EACH}`);
       await view.kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
     }
-    for (const name of nodes) await view.validated(name, 120);
+    for (const name of nodes) await view.validated(name);
     const pods = count * EACH;
     say(`making ${pods} pods`);
     await fill(cluster, nodes, EACH);

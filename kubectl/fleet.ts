@@ -135,6 +135,14 @@ export interface WaitingPod {
   readonly next: string;
 }
 
+export interface DeploymentReport {
+  readonly name: string;
+  readonly image: string;
+  /** Replicas. */
+  readonly ready: number;
+  readonly wanted: number;
+}
+
 export interface Fleet {
   readonly policies: readonly PolicyReport[];
   /** Managed nodes, and unmanaged ones that offer GPUs. */
@@ -143,13 +151,8 @@ export interface Fleet {
   /** How long each stage usually takes, ms, by GPUPolicy. */
   readonly usual: UsualTimes;
   readonly waiting: readonly WaitingPod[];
-  /** Image and replicas of gpu-gate's own Deployments. */
-  readonly deployments: readonly {
-    readonly name: string;
-    readonly image: string;
-    readonly ready: number;
-    readonly wanted: number;
-  }[];
+  /** gpu-gate's own Deployments. */
+  readonly deployments: readonly DeploymentReport[];
   /** Until when API servers can verify the webhook, RFC 3339; absent if unknown. */
   readonly certificatesUntil?: string;
   readonly unread: readonly Unread[];

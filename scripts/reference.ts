@@ -5,6 +5,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { everyMetric } from '../app/metrics.ts';
+import { LEVELS } from '../core/levels.ts';
+import { STAGES, STATES } from '../core/stages.ts';
 import { OPTIONS, variableOf } from '../app/options.ts';
 import { readArguments } from './arguments.ts';
 import { cell, code, table } from './markdown.ts';
@@ -150,6 +152,49 @@ const metricsPage = (): string =>
     ),
   );
 
+const INTERFACE =
+  /(?:\/\*\*((?:(?!\*\/)[^])*)\*\/\n)?export interface (\w+)(?: extends (\w+))? \{\n((?:(?!\n\})[^])*)\n\}/g;
+const MEMBER = /(?: {2}\/\*\*((?:(?!\*\/)[^])*)\*\/\n)? {2}readonly (\w+)(\??): ((?:(?!;\n)[^])*)(?:;|$)/g;
+const plain = (comment = ''): string =>
+  comment
+    .replaceAll(/^\s*\*? ?/gm, ' ')
+    .replaceAll(/\s+/g, ' ')
+    .trim();
+
+/** What the plugin prints by `-o json`, from the types that it is made of. */
+const outputPage = (): string => {
+  const printed = [
+    'Fleet',
+    'PolicyReport',
+    'NodeReport',
+    'ProofReport',
+    'GpuCount',
+    'WaitingPod',
+    'DeploymentReport',
+    'NodeStory',
+  ];
+  const shapes = ['kubectl/fleet.ts', 'kubectl/story.ts', 'kubectl/usual.ts', 'kubectl/progress.ts', 'core/unread.ts']
+    .flatMap((file) => [...text(file).matchAll(INTERFACE)])
+    .filter(([, , name = '']) => [...printed, 'EventView', 'Step', 'Progress', 'Unread'].includes(name));
+  const parts = shapes.map(([, comment, name = '', base, body = '']) => {
+    const rows = [...`${body}\n`.matchAll(MEMBER)].map(([, what, field = '', optional, type = '']) => [
+      code(field),
+      code(type.replaceAll('readonly ', '').replaceAll(/\s+/g, ' ')),
+      cell(`${plain(what)}${optional === '?' && !/absent/i.test(what ?? '') ? ' May be absent.' : ''}`.trim()),
+    ]);
+    const intro = [plain(comment), base === undefined ? '' : `It has the fields of ${base} too.`]
+      .filter(Boolean)
+      .join(' ');
+    return `## ${name}\n\n${intro === '' ? '' : `${intro}\n\n`}${table(['Field', 'Type', 'What'], rows)}`;
+  });
+  return page(
+    'Output of kubectl gpu-gate',
+    'kubectl/*.ts',
+    `\`-o json\` and \`-o yaml\` print these objects: \`status\` a Fleet, \`nodes\` an object with \`nodes\` (NodeReport) and \`unread\`, \`node\` a NodeStory, \`wait\` a list of Progress. Times are RFC 3339, durations milliseconds. A Stage is ${STAGES.join(', ')}; a State is one of those or ${STATES.filter((state) => !STAGES.some((stage) => stage === state)).join(', ')}; a Level is ${LEVELS.join(' or ')}.`,
+    parts.join('\n\n'),
+  );
+};
+
 /** Every page by its path. */
 export const referencePages = (): ReadonlyMap<string, string> =>
   new Map([
@@ -157,6 +202,7 @@ export const referencePages = (): ReadonlyMap<string, string> =>
     ['docs/reference/keys.md', keysPage()],
     ['docs/reference/gpupolicy.md', policyPage()],
     ['docs/reference/values.md', valuesPage()],
+    ['docs/reference/output.md', outputPage()],
     ['docs/reference/metrics.md', metricsPage()],
   ]);
 

@@ -23,6 +23,11 @@ describe('a page has', () => {
     ['a field with its default', 'gpupolicy', '| `validation.timeouts.driver` | string | `"30m"` |'],
     ['a field with its choices', 'gpupolicy', '| `unmanagedNodes` | Auto, '],
     ['a field in a list', 'gpupolicy', '| `injection.driverVolumes[].mountPath` | string |'],
+    [
+      'a field of what the plugin prints',
+      'output',
+      '| `usualMs` | `number` | How long that stage usually takes, ms; absent',
+    ],
     ['a value with its default', 'values', '| `webhook.failurePolicy` | `"Ignore"` |'],
   ])('%s', (_, name, row) => expect(pages.find(([path]) => path.endsWith(`${name}.md`))?.[1]).toContain(row));
 });

@@ -1,8 +1,9 @@
 // The judge of the churn: reads the API server's audit log and reports which pods were bound to
-// nodes that were not open. It shares no code with gpu-gate on purpose, so it has its own
-// definition of "open". A node may close while a scheduler is at work on a pod: that is no
-// violation until the extender was seen to know it before the scheduler began, however long that
-// takes. Prints a JSON report by namespace; the exit code is 1 if there are violations.
+// nodes that were not open, and which claims were given devices of such a node. It shares no code
+// with gpu-gate on purpose, so it has its own definition of "open". A node may close while a
+// scheduler is at work on a pod: that is not a violation until the extender was seen to know it
+// before the scheduler began, however long that takes. Prints a JSON report by namespace; the exit
+// code is 1 if there are violations.
 //
 //   node lab/churn/checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...
 import { createReadStream } from 'node:fs';
@@ -20,6 +21,15 @@ interface AuditedNode {
   status?: { nodeInfo?: { bootID?: string }; conditions?: { type: string; status: string }[] };
 }
 
+/** A ResourceClaim, as far as it says whose devices it has. */
+interface AuditedClaim {
+  metadata?: { uid?: string };
+  status?: {
+    allocation?: { devices?: { results?: { pool?: string }[] } };
+    reservedFor?: { resource?: string; name?: string }[];
+  };
+}
+
 interface AuditEvent {
   stage: string;
   verb: string;
@@ -28,7 +38,7 @@ interface AuditEvent {
   objectRef?: { resource?: string; subresource?: string; namespace?: string; name?: string };
   responseStatus?: { code?: number };
   requestObject?: { target?: { name?: string } };
-  responseObject?: AuditedNode;
+  responseObject?: AuditedNode & AuditedClaim;
 }
 
 /**
@@ -66,7 +76,9 @@ interface Change {
   readonly because: string | undefined;
 }
 
+/** A pod was bound to a node, or a claim of it was given devices there. */
 interface Binding {
+  readonly kind: 'pod' | 'claim';
   readonly namespace: string;
   readonly pod: string;
   readonly node: string;
@@ -77,6 +89,8 @@ interface Binding {
 async function read(file: string): Promise<{ changes: Map<string, Change[]>; bindings: Binding[] }> {
   const changes = new Map<string, Change[]>();
   const bindings: Binding[] = [];
+  /** Claims that have their devices: later writes of their status give them none. */
+  const allocated = new Set<string>();
   for await (const line of createInterface({ input: createReadStream(file) })) {
     let event: AuditEvent;
     try {
@@ -90,7 +104,18 @@ async function read(file: string): Promise<{ changes: Map<string, Change[]>; bin
     const span = { from: Date.parse(event.requestReceivedTimestamp), to: Date.parse(event.stageTimestamp) };
     const { resource, subresource, namespace = '', name = '' } = event.objectRef ?? {};
     if (resource === 'pods' && subresource === 'binding') {
-      bindings.push({ namespace, pod: name, node: event.requestObject?.target?.name ?? '', ...span });
+      bindings.push({ kind: 'pod', namespace, pod: name, node: event.requestObject?.target?.name ?? '', ...span });
+    } else if (resource === 'resourceclaims' && subresource === 'status') {
+      const { metadata, status } = event.responseObject ?? {};
+      const uid = metadata?.uid ?? '';
+      // A pool is named after its node.
+      const node = status?.allocation?.devices?.results?.[0]?.pool;
+      if (node === undefined) allocated.delete(uid);
+      else if (!allocated.has(uid)) {
+        allocated.add(uid);
+        const pod = status?.reservedFor?.find((one) => one.resource === 'pods')?.name ?? '';
+        bindings.push({ kind: 'claim', namespace, pod, node, ...span });
+      }
     } else if (resource === 'nodes') {
       const node = event.responseObject;
       const which = node?.metadata?.name ?? name;
@@ -190,25 +215,29 @@ const attempts = await readAttempts(schedulerLogs);
 const openings = new Map([...changes].map(([node, list]) => [node, openingsOf(list)]));
 interface Report {
   bindings: number;
+  /** Claims that were given devices. */
+  allocations: number;
   toOpen: number;
   /** The node closed, and the extender was not seen to know it before the scheduler began. */
   underWay: number;
   longestUnderWayMs: number;
   /** No given log has an attempt of the pod: another scheduler bound it. */
   byOthers: number;
-  violations: { pod: string; node: string; because: string; closedForMs: number }[];
+  violations: { kind: Binding['kind']; pod: string; node: string; because: string; closedForMs: number }[];
 }
 const reports: Record<string, Report> = {};
 for (const binding of bindings) {
   const report = (reports[binding.namespace] ??= {
     bindings: 0,
+    allocations: 0,
     toOpen: 0,
     underWay: 0,
     longestUnderWayMs: 0,
     byOthers: 0,
     violations: [],
   });
-  report.bindings += 1;
+  if (binding.kind === 'pod') report.bindings += 1;
+  else report.allocations += 1;
   const began = attempts.get(`${binding.namespace}/${binding.pod}`)?.findLast((at) => at <= binding.to);
   if (began === undefined) {
     report.byOthers += 1;
@@ -220,6 +249,7 @@ for (const binding of bindings) {
   if (closedForMs <= 0) report.toOpen += 1;
   else if (wasKnown(binding.node, closed, began, binding.to))
     report.violations.push({
+      kind: binding.kind,
       pod: binding.pod,
       node: binding.node,
       because: last?.because ?? 'not open before',

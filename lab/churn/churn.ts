@@ -156,6 +156,8 @@ export interface ChurnOptions {
    */
   readonly namespace: string;
   readonly schedulerName?: string;
+  /** Pods ask by claims of this template, for one device each, in place of a resource. */
+  readonly template?: string;
 }
 
 /**
@@ -201,6 +203,14 @@ export async function churn(options: ChurnOptions): Promise<Readonly<Record<stri
       busy.delete(node);
     });
   };
+  const asking = (gpus: string): object => {
+    const by = options.template;
+    const resources = by === undefined ? { limits: { 'nvidia.com/gpu': gpus } } : { claims: [{ name: 'device' }] };
+    return {
+      containers: [{ name: 'c', image: 'example/train:1', resources }],
+      ...(by === undefined ? {} : { resourceClaims: [{ name: 'device', resourceClaimTemplateName: by }] }),
+    };
+  };
   const podOnce = (): void => {
     const name = `churn-${nonce()}`;
     const lives = 500 + random() * 4000;
@@ -215,7 +225,7 @@ export async function churn(options: ChurnOptions): Promise<Readonly<Record<stri
           spec: {
             terminationGracePeriodSeconds: 0,
             ...(options.schedulerName === undefined ? {} : { schedulerName: options.schedulerName }),
-            containers: [{ name: 'c', image: 'example/train:1', resources: { limits: { 'nvidia.com/gpu': gpus } } }],
+            ...asking(gpus),
           },
         },
       });
@@ -233,11 +243,19 @@ export async function churn(options: ChurnOptions): Promise<Readonly<Record<stri
 
 export interface Judgement {
   readonly bindings: number;
+  /** Claims that were given devices. */
+  readonly allocations: number;
   readonly byOthers: number;
   readonly toOpen: number;
   readonly underWay: number;
   readonly longestUnderWayMs: number;
-  readonly violations: readonly { pod: string; node: string; because: string; closedForMs: number }[];
+  readonly violations: readonly {
+    kind: 'pod' | 'claim';
+    pod: string;
+    node: string;
+    because: string;
+    closedForMs: number;
+  }[];
 }
 
 export interface Judgements {

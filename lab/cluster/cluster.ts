@@ -33,13 +33,20 @@ export interface ClusterOptions extends Omit<ControlPlaneOptions, 'binaries'> {
 export const binariesFromEnvironment = (say: (line: string) => void): Promise<Binaries> =>
   ensureBinaries({ modules: CONTROL_PLANE, ...fromEnvironment(), say });
 
+/**
+ * On a machine that does much else kwok renews leases late, and nobody takes back what the
+ * controller then says of a simulated node.
+ */
+const NODES_LAST = ['--node-monitor-grace-period', '20m', '--node-startup-grace-period', '20m'];
+
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const say = options.say ?? (() => undefined);
   const environment = fromEnvironment();
   const kubernetes = options.kubernetes ?? environment.kubernetes;
   const binaries = beginBinaries({ modules: CONTROL_PLANE, ...environment, kubernetes, say });
   await binaries.ready('control-plane');
-  const cp = await startControlPlane({ ...options, binaries });
+  const managerArgs = [...NODES_LAST, ...(options.managerArgs ?? [])];
+  const cp = await startControlPlane({ ...options, managerArgs, binaries });
   try {
     await options.meanwhile?.(cp);
     await binaries.ready(...CONTROL_PLANE);

@@ -138,8 +138,9 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     '127.0.0.1,localhost',
     '--drain',
     '200ms',
+    // Longer than a busy machine holds a renewal up: a leader that stops gives the Lease back.
     '--lease-duration',
-    '3s',
+    '15s',
     ...(options.flags ?? []),
   ];
   const launch = async (
@@ -165,9 +166,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       ...more,
       ...common,
     ];
-    // As in the image, from the second start of a process on.
-    const env = { NODE_COMPILE_CACHE: join(cp.dir, 'compile-cache') };
-    const process_ = cp.lifetime.start(account, process.execPath, args, env, 0);
+    const process_ = cp.lifetime.start(account, process.execPath, args, {}, 0);
     await untilReady(process_, async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok);
     return process_;
   };

@@ -6,6 +6,7 @@ import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync,
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { cacheFolder } from './binaries.ts';
 
 export interface Running {
   readonly name: string;
@@ -22,6 +23,9 @@ export interface Running {
  * machine that does much else.
  */
 export const PATIENCE_MS = 120_000;
+
+/** Processes of gpu-gate start with what earlier ones compiled, as in the image. */
+const NODE_COMPILE_CACHE = join(cacheFolder(process.env['XDG_CACHE_HOME']), 'compiled');
 
 export interface Lifetime {
   readonly dir: string;
@@ -85,7 +89,7 @@ export function openLifetime(prefix: string): Lifetime {
     const child: ChildProcess = spawn(command, args, {
       detached: true,
       stdio: ['ignore', log, log],
-      env: { PATH: process.env['PATH'] ?? '', HOME: dir, ...env },
+      env: { PATH: process.env['PATH'] ?? '', HOME: dir, NODE_COMPILE_CACHE, ...env },
     });
     closeSync(log);
     let code: number | string | undefined;
@@ -130,7 +134,10 @@ export function openLifetime(prefix: string): Lifetime {
         rmSync(dir, { recursive: true, force: true });
         watchdog.stdin?.end();
         // The watchdog's own end is awaited, so that a stopped test leaves no process at all.
-        await Promise.race([new Promise((resolve) => watchdog.once('exit', resolve)), sleep(2000)]);
+        const ended = new AbortController();
+        const late = sleep(PATIENCE_MS, undefined, { signal: ended.signal }).catch(() => undefined);
+        await Promise.race([new Promise((resolve) => watchdog.once('exit', resolve)), late]);
+        ended.abort();
       })();
       return stopping;
     },

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlPlane } from './control-plane.ts';
-import type { Running } from './lifetime.ts';
+import { PATIENCE_MS, type Running } from './lifetime.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const SLICES = '/apis/discovery.k8s.io/v1/namespaces/gpu-gate/endpointslices';
@@ -75,9 +75,13 @@ export async function startReplicas(cp: ControlPlane, options: ReplicasOptions):
   return replicas;
 }
 
+/**
+ * A refused connection or a 503 says no; an answer that is slow is waited for, as on a busy
+ * machine.
+ */
 const isReady = async (address: string): Promise<boolean> => {
   try {
-    return (await fetch(`http://${address}:${METRICS_PORT}/readyz`, { signal: AbortSignal.timeout(1000) })).ok;
+    return (await fetch(`http://${address}:${METRICS_PORT}/readyz`, { signal: AbortSignal.timeout(PATIENCE_MS) })).ok;
   } catch {
     return false;
   }
@@ -87,7 +91,8 @@ const isReady = async (address: string): Promise<boolean> => {
 function keepSlice(cp: ControlPlane, addresses: readonly string[]): void {
   const ending = new AbortController();
   let written = '';
-  const body = (ready: readonly boolean[]) => ({
+  const ready = addresses.map(() => false);
+  const body = (which: readonly boolean[]) => ({
     apiVersion: 'discovery.k8s.io/v1',
     kind: 'EndpointSlice',
     metadata: {
@@ -103,11 +108,18 @@ function keepSlice(cp: ControlPlane, addresses: readonly string[]): void {
       { name: 'https', port: 8443, protocol: 'TCP' },
       { name: 'canary', port: 8445, protocol: 'TCP' },
     ],
-    endpoints: addresses.map((address, i) => ({ addresses: [address], conditions: { ready: ready[i] ?? false } })),
+    endpoints: addresses.map((address, i) => ({ addresses: [address], conditions: { ready: which[i] ?? false } })),
   });
+  const probe = async (address: string, i: number): Promise<void> => {
+    while (!ending.signal.aborted) {
+      ready[i] = await isReady(address);
+      await sleep(PROBE_EVERY);
+    }
+  };
+  // Each by itself: a replica that answers late says nothing about another one.
+  addresses.forEach((address, i) => void probe(address, i));
   const loop = (async () => {
     while (!ending.signal.aborted) {
-      const ready = await Promise.all(addresses.map(isReady));
       const text = JSON.stringify(ready);
       if (text !== written) {
         try {

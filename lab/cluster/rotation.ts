@@ -3,9 +3,10 @@
 // the time. Runs as a script of its own in a network namespace.
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readCert, type KeyPair } from '../../certs/cert.ts';
 import { issueCa, issueLeaf } from '../../certs/issue.ts';
 import type { Kube } from '../../platform/kube.ts';
-import { startLoad, type Call } from '../../test/support/calls.ts';
+import { startLoad, type Call, type Load } from '../../test/support/calls.ts';
 import { tcpProxy } from '../../test/support/tcp-proxy.ts';
 import { binariesFromEnvironment } from './cluster.ts';
 import { startControlPlane, type ControlPlane } from './control-plane.ts';
@@ -45,6 +46,12 @@ export interface RotationOptions {
    * load.
    */
   readonly kill?: boolean;
+  /**
+   * Certificates live for long, and are put in place aged where one has to be due: on a busy
+   * machine short-lived ones would run out before their successors are there. Calls have half a
+   * minute. The late certificate of the control comes once a call has failed.
+   */
+  readonly patient?: boolean;
   /** How often the control replaces CA and certificate at once. */
   readonly control: number;
   /** s */
@@ -151,13 +158,16 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
       toEtcd.delay(options.lag);
       say(`a second API server hears of everything ${options.lag} ms late`);
     }
-    await installChart(cp, 'install', { deployments: { create: false }, webhook: { failurePolicy: 'Fail' } });
+    const patient = options.patient === true;
+    const webhook = { failurePolicy: 'Fail', ...(patient ? { timeoutSeconds: 30 } : {}) };
+    await installChart(cp, 'install', { deployments: { create: false }, webhook });
+    const begin = (): Load => startLoad(servers, options.rate, patient ? 20 : Infinity);
     await until('the ServiceAccounts', () =>
       cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
     );
     // Handshakes all the time: over a connection that is kept nobody looks at a certificate.
     await startReplicas(cp, { addresses: REPLICAS, flags: ['--calls-per-connection', '20', '--drain', '1s'] });
-    let lives = ['--cert-life', options.certLife, '--ca-life', options.caLife];
+    let lives = patient ? [] : ['--cert-life', options.certLife, '--ca-life', options.caLife];
     let made = 0;
     const startKeeper = (address: string, more: readonly string[] = []): Promise<Running> =>
       startProcess(cp, `keeper-${(made += 1)}`, 'gpu-gate-reconciler', address, [
@@ -187,11 +197,13 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
 
     say(`${options.rate} calls a second`);
     const began = Date.now();
-    let load = startLoad(servers, options.rate);
+    let load = begin();
     const enough = (): boolean => {
       const { ca, leaf } = counts(stepsOf(keepers), began);
       return load.calls.length >= options.calls && ca >= options.caRotations && leaf >= options.leafRotations;
     };
+    if (patient)
+      await ageAndReplace(cp, options, () => ({ ...counts(stepsOf(keepers), began), calls: load.calls.length }));
     for (let tick = 1; !enough() && Date.now() - began < options.within * 1000; tick += 1) {
       await sleep(500);
       if (tick % 60 !== 0) continue;
@@ -212,7 +224,7 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     lives = [];
     // The short-lived ones of before would run out meanwhile: one more change of CA, in peace, to
     // ones that last.
-    if (options.hidden !== undefined || options.kill === true) {
+    if (!patient && (options.hidden !== undefined || options.kill === true)) {
       await takeOver(cp, Date.now());
       const peaceful = await startKeeper(KEEPERS[0] ?? '');
       await untilStep(peaceful, 'issue-leaf');
@@ -230,7 +242,7 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
       cp.lifetime.onStop(() => one.close());
       toEtcd.delay(options.hidden);
       say(`one address for both API servers, the second one ${options.hidden} ms late`);
-      load = startLoad(servers, options.rate);
+      load = begin();
       await takeOver(cp, Date.now());
       const keeper = await startKeeper(KEEPERS[0] ?? '', ['--api-servers', `127.0.0.1:${one.port}`]);
       await untilStep(keeper, 'drop-old');
@@ -244,7 +256,7 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     }
     let killed: RotationResult['killed'];
     if (options.kill === true) {
-      load = startLoad(servers, options.rate);
+      load = begin();
       const leaders = await killEveryLeader(cp, startKeeper, say);
       await load.stop();
       killed = {
@@ -256,10 +268,13 @@ async function scenario(options: RotationOptions, say: (line: string) => void): 
     }
 
     const control = async (late: number): Promise<Measured & { swaps: number }> => {
-      const of = startLoad(servers, options.rate);
+      const of = begin();
       await sleep(500);
       for (let i = 0; i < options.control; i += 1) {
-        await replaceAtOnce(cp, late);
+        const seen = of.failures(0).length;
+        await replaceAtOnce(cp, () =>
+          patient && late > 0 ? until('a call to fail', () => of.failures(0).length > seen) : sleep(late),
+        );
         await sleep(1500);
       }
       await of.stop();
@@ -342,6 +357,35 @@ async function takeOver(cp: ControlPlane, made: number): Promise<void> {
   await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-ca`, { contentType: MERGE, body: { data } });
 }
 
+/** What is due comes about under the load: a certificate that ages, then a CA. */
+async function ageAndReplace(
+  cp: ControlPlane,
+  options: RotationOptions,
+  now: () => { readonly ca: number; readonly leaf: number; readonly calls: number },
+): Promise<void> {
+  for (let i = 1; i <= options.leafRotations; i += 1) {
+    const secret = async (name: string): Promise<KeyPair> => {
+      const { data } = await cp.admin.request<{ data: Record<string, string> }>('GET', `${SECRETS}/${name}`);
+      return { cert: decode(data['tls.crt']), key: decode(data['tls.key']) };
+    };
+    const ca = await secret('gpu-gate-ca');
+    // It must lack nothing but youth.
+    const { sans = [] } = readCert((await secret('gpu-gate-webhook-tls')).cert) ?? {};
+    const leaf = await issueLeaf(ca, { name: 'aged', sans, usage: 'server', life: 90 * DAY }, Date.now() - 80 * DAY);
+    await cp.admin.request('PATCH', `${SECRETS}/gpu-gate-webhook-tls`, {
+      contentType: MERGE,
+      body: { data: { 'tls.crt': encode(leaf.cert), 'tls.key': encode(leaf.key) } },
+    });
+    await until('the aged certificate to be replaced', () => now().leaf >= i);
+  }
+  for (let i = 1; i <= options.caRotations; i += 1) {
+    await takeOver(cp, Date.now() - 300 * DAY);
+    // One to the CA that is due, and one away from it.
+    await until('two changes of CA', () => now().ca >= 2 * i);
+  }
+  await until(`${options.calls} calls`, () => now().calls >= options.calls);
+}
+
 /**
  * How long after it announced a step a leader dies, ms, once each kind was died on at once: in the
  * middle, after the write, later.
@@ -393,16 +437,16 @@ async function killEveryLeader(
 const LATE = 1000;
 
 /**
- * What others do: a new CA and a certificate of it, both at once; `late` ms later where replicas
- * read a mounted file.
+ * What others do: a new CA and a certificate of it, both at once; or the certificate later, as
+ * where replicas read a mounted file.
  */
-async function replaceAtOnce(cp: ControlPlane, late: number): Promise<void> {
+async function replaceAtOnce(cp: ControlPlane, later: () => Promise<unknown>): Promise<void> {
   const ca = await issueCa('control', DAY, Date.now());
   const sans = ['gpu-gate-webhook.gpu-gate.svc'];
   const leaf = await issueLeaf(ca, { name: 'control', sans, usage: 'server', life: DAY }, Date.now());
   const data = { 'tls.crt': encode(leaf.cert), 'tls.key': encode(leaf.key), 'ca.crt': encode(ca.cert) };
   await Promise.all([
-    sleep(late).then(() =>
+    later().then(() =>
       cp.admin.request('PATCH', `${SECRETS}/gpu-gate-webhook-tls`, { contentType: MERGE, body: { data } }),
     ),
     cp.admin.request('PATCH', CONFIGURATION, {
@@ -414,6 +458,7 @@ async function replaceAtOnce(cp: ControlPlane, late: number): Promise<void> {
 
 const MERGE = 'application/merge-patch+json';
 const encode = (text: string): string => Buffer.from(text).toString('base64');
+const decode = (text = ''): string => Buffer.from(text, 'base64').toString();
 
 if (process.argv[1] === import.meta.filename) {
   const options = JSON.parse(process.argv[2] ?? '{}') as RotationOptions;

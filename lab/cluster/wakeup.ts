@@ -2,6 +2,7 @@
 // it meanwhile and is refused, the node is proven again. Measured from watches, so that no figure
 // is that of polling.
 import { jsonLog } from '../../platform/log.ts';
+import { isNotFound } from '../../platform/kube.ts';
 import { reflector } from '../../platform/reflector.ts';
 import type { Cluster } from './cluster.ts';
 import { PROOF, WAKE } from '../../core/keys.ts';
@@ -47,6 +48,7 @@ export async function wakeUps(
     if (code !== 0) throw new Error(`kubectl annotate: ${stderr}`);
   };
   let proven = 0;
+  let lost = 0;
   let bound = 0;
   let wakes = 0;
   const stop = new AbortController();
@@ -59,6 +61,7 @@ export async function wakeUps(
     // The first write of the proof, not what is written to the node afterwards.
     onChange: (key, before, after) => {
       if (key !== name) return;
+      if (before?.proof !== undefined && after?.proof === undefined) lost += 1;
       if (before?.proof === undefined && after?.proof !== undefined) [proven, wakes] = [performance.now(), 0];
       else if (before?.wake !== after?.wake && bound === 0) wakes += 1;
     },
@@ -79,8 +82,9 @@ export async function wakeUps(
     for (let i = 0; i < tries; i += 1) {
       const pod = `wake-${name}-${i}`;
       bound = 0;
+      const before = lost;
       await annotate(`sim.gpu-gate.dev/reboot=${pod}`);
-      await until('the proof to go', () => proofs.get(name)?.proof === undefined);
+      await until('the proof to go', () => lost > before);
       await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', { body: waiting(pod, name) });
       await until('the node to be proven', () => proofs.get(name)?.proof !== undefined).catch(
         async (error: unknown) => {
@@ -93,7 +97,9 @@ export async function wakeUps(
       await cluster.admin.request('DELETE', `/api/v1/namespaces/default/pods/${pod}`, {
         query: { gracePeriodSeconds: 0 },
       });
-      await until('the pod to be gone', async () => (await cluster.kubectl(['get', 'pod', pod])).code !== 0);
+      await until('the pod to be gone', () =>
+        cluster.admin.request('GET', `/api/v1/namespaces/default/pods/${pod}`).then(() => false, isNotFound),
+      );
     }
   } finally {
     stop.abort();

@@ -202,5 +202,5 @@ function situation(node: NodeObject, because: Reason): string {
   if (state === 'validated') return `takes no new GPU pods (${because.sentence})`;
   const said = walkOf(node)?.said;
   const awaited = said === undefined ? '' : timeless(said);
-  return `is ${state === 'failed' ? 'failed' : `in ${state}`}${awaited === '' ? '' : ` (${awaited})`}`;
+  return `${state === 'failed' ? 'has failed' : `is in ${state}`}${awaited === '' ? '' : ` (${awaited})`}`;
 }

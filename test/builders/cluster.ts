@@ -242,10 +242,17 @@ export class Cluster {
     this.#version = 1;
   }
 
+  /** How long the watch takes to bring what a leader wrote on a node, ms. */
+  watchMs = 0;
+
   setNode(node: NodeObject): string {
-    const { name } = node.metadata;
     this.#version += 1;
-    const after = { ...node, metadata: { ...node.metadata, resourceVersion: String(this.#version) } };
+    return this.#bring(node, String(this.#version));
+  }
+
+  #bring(node: NodeObject, resourceVersion: string): string {
+    const { name } = node.metadata;
+    const after = { ...node, metadata: { ...node.metadata, resourceVersion } };
     const before = this.nodes.all.get(name);
     this.nodes.all.set(name, after);
     const changed = this.#fleet.update(name, after);
@@ -293,7 +300,10 @@ export class Cluster {
     const node = this.nodes.all.get(action.node);
     const written = node === undefined ? undefined : afterWrite(node, action);
     if (written === undefined) return {};
-    const resourceVersion = this.setNode(written);
+    this.#version += 1;
+    const resourceVersion = String(this.#version);
+    if (this.watchMs === 0) this.#bring(written, resourceVersion);
+    else this.later(this.watchMs, () => this.#bring(written, resourceVersion));
     if (action.kind === 'patch-node' && this.operandsWork !== undefined)
       this.later(OPERAND_MS, () => this.#bringOperands(action.node));
     return { resourceVersion };

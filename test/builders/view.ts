@@ -1,6 +1,6 @@
 // Reading and steering a test cluster as its people do: what tests on the control plane share.
 import { randomUUID } from 'node:crypto';
-import { MERGE_PATCH } from '../../platform/kube.ts';
+import { isNotFound, MERGE_PATCH } from '../../platform/kube.ts';
 import type { Cluster } from '../../lab/cluster/cluster.ts';
 import { until } from '../../lab/cluster/gate.ts';
 
@@ -49,11 +49,11 @@ export function viewOf(cluster: () => Cluster) {
     if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
     return stdout;
   };
-  const validated = (name: string, seconds?: number): Promise<unknown> =>
+  const validated = (name: string): Promise<unknown> =>
     until(
       `${name} to be validated and open`,
       () => isOpen(name),
-      seconds === undefined ? undefined : seconds * 1000,
+      undefined,
       async () => {
         const { conditions } = (await node(name)).status;
         return JSON.stringify(conditions.filter(({ type }) => type === 'Ready' || type === 'GPUValidated'));
@@ -85,18 +85,35 @@ export function viewOf(cluster: () => Cluster) {
     for (const name of names) await validated(name);
     for (const name of names) await mark(name, { annotations: all(PACES, null) });
   };
+  const isThere = async (name: string): Promise<boolean> => {
+    try {
+      await cluster().admin.request('GET', `/api/v1/namespaces/default/pods/${name}`);
+      return true;
+    } catch (error) {
+      if (isNotFound(error)) return false;
+      throw error;
+    }
+  };
   const gone = async (name: string): Promise<void> => {
     await cluster().admin.request('DELETE', `/api/v1/namespaces/default/pods/${name}`, {
       query: { gracePeriodSeconds: 0 },
     });
-    await until(`pod ${name} to be gone`, async () => (await cluster().kubectl(['get', 'pod', name])).code !== 0);
+    await until(`pod ${name} to be gone`, async () => !(await isThere(name)));
   };
   return {
     node,
     kubectl,
     pod: (name: string): Promise<Pod> => cluster().admin.request('GET', `/api/v1/namespaces/default/pods/${name}`),
-    annotate: (name: string, ...annotations: string[]): Promise<string> =>
-      kubectl('annotate', 'node', name, '--overwrite', ...annotations),
+    /** As `kubectl annotate --overwrite` has them: `key=value`, or `key-`. */
+    annotate: (name: string, ...annotations: string[]): Promise<unknown> =>
+      mark(name, {
+        annotations: Object.fromEntries(
+          annotations.map((text) => {
+            const at = text.indexOf('=');
+            return at < 0 ? [text.replace(/-$/, ''), null] : [text.slice(0, at), text.slice(at + 1)];
+          }),
+        ),
+      }),
     state: async (name: string): Promise<string | undefined> =>
       (await node(name)).metadata.labels['gpu-gate.dev/state'],
     /** Open by a proof; where that does not come, says what the node says of itself. */
@@ -120,7 +137,7 @@ export function viewOf(cluster: () => Cluster) {
     gone,
     /** If it is there. */
     goneIfThere: async (name: string): Promise<void> => {
-      if ((await cluster().kubectl(['get', 'pod', name])).code === 0) await gone(name);
+      if (await isThere(name)) await gone(name);
     },
     restore,
   };

@@ -408,6 +408,22 @@ describe('a canary', () => {
     await cluster.settle(2000);
     expect(rollingOut(cluster)?.reason).toBe('UpToDate');
   });
+  it('of one node is one node, also where the watch brings late what was written', async () => {
+    const cluster = await validated();
+    cluster.watchMs = 200;
+    cluster.editPolicy(policyOf('2', { maxUnavailable: 3, canary: { first: 1 } }));
+    const begun = new Set<string>();
+    await until(
+      cluster,
+      () => rollingOut(cluster)?.reason === 'CanaryAwaitsApproval',
+      () => {
+        for (const name of closedFor(cluster)) begun.add(name);
+      },
+    );
+    await cluster.settle(60_000);
+    for (const name of closedFor(cluster)) begun.add(name);
+    expect([begun.size, onDriver(cluster, '2').length]).toEqual([1, 1]);
+  });
   it('with a time goes on by itself when that is over, also under another leader', async () => {
     const cluster = await validated();
     cluster.editPolicy(policyOf('2', { maxUnavailable: 3, canary: { first: 1, wait: '1h' } }));

@@ -27,9 +27,10 @@ const POD = {
 
 /**
  * Sends `perSecond` calls a second whether earlier ones have come back or not, through the given
- * servers in turn.
+ * servers in turn. `atMost` are under way at once: a test's load must not be more than a busy
+ * machine answers in time.
  */
-export function startLoad(servers: readonly Kube[], perSecond: number): Load {
+export function startLoad(servers: readonly Kube[], perSecond: number, atMost = Infinity): Load {
   const calls: Call[] = [];
   const open = new Set<Promise<void>>();
   const ending = new AbortController();
@@ -49,6 +50,7 @@ export function startLoad(servers: readonly Kube[], perSecond: number): Load {
     for (let sent = 0; !ending.signal.aborted; sent += 1) {
       const due = began + (sent * 1000) / perSecond - performance.now();
       if (due > 0) await sleep(due);
+      while (open.size >= atMost) await Promise.race(open);
       const kube = servers[sent % servers.length];
       if (kube === undefined) throw new Error('a load needs an API server');
       const call = one(kube);

@@ -175,7 +175,7 @@ describe('the CA of the extender', () => {
     expect(before.map(({ fingerprint }) => fingerprint)).toEqual([oldCa.fingerprint]);
     if (newCa === undefined) throw new Error('no CA');
     expect([await servedBy(oldCa), await clientBy(oldCa)]).toEqual([true, true]);
-    expect(restartBy(await metricsNow())).toBeCloseTo(Date.now() / 1000 + 60 * 86_400, -2);
+    expect(restartBy(await metricsNow())).toBeCloseTo(Date.now() / 1000 + 60 * 86_400, -4);
     expect(await metricsNow()).toContain('gpu_gate_certificate_not_after_seconds{certificate="extender-ca-previous"}');
     expect(logged.some((line) => line.includes('restart every scheduler that asks it'))).toBe(true);
 

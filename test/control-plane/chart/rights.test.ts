@@ -60,11 +60,12 @@ beforeAll(async () => {
         userAgent: 'test',
       }),
     );
+  await wholeLife();
 });
 afterAll(async () => cluster?.stop());
 
-/** A whole life, so that everything that gpu-gate ever calls is called. */
-it('lives a whole life with the rights that it has', async () => {
+/** Everything that gpu-gate ever calls is called, with the rights that it has. */
+async function wholeLife(): Promise<void> {
   for (const name of ['gpu-0', 'gpu-1']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
   for (const name of ['gpu-0', 'gpu-1']) await validated(name);
   await gpuPod('works', 'gpu-0');
@@ -87,7 +88,8 @@ it('lives a whole life with the rights that it has', async () => {
       },
     },
   });
-  await until('it to run', async () => (await pod('rejected')).status.phase === 'Running');
+  // Ready, because until then the simulated kubelet goes on writing that it runs.
+  await until('it to be Ready', async () => isReady(await pod('rejected')));
   await cluster.admin.request('PATCH', '/api/v1/namespaces/default/pods/rejected/status', {
     contentType: STRATEGIC_PATCH,
     body: { status: { phase: 'Failed', reason: 'UnexpectedAdmissionError' } },
@@ -177,7 +179,7 @@ it('lives a whole life with the rights that it has', async () => {
     'its DaemonSets to be gone',
     async () => (await kubectl('get', 'daemonsets', '-n', 'gpu-gate-operands', '-o', 'name')) === '',
   );
-});
+}
 
 describe.each(['request path', 'reconciler'] as const)('the %s', (account) => {
   it('was refused nothing', () => expect(refusedCalls(cluster, userOf(account))).toEqual([]));

@@ -45,7 +45,7 @@ beforeAll(async () => {
   await annotate('gpu-0', 'sim.gpu-gate.dev/gpus=4', 'sim.gpu-gate.dev/device-fails=gpu-0');
   await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
   await untilEnforcing(cluster);
-  await validated('gpu-0', 90);
+  await validated('gpu-0');
 }, 240_000);
 afterAll(async () => cluster?.stop());
 
@@ -118,7 +118,7 @@ describe('a retry', () => {
     await kubectl('annotate', 'node', 'gpu-0', 'sim.gpu-gate.dev/device-fails-');
     await annotate('gpu-0', 'gpu-gate.dev/retry=1');
     await until('no rule to be left', async () => (await rules()).length === 0, 90_000);
-    await validated('gpu-0', 60);
+    await validated('gpu-0');
     await bound('e');
   });
 });

@@ -26,7 +26,7 @@ beforeAll(async () => {
   await startGate(cluster, { scheduler: false });
   await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
   await untilEnforcing(cluster);
-}, 180_000);
+});
 afterAll(async () => cluster?.stop());
 
 it('pods of device plugins are injected as before, and one line says that claims are not seen', async () => {

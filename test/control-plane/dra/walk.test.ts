@@ -76,7 +76,7 @@ describe('a node of a policy with allocation: DRA', () => {
     await createClaimPod(cluster.admin, 'user', { resourceClaimTemplateName: 'gpu' });
     await gpuPod('mapped', 'gpu-0');
     await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
-    await validated('gpu-0', 60);
+    await validated('gpu-0');
     expect(seen).toEqual(['toolkit', 'driver', 'driver-validation', 'dra-driver', 'dra-validation', 'validated']);
     expect(Object.keys((await proofOf('gpu-0')).components)).toEqual(['toolkit', 'driver', 'dra-driver']);
     expect(await condition('gpu-0')).toMatchObject({
@@ -98,7 +98,7 @@ describe('a node of a policy with allocation: DRA', () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/missing-slices=1');
     await closes('gpu-0', 'waiting for pool gpu-0 of gpu.nvidia.com to be complete: 1 of 2 ResourceSlices');
     await kubectl('annotate', 'node', 'gpu-0', 'sim.gpu-gate.dev/missing-slices-');
-    await validated('gpu-0', 60);
+    await validated('gpu-0');
     expect((await proofOf('gpu-0')).at).not.toBe(before.at);
   });
 
@@ -107,7 +107,7 @@ describe('a node of a policy with allocation: DRA', () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/validation-seconds=3', 'sim.gpu-gate.dev/restart=dra-driver:1');
     await closes('gpu-0', 'dra-');
     await annotate('gpu-0', 'sim.gpu-gate.dev/validation-seconds=1');
-    await validated('gpu-0', 60);
+    await validated('gpu-0');
     expect((await proofOf('gpu-0')).components['dra-driver']?.started).not.toBe(
       before.components['dra-driver']?.started,
     );
@@ -118,7 +118,7 @@ describe('a node of a policy with allocation: DRA', () => {
   it('loses its proof by a reboot, and gets another one', { timeout: 120_000 }, async () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/reboot=1');
     await until('the proof to go', async () => (await proofOf('gpu-0')) === null, 60_000);
-    await validated('gpu-0', 90);
+    await validated('gpu-0');
     await until('its pod to be Ready again', async () => isReady(await pod('user')), 60_000);
   });
 

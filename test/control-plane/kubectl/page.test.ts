@@ -10,6 +10,7 @@ import { chromium, type Browser, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
+import { PATIENCE_MS } from '../../../lab/cluster/lifetime.ts';
 import { viewOf } from '../../builders/view.ts';
 import { installPlugin } from '../../support/plugin.ts';
 
@@ -52,7 +53,7 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     });
     // As root Chromium has no sandbox of its own.
     browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
-  }, 300_000);
+  });
   afterAll(async () => {
     await browser?.close();
     server?.kill('SIGINT');
@@ -66,6 +67,7 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
   beforeEach(async () => {
     complaints.length = 0;
     page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
+    page.setDefaultTimeout(PATIENCE_MS);
     page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
     page.on('pageerror', (error) => complaints.push(error.message));
     page.on('request', (asked) => /^(data:|http:\/\/127\.0\.0\.1:)/.test(asked.url()) || complaints.push(asked.url()));
@@ -83,11 +85,11 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
   };
   const row = (node: string) => page.getByRole('row').filter({ has: page.getByText(node, { exact: true }) });
 
-  it('shows a node on its way, and open at the end', { timeout: 180_000 }, async () => {
+  it('shows a node on its way, and open at the end', async () => {
     await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
     try {
-      await validated('gpu-0', 90);
-      await row('gpu-0').getByText('validated', { exact: true }).waitFor({ timeout: 60_000 });
+      await validated('gpu-0');
+      await row('gpu-0').getByText('validated', { exact: true }).waitFor();
       await row('gpu-0').click();
       const story = page.getByRole('region', { name: 'Node gpu-0' });
       await story.getByText('open: new GPU pods may come').waitFor();
@@ -103,15 +105,15 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     }
   });
 
-  it('shows a failed node, why, what to do next, and the pod that waits', { timeout: 180_000 }, async () => {
+  it('shows a failed node, why, what to do next, and the pod that waits', async () => {
     await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=boom');
     await kubectl('label', 'node', 'gpu-1', 'gpu-gate.dev/managed=true');
     try {
       await gpuPod('page-waits', 'gpu-1');
-      await row('gpu-1').getByText('failed', { exact: true }).waitFor({ timeout: 120_000 });
+      await row('gpu-1').getByText('failed', { exact: true }).waitFor();
       await page.getByRole('region', { name: 'Problems' }).getByText('1 node failed').waitFor();
       await row('gpu-1').click();
-      await page.getByText('kubectl gpu-gate retry gpu-1').waitFor();
+      await page.getByText('kubectl gpu-gate retry gpu-1', { exact: true }).waitFor();
       const waiting = page.getByRole('region', { name: 'GPU pods that wait' });
       await waiting.getByText('default/page-waits').waitFor();
       await waiting.getByText('kubectl gpu-gate explain page-waits -n default').waitFor();
@@ -123,12 +125,12 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     }
   });
 
-  it('is searched, filtered and read with the keyboard alone', { timeout: 120_000 }, async () => {
+  it('is searched, filtered and read with the keyboard alone', async () => {
     const nodes = ['gpu-0', 'gpu-1', 'gpu-2'];
     await kubectl('label', 'nodes', ...nodes, 'gpu-gate.dev/managed=true');
     const focused = (of: string): Promise<string> => page.evaluate(`document.activeElement.${of}`);
     try {
-      await page.getByText('3 nodes shown').waitFor({ timeout: 60_000 });
+      await page.getByText('3 nodes shown').waitFor();
       await page.keyboard.press('/');
       await page.keyboard.type('GPU-2');
       await page.getByText('1 node shown').waitFor();
@@ -150,7 +152,7 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     }
   });
 
-  it('reads the cluster only while a browser looks', { timeout: 120_000 }, async () => {
+  it('reads the cluster only while a browser looks', async () => {
     const reads = (): number =>
       readFileSync(cluster.auditLog, 'utf8')
         .split('\n')
@@ -177,7 +179,7 @@ describe.skipIf(CHROMIUM === '')('the status page', () => {
     await grows();
   });
 
-  it('is drawn in the dark where the system is dark', { timeout: 60_000 }, async () => {
+  it('is drawn in the dark where the system is dark', async () => {
     const ground = (): Promise<string> => page.evaluate('getComputedStyle(document.body).backgroundColor');
     const light: string = await ground();
     await page.emulateMedia({ colorScheme: 'dark' });

@@ -20,7 +20,7 @@ const UPDATES = process.env['GPU_GATE_TEST_UPDATE'] === '1';
 let cluster: Cluster;
 let home: string;
 let program: string;
-const { kubectl, annotate, validated, gpuPod, state, pod } = viewOf(() => cluster);
+const { kubectl, annotate, node, validated, gpuPod, state, pod } = viewOf(() => cluster);
 
 /** What the plugin prints, and its exit code where that is not 0. */
 const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promise<string> =>
@@ -96,13 +96,18 @@ beforeAll(async () => {
 
   await cluster.addNodes(3);
   await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
-  await validated('gpu-0', 90);
+  await validated('gpu-0');
   await untilEnforcing(cluster);
   await annotate('gpu-1', 'sim.gpu-gate.dev/driver-fails=insmod: ERROR: could not insert module nvidia.ko');
   await annotate('gpu-2', 'sim.gpu-gate.dev/driver-seconds=86400');
   await kubectl('label', 'nodes', 'gpu-1', 'gpu-2', 'gpu-gate.dev/managed=true');
   await until('gpu-1 to fail', async () => (await state('gpu-1')) === 'failed');
   await until('gpu-2 to wait for its driver', async () => (await state('gpu-2')) === 'driver');
+  // A new sentence about the same state is written once it has settled.
+  await until('gpu-2 to say what it waits for', async () => {
+    const { conditions } = (await node('gpu-2')).status;
+    return conditions.some(({ type, message }) => type === 'GPUValidated' && message.includes('to be Ready'));
+  });
   await gpuPod('serve', 'gpu-0', 4);
   await until('serve to run', async () => (await pod('serve')).status.phase === 'Running');
   await gpuPod('train', undefined, 8);

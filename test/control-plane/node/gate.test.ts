@@ -74,7 +74,7 @@ describe('the walk on a real control plane', () => {
 
   it('driver restarted: the proof goes at once, the pod’s gate closes, and both come back by themselves', async () => {
     await serving();
-    await annotate('gpu-0', 'sim.gpu-gate.dev/restart=driver:1');
+    await annotate('gpu-0', 'sim.gpu-gate.dev/restart=driver:1', 'sim.gpu-gate.dev/driver-seconds=600');
     await until(
       'the proof to go',
       async () => (await node('gpu-0')).metadata.annotations['gpu-gate.dev/proof'] === undefined,
@@ -84,18 +84,20 @@ describe('the walk on a real control plane', () => {
       async () => conditionOf(await pod('serving'), 'gpu-gate.dev/node-validated')?.status === 'False',
     );
     await until('the pod not to be Ready', async () => !isReady(await pod('serving')));
+    await annotate('gpu-0', 'sim.gpu-gate.dev/driver-seconds=0.1');
     await validated('gpu-0');
     await until('the pod to be Ready again', async () => isReady(await pod('serving')));
   });
 
   it('device plugin restarted: the node closes, the pod there stays Ready', async () => {
     await serving();
-    await annotate('gpu-0', 'sim.gpu-gate.dev/restart=device-plugin:1', 'sim.gpu-gate.dev/plugin-seconds=3');
+    await annotate('gpu-0', 'sim.gpu-gate.dev/restart=device-plugin:1', 'sim.gpu-gate.dev/plugin-seconds=600');
     await until(
       'the node to close',
       async () => (await node('gpu-0')).metadata.annotations['gpu-gate.dev/closed'] !== undefined,
     );
     expect(isReady(await pod('serving'))).toBe(true);
+    await annotate('gpu-0', 'sim.gpu-gate.dev/plugin-seconds=0.1');
     await validated('gpu-0');
     expect(isReady(await pod('serving'))).toBe(true);
   });

@@ -58,7 +58,7 @@ beforeAll(async () => {
   await startGate(cluster, {
     values: { policy: { spec: { validation: { backoff: { initial: '1s', max: '2s' } } } } },
   });
-}, 120_000);
+});
 afterAll(async () => cluster?.stop());
 
 it('a DaemonSet’s pod, and then a validation pod; without the refusal the walk goes on by itself', async () => {

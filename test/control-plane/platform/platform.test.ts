@@ -203,7 +203,6 @@ describe('a reflector', () => {
     await watch.whenSynced();
     await cp.stopApiServer();
     const before = watch.lastContact();
-    await sleep(500);
     await cp.startApiServer();
     await put('t-restart', 'after');
     await until('the value after the restart', () => watch.get('default/t-restart') === 'after');
@@ -332,7 +331,6 @@ describe('a Lease election', () => {
     await until('a to say what it believes', () => output.includes('continued'));
     expect(output).toContain('continued false');
     expect(output).not.toContain('continued true');
-    expect(b.leader.held).toBe(true);
     child.kill('SIGKILL');
     b.end.abort();
     await b.ran;
@@ -351,13 +349,15 @@ describe('a Lease election', () => {
     await a.ran;
   });
   it('two that begin at once: never two leaders', async () => {
-    const all = ['x', 'y', 'z'].map((identity) => participant('three', identity));
+    let looks = 0;
+    const kube: Kube = { ...cp.admin, request: (...call) => ((looks += 1), cp.admin.request(...call)) };
+    const all = ['x', 'y', 'z'].map((identity) => participant('three', identity, { kube }));
     let most = 0;
-    await until('one to lead', () => all.some(({ leader }) => leader.held));
-    for (let i = 0; i < 60; i += 1) {
+    // Each has come around several times by then.
+    await until('thirty calls and a leader', () => {
       most = Math.max(most, all.filter(({ leader }) => leader.held).length);
-      await sleep(25);
-    }
+      return looks >= 30 && most > 0;
+    });
     expect(most).toBe(1);
     for (const { end } of all) end.abort();
     await Promise.all(all.map(({ ran }) => ran));
@@ -388,16 +388,21 @@ describe('a Lease election', () => {
   });
   it('a clock set forward takes nothing over', async () => {
     let offset = 0;
-    // Renews less often than the other one looks.
-    const a = participant('forward', 'a', { durationMs: 6000 });
+    // An hour, which the other one's clock passes at every look.
+    const a = participant('forward', 'a', { durationMs: 3_600_000 });
     await until('a to lead', () => a.leader.held);
-    const b = participant('forward', 'b', { now: () => Date.now() + offset });
-    await sleep(500);
-    for (let i = 0; i < 20; i += 1) {
-      offset += 3_600_000;
-      await sleep(50);
-      expect([a.leader.held, b.leader.held]).toEqual([true, false]);
-    }
+    let looks = 0;
+    const kube: Kube = {
+      ...cp.admin,
+      request: (...call) => ((looks += 1), (offset += 7_200_000), cp.admin.request(...call)),
+    };
+    const b = participant('forward', 'b', { kube, now: () => Date.now() + offset });
+    const seen = new Set<string>();
+    await until('ten looks', () => {
+      seen.add(`${a.leader.held} ${b.leader.held}`);
+      return looks >= 10;
+    });
+    expect([...seen]).toEqual(['true false']);
     for (const { end } of [a, b]) end.abort();
     await Promise.all([a.ran, b.ran]);
   });

@@ -1,14 +1,16 @@
 // GPUPolicies on a real control plane: pools, conflicts, nodes that are not opted in, suspension,
 // external components, the breaker.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Agent } from 'node:https';
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { schedulerClient, startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
+import { askExtender } from '../../support/ask-extender.ts';
 import { conditionOf, viewOf } from '../../builders/view.ts';
 
 let cluster: Cluster;
 let gate: Gate;
-const { node, pod, kubectl, annotate, state, validated, gpuPod, gone } = viewOf(() => cluster);
+const { node, pod, kubectl, annotate, state, validated, gpuPod, gone, goneIfThere, restore } = viewOf(() => cluster);
 
 const TIMES = { backoff: { initial: '1s', max: '4s' } };
 const POLICIES = '/apis/gpu-gate.dev/v1alpha1/gpupolicies';
@@ -42,31 +44,55 @@ beforeAll(async () => {
   gate = await startGate(cluster, {
     values: { policy: { spec: { nodeSelector: { pool: 'a' }, validation: TIMES, bringUp: { maxConcurrent: '5' } } } },
   });
-  for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3']) await kubectl('label', 'node', name, 'pool=a');
+  for (const name of POOL) await kubectl('label', 'node', name, 'pool=a');
+  first = await firstOptIns();
+});
+afterEach(async () => {
+  await edit('default', { spec: { suspend: false, unmanagedNodes: 'Auto' } });
+  await restore(...POOL);
 });
 afterAll(async () => cluster?.stop());
 
+/** Nodes of the policy `default`. */
+const POOL = ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'];
+/** What the policy said before and after the first of its nodes was opted in. */
+let first: Awaited<ReturnType<typeof firstOptIns>>;
+async function firstOptIns() {
+  const audits = await says('default', 'Enforcing', 'False');
+  for (const name of POOL) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
+  await says('default', 'Enforcing', 'True');
+  const since = (await policy('default')).status?.enforcingSince;
+  for (const name of POOL) await validated(name);
+  return { audits, since, sinceAfter: (await policy('default')).status?.enforcingSince };
+}
+/** A node that is deleted when the test ends. */
+async function oneMoreNode(labels: Readonly<Record<string, string>> = {}): Promise<string> {
+  const [name] = await cluster.addNodes(1, labels);
+  if (name === undefined) throw new Error('no node');
+  onTestFinished(() => kubectl('delete', 'node', name).then(() => undefined));
+  return name;
+}
+
 describe('policies', () => {
   it('a node that no policy selects says so, and with which command to go on', async () => {
-    await kubectl('label', 'node', 'gpu-4', 'gpu-gate.dev/managed=true');
+    const name = await oneMoreNode({ 'gpu-gate.dev/managed': 'true' });
     await until('the condition NoPolicy', async () => {
-      const { status } = await node('gpu-4');
+      const { status } = await node(name);
       return status.conditions.find(({ type }) => type === 'GPUValidated')?.reason === 'NoPolicy';
     });
   });
 
   it('Auto: installed, it audits; it enforces with the first node opted in, and says since when', async () => {
-    expect(await says('default', 'Enforcing', 'False')).toMatch(/^NoNodeOptedIn/);
-    for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'])
-      await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
-    await says('default', 'Enforcing', 'True');
-    const since = (await policy('default')).status?.enforcingSince;
-    for (const name of ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3']) await validated(name);
-    expect((await policy('default')).status?.enforcingSince).toBe(since);
+    expect(first.audits).toMatch(/^NoNodeOptedIn/);
+    expect(first.since).toBeDefined();
+    expect(first.sinceAfter).toBe(first.since);
     await says('default', 'Ready', 'True');
   });
+});
 
-  it('a second policy has a pool of its own, with operands of its own; an external component is taken by its pod', async () => {
+describe('a second policy', () => {
+  let toolkit: string | undefined;
+  beforeAll(async () => {
     await makePolicy('pool-b', {
       nodeSelector: { pool: 'b' },
       validation: TIMES,
@@ -76,13 +102,13 @@ describe('policies', () => {
         toolkit: { mode: 'external', podSelector: { namespace: 'default', matchLabels: { app: 'wrong-name' } } },
       },
     });
-    await kubectl('label', 'node', 'gpu-4', 'pool=b');
+    await kubectl('label', 'node', 'gpu-4', 'pool=b', 'gpu-gate.dev/managed=true');
     await until('the node to wait for the external toolkit', async () =>
       (await node('gpu-4')).status.conditions
         .find(({ type }) => type === 'GPUValidated')
         ?.message.includes('waiting for a pod of the external toolkit'),
     );
-    expect(await state('gpu-4')).toBe('toolkit');
+    toolkit = await state('gpu-4');
     await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
       body: {
         apiVersion: 'v1',
@@ -101,7 +127,12 @@ describe('policies', () => {
         components: { toolkit: { podSelector: { namespace: 'default', matchLabels: { app: 'their-toolkit' } } } },
       },
     });
-    await validated('gpu-4', 90);
+    await validated('gpu-4');
+  });
+  afterEach(() => restore('gpu-4'));
+
+  it('has a pool of its own, with operands of its own; an external component is taken by its pod', async () => {
+    expect(toolkit).toBe('toolkit');
     const daemonSets = await kubectl(
       'get',
       'daemonsets',
@@ -118,7 +149,8 @@ describe('policies', () => {
     expect(proof.driver).toBe('580.1.1');
   });
 
-  it('two policies on one node: the older has it, both report the conflict', async () => {
+  it('selects a node of another policy: the older has it, both report the conflict', async () => {
+    onTestFinished(() => kubectl('delete', 'gpupolicy', 'overlaps', '--ignore-not-found').then(() => undefined));
     await makePolicy('overlaps', { nodeSelector: { pool: 'b' }, validation: TIMES });
     expect(await says('overlaps', 'Conflict', 'True')).toContain('pool-b');
     expect(await says('pool-b', 'Conflict', 'True')).toContain('overlaps');
@@ -127,29 +159,34 @@ describe('policies', () => {
     await says('pool-b', 'Conflict', 'False');
   });
 
-  it('a GPU pod goes to a node of its own policy only', async () => {
+  it('keeps its nodes for GPU pods of its own', async () => {
+    onTestFinished(() => goneIfThere('other-pool'));
     await gpuPod('other-pool', 'gpu-4');
     await until('the extender’s reason', async () => {
       const message = conditionOf(await pod('other-pool'), 'PodScheduled')?.message ?? '';
       return message.includes('other GPU policy') && message;
     });
-    await gone('other-pool');
   });
 
-  it('validation.interval: an idle node is validated again', async () => {
+  it('validates an idle node again after validation.interval', async () => {
+    onTestFinished(() => edit('pool-b', { spec: { validation: { interval: '0s' } } }).then(() => undefined));
     const before = (await node('gpu-4')).metadata.annotations['gpu-gate.dev/proof'];
     await edit('pool-b', { spec: { validation: { interval: '3s' } } });
     await until('a new proof', async () => {
       const { annotations } = (await node('gpu-4')).metadata;
       return annotations['gpu-gate.dev/proof'] !== undefined && annotations['gpu-gate.dev/proof'] !== before;
     });
-    await edit('pool-b', { spec: { validation: { interval: '0s' } } });
-    await validated('gpu-4');
   });
+});
 
+describe('policies in use', () => {
   it('rejectedPods: Delete removes what a kubelet rejected after a reboot', async () => {
     // By the chart's value: it also gives the permission to delete pods, which gpu-gate does not
     // have otherwise.
+    onTestFinished(async () => {
+      await kubectl('delete', 'deployment', 'rejected', '--ignore-not-found');
+      await gate.upgrade({ policy: { spec: { rejectedPods: 'Report' } } });
+    });
     await gate.upgrade({ policy: { spec: { rejectedPods: 'Delete' } } });
     await kubectl('create', 'deployment', 'rejected', '--image', 'example/train:1', '--replicas', '1');
     await cluster.admin.request('PATCH', '/apis/apps/v1/namespaces/default/deployments/rejected', {
@@ -186,12 +223,12 @@ describe('policies', () => {
       const now = await pods();
       return /gpu-3\s+Running/.test(now) && !/Failed/.test(now);
     });
-    await kubectl('delete', 'deployment', 'rejected');
-    await gate.upgrade({ policy: { spec: { rejectedPods: 'Report' } } });
-    await validated('gpu-3');
   });
 
   it('suspend: nothing injected, nothing refused, gates True; resumed it goes on', async () => {
+    onTestFinished(async () => {
+      for (const name of ['held', 'plain']) await goneIfThere(name);
+    });
     await annotate('gpu-0', 'gpu-gate.dev/hold=test');
     await gpuPod('held', 'gpu-0');
     await until('the refusal', async () =>
@@ -204,9 +241,6 @@ describe('policies', () => {
       return held.spec.nodeName === 'gpu-0' && said?.status === 'True' && said.reason === 'PolicySuspended';
     });
     expect((await gpuPod('plain', 'gpu-0')).spec.readinessGates).toBeUndefined();
-    await gone('held');
-    await gone('plain');
-    await kubectl('annotate', 'node', 'gpu-0', 'gpu-gate.dev/hold-');
     await edit('default', { spec: { suspend: false } });
     await says('default', 'Enforcing', 'True');
   });
@@ -215,8 +249,7 @@ describe('policies', () => {
     ['Deny', false],
     ['Allow', true],
   ] as const)('unmanagedNodes %s: a GPU pod on a node that is not opted in', async (unmanagedNodes, goes) => {
-    const [name] = await cluster.addNodes(1);
-    if (name === undefined) throw new Error('no node');
+    const name = await oneMoreNode();
     await cluster.admin.request('PATCH', `/api/v1/nodes/${name}/status`, {
       contentType: MERGE_PATCH,
       body: { status: { capacity: { 'nvidia.com/gpu': '8' }, allocatable: { 'nvidia.com/gpu': '8' } } },
@@ -225,11 +258,13 @@ describe('policies', () => {
     const asks = `on-${unmanagedNodes.toLowerCase()}`;
     // The extender learns of the edit by its watch: a pod made too soon would be judged by the
     // old word.
-    await until(
-      'the extender to know',
-      async () => (await policy('default')).spec['unmanagedNodes'] === unmanagedNodes,
-    );
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    // As a scheduler asks: it must know the edit before the pod is there.
+    const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(await schedulerClient(cluster)) });
+    onTestFinished(() => agent.destroy());
+    await until('the extender to know', async () => {
+      const { answer } = await askExtender(gate.extenderPort, agent, [name]);
+      return answer.NodeNames.length > 0 === goes;
+    });
     await gpuPod(asks, name);
     if (goes) await until('the pod to be bound there', async () => (await pod(asks)).spec.nodeName === name);
     else
@@ -238,13 +273,10 @@ describe('policies', () => {
         return /not opted in/.test(message);
       });
     await gone(asks);
-    await kubectl('delete', 'node', name);
-    await edit('default', { spec: { unmanagedNodes: 'Auto' } });
   });
 
   it('a startup taint of the node’s template is taken over, and goes with the proof', async () => {
-    const [name] = await cluster.addNodes(1, { pool: 'a' });
-    if (name === undefined) throw new Error('no node');
+    const name = await oneMoreNode({ pool: 'a' });
     await kubectl('taint', 'node', name, 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate=:NoSchedule');
     await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
     await validated(name);
@@ -252,8 +284,7 @@ describe('policies', () => {
   });
 
   it('the breaker: drivers of all nodes fail at once; they keep their proofs, closed, until released', async () => {
-    const names = ['gpu-0', 'gpu-1', 'gpu-2', 'gpu-3'];
-    for (const name of names) await validated(name);
+    const names = POOL;
     const annotations = { 'sim.gpu-gate.dev/driver-fails': 'boom', 'sim.gpu-gate.dev/restart': 'driver:breaker' };
     await Promise.all(
       names.map((name) =>
@@ -280,8 +311,6 @@ describe('policies', () => {
       return all.every((proof) => proof === undefined);
     });
     await until('the gauge to fall', async () => (await figure('gpu_gate_breaker_tripped')) === 0);
-    await Promise.all(names.map((name) => annotate(name, 'sim.gpu-gate.dev/driver-fails-')));
-    for (const name of names) await validated(name);
   });
 });
 

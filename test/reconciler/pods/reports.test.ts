@@ -209,7 +209,7 @@ describe('other pods', () => {
           }),
         },
       }),
-      'is failed (driver: crash loop)',
+      'has failed (driver: crash loop)',
     ],
   ])('report why a node that is %s takes none, with no time in the text', (_, node, says) =>
     expect(awaited([node])).toBe(`waiting for a GPU node: node node-a ${says}`),

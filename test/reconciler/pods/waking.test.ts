@@ -169,7 +169,7 @@ describe('a pod that waits hears', () => {
     expect(later).toEqual([30_000]);
     clock.now += 30_000;
     await report();
-    expect(heard().at(-1)).toBe('p: waiting for a GPU node: node a is failed');
+    expect(heard().at(-1)).toBe('p: waiting for a GPU node: node a has failed');
     Object.assign(nodes[0]?.metadata.labels ?? {}, { [STATE]: 'toolkit' });
     await report();
     expect(later).toEqual([30_000, 60_000]);
