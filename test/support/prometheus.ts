@@ -34,7 +34,10 @@ export interface Prometheus {
   readonly alerts: ReadonlyMap<string, 'firing' | 'resolved'>;
 }
 
-/** Scrapes those addresses and the API server each second, and sends what the rules say to a receiver. */
+/**
+ * Scrapes those addresses and the API server each second, and sends what the rules say to a
+ * receiver.
+ */
 export async function startPrometheus(
   cp: ControlPlane,
   metricsUrls: readonly string[],
