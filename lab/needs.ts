@@ -25,12 +25,15 @@ export const REAL_NODE_NEEDS: readonly Need[] = [
 ];
 
 /**
- * What some test or other takes: promtool reads the chart's alerts and our metrics, buildah and
- * strip build the image, Chromium opens the status page.
+ * What some test or other takes: promtool reads the chart's alerts and our metrics, Prometheus
+ * scrapes them and Alertmanager delivers alerts, buildah and strip build the image, Chromium opens
+ * the status page.
  */
 export const NEEDS: readonly Need[] = [
   ...REAL_NODE_NEEDS,
   need('promtool', 'prometheus'),
+  need('prometheus'),
+  need('prometheus-alertmanager'),
   need('buildah'),
   need('strip', 'binutils'),
   need('chromium'),
