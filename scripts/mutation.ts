@@ -1,7 +1,7 @@
-// `npm run mutation [-- AREA… | FILES…]`: Stryker changes the gate and the walk of a node, one small
-// change at a time, and sees whether a unit test notices. Prints the score of each file and what
-// survived. What did not change since the last run is not tried again. Exit code 1 if fewer mutants
-// die than the bar says.
+// `npm run mutation [-- AREA… | FILES…]`: Stryker changes the gate and the walk of a node, one
+// small change at a time, and sees whether a unit test notices. Prints the score of each file and
+// what survived. What did not change since the last run is not tried again. Exit code 1 if fewer
+// mutants die than the bar says.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
