@@ -108,6 +108,8 @@ export interface Walk {
   readonly labelGone?: string;
   readonly notReady?: string;
   readonly unselected?: string;
+  /** Out of sight for so long that nothing counts that ran before: `epoch` was raised for it. */
+  readonly hidden?: true;
   /** GPU pods that the kubelet rejected, for which the node was closed last. */
   readonly rejected?: { readonly at: string; readonly count: number; readonly words: string };
   /** Devices that failed alone, by driver, pool and name: since when and why they are left out. */
@@ -286,6 +288,7 @@ export function parseWalk(text: string | undefined, node: string): Walk | undefi
       labelGone: timeOf(value['labelGone']),
       notReady: timeOf(value['notReady']),
       unselected: timeOf(value['unselected']),
+      hidden: value['hidden'] === true ? (true as const) : undefined,
       rejected: rejectedOf(value['rejected']),
       installer: textOf(value['installer']),
       leftOut: leftOutOf(value['leftOut']),

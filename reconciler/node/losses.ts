@@ -29,13 +29,14 @@ export const isOutOfSight = (
 ): boolean => notReady !== undefined && isOverloaded !== true && now - Date.parse(notReady) >= notReadyGrace;
 
 /**
- * Rounds that passed before a loss prove nothing after it. Forgetting them is what makes a loss
- * count once.
+ * Rounds that passed before a loss prove nothing after it, nor do those of which the walk does not
+ * know yet: `epoch` is part of a round. A loss counts once, because it forgets what has passed, or
+ * is remembered as `hidden`.
  */
 export function noteLosses(walk: Walk, input: Seen, proof: Proof | undefined, isIdle: boolean): Walk {
   const { node, now, policy } = input;
   const at = new Date(now).toISOString();
-  const { notReady, labelGone, unselected: _, booted, ...rest } = walk;
+  const { notReady, labelGone, unselected: _, booted, hidden, ...rest } = walk;
   const isReady = node.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
   const isLabelled = hasPciLabel(node) || (walk.stage === 'preflight' && walk.proven === undefined);
   const since = isReady ? undefined : (notReady ?? at);
@@ -48,12 +49,12 @@ export function noteLosses(walk: Walk, input: Seen, proof: Proof | undefined, is
     (plugin !== undefined && Object.keys(allocatable(node, policy.spec.resources)).length === 0) ||
     (dra !== undefined && !isPublished(input.pools, policy.spec.deviceDrivers));
   const rejected = proof === undefined ? undefined : newRejection(input.rejection, proof, walk);
-  const isAllLost =
-    Object.keys(walk.passed).length > 0 &&
-    (isOutOfSight(since === undefined ? {} : { notReady: since }, input) || isOld);
+  const isHidden = since !== undefined && (hidden === true || isOutOfSight({ notReady: since }, input));
+  const isAllLost = (isHidden && hidden !== true) || (isOld && Object.keys(walk.passed).length > 0);
   return {
     ...rest,
     ...(since === undefined ? {} : { notReady: since }),
+    ...(isHidden ? { hidden: true as const } : {}),
     ...(isLabelled ? {} : { labelGone: labelGone ?? at }),
     ...(seen === undefined ? {} : { booted: seen }),
     ...(rejected === undefined ? {} : { rejected }),

@@ -1,7 +1,7 @@
 // Out of our hands: a node that is opted out, or that no policy selects.
 import type { DrainSpec } from '../../core/gpu-policy.ts';
 import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
-import { COMPONENTS, POD_COMPONENT } from '../../core/components.ts';
+import { COMPONENTS, GATING, POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Said } from '../../core/said.ts';
 import type { Action } from '../actions.ts';
@@ -17,6 +17,7 @@ import { deployedOn } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
 import { QUIET_MS } from './roll-out.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
+import type { Target } from '../stack.ts';
 
 /**
  * How long a policy that vanished is not believed to be gone, ms: its CRD may be changing, or a
@@ -56,6 +57,17 @@ const saidOfKeep = (
   return keep !== BREAKER || policy === undefined ? { text: '' } : { text: HELD, command: releaseCommand(policy) };
 };
 
+/** What was proven and is still to run: a label that was taken away by hand comes back. */
+const labelsOf = ({ components }: Proof, target: Target): Readonly<Partial<Record<Component, string>>> =>
+  Object.fromEntries(
+    GATING.flatMap((component) => {
+      const choice = target[component];
+      const isOurs =
+        choice !== undefined && 'revision' in choice && components[component]?.revision === choice.revision;
+      return isOurs ? [[component, choice.revision]] : [];
+    }),
+  );
+
 /** No policy selects the node: it is closed, and torn down only when that has lasted. */
 export function planUnselected(input: NodeInput): NodePlan {
   const { node, now } = input;
@@ -72,7 +84,7 @@ export function planUnselected(input: NodeInput): NodePlan {
     const { text, ...command } = saidOfKeep(input, keep);
     const desired: Desired = {
       state: node.metadata.labels?.[STATE] ?? 'preflight',
-      deploy: deployedOn(node),
+      deploy: proof === undefined ? deployedOn(node) : { ...deployedOn(node), ...labelsOf(proof, walk.target) },
       proof,
       closed,
       walk: { ...walk, unselected: since },

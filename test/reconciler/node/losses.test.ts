@@ -79,6 +79,21 @@ describe('a node out of sight', () => {
     expect(settleAndCollect(world, 5)).toEqual([]);
     expect(planNode(world.input()).withdraws).toBe(false);
   });
+  it('a validation that ended before it went counts no more, though nobody had looked at it yet', () => {
+    const world = new World();
+    for (let i = 0; i < 20 && !created(world.step()).includes('driver-validation'); i += 1);
+    expect(memory(world)?.passed).toEqual({});
+    world.ready('Unknown');
+    world.podsReady(false);
+    world.step();
+    world.now += 2 * MINUTE;
+    settleAndCollect(world, 3);
+    expect(settleAndCollect(world, 3)).toEqual([]);
+    world.ready('True');
+    world.podsReady(true);
+    expect(created(settleAndCollect(world))).toEqual(['driver-validation', 'device-plugin-validation']);
+    expect(world.trust).toEqual([true, true]);
+  });
   it('back after ten minutes, a validation has all its time', () => {
     const world = new World().validated();
     world.ready('False');
@@ -559,3 +574,15 @@ it.each(['no policy selects the node', 'the node is opted out'])(
     expect(world.trust).toEqual([true, false]);
   },
 );
+
+it('a deploy label that is taken away while no policy selects the node comes back, as long as its proof stands', () => {
+  const world = new World().validated();
+  world.pods.set('user', user());
+  const before = world.node.metadata.labels;
+  world.relabel((labels) => {
+    delete labels[`${DEPLOY_PREFIX}driver`];
+  });
+  world.carryOut(planNode({ ...world.input(), policy: undefined }).actions);
+  expect(world.node.metadata.labels).toEqual(before);
+  expect(world.trust).toEqual([true, false]);
+});
