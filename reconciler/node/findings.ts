@@ -64,7 +64,9 @@ export const evidenceOf = (pod: PodObject, revision: string): ComponentEvidence 
 export const isAsKnown = (seen: ComponentEvidence | undefined, known: ComponentEvidence | undefined): boolean =>
   seen !== undefined &&
   known !== undefined &&
-  (isUnwatched(known) || (seen.pod === known.pod && seen.started === known.started));
+  (isUnwatched(known)
+    ? !(Date.parse(seen.started) > Date.parse(known.started))
+    : seen.pod === known.pod && seen.started === known.started);
 
 /** Container troubles that no waiting mends, with what a person can do. */
 function trouble(pod: PodObject): Finding | undefined {

@@ -47,10 +47,11 @@ function driverAsSeen(input: NodeInput, choice: Choice | undefined): ComponentEv
  */
 export function isDriverAsProven(input: NodeInput, choice: Choice | undefined, { components }: Proof): boolean {
   const known = components['driver'];
+  const seen = driverAsSeen(input, choice);
   const isUnseen =
     choice !== undefined &&
     'external' in choice &&
     known !== undefined &&
-    (choice.external === 'unwatched' || isUnwatched(known));
-  return isUnseen || isAsKnown(driverAsSeen(input, choice), known);
+    (choice.external === 'unwatched' || (isUnwatched(known) && seen === undefined));
+  return isUnseen || isAsKnown(seen, known);
 }

@@ -7,7 +7,9 @@ import { allocatedBy, allocationOf, EXTERNAL, stackOf, touchesDriver, type Revis
 import type { Choice, Walk } from '../walk.ts';
 
 /**
- * Evidence of a component that another installer brings and whose pods the policy does not name.
+ * Evidence of a component that another installer brings and whose pods the policy does not name, or
+ * named otherwise when it was proven. Then `started` is the latest start that may belong to what
+ * was proven, else it is empty.
  */
 export const UNWATCHED: ComponentEvidence = { revision: EXTERNAL, pod: '', started: '' };
 export const isUnwatched = (evidence: ComponentEvidence): boolean =>
@@ -63,8 +65,16 @@ export function targetOf(input: TargetInput): { target: Target; proof: Proof | u
     const choice = takes ?? (held === undefined || watches ? (wanted ?? held) : held);
     if (choice !== undefined) target[component] = choice;
     // From now on the walk watches other pods. The proof survives although it names different pods.
-    if (watches && JSON.stringify(held) !== JSON.stringify(choice) && proof?.components[component] !== undefined)
-      proof = { ...proof, components: { ...proof.components, [component]: UNWATCHED } };
+    const known = proof?.components[component];
+    if (proof !== undefined && known !== undefined && watches && JSON.stringify(held) !== JSON.stringify(choice))
+      proof = {
+        ...proof,
+        components: { ...proof.components, [component]: { ...UNWATCHED, started: latest(known, proof) } },
+      };
   }
   return { target, proof };
 }
+
+/** A restart must not hide behind an edit of the selector. Nobody saw those of unwatched pods. */
+const latest = (known: ComponentEvidence, { at }: Proof): string =>
+  isUnwatched(known) || Date.parse(known.started) > Date.parse(at) ? known.started : at;

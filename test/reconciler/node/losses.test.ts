@@ -586,3 +586,40 @@ it('a deploy label that is taken away while no policy selects the node comes bac
   expect(world.node.metadata.labels).toEqual(before);
   expect(world.trust).toEqual([true, false]);
 });
+
+describe('the selector of a driver of others is edited, and names', () => {
+  const SELECTOR = { namespace: 'drivers', matchLabels: { app: 'driver' } };
+  const theirs = (uid: string, startedAt: string): PodObject =>
+    keptPod({
+      namespace: 'drivers',
+      name: uid,
+      uid,
+      labels: { app: 'driver' },
+      controller: { kind: 'DaemonSet', uid: 'theirs' },
+      conditions: [{ type: 'Ready', status: 'True' }],
+      containers: [{ name: 'c', ready: true, restartCount: 0, state: { running: { startedAt } } }],
+    });
+  const edited = (after: PodObject | undefined, isWatched = true) => {
+    const driver = { mode: 'external', ...(isWatched ? { podSelector: SELECTOR } : {}) };
+    const world = new World(aPolicy({ components: { driver } }));
+    world.pods.set('theirs', theirs('one', '2026-11-24T09:00:00Z'));
+    world.validated();
+    world.pods.set('user', user());
+    world.pods.delete('theirs');
+    if (after !== undefined) world.pods.set('theirs', after);
+    world.policy = aPolicy({
+      components: { driver: { mode: 'external', podSelector: { ...SELECTOR, ownerKind: 'DaemonSet' } } },
+    });
+    world.carryOut(world.plan().actions);
+    return world.trust[0];
+  };
+  const LATER = '2026-11-24T23:00:00Z';
+  it.each<[string, PodObject | undefined, serves: boolean]>([
+    ['the same pods', theirs('one', '2026-11-24T09:00:00Z'), true],
+    ['others that started before the proof', theirs('two', '2026-11-24T09:30:00Z'), true],
+    ['none', undefined, true],
+    ['pods that started after the proof', theirs('one', LATER), false],
+  ])('%s', (_, after, serves) => expect(edited(after)).toBe(serves));
+  it('pods that nobody watched before: whatever they did, the proof stands', () =>
+    expect(edited(theirs('one', LATER), false)).toBe(true));
+});

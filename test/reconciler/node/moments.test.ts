@@ -182,12 +182,12 @@ describe('what a node is to run', () => {
       evidence('a'),
     ],
     [
-      'that of others, by pods that the policy names otherwise: they are not the proven ones',
+      'that of others, by pods that the policy names otherwise: none is the proven one, and none may have started later',
       { driver: selector('d') },
       { driver: selector('e') },
       {},
       selector('e'),
-      UNWATCHED,
+      { ...UNWATCHED, started: at(0) },
     ],
   ])('%s', (_, held, wanted, more, driver, proven) => {
     const { target, proof: kept } = chosen(held, wanted, more);
