@@ -18,6 +18,8 @@ export interface Gate {
   metrics(): Promise<string>;
   stopReconciler(): Promise<void>;
   startReconciler(): Promise<void>;
+  /** SIGKILL: it gives no Lease back. */
+  killReconciler(): Promise<void>;
   /** Starts what a test has stopped and not started again: the request path, or both. */
   requestPathRuns(): Promise<void>;
   allRunning(): Promise<void>;
@@ -217,6 +219,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     metrics: async () => (await runCommand('curl', ['-s', ...Object.values(metricsUrls)], {})).stdout,
     stopReconciler: async () => reconciler?.stop(),
     startReconciler,
+    killReconciler: async () => reconciler?.stop(0),
     requestPathRuns,
     async allRunning() {
       if (reconciler?.exitCode() !== undefined) await startReconciler();

@@ -103,7 +103,6 @@ describe('churn', () => {
   });
 
   it('the same with the extender left out: the checker catches it', async () => {
-    console.log('T', 0, performance.now());
     await startSecondScheduler(
       cluster,
       gate.extenderPort,
@@ -112,19 +111,12 @@ describe('churn', () => {
     );
     // Closes more nodes than the churn itself does. How many of the churn's pods land on one
     // is left to chance and is logged.
-    console.log('T', 1, performance.now());
     const closed = nodes.slice(0, 60);
-    console.log('T', 2, performance.now());
     onTestFinished(() => cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold-']).then(() => undefined));
-    console.log('T', 3, performance.now());
     await cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold=control', '--overwrite']);
-    console.log('T', 4, performance.now());
     const file = join(cluster.dir, 'probes-ungated.jsonl');
-    console.log('T', 5, performance.now());
     const probes = await probesInto(file);
-    console.log('T', 6, performance.now());
     await until('the extender to refuse the closed nodes', () => closed.every((node) => probes.refused().has(node)));
-    console.log('T', 7, performance.now());
     await churn({
       kube: cluster.admin,
       nodes,
@@ -137,21 +129,15 @@ describe('churn', () => {
       schedulerName: 'ungated',
     });
     // Pods that ask for such a node are no chance: each of them must be found out.
-    console.log('T', 8, performance.now());
     const held = (await cluster.admin.request<{ items: HeldNode[] }>('GET', '/api/v1/nodes')).items.filter(isUsable);
     for (const { metadata } of held.slice(0, 5)) await pinned(metadata.name);
-    console.log('T', 9, performance.now());
     await until('the pinned pods to be bound', async () => {
       const { stdout } = await cluster.kubectl(['get', 'pods', '-n', 'ungated', '-o', 'wide', '--no-headers']);
       return stdout.split('\n').filter((line) => /^pinned-.* gpu-/.test(line)).length === 5;
     });
-    console.log('T', 10, performance.now());
     await probes.stop();
-    console.log('T', 11, performance.now());
     const report = (await judge(cluster, file, ['ungated-scheduler'])).namespaces['ungated'];
-    console.log('T', 12, performance.now());
     const byChurn = report?.violations.filter(({ pod }) => pod.startsWith('churn-')).length;
-    console.log('T', 13, performance.now());
     console.log(
       `without the extender: ${report?.violations.length} of ${report?.bindings} bindings to nodes not open, ${byChurn} of them by the churn's own pods`,
     );
