@@ -356,17 +356,9 @@ export class Hardware extends World {
   /** Watches go on; without a name both. */
   catchUp(what?: 'node' | 'pods'): void {
     if (Object.keys(this.#late).length > 0) this.#unseen = true;
-    const { node, pods, pools } = this.#late;
-    this.#late =
-      what === 'node'
-        ? pods === undefined
-          ? {}
-          : { pods }
-        : what === 'pods'
-          ? node === undefined
-            ? {}
-            : { node, pools }
-          : {};
+    const { pods, ...node } = this.#late;
+    if (what === 'pods') this.#late = node;
+    else this.#late = what === undefined || pods === undefined ? {} : { pods };
   }
   /** Another replica leads, whose clock is ahead by so much. */
   takesOver(aheadSeconds: number): void {
