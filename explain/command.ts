@@ -45,15 +45,15 @@ export async function explain(args: ExplainArgs, { print, complain, decide }: Ex
   try {
     const kube = await openKube({ kubeconfig: args.kubeconfigs, userAgent: 'gpu-gate-explain' });
     const namespace = args.manifest?.metadata?.namespace ?? args.namespace ?? kube.namespace;
-    const [pod, nodes, policies] = await Promise.all([
+    // The pod before all nodes: where it cannot be read, that is the error to tell.
+    const pod =
       args.manifest ??
-        kube.request<RawPod>(
-          'GET',
-          `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(args.pod)}`,
-        ),
-      kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 }),
-      kube.request<{ items: unknown[] }>('GET', POLICIES_PATH),
-    ]);
+      (await kube.request<RawPod>(
+        'GET',
+        `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(args.pod)}`,
+      ));
+    const nodes = await kube.request<{ items: NodeView[] }>('GET', '/api/v1/nodes', { timeoutMs: 60_000 });
+    const policies = await kube.request<{ items: unknown[] }>('GET', POLICIES_PATH);
     const { devices, unread } = await devicesFor(kube, namespace, pod);
     const byName = new Map(policies.items.map(parsePolicy).map((policy) => [policy.name, policy]));
     const explanation = explainPod({
