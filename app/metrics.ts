@@ -94,7 +94,7 @@ const rowsOf = (process: MetricRow['process'], register: (registry: Registry) =>
   });
 };
 
-/** Every metric of ours, by the code that registers it; prom-client adds those of Node.js. */
+/** Every metric of gpu-gate, by the code that registers it; prom-client adds those of Node.js. */
 export const everyMetric = (): readonly MetricRow[] =>
   [
     ...rowsOf('request path', (registry) => {

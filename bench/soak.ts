@@ -1,14 +1,12 @@
 // `npm run bench -- soak [--minutes 30] [--nodes 60] [--seed 1]`: the churn, with roll-outs all the
 // time. In the first half leaders are killed. In the second half the processes live on, and what
 // they hold must stay what it is.
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { POLICIES_PATH } from '../core/keys.ts';
-import { churn, judge, SCHEDULER_LOG } from '../lab/churn/churn.ts';
-import { startProbes } from '../lab/churn/probes.ts';
-import { startCluster, type Cluster } from '../lab/cluster/cluster.ts';
-import { schedulerClient, startGate, until, type Gate } from '../lab/cluster/gate.ts';
+import { churn } from '../lab/churn/churn.ts';
+import type { Gate } from '../lab/cluster/gate.ts';
 import { MERGE_PATCH } from '../platform/kube.ts';
+import { churned, promiseRow, type Churned } from './reports/churned.ts';
 import { numberArg, quantile, type BenchContext, type Row } from './rows.ts';
 
 const SAMPLE_MS = 2000;
@@ -55,58 +53,19 @@ async function sampleOf(gate: Gate, part: Part): Promise<Sample | undefined> {
   }
 }
 
-export async function run(context: BenchContext): Promise<readonly Row[]> {
-  const minutes = numberArg(context.args, 'minutes', 30);
-  const count = numberArg(context.args, 'nodes', 60);
-  const seed = numberArg(context.args, 'seed', 1);
-  const cluster = await startCluster({ nodes: count, say: context.say, schedulerArgs: SCHEDULER_LOG });
-  try {
-    return await soak(cluster, context, { minutes, count, seed });
-  } finally {
-    await cluster.stop();
-  }
-}
-
-interface Extent {
-  readonly minutes: number;
-  readonly count: number;
-  readonly seed: number;
+export async function run({ args, say }: BenchContext): Promise<readonly Row[]> {
+  const minutes = numberArg(args, 'minutes', 30);
+  const count = numberArg(args, 'nodes', 60);
+  const seed = numberArg(args, 'seed', 1);
+  const spec = { upgrade: { maxUnavailable: '20%', drain: { mode: 'Evict', timeoutSeconds: 20 } } };
+  return churned(count, spec, say, (fleet) => soak(fleet, say, { minutes, seed }));
 }
 
 async function soak(
-  cluster: Cluster,
-  { say }: BenchContext,
-  { minutes, count, seed }: Extent,
+  { cluster, gate, nodes, judged }: Churned,
+  say: (line: string) => void,
+  { minutes, seed }: { readonly minutes: number; readonly seed: number },
 ): Promise<readonly Row[]> {
-  const gate = await startGate(cluster, {
-    flags: ['--not-ready-grace', '3s'],
-    values: {
-      policy: {
-        spec: {
-          unmanagedNodes: 'Deny',
-          startupTaint: 'Off',
-          bringUp: { maxConcurrent: '100%' },
-          upgrade: { maxUnavailable: '20%', drain: { mode: 'Evict', timeoutSeconds: 20 } },
-          validation: { backoff: { initial: '1s', max: '4s' } },
-        },
-      },
-    },
-  });
-  const nodes = Array.from({ length: count }, (_, i) => `gpu-${i}`);
-  await cluster.kubectl(['label', 'nodes', '--all', 'gpu-gate.dev/managed=true']);
-  await until(
-    'half of the nodes to be validated',
-    async () => {
-      const { items } = await cluster.admin.request<{ items: unknown[] }>('GET', '/api/v1/nodes', {
-        query: { labelSelector: 'gpu-gate.dev/state=validated' },
-      });
-      return items.length >= count / 2;
-    },
-    240_000,
-  );
-  say(`half of ${count} nodes are validated; ${minutes} min begin`);
-  const file = join(cluster.dir, 'probes.jsonl');
-  const probes = startProbes({ port: gate.extenderPort, client: await schedulerClient(cluster), nodes, file });
   const totalMs = minutes * 60_000;
   const began = performance.now();
   const left = (): number => began + totalMs - performance.now();
@@ -145,7 +104,7 @@ async function soak(
       seed,
       seconds: minutes * 60,
       walkedBy: 'gpu-gate',
-      stepsPerSecond: Math.max(0.2, count / 100),
+      stepsPerSecond: Math.max(0.2, nodes.length / 100),
       podsPerSecond: 3,
       namespace: 'default',
     }),
@@ -154,23 +113,8 @@ async function soak(
     watch(),
   ]);
   say(`steps: ${JSON.stringify(counts)}, ${rollOuts} edits of the driver`);
-  await probes.stop();
-  const { closings, known, namespaces } = await judge(cluster, file, ['gpu-gate-scheduler']);
-  say(`the extender was seen to know of ${known} of ${closings} closings`);
-  const report = namespaces['default'];
-  for (const violation of report?.violations ?? []) say(JSON.stringify(violation));
-  const bindings = report?.bindings ?? 0;
-  const what = `${minutes} min on ${count} nodes, ${KILLS} leaders killed, ${rollOuts} edits`;
-  return [
-    {
-      name: `${what}: pods bound to a node not open`,
-      value: report?.violations.length ?? Number.NaN,
-      unit: `of ${bindings}`,
-      bar: '0, and at least 10 bindings a minute to judge',
-      held: report?.violations.length === 0 && bindings >= 10 * minutes,
-    },
-    ...PARTS.flatMap((part) => growthOf(part, samples[part])),
-  ];
+  const what = `${minutes} min on ${nodes.length} nodes, ${KILLS} leaders killed, ${rollOuts} edits`;
+  return [promiseRow(what, await judged(), minutes), ...PARTS.flatMap((part) => growthOf(part, samples[part]))];
 }
 
 /** The median of the last third beside that of the first. */

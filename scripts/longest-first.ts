@@ -1,6 +1,6 @@
 // The order of test files: those that take long begin first, or the last one would run alone at the
 // end. Vitest knows how long a file took where it has run here before; on a fresh clone it begins
-// with the largest file, and some of ours are short and start a cluster for minutes.
+// with the largest file, and some short files run a cluster for minutes.
 import { createHash } from 'node:crypto';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 

@@ -1,5 +1,5 @@
-// Objects of the API → what of them goes into a bundle. Each field is named here: what is not named
-// stays where it is. Pure.
+// Objects of the API → what of them goes into a bundle. Each field is named here. What is not
+// named stays where it is. Pure.
 import { GPU_VALIDATED, NODE_VALIDATED, OUR_PREFIX, PART_OF, PRODUCT, STARTUP_TAINT } from '../core/keys.ts';
 import { list, object, text, type Raw } from '../core/raw.ts';
 import { occupied, wantsOf } from '../gate/gpu-request.ts';
@@ -28,7 +28,7 @@ export function isOurNode(raw: unknown): boolean {
   );
 }
 
-/** Labels, annotations, condition and taint of ours; what the kubelet says of the machine. */
+/** Our labels, annotations, condition and taint; what the kubelet says of the machine. */
 export function nodeOf(raw: unknown): Raw {
   const { metadata, spec, status } = object(raw);
   return {
@@ -140,7 +140,7 @@ const options = (env: unknown): Raw =>
       ]),
   );
 
-/** A Deployment or a DaemonSet of ours: images, options, how many pods it has. */
+/** One of our Deployments or DaemonSets: images, options, how many pods it has. */
 export function workloadOf(raw: unknown): Raw {
   const { kind, metadata, spec, status } = object(raw);
   const template = object(object(object(spec)['template'])['spec']);

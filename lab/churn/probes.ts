@@ -1,8 +1,9 @@
 // Asks an extender again and again about every node, as a scheduler does, and records what it
 // refuses. So the judge knows from when on the extender knew that a node is closed.
 import { appendFileSync } from 'node:fs';
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { askExtender } from '../cluster/ask-extender.ts';
 
 export interface ProbeOptions {
   /** The extender's port on loopback. */
@@ -24,34 +25,14 @@ export interface Probes {
   stop(): Promise<void>;
 }
 
-const POD = {
-  metadata: { name: 'probe', namespace: 'default' },
-  spec: { containers: [{ name: 'c', image: 'x', resources: { limits: { 'nvidia.com/gpu': '1' } } }] },
-};
-
 export function startProbes(options: ProbeOptions): Probes {
-  const agent = new Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false, ...options.client });
-  const body = JSON.stringify({ Pod: POD, NodeNames: options.nodes });
-  const ask = (): Promise<ReadonlySet<string>> =>
-    new Promise((resolve, reject) => {
-      const call = request(
-        { agent, host: '127.0.0.1', port: options.port, path: '/filter', method: 'POST' },
-        (response) => {
-          let text = '';
-          response.on('data', (chunk: Buffer) => (text += chunk.toString()));
-          response.on('error', reject);
-          response.on('end', () => {
-            const { Error: error, NodeNames } = JSON.parse(text) as { Error?: string; NodeNames?: string[] };
-            if (response.statusCode === 200 && (error ?? '') === '') {
-              const kept = new Set(NodeNames);
-              resolve(new Set(options.nodes.filter((node) => !kept.has(node))));
-            } else reject(new Error(`the extender answers a probe with ${response.statusCode}: ${text.slice(0, 200)}`));
-          });
-        },
-      );
-      call.on('error', reject);
-      call.end(body);
-    });
+  const agent = new Agent({ keepAlive: true, maxSockets: 1, ...options.client });
+  const ask = async (): Promise<ReadonlySet<string>> => {
+    const { answer } = await askExtender(options.port, agent, options.nodes);
+    if (answer.Error !== '') throw new Error(`the extender answers a probe with an error: ${answer.Error}`);
+    const kept = new Set(answer.NodeNames);
+    return new Set(options.nodes.filter((node) => !kept.has(node)));
+  };
 
   let refused: ReadonlySet<string> = new Set();
   const end = new AbortController();

@@ -17,7 +17,7 @@ interface SliceParts {
   readonly taints?: Readonly<Record<string, readonly object[]>>;
 }
 
-const sliceName = (node: string, driver: string): string => `${node}-${driver}`;
+const sliceName = (node: string, driver = GPU_DRIVER): string => `${node}-${driver}`;
 const sliceOf = (
   node: string,
   { driver = GPU_DRIVER, devices = 8, generation = 1, count = 1, taints = {} }: SliceParts,
@@ -33,36 +33,28 @@ const sliceOf = (
 });
 
 /** The slice of a node, where there is none yet. */
-export const publishSlice = (kube: Kube, node: string, driver = GPU_DRIVER, devices = 8): Promise<unknown> =>
+export const publishSlice = (kube: Kube, node: string, parts: SliceParts = {}): Promise<unknown> =>
   kube.request('POST', `${API}/resourceslices`, {
     body: {
       apiVersion,
       kind: 'ResourceSlice',
-      metadata: { name: sliceName(node, driver) },
-      spec: sliceOf(node, { driver, devices }),
+      metadata: { name: sliceName(node, parts.driver) },
+      spec: sliceOf(node, parts),
     },
   });
 
 /** The slice of a node as it is now, whatever was there before. */
 export async function republishSlice(kube: Kube, node: string, parts: SliceParts): Promise<void> {
-  const path = `${API}/resourceslices/${sliceName(node, parts.driver ?? GPU_DRIVER)}`;
-  const spec = sliceOf(node, parts);
+  const path = `${API}/resourceslices/${sliceName(node, parts.driver)}`;
   try {
-    await kube.request('PATCH', path, { contentType: MERGE_PATCH, body: { spec } });
+    await kube.request('PATCH', path, { contentType: MERGE_PATCH, body: { spec: sliceOf(node, parts) } });
   } catch (error) {
     if (!isNotFound(error)) throw error;
-    await kube.request('POST', `${API}/resourceslices`, {
-      body: {
-        apiVersion,
-        kind: 'ResourceSlice',
-        metadata: { name: sliceName(node, parts.driver ?? GPU_DRIVER) },
-        spec,
-      },
-    });
+    await publishSlice(kube, node, parts);
   }
 }
 
-export async function withdrawSlice(kube: Kube, node: string, driver = GPU_DRIVER): Promise<void> {
+export async function withdrawSlice(kube: Kube, node: string, driver?: string): Promise<void> {
   try {
     await kube.request('DELETE', `${API}/resourceslices/${sliceName(node, driver)}`);
   } catch (error) {

@@ -11,14 +11,7 @@ import { claimTemplate } from '../manifests/claim-template.ts';
 import { renderOperand, type Rendered } from '../manifests/render.ts';
 import type { Manifest } from '../actions.ts';
 import type { DaemonSetView } from '../model.ts';
-import {
-  leftOver,
-  leftOverTemplates,
-  wantedOperands,
-  wantedTemplates,
-  type Wanted,
-  type WantedTemplate,
-} from './wanted.ts';
+import { leftOver, leftOverTemplates, wantedOperands, wantedTemplates, type Wanted } from './wanted.ts';
 
 /**
  * A refused operand is tried again only so often: what mends it is an edit of the policy, which
@@ -84,7 +77,7 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
   const templateOf = (policy: GpuPolicy): Manifest | undefined =>
     claimTemplate(policy, operandNamespace, (name) => devices.classes.get(name) !== undefined);
 
-  async function bringTemplate(name: string, { manifest, policies: of }: WantedTemplate): Promise<void> {
+  async function bringTemplate(name: string, { what: manifest, policies: of }: Wanted<Manifest>): Promise<void> {
     if (devices.templates.get(`${operandNamespace}/${name}`) !== undefined) return;
     const outcome = await apply.apply({ kind: 'create-claim-template', manifest });
     if (outcome.kind !== 'refused') return void refusedTemplates.delete(name);
@@ -92,14 +85,18 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     log.error('claim template refused by the API server', { template: name, because: outcome.because });
   }
 
-  const tell = async (wanted: Wanted, reason: string, message: string): Promise<void> => {
+  const tell = async (wanted: Wanted<Rendered>, reason: string, message: string): Promise<void> => {
     for (const { name, uid } of wanted.policies)
       await apply.apply({ kind: 'event', about: { kind: 'GPUPolicy', name, uid }, type: 'Warning', reason, message });
   };
 
   /** Returns what the API server refuses; `undefined` if it took the object. */
-  async function bring(name: string, wanted: Wanted, present: DaemonSetView | undefined): Promise<string | undefined> {
-    const { operand } = wanted;
+  async function bring(
+    name: string,
+    wanted: Wanted<Rendered>,
+    present: DaemonSetView | undefined,
+  ): Promise<string | undefined> {
+    const { what: operand } = wanted;
     let outcome = await apply.apply({ kind: 'apply-daemonset', manifest: operand.daemonSet });
     // A forced apply takes back the fields that we own; what others added stays until the spec is
     // written whole.
@@ -127,8 +124,8 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     return undefined;
   }
 
-  async function refuse(name: string, wanted: Wanted, because: string): Promise<void> {
-    const { digest } = wanted.operand;
+  async function refuse(name: string, wanted: Wanted<Rendered>, because: string): Promise<void> {
+    const { digest } = wanted.what;
     const of = new Set(wanted.policies.map((policy) => policy.name));
     refused.set(name, { because, digest, policies: of, retryAt: now() + AGAIN_MS });
     log.error('operand refused by the API server', { daemonset: name, because });
@@ -170,9 +167,9 @@ export function operandController(deps: OperandControllerDeps): OperandControlle
     for (const [name, one] of wanted) {
       const present = daemonSets.get(`${operandNamespace}/${name}`);
       const asApplied = present !== undefined && present.generation === appliedGeneration.get(name);
-      if (asApplied && present.rendered === one.operand.digest && !present.foreign) continue;
+      if (asApplied && present.rendered === one.what.digest && !present.foreign) continue;
       const refusal = refused.get(name);
-      if (refusal?.digest === one.operand.digest && now() < refusal.retryAt) continue;
+      if (refusal?.digest === one.what.digest && now() < refusal.retryAt) continue;
       await alone(async () => {
         const because = await bring(name, one, present);
         if (because === undefined) refused.delete(name);

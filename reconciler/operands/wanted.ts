@@ -6,68 +6,67 @@ import { CLAIM_TEMPLATE_PREFIX } from '../manifests/claim-template.ts';
 import type { Rendered } from '../manifests/render.ts';
 import type { DaemonSetView } from '../model.ts';
 
-export interface Wanted {
-  readonly operand: Rendered;
+export interface Wanted<T> {
+  readonly what: T;
   /** Policies that render the same share it. */
   readonly policies: readonly GpuPolicy[];
 }
 
-/** By name, the DaemonSets of policies that have an opted-in node. */
-export function wantedOperands(
+/** By name, what policies make that are not going and have an opted-in node. */
+function wantedOf<T>(
   policies: readonly GpuPolicy[],
   fleet: Pick<Fleet, 'count'>,
-  rendered: (policy: GpuPolicy) => readonly Rendered[],
-): ReadonlyMap<string, Wanted> {
-  const wanted = new Map<string, Wanted>();
+  madeOf: (policy: GpuPolicy) => readonly T[],
+  nameOf: (what: T) => string,
+): ReadonlyMap<string, Wanted<T>> {
+  const wanted = new Map<string, Wanted<T>>();
   for (const policy of policies) {
-    if (fleet.count('led', policy.name) === 0 || policy.deleting) continue;
-    for (const operand of rendered(policy)) {
-      const { name } = operand.daemonSet.metadata;
-      wanted.set(name, { operand, policies: [...(wanted.get(name)?.policies ?? []), policy] });
+    if (policy.deleting || fleet.count('led', policy.name) === 0) continue;
+    for (const what of madeOf(policy)) {
+      const name = nameOf(what);
+      wanted.set(name, { what, policies: [...(wanted.get(name)?.policies ?? []), policy] });
     }
   }
   return wanted;
 }
 
+/** By name, the DaemonSets of policies that have an opted-in node. */
+export const wantedOperands = (
+  policies: readonly GpuPolicy[],
+  fleet: Pick<Fleet, 'count'>,
+  rendered: (policy: GpuPolicy) => readonly Rendered[],
+): ReadonlyMap<string, Wanted<Rendered>> =>
+  wantedOf(policies, fleet, rendered, ({ daemonSet }) => daemonSet.metadata.name);
+
 /** Names of our DaemonSets that no policy wants and no node's label names. */
 export const leftOver = (
   present: Iterable<DaemonSetView>,
-  wanted: ReadonlyMap<string, Wanted>,
+  wanted: ReadonlyMap<string, unknown>,
   fleet: Pick<Fleet, 'count'>,
 ): readonly string[] =>
   [...present]
     .filter(({ ours, name }) => ours && !wanted.has(name) && fleet.count('runs', name) === 0)
     .map(({ name }) => name);
 
-export interface WantedTemplate {
-  readonly manifest: Manifest;
-  readonly policies: readonly GpuPolicy[];
-}
-
 /** By name, the claim templates of policies that have an opted-in node and allocate by claim. */
-export function wantedTemplates(
+export const wantedTemplates = (
   policies: readonly GpuPolicy[],
   fleet: Pick<Fleet, 'count'>,
   templateOf: (policy: GpuPolicy) => Manifest | undefined,
-): ReadonlyMap<string, WantedTemplate> {
-  const wanted = new Map<string, WantedTemplate>();
-  for (const policy of policies) {
-    if (policy.deleting || fleet.count('led', policy.name) === 0) continue;
+): ReadonlyMap<string, Wanted<Manifest>> =>
+  wantedOf(
     // A node keeps the way that it has.
-    if (policy.spec.allocation !== 'DRA' && fleet.count('by claim', policy.name) === 0) continue;
-    const manifest = templateOf(policy);
-    if (manifest === undefined) continue;
-    const { name } = manifest.metadata;
-    wanted.set(name, { manifest, policies: [...(wanted.get(name)?.policies ?? []), policy] });
-  }
-  return wanted;
-}
+    policies.filter(({ name, spec }) => spec.allocation === 'DRA' || fleet.count('by claim', name) > 0),
+    fleet,
+    (policy) => [templateOf(policy)].filter((template) => template !== undefined),
+    ({ metadata }) => metadata.name,
+  );
 
 /** Names of our claim templates that no policy wants; `present` are keys `namespace/name`. */
 export const leftOverTemplates = (
   present: Iterable<string>,
   namespace: string,
-  wanted: ReadonlyMap<string, WantedTemplate>,
+  wanted: ReadonlyMap<string, unknown>,
 ): readonly string[] => {
   const prefix = `${namespace}/${CLAIM_TEMPLATE_PREFIX}`;
   return [...present]

@@ -200,7 +200,7 @@ describe('a bundle', () => {
   });
 });
 
-it('only nodes that carry something of ours are in it', () => {
+it('only nodes that carry a mark of gpu-gate are in it', () => {
   expect(isOurNode({ metadata: { labels: { 'gpu-gate.dev/managed': 'true' } } })).toBe(true);
   expect(isOurNode({ spec: { taints: [{ key: 'startup-taint.cluster-autoscaler.kubernetes.io/gpu-gate' }] } })).toBe(
     true,

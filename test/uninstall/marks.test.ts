@@ -51,7 +51,7 @@ const pod = (more: object = {}, status: object = {}): SeenPod => ({
 });
 
 describe('a node', () => {
-  it('loses every key and the taint of ours by one patch of the version that was read', () =>
+  it('loses all our keys and our taint by one patch of the version that was read', () =>
     expect(marksOf(NODE)).toEqual({
       path: '/api/v1/nodes/gpu-0',
       body: {

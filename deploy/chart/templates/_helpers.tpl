@@ -169,7 +169,7 @@ k.startsWith('deviceclass.resource.kubernetes.io/') ||
 {{- if kindIs "bool" .Values.rbac.draDriver }}{{ $may = or $may .Values.rbac.draDriver }}{{ end -}}
 {{- if $may }}true{{ end -}}
 {{- end }}
-{{- /* Does a DRA driver of ours run, as far as the chart knows? */ -}}
+{{- /* Does a managed DRA driver run, as far as the chart knows? */ -}}
 {{- define "gpu-gate.managesDra" -}}
 {{- $spec := .Values.policy.spec | default dict -}}
 {{- $dra := ($spec.components | default dict).draDriver | default dict -}}

@@ -5,7 +5,6 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { churn, judge, openNode, SCHEDULER_LOG } from '../../../lab/churn/churn.ts';
-import { startProbes, type Probes } from '../../../lab/churn/probes.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import {
   createClass,
@@ -15,14 +14,8 @@ import {
   GPU_DRIVER,
   publishSlice,
 } from '../../../lab/cluster/devices.ts';
-import {
-  schedulerClient,
-  startGate,
-  startSecondScheduler,
-  until,
-  untilEnforcing,
-  type Gate,
-} from '../../../lab/cluster/gate.ts';
+import { startGate, startSecondScheduler, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
+import { namespaceFor, probesInto } from '../../support/churn.ts';
 import { named } from '../../support/schedulers.ts';
 
 const SEED = 11;
@@ -30,17 +23,8 @@ let cluster: Cluster;
 let gate: Gate;
 const nodes = Array.from({ length: 100 }, (_, i) => `gpu-${i}`);
 
-const probesInto = async (file: string): Promise<Probes> => {
-  const probes = startProbes({ port: gate.extenderPort, client: await schedulerClient(cluster), nodes, file });
-  onTestFinished(() => probes.stop());
-  return probes;
-};
 const namespace = async (name: string): Promise<string> => {
-  await cluster.kubectl(['create', 'namespace', name]);
-  await until(
-    'its ServiceAccount',
-    async () => (await cluster.kubectl(['get', 'sa', 'default', '-n', name])).code === 0,
-  );
+  await namespaceFor(cluster, name);
   await createTemplate(cluster.admin, 'gpu', exactly('gpu.nvidia.com'), name);
   return name;
 };
@@ -67,7 +51,7 @@ afterAll(async () => cluster?.stop());
 describe('churn with claims', () => {
   it(`30 s, seed ${SEED}: nothing goes to a node that is not open`, { timeout: 180_000 }, async () => {
     const file = join(cluster.dir, 'probes-gated.jsonl');
-    const probes = await probesInto(file);
+    const probes = await probesInto(file, cluster, gate, nodes);
     const counts = await churn({
       kube: cluster.admin,
       nodes,
@@ -105,7 +89,7 @@ describe('churn with claims', () => {
     for (const node of closed) await openNode(cluster.admin, node);
     await cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold=control', '--overwrite']);
     const file = join(cluster.dir, 'probes-ungated.jsonl');
-    const probes = await probesInto(file);
+    const probes = await probesInto(file, cluster, gate, nodes);
     await until('the extender to refuse the closed nodes', () => closed.every((node) => probes.refused().has(node)));
     await createTemplate(cluster.admin, 'gpu', exactly('gpu.nvidia.com'));
     for (const node of closed)

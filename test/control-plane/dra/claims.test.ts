@@ -80,7 +80,7 @@ beforeAll(async () => {
   await createClass(admin, 'gpu.nvidia.com', GPU_DRIVER, 'example.com/gpu');
   await createClass(admin, 'mig.nvidia.com', 'without-devices.example.com');
   await createClass(admin, 'fpga', 'fpga.example.com', 'example.com/fpga');
-  await publishSlice(admin, 'gpu-1', 'fpga.example.com');
+  await publishSlice(admin, 'gpu-1', { driver: 'fpga.example.com' });
   await createTemplate(admin, 'gpu', exactly('gpu.nvidia.com'));
   await createTemplate(admin, 'either', firstOf('mig.nvidia.com', 'gpu.nvidia.com'));
   await createTemplate(admin, 'fpga', exactly('fpga'));

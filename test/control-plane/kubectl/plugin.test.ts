@@ -1,6 +1,5 @@
 // `kubectl gpu-gate` as users get it: packed, installed from the tarball, run beside a real control
 // plane.
-import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +10,7 @@ import { runCommand } from '../../../lab/cluster/control-plane.ts';
 import { startGate, until } from '../../../lab/cluster/gate.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
 import { viewOf } from '../../builders/view.ts';
-import { installPlugin } from '../../support/plugin.ts';
+import { installPlugin, runPlugin, type PluginResult } from '../../support/plugin.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 let cluster: Cluster;
@@ -19,26 +18,12 @@ let home: string;
 let program: string;
 const { kubectl, annotate, validated, gpuPod, gone, pod } = viewOf(() => cluster);
 
-interface Result {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 /** Runs the installed plugin with a kubeconfig, the test cluster's unless another is given. */
-const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promise<Result> =>
-  new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], {
-      env: { PATH: process.env['PATH'] ?? '', HOME: home, KUBECONFIG: kubeconfig },
-    });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
-    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-    child.on('close', (code) => resolve({ code: code ?? -1, stdout, stderr }));
-  });
+const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promise<PluginResult> =>
+  runPlugin(program, args, home, kubeconfig);
 
 /** What it printed before gpu-gate was there. */
-let notInstalled: Result;
+let notInstalled: PluginResult;
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'gpu-gate-plugin-'));
   program = await installPlugin(home);
@@ -280,20 +265,7 @@ describe('kubectl gpu-gate', () => {
         '--serviceaccount=default:reader',
       );
       try {
-        const token = (await kubectl('create', 'token', 'reader', '-n', 'default')).trim();
-        const config = join(home, 'reader');
-        const admin = JSON.parse(readFileSync(cluster.kubeconfig, 'utf8')) as { clusters: { cluster: object }[] };
-        writeFileSync(
-          config,
-          JSON.stringify({
-            apiVersion: 'v1',
-            kind: 'Config',
-            'current-context': 'c',
-            clusters: [{ name: 'c', cluster: admin.clusters[0]?.cluster }],
-            users: [{ name: 'u', user: { token } }],
-            contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
-          }),
-        );
+        const config = await cluster.serviceAccountKubeconfig('default', 'reader');
         const status = await plugin(['status'], config);
         expect(status.stderr).toBe('');
         expect(status.stdout).toContain('not shown: nodes (you have no right to read them)');

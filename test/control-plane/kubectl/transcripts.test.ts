@@ -2,7 +2,6 @@
 // that is validated, one that failed and one on its way, and a pod that waits. The docs hold what
 // is printed today (`npm run transcripts` rewrites them), and goldens hold the screens at 0 and 500
 // nodes, with no gpu-gate, no rights and no API server.
-import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +11,7 @@ import { startGate, until, untilEnforcing } from '../../../lab/cluster/gate.ts';
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { canonical, sectionsOf, transcriptsIn, withTranscripts } from '../../../scripts/transcripts.ts';
 import { viewOf } from '../../builders/view.ts';
-import { installPlugin } from '../../support/plugin.ts';
+import { installPlugin, runPlugin } from '../../support/plugin.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 const PAGES = ['docs/kubectl.md', 'docs/pending.md', 'docs/walk.md'];
@@ -23,16 +22,10 @@ let program: string;
 const { kubectl, annotate, node, validated, gpuPod, state, pod } = viewOf(() => cluster);
 
 /** What the plugin prints, and its exit code where that is not 0. */
-const plugin = (args: readonly string[], kubeconfig = cluster.kubeconfig): Promise<string> =>
-  new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], {
-      env: { PATH: process.env['PATH'] ?? '', HOME: home, KUBECONFIG: kubeconfig },
-    });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    child.on('close', (code) => resolve(code === 0 ? output : `${output}exit code ${code}\n`));
-  });
+const plugin = async (args: readonly string[], kubeconfig = cluster.kubeconfig): Promise<string> => {
+  const { code, output } = await runPlugin(program, args, home, kubeconfig);
+  return code === 0 ? output : `${output}exit code ${code}\n`;
+};
 
 /** Screens by the name of their golden, and transcripts by the name of their block. */
 const screens = new Map<string, string>();
@@ -45,21 +38,7 @@ const both = async (name: string): Promise<void> => {
 /** A kubeconfig of a user who may read nothing. */
 async function withoutRights(): Promise<string> {
   await kubectl('create', 'serviceaccount', 'stranger');
-  const token = (await kubectl('create', 'token', 'stranger')).trim();
-  const file = join(home, 'stranger');
-  const admin = JSON.parse(readFileSync(cluster.kubeconfig, 'utf8')) as { clusters: { cluster: object }[] };
-  writeFileSync(
-    file,
-    JSON.stringify({
-      apiVersion: 'v1',
-      kind: 'Config',
-      'current-context': 'c',
-      clusters: [{ name: 'c', cluster: admin.clusters[0]?.cluster }],
-      users: [{ name: 'u', user: { token } }],
-      contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
-    }),
-  );
-  return file;
+  return cluster.serviceAccountKubeconfig('default', 'stranger');
 }
 
 /** Every command's words where it can do nothing. */

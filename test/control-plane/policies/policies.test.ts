@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } 
 import { MERGE_PATCH } from '../../../platform/kube.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { schedulerClient, startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
-import { askExtender } from '../../support/ask-extender.ts';
+import { askExtender } from '../../../lab/cluster/ask-extender.ts';
 import { conditionOf, viewOf } from '../../builders/view.ts';
 
 let cluster: Cluster;

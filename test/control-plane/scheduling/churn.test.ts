@@ -5,16 +5,9 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { churn, judge, openNode, SCHEDULER_LOG } from '../../../lab/churn/churn.ts';
-import { startProbes, type Probes } from '../../../lab/churn/probes.ts';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
-import {
-  schedulerClient,
-  startGate,
-  startSecondScheduler,
-  until,
-  untilEnforcing,
-  type Gate,
-} from '../../../lab/cluster/gate.ts';
+import { startGate, startSecondScheduler, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
+import { namespaceFor, probesInto } from '../../support/churn.ts';
 import { named } from '../../support/schedulers.ts';
 
 const SEED = 7;
@@ -33,21 +26,6 @@ beforeAll(async () => {
   for (let i = 0; i < 120; i += 10) await Promise.all(nodes.slice(i, i + 10).map((n) => openNode(cluster.admin, n)));
 });
 afterAll(async () => cluster.stop());
-
-/** One extender call after the other, from now to the end of the test or `stop`. */
-const probesInto = async (file: string): Promise<Probes> => {
-  const probes = startProbes({ port: gate.extenderPort, client: await schedulerClient(cluster), nodes, file });
-  onTestFinished(() => probes.stop());
-  return probes;
-};
-const namespace = async (name: string): Promise<string> => {
-  await cluster.kubectl(['create', 'namespace', name]);
-  await until(
-    'its ServiceAccount',
-    async () => (await cluster.kubectl(['get', 'sa', 'default', '-n', name])).code === 0,
-  );
-  return name;
-};
 
 interface HeldNode {
   metadata: { name: string; annotations?: Record<string, string> };
@@ -78,7 +56,7 @@ const pinned = (node: string): Promise<unknown> =>
 describe('churn', () => {
   it(`30 s, seed ${SEED}: no pod is bound to a node that is not open`, async () => {
     const file = join(cluster.dir, 'probes-gated.jsonl');
-    const probes = await probesInto(file);
+    const probes = await probesInto(file, cluster, gate, nodes);
     const counts = await churn({
       kube: cluster.admin,
       nodes,
@@ -87,7 +65,7 @@ describe('churn', () => {
       walkedBy: 'stand-in',
       stepsPerSecond: 20,
       podsPerSecond: 15,
-      namespace: await namespace('gated'),
+      namespace: await namespaceFor(cluster, 'gated'),
     });
     await probes.stop();
     const { closings, known, namespaces } = await judge(cluster, file, ['gpu-gate-scheduler']);
@@ -115,7 +93,7 @@ describe('churn', () => {
     onTestFinished(() => cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold-']).then(() => undefined));
     await cluster.kubectl(['annotate', 'node', ...closed, 'gpu-gate.dev/hold=control', '--overwrite']);
     const file = join(cluster.dir, 'probes-ungated.jsonl');
-    const probes = await probesInto(file);
+    const probes = await probesInto(file, cluster, gate, nodes);
     await until('the extender to refuse the closed nodes', () => closed.every((node) => probes.refused().has(node)));
     await churn({
       kube: cluster.admin,
@@ -125,7 +103,7 @@ describe('churn', () => {
       walkedBy: 'stand-in',
       stepsPerSecond: 20,
       podsPerSecond: 15,
-      namespace: await namespace('ungated'),
+      namespace: await namespaceFor(cluster, 'ungated'),
       schedulerName: 'ungated',
     });
     // Pods that ask for such a node are no chance: each of them must be found out.

@@ -18,7 +18,7 @@ import {
   type Gate,
   type SchedulerConfig,
 } from '../../../lab/cluster/gate.ts';
-import { askExtender } from '../../support/ask-extender.ts';
+import { askExtender } from '../../../lab/cluster/ask-extender.ts';
 import { named } from '../../support/schedulers.ts';
 import { tcpProxy } from '../../support/tcp-proxy.ts';
 import { viewOf } from '../../builders/view.ts';

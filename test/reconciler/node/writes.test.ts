@@ -22,7 +22,7 @@ const stale: Outcome = { kind: 'stale' };
  * Carries out the list on an API server that gives the listed answers. Returns what was reported
  * and how it ended.
  */
-async function told(
+async function outcomeOf(
   actions: readonly Action[],
   answers: Partial<Record<Action['kind'], Outcome | Error>>,
 ): Promise<readonly [readonly string[], string]> {
@@ -68,15 +68,18 @@ it.each([
     'stale',
   ],
 ] as const)('%s', async (_, answers, through, end) =>
-  expect(await told([marks, event, condition, taints], answers)).toEqual([through, end]),
+  expect(await outcomeOf([marks, event, condition, taints], answers)).toEqual([through, end]),
 );
 
 it('marks that come last take the condition with them', async () =>
-  expect(await told([condition, taints, marks], {})).toEqual([['set-taints@1', 'marks with condition@7'], 'done']));
+  expect(await outcomeOf([condition, taints, marks], {})).toEqual([
+    ['set-taints@1', 'marks with condition@7'],
+    'done',
+  ]));
 
 it('a list without marks is reported once all of it is written', async () => {
-  expect(await told([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
-  expect(await told([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
+  expect(await outcomeOf([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
+  expect(await outcomeOf([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
 });
 
 const create: Action = { kind: 'create-pod', manifest: { metadata: { name: 'p', namespace: 'o' } } } as Action;
@@ -84,7 +87,10 @@ const remove: Action = { kind: 'delete-pod', namespace: 'o', name: 'q', uid: 'u'
 
 it('a pod that is there, or gone, ends no writes', async () => {
   const answers = { 'create-pod': stale, 'delete-pod': stale };
-  expect(await told([remove, create, condition, event], answers)).toEqual([['set-node-condition@1', 'event'], 'done']);
+  expect(await outcomeOf([remove, create, condition, event], answers)).toEqual([
+    ['set-node-condition@1', 'event'],
+    'done',
+  ]);
 });
 
 it('a write to a pod says nothing of the Node’s version', async () => {
@@ -165,5 +171,5 @@ describe('what the API server refuses', () => {
 
 it('other writes than that of the taints are not held up by another writer’s taints', async () => {
   const theirs: Outcome = { ...done, taints: [{ key: 'theirs', effect: 'NoSchedule' }] };
-  expect(await told([marks, remove], { 'patch-node': theirs })).toEqual([['patch-node@1', 'delete-pod'], 'done']);
+  expect(await outcomeOf([marks, remove], { 'patch-node': theirs })).toEqual([['patch-node@1', 'delete-pod'], 'done']);
 });

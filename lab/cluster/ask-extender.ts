@@ -14,9 +14,12 @@ export const askExtender = (
       (response) => {
         let text = '';
         response.on('data', (chunk: Buffer) => (text += chunk.toString()));
-        response.on('end', () =>
-          resolve({ headers: response.headers, answer: JSON.parse(text) as { Error: string; NodeNames: string[] } }),
-        );
+        response.on('error', reject);
+        response.on('end', () => {
+          if (response.statusCode === 200)
+            resolve({ headers: response.headers, answer: JSON.parse(text) as { Error: string; NodeNames: string[] } });
+          else reject(new Error(`the extender answers with ${response.statusCode}: ${text.slice(0, 200)}`));
+        });
       },
     );
     call.on('error', reject);
