@@ -15,6 +15,7 @@ import {
 import { startGate, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
 import { MERGE_PATCH, openKube } from '../../../platform/kube.ts';
 import { viewOf } from '../../builders/view.ts';
+import { isBefore, TAINTS_DEVICES } from '../../support/kubernetes.ts';
 
 interface Rule {
   readonly metadata: { readonly name: string; readonly uid: string };
@@ -86,7 +87,7 @@ const SHAPES: Readonly<Record<string, () => Promise<unknown>>> = {
     }),
 };
 
-describe('while no node is proven', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('while no node is proven', () => {
   it('each node has one rule for the driver', async () => {
     for (const node of ['gpu-0', 'gpu-1']) await ruleIs(node, true);
     expect(await rules()).toHaveLength(2);
@@ -199,7 +200,7 @@ describe('while no node is proven', () => {
   });
 });
 
-describe('after the proof', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('after the proof', () => {
   it('the rule goes, and every pod that waited is bound there', { timeout: 120_000 }, async () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/driver-seconds=1');
     await validated('gpu-0');
