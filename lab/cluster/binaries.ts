@@ -14,8 +14,6 @@ import { basename, dirname, join } from 'node:path';
 const KUBERNETES = new Map([
   ['1.37.2', 'go.mod'],
   ['1.36.3', '1.36.3.mod'],
-  ['1.35.4', '1.35.4.mod'],
-  ['1.34.4', '1.34.4.mod'],
 ]);
 const DEFAULT_KUBERNETES = '1.37.2';
 /** All that can be built, the default first. */

@@ -5,8 +5,7 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { untilEnforcing } from '../../lab/cluster/gate.ts';
-import { createClaimPod, createTemplate, devicesOf, exactly } from '../../lab/cluster/devices.ts';
+import { createTemplate, devicesOf, exactly } from '../../lab/cluster/devices.ts';
 import { STACK_IMAGES } from '../../lab/real-node/images.ts';
 import { MACHINE } from '../../lab/real-node/machine.ts';
 import { observe, type Pod } from '../../lab/real-node/observe.ts';
@@ -39,23 +38,28 @@ describe.skipIf(process.env[MACHINE] === undefined || isBefore(TAINTS_DEVICES))(
     const isReady = ({ status }: Pod): boolean =>
       status.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') === true;
     /** A pod of one GPU that serves what it sees of it. */
-    const user = (name: string): Promise<unknown> =>
-      createClaimPod(
-        cluster.admin,
-        name,
-        { resourceClaimTemplateName: 'gpu' },
-        {
-          containers: [
-            {
-              name: 'app',
-              image: STACK_IMAGES.app,
-              imagePullPolicy: 'Never',
-              readinessProbe: { httpGet: { path: '/', port: 8080 }, periodSeconds: 1 },
-              resources: { claims: [{ name: 'device' }] },
-            },
-          ],
+    const user = (name: string, query: Readonly<Record<string, string>> = {}): Promise<ClaimPod> =>
+      cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
+        query,
+        body: {
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name },
+          spec: {
+            terminationGracePeriodSeconds: 1,
+            resourceClaims: [{ name: 'device', resourceClaimTemplateName: 'gpu' }],
+            containers: [
+              {
+                name: 'app',
+                image: STACK_IMAGES.app,
+                imagePullPolicy: 'Never',
+                readinessProbe: { httpGet: { path: '/', port: 8080 }, periodSeconds: 1 },
+                resources: { claims: [{ name: 'device' }] },
+              },
+            ],
+          },
         },
-      );
+      });
     const ready = (name: string): Promise<ClaimPod> =>
       see.awaits(`${name} to be Ready`, async () => {
         const now = await pod(name);
