@@ -60,7 +60,12 @@ async function story(version: string): Promise<{ readonly cells: readonly string
   const code = await new Promise<number>((resolve) => {
     const args = [
       join(ROOT, 'node_modules/vitest/vitest.mjs'),
-      ...['run', '--project', 'control-plane', '--reporter=default', '--reporter=json', `--outputFile.json=${json}`],
+      'run',
+      '--project',
+      'control-plane',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${json}`,
       ...files.map((file) => `test/control-plane/${file}.test.ts`),
     ];
     const child = spawn(process.execPath, args, { cwd: ROOT, stdio: 'inherit' });
