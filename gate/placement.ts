@@ -1,7 +1,7 @@
 // What keeps a pod off a node apart from the gate: its own selector and affinity, taints that it
-// does not tolerate, and more GPUs than the whole node has. Read as the scheduler's own filters read them, so that nobody waits for a
-// node on its way that the pod could never use. The Event on a waiting pod, `explain` and the
-// kubectl plugin ask here.
+// does not tolerate, and more GPUs than the whole node has. Read as the scheduler's own filters
+// read them, so that nobody waits for a node on its way that the pod could never use. The Event on
+// a waiting pod, `explain` and the kubectl plugin ask here.
 import { STARTUP_TAINT } from '../core/keys.ts';
 import { amountOf } from '../core/quantity.ts';
 import { list, object, text, type Raw } from '../core/raw.ts';
@@ -155,7 +155,9 @@ export function obstacleTo({ selector, terms, tolerations, gpus }: Placement, no
   };
 }
 
-/** Where the kubelet has not counted any of that resource yet, nothing is known against the node. */
+/**
+ * Where the kubelet has not counted any of that resource yet, nothing is known against the node.
+ */
 function tooSmall(gpus: Placement['gpus'], node: NodeView): Obstacle | undefined {
   for (const [name, amount] of Object.entries(gpus)) {
     const all = amountOf(node.status?.capacity?.[name]);

@@ -182,7 +182,10 @@ export class Hardware extends World {
   #sent: Sent | undefined;
   /** What the leader knows of pods that the kubelet has rejected. */
   #rejection: NodeInput['rejection'];
-  /** The Node at some of the last reports of the kubelet, the oldest first: what etcd's backups are of. */
+  /**
+   * The Node at some of the last reports of the kubelet, the oldest first: what etcd's backups are
+   * of.
+   */
   #backups: readonly NodeObject[] = [];
   #isHeld = false;
   #ignores = 0;
