@@ -27,6 +27,8 @@ export type Finding =
       readonly wakeAt?: number;
       /** What was awaited in vain says more than that time ran out. */
       readonly telling?: true;
+      /** It was reported why it does not go on. */
+      readonly trouble?: true;
       /** Its pods are Ready, so that waiting for them does not help. */
       readonly healthy?: true;
       /** The validation's own program has begun and not ended. */
