@@ -14,7 +14,7 @@ const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 0x7f_ff_ff
 /** Seeds that show each fault soon, so that the time it takes is known. */
 const SEED_OF_FAULTS = 5;
 const SEEDS: Partial<Record<Fault, number>> = {
-  'takes pods on their way out for gone': 10,
+  'takes pods on their way out for gone': 13,
   'takes an eviction for a verdict': 7,
   'does not withdraw a proof': 1,
   'forgets since when this leader looks': 8,
