@@ -35,8 +35,14 @@ const blocks: readonly Block[] = PAGES.flatMap((page) =>
   })),
 );
 const COMMAND = /^(?:kubectl|helm|npm|npx|node|curl|openssl|base64|sha256sum|scripts\/\S+)\s/;
+const DOCS = 'test/control-plane/chart/docs.test.ts';
 /** Blocks that a test runs, by a piece of their first line, and the test. */
 const RUN: Readonly<Record<string, string>> = {
+  'helm install gpu-gate deploy/chart --namespace gpu-gate --create-namespace --set': DOCS,
+  'kubectl apply --server-side -f deploy/chart/crds': DOCS,
+  'npm pack ./kubectl': DOCS,
+  'kubectl gpu-gate explain POD': DOCS,
+  'kubectl patch gpupolicy default': DOCS,
   'helm uninstall gpu-gate': 'test/control-plane/chart/uninstall.test.ts',
   'kubectl delete namespace gpu-gate-operands': 'test/control-plane/chart/uninstall.test.ts',
   'kubectl gpu-gate ui': 'test/control-plane/kubectl/page.test.ts',

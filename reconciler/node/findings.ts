@@ -105,6 +105,12 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
       `a kernel module that the driver needs cannot be loaded (${lastWords(last.message) || `exit code ${last.exitCode ?? '?'}`}): install it on the host, on Ubuntu from linux-modules-extra of the running kernel`,
     );
   }
+  if (reason === 'CrashLoopBackOff' && last?.reason === 'OOMKilled') {
+    return failed(
+      'OOMKilled',
+      `container ${status.name} of ${pod.name} keeps being killed (OOMKilled): raise resources.limits.memory of that component in the GPUPolicy`,
+    );
+  }
   if (reason === 'CrashLoopBackOff') {
     return failed(
       'CrashLoop',

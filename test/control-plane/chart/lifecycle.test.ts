@@ -171,6 +171,11 @@ describe.each([
       await kubectl(apply, await manifest('webhook.timeoutSeconds=7'));
       expect(await bundles()).toEqual(written);
       expect(await kubectl(apply, await manifest('webhook.timeoutSeconds=7'))).not.toMatch(/configured/);
+      // What GitOps compares: a server-side dry run of the same with what is there.
+      const again = await manifest('webhook.timeoutSeconds=7');
+      expect(again).toBe(await manifest('webhook.timeoutSeconds=7'));
+      const diff = await cp.kubectl(['diff', '--server-side', '--force-conflicts', '-f', '-'], again);
+      expect([diff.code, diff.stdout, diff.stderr]).toEqual([0, '', '']);
     } finally {
       await kubectl(['delete', '--ignore-not-found', '-f', '-'], await manifest());
       await remove();
