@@ -41,10 +41,14 @@ it.each(pages)('links of %s lead somewhere', (path) => {
   expect(dead).toEqual([]);
 });
 
-it('each file of a test that the page of outages names is there', () => {
-  const named = [...text('docs/outages.md').matchAll(/`(test\/[\w./-]+)`/g)].map(([, path = '']) => path);
-  expect(named.length).toBeGreaterThan(5);
-  expect(named.filter((path) => !existsSync(join(ROOT, path)))).toEqual([]);
+/** `a/{b,c}.ts` is `a/b.ts` and `a/c.ts`. */
+const spelt = (path: string): readonly string[] => {
+  const [, before = '', names, after = ''] = /^([^{]*)\{([^}]*)\}(.*)$/.exec(path) ?? [];
+  return names === undefined ? [path] : names.split(',').map((name) => before + name + after);
+};
+it.each(pages)('tests that %s names are there', (path) => {
+  const named = [...text(path).matchAll(/`(test\/[\w./{},-]+)`/g)].flatMap(([, name = '']) => spelt(name));
+  expect(named.filter((name) => !existsSync(join(ROOT, name)))).toEqual([]);
 });
 
 it('each reason that the page of Pending pods quotes is one of the gate', () => {

@@ -29,7 +29,8 @@ export interface ValidationInput {
  * Runs the program it is given and says in one line of JSON what came of it. Nothing else can write
  * that line, so that a pod that never ran, or was killed, has no verdict. Exit codes of a shell
  * that found no program, and of a process that another one killed, are not one either. The line
- * reaches the pod's status: reading logs would need another permission.
+ * reaches the pod's status: reading logs would need another permission. Of a long output it has the
+ * end, and before it the first line that reports an error.
  */
 const WRAPPER = String.raw`lines=
 command -v stdbuf >/dev/null 2>&1 && lines='stdbuf -oL'
@@ -41,7 +42,9 @@ case $code in
 0) verdict=none; case $out in *'Test PASSED'*) verdict=pass ;; esac ;;
 125|126|127|137|143) verdict=none ;;
 esac
-words=$(printf '%s' "$out" | tail -c 1200 | tr '\001-\011\013-\037\177-\377' ' ' | sed -e 's/[\\"]/\\&/g' -e 's/$/\\n/' | tr -d '\n')
+first=
+[ "$(printf '%s' "$out" | wc -c)" -gt 1200 ] && first=$(printf '%s\n' "$out" | grep -m 1 -iE 'error|fail|panic|fatal|cannot|could not|unable|denied|not found|no such' | head -c 300)
+words=$({ [ -z "$first" ] || printf '%s\n' "$first"; printf '%s' "$out" | tail -c 1200; } | tr '\001-\011\013-\037\177-\377' ' ' | sed -e 's/[\\"]/\\&/g' -e 's/$/\\n/' | tr -d '\n')
 printf '{"gpuGate":1,"verdict":"%s","exit":%s,"words":"%s"}\n' "$verdict" "$code" "$words" > /dev/termination-log
 exit $code`;
 const VECTOR_ADD = ['/cuda-samples/vectorAdd'];

@@ -80,11 +80,11 @@ function textOf(
   const refused = evictable.find((pod) => !pod.deleting && evictions.get(pod.uid)?.refused !== undefined);
   const because = evictions.get(refused?.uid ?? '')?.refused;
   return [
-    ...(evictable.length === 0 ? [] : [`evicting ${counted(evictable)} (${namesOf(evictable)})`]),
+    ...(evictable.length === 0 ? [] : [`evicting ${counted(evictable)} (${listed(evictable)})`]),
     ...(spared.length === 0
       ? []
       : [
-          `waiting for ${counted(spared)} to end${evictable.length === 0 ? '' : ', never evicted'} (${namesOf(spared)})`,
+          `waiting for ${counted(spared)} to end${evictable.length === 0 ? '' : ', never evicted'} (${listed(spared)})`,
         ]),
     ...(refused === undefined || because === undefined
       ? []
@@ -92,9 +92,9 @@ function textOf(
   ].join('; ');
 }
 
-const counted = (pods: readonly PodObject[]): string => `${pods.length} GPU pod${pods.length === 1 ? '' : 's'}`;
+export const counted = (pods: readonly PodObject[]): string => `${pods.length} GPU pod${pods.length === 1 ? '' : 's'}`;
 /** `team/a, team/b, …`. */
-const namesOf = (pods: readonly PodObject[]): string =>
+export const listed = (pods: readonly PodObject[]): string =>
   `${pods.slice(0, NAMED).map(keyOf).join(', ')}${pods.length > NAMED ? ', …' : ''}`;
 
 export const evictionsOf = (drain: Drain | undefined, because: string): readonly PodAction[] =>

@@ -27,6 +27,8 @@ export type Finding =
       readonly wakeAt?: number;
       /** What was awaited in vain says more than that time ran out. */
       readonly telling?: true;
+      /** It was reported why it does not go on. */
+      readonly trouble?: true;
       /** Its pods are Ready, so that waiting for them does not help. */
       readonly healthy?: true;
       /** The validation's own program has begun and not ended. */
@@ -101,6 +103,12 @@ function troubleOf(pod: PodObject, status: ContainerStatus): Finding | undefined
     return failed(
       'KernelModuleMissing',
       `a kernel module that the driver needs cannot be loaded (${lastWords(last.message) || `exit code ${last.exitCode ?? '?'}`}): install it on the host, on Ubuntu from linux-modules-extra of the running kernel`,
+    );
+  }
+  if (reason === 'CrashLoopBackOff' && last?.reason === 'OOMKilled') {
+    return failed(
+      'OOMKilled',
+      `container ${status.name} of ${pod.name} keeps being killed (OOMKilled): raise resources.limits.memory of that component in the GPUPolicy`,
     );
   }
   if (reason === 'CrashLoopBackOff') {
@@ -242,7 +250,7 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
     // no clock.
     return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
-      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true };
+      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true, trouble: true };
   }
   const since = scheduled?.status === 'True' ? scheduled.lastTransitionTime : undefined;
   const isRunning = pod.phase === 'Running';

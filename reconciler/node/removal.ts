@@ -1,6 +1,6 @@
 // Out of our hands: a node that is opted out, or that no policy selects.
 import type { DrainSpec } from '../../core/gpu-policy.ts';
-import { NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
+import { MANAGED, NODE_POLICY, PROOF, STATE } from '../../core/keys.ts';
 import { COMPONENTS, GATING, POD_COMPONENT, type Component } from '../../core/components.ts';
 import { parseProof, type Proof } from '../../gate/node-proof.ts';
 import type { Said } from '../../core/said.ts';
@@ -13,7 +13,7 @@ import { misspeltOf, nodeEvent } from './events.ts';
 import { isDriverAsProven } from './judge.ts';
 import { isOutOfSight, noteLosses } from './losses.ts';
 import { differences, type Desired } from './marks.ts';
-import { deployedOn } from '../model.ts';
+import { deployedOn, type NodeObject } from '../model.ts';
 import { componentPods, gpuUsers, iso, isOfNode, remembered, type NodeInput } from './observed.ts';
 import { QUIET_MS } from './roll-out.ts';
 import { NOTHING, type NodePlan } from './node-plan.ts';
@@ -207,8 +207,9 @@ function removal(input: NodeInput, isFinal: boolean, keep: Keep | undefined): Re
     // What a roll-out had begun to take down is not whole any more.
     const isHidden = isOutOfSight(lost, input);
     const stays = isHidden && keep === undefined ? undefined : proof;
-    const { text: held, ...command } = saidOfKeep(input, keep);
-    const text = `${OPTING_OUT}${drain.text === '' ? '' : `: ${drain.text}`}${drain.isExpired ? LATE : ''}${held}`;
+    const { text: held, ...release } = saidOfKeep(input, keep);
+    const command = isFinal && drain.isExpired ? { command: optInCommand(node), ...release } : release;
+    const text = `${OPTING_OUT}${drain.text === '' ? '' : `: ${drain.text}`}${drain.isExpired ? lateText(isFinal) : ''}${held}`;
     const said: Said = { text, ...command };
     const status = stays === undefined ? 'False' : 'True';
     return {
@@ -229,9 +230,11 @@ function removal(input: NodeInput, isFinal: boolean, keep: Keep | undefined): Re
   return { actions: tearDown(input, isFinal, marks), wakeAt: undefined, withdraws: false };
 }
 
+const optInCommand = ({ metadata: { name } }: NodeObject): string =>
+  `kubectl label node ${name} --overwrite ${MANAGED}=true`;
 const WAIT: DrainSpec = { mode: 'Wait', timeout: 0 };
-const LATE =
-  '; upgrade.drain.timeoutSeconds is over, and nothing is taken from under these pods: end them, or opt the node in again';
+const lateText = (isOptOut: boolean): string =>
+  `; upgrade.drain.timeoutSeconds is over, and nothing is taken from under these pods: end them${isOptOut ? ', or opt the node in again' : ''}`;
 
 /** No one uses the node: component by component goes, the last one first. */
 function tearDown(

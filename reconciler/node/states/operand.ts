@@ -10,6 +10,7 @@ import {
 } from '../../../core/components.ts';
 import { REVISION } from '../../../core/keys.ts';
 import { externalFinding, operandFinding, waiting, type Finding, type Freshness } from '../findings.ts';
+import { counted, listed } from '../drain.ts';
 import { foundPreInstalled, preInstalled } from '../installers.ts';
 import { componentPods, operandPod, type Observed } from '../observed.ts';
 import type { PodObject } from '../../model.ts';
@@ -33,7 +34,7 @@ export const notReady = ({ isOverloaded }: Observed['input']): Finding => ({
  */
 export const withTrouble = (finding: Finding, trouble: string | undefined): Finding =>
   finding.kind === 'waiting' && trouble !== undefined
-    ? { ...finding, message: `${finding.message}; ${trouble}` }
+    ? { ...finding, message: `${finding.message}; ${trouble}`, trouble: true }
     : finding;
 
 /** Reports of a pod are of the past once one of its containers has started. */
@@ -124,7 +125,7 @@ const isThere = ({ input }: Observed, { deploy }: Ground, name: Component): bool
   deploy[name] !== undefined || componentPods(input, name).length > 0;
 
 function inUse({ users }: Observed, name: Component): Look {
-  const message = `waiting for ${users.length} GPU pod${users.length === 1 ? '' : 's'} to end before the ${name} is replaced`;
+  const message = `waiting for ${counted(users)} to end (${listed(users)}) before the ${name} is replaced`;
   return { finding: { kind: 'waiting', reason: 'InUse', message, untimed: true } };
 }
 

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { validationPod } from '../../../reconciler/manifests/validation-pod.ts';
 import { outcomeOf } from '../../../reconciler/node/outcome.ts';
+import { lastWords } from '../../../reconciler/node/words.ts';
 import { aPolicy, keptPod } from '../../builders/objects.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'gpu-gate-wrapper-'));
@@ -73,4 +74,11 @@ it('keeps the order of lines, escapes what JSON needs, and stays a line that a k
   expect(JSON.parse(message)).toMatchObject({ gpuGate: 1, verdict: 'fail', exit: 4 });
   const { message: short } = run(`#!/bin/sh\nprintf 'a "q" \\\\ b\\tc\\001\\n'; echo second >&2; exit 1\n`);
   expect((JSON.parse(short) as { words: string }).words.split('\n').slice(0, 2)).toEqual(['a "q" \\ b c ', 'second']);
+});
+it('keeps the first line that reports an error, however much follows it', () => {
+  const lines = 'i=0; while [ $i -lt 400 ]; do echo "step $i of the shutdown"; i=$((i+1)); done';
+  const { message } = run(`#!/bin/sh\necho begin; echo 'FATAL: GPU 3 has fallen off the bus' >&2; ${lines}; exit 1\n`);
+  expect(message.length).toBeLessThan(4096);
+  const { words } = JSON.parse(message) as { words: string };
+  expect(lastWords(words)).toBe('FATAL: GPU 3 has fallen off the bus … step 399 of the shutdown');
 });

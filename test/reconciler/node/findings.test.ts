@@ -60,6 +60,12 @@ describe('an operand’s pod fails', () => {
       /exit code \?\): see 'kubectl logs/,
     ],
     [
+      'whose container is killed for its memory',
+      waits('CrashLoopBackOff', undefined, { lastState: { terminated: { exitCode: 137, reason: 'OOMKilled' } } }),
+      'OOMKilled',
+      /^container main of driver-x keeps being killed \(OOMKilled\): raise resources.limits.memory of that component in the GPUPolicy$/,
+    ],
+    [
       'whose runtime has no handler',
       waits('CreateContainerError', NO_HANDLER),
       'RuntimeHandlerMissing',

@@ -1,11 +1,11 @@
 // What ends trust in a node and what restores it, where more than a plain restart happened. Also
 // what a change of the policy does to nodes that were validated under the previous policy.
 import { describe, expect, it } from 'vitest';
-import { COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, RETRY } from '../../../core/keys.ts';
+import { COMPONENT, DEPLOY_PREFIX, GPU_VALIDATED, MANAGED, RETRY, WALK } from '../../../core/keys.ts';
 import { POD_COMPONENT } from '../../../core/components.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { hostMismatch } from '../../../reconciler/node/states/preflight.ts';
-import { parseWalk } from '../../../reconciler/walk.ts';
+import { parseWalk, type Walk } from '../../../reconciler/walk.ts';
 import type { PodObject } from '../../../reconciler/model.ts';
 import { planNode } from '../../../reconciler/node/plan.ts';
 import { afterWrite, aPolicy, keptPod } from '../../builders/objects.ts';
@@ -337,6 +337,22 @@ describe('a change of the policy', () => {
     world.policy = aPolicy({ components: { devicePlugin: { version: '9' } } });
     world.settle(6);
     expect(revisionOf(world, 'device-plugin')).toBe(before);
+  });
+  it('nor where it has another target: they are waited for by name', () => {
+    const world = new World().validated();
+    const before = revisionOf(world, 'driver');
+    world.pods.set('user', user());
+    const { evidence, target, ...walk } = parseWalk(world.node.metadata.annotations?.[WALK], 'node-uid') as Walk;
+    const { driver: _, ...others } = evidence;
+    world.annotate(
+      WALK,
+      JSON.stringify({ ...walk, evidence: others, target: { ...target, driver: { revision: 'other' } } }),
+    );
+    for (let i = 0; i < 3; i += 1) world.step();
+    expect(revisionOf(world, 'driver')).toBe(before);
+    expect(world.condition?.message).toContain(
+      'waiting for 1 GPU pod to end (team/user) before the driver is replaced',
+    );
   });
   it.each([
     ['managed to external', {}, { driver: { mode: 'external' } }],

@@ -109,3 +109,25 @@ describe('an opt-out that is taken back', () => {
     expect([revision() === before, world.trust]).toEqual([true, [true, true]]);
   });
 });
+
+describe('an opt-out whose pods have not ended when upgrade.drain.timeoutSeconds is over', () => {
+  const late = (more: (world: World) => void): string => {
+    const world = new World(aPolicy({ upgrade: { drain: { timeoutSeconds: 60 } } })).validated();
+    world.pods.set('user', USER);
+    more(world);
+    for (let i = 0; i < 70; i += 1) world.step();
+    expect(world.trust).toEqual([true, false]);
+    return world.condition?.message ?? '';
+  };
+  it('says what a person may do, with the command', () =>
+    expect(late(optOut)).toMatch(
+      /\(team\/user\); upgrade.drain.timeoutSeconds is over, and nothing is taken from under these pods: end them, or opt the node in again; now: kubectl label node n --overwrite gpu-gate.dev\/managed=true$/,
+    ));
+  it('of a policy that is being deleted: no opt-in would help', () => {
+    const metadata = { name: 'default', uid: 'policy-uid', generation: 1, deletionTimestamp: '2026-11-24T10:00:00Z' };
+    const message = late((world) => {
+      world.policy = aPolicy({ upgrade: { drain: { timeoutSeconds: 60 } } }, { metadata });
+    });
+    expect(message).toMatch(/nothing is taken from under these pods: end them$/);
+  });
+});

@@ -20,7 +20,21 @@ const startedAt = '2026-11-28T10:00:00Z';
 
 describe('what a kubelet or another controller did to the pod', () => {
   it.each([
+    // Of the kubelet's admission, in its own order.
+    'PodOSSelectorNodeLabelDoesNotMatch',
+    'PodOSNotSupported',
+    'InvalidNodeInfo',
+    'InitContainerRestartPolicyForbidden',
+    'SupplementalGroupsPolicyNotSupported',
     'UnexpectedAdmissionError',
+    'UnknownReason',
+    'UnexpectedPredicateFailureType',
+    'PodFeatureUnsupported',
+    'PodLevelResourcesNotSupported',
+    'VolumeAttachmentLimitExceeded',
+    'SMTAlignmentError',
+    'TaintToleration',
+    'NodeName',
     'OutOfpods',
     'OutOfcpu',
     'OutOfmemory',
@@ -37,7 +51,6 @@ describe('what a kubelet or another controller did to the pod', () => {
     'DeadlineExceeded',
     'SysctlForbidden',
     'AppArmor',
-    'PodOSNotSupported',
     'AReasonOfTomorrow',
   ])('%s before the container began: it never ran; afterwards: it was killed', (reason) => {
     expect(outcomeOf(ended(undefined, { reason, message: 'm' }))).toEqual({
