@@ -98,7 +98,10 @@ describe('what an uninstall keeps', () => {
 describe('the pod of helm test', () => {
   const pod = (): { spec: PodTemplate['spec'] & { containers: { command: string[] }[] } } =>
     find(render(), 'Pod', 'gpu-gate-test') as never;
-  /** Runs its program against servers with certificates of these names, at addresses that Services give. */
+  /**
+   * Runs its program against servers with certificates of these names, at addresses that Services
+   * give.
+   */
   async function answers(
     webhook: string,
     extender: string,
