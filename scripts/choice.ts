@@ -52,33 +52,69 @@ const SHOWN_BY: readonly (readonly [prefix: string, folders: readonly string[]])
   ['kubectl/', ['kubectl']],
   ['support/', ['kubectl']],
   ['uninstall/', ['chart']],
+  ['reconciler/devices/', ['dra']],
   ['reconciler/pods/', ['pods']],
   ['reconciler/policies/', ['policies']],
   ['reconciler/', ['node']],
   ['core/', ['admission', 'scheduling', 'node']],
+  ['lab/churn/', []],
   ['lab/', ['platform']],
   ['platform/', ['platform']],
   ['app/', ['platform']],
   ['main.ts', ['platform']],
 ];
 
+/** Files whose name says that they are about devices that are given by claim. */
+const BY_CLAIM = /(^|[/-])(dra|devices?|claims?|slices)\b/;
+const isProduct = (file: string): boolean => !/^(test|lab|bench|scripts|docs)\//.test(file);
+/** What more tests than these import says nothing about any of them: the table has it. */
+const FEW = 8;
+
 /**
- * The control-plane files that a change touches. They run the product as processes, so no import
- * says what they depend on: the table above does. What they share in `test/` they import. Unit
- * tests are found by their imports.
+ * The tests on clusters that a change touches. They run the product as processes, so no import says
+ * what they depend on: the table above does. What they share in `test/`, and what they name in
+ * `lab/` and `scripts/`, stands in their texts. Unit tests are found by their imports.
  */
 export function touched(changed: readonly string[], files: ReadonlyMap<string, string>): readonly string[] {
   const folders = new Set(changed.flatMap((file) => SHOWN_BY.find(([prefix]) => file.startsWith(prefix))?.[1] ?? []));
-  const shared = changed
-    .filter((file) => /^test\/(builders|support)\//.test(file))
-    .map((file) => file.slice('test/'.length));
-  return [...files]
+  if (changed.some((file) => isProduct(file) && BY_CLAIM.test(file))) folders.add('dra');
+  const clusters = [...files].filter(([file]) => !isUnit(file));
+  const naming = (path: string): readonly string[] =>
+    clusters.filter(([, text]) => text.includes(`/${path}'`) || text.includes(`'${path}'`)).map(([file]) => file);
+  const named = changed.flatMap((file) => {
+    const shared = /^test\/(builders|support)\//.test(file);
+    const users = naming(shared ? file.slice('test/'.length) : file);
+    return shared || users.length <= FEW ? users : [];
+  });
+  const onRealNode = changed.some((file) => file.startsWith('lab/real-node/'));
+  return clusters
+    .map(([file]) => file)
     .filter(
-      ([file, text]) =>
-        file.startsWith('test/control-plane/') &&
-        (changed.includes(file) ||
-          folders.has(file.split('/')[2] ?? '') ||
-          shared.some((path) => text.includes(`/${path}'`))),
-    )
+      (file) =>
+        changed.includes(file) ||
+        named.includes(file) ||
+        (file.startsWith('test/real-node/') ? onRealNode : folders.has(file.split('/')[2] ?? '')),
+    );
+}
+
+/** These read everything that is text. */
+const READ_ALL = ['test/english.test.ts', 'test/messages.test.ts'];
+
+/**
+ * The unit tests that read what changed and is not code, such as docs and the chart: they, or a
+ * script or support file that they import, name its folder. `files` are tests, scripts and what
+ * tests share, with their texts.
+ */
+export function readers(changed: readonly string[], files: ReadonlyMap<string, string>): readonly string[] {
+  const folders = new Set(changed.filter((file) => !/\.m?ts$/.test(file)).map((file) => file.split('/')[0] ?? ''));
+  const names = (text: string): boolean =>
+    [...folders].some((folder) => text.includes(`'${folder}'`) || text.includes(`${folder}/`));
+  const imports = (text: string): readonly string[] =>
+    [...text.matchAll(/from '[./]+\/((?:scripts|support|builders)\/[\w./-]+)'/g)].map(([, path = '']) => path);
+  const reads = (text: string): boolean =>
+    names(text) || imports(text).some((path) => names(files.get(path) ?? files.get(`test/${path}`) ?? ''));
+  return [...files]
+    .filter(([file]) => file.endsWith('.test.ts') && isUnit(file))
+    .filter(([file, text]) => (folders.size > 0 && READ_ALL.includes(file)) || reads(text))
     .map(([file]) => file);
 }

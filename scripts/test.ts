@@ -10,14 +10,14 @@ import { install, installCommand, missingOf, NEEDS } from '../lab/needs.ts';
 import { traces, whyNoMachine } from '../lab/real-node/machine.ts';
 import { runOnRealNode } from '../lab/real-node/world.ts';
 import { readArguments } from './arguments.ts';
-import { choose, touched, type Part } from './choice.ts';
+import { choose, readers, touched, type Part } from './choice.ts';
 import { COVERED } from './pure-files.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const USAGE = `npm test -- [check | unit | control-plane | real-node]...   parts; none: all
 npm test -- FILE... [NAME]       test files by a part of their paths, and the tests of that name
 npm test -- NAME                 tests by name
-npm test -- --changed [--since REF]   what differs from REF (HEAD): related unit tests, and control-plane tests by folder
+npm test -- --changed [--since REF]   what differs from REF (HEAD): unit tests that import or read it, and tests on clusters by folder
 
   --install        first install the Debian packages that are missing (as root)
   --shuffle SEED   files and tests in another order`;
@@ -270,13 +270,14 @@ async function runFiles(files: readonly string[], name?: string): Promise<void> 
   if (onRealNode.length > 0) await realNode(['--project', 'real-node', ...onRealNode], name);
 }
 
-/** Test files and their texts. */
-const testTexts = (): ReadonlyMap<string, string> =>
+const textsOf = (...patterns: readonly string[]): ReadonlyMap<string, string> =>
   new Map(
-    globSync('test/**/*.test.ts', { cwd: ROOT })
+    globSync(patterns, { cwd: ROOT })
       .toSorted()
       .map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]),
   );
+/** Test files and their texts. */
+const testTexts = (): ReadonlyMap<string, string> => textsOf('test/**/*.test.ts');
 
 async function runChanged(since: string): Promise<void> {
   const git = (...args: string[]): readonly string[] => {
@@ -291,7 +292,9 @@ async function runChanged(since: string): Promise<void> {
   const files = touched(changed, testTexts());
   console.log(`${changed.length} files differ from ${since}`);
   await checks();
-  await tests('unit tests that they touch', { args: [...EVERY_UNIT, '--changed', since, '--passWithNoTests'] });
+  await tests('unit tests that import them', { args: [...EVERY_UNIT, '--changed', since, '--passWithNoTests'] });
+  const reading = readers(changed, textsOf('test/**/*.ts', 'scripts/**/*.ts'));
+  if (reading.length > 0) await tests('unit tests that read them', { args: [...EVERY_UNIT, ...reading] });
   if (files.length > 0) await runFiles(files);
 }
 

@@ -2,7 +2,7 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { choose, PARTS, touched } from '../../scripts/choice.ts';
+import { choose, PARTS, readers, touched } from '../../scripts/choice.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const FILES = new Map([
@@ -51,6 +51,11 @@ const texts = new Map(
   globSync('test/**/*.test.ts', { cwd: ROOT }).map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]),
 );
 const files = [...texts.keys()];
+/** As `npm test -- --changed` asks for unit tests that read a file. */
+const read = (changed: string): readonly string[] => {
+  const others = globSync(['test/**/*.ts', 'scripts/**/*.ts'], { cwd: ROOT });
+  return readers([changed], new Map(others.map((file) => [file, readFileSync(join(ROOT, file), 'utf8')])));
+};
 
 describe('the examples of CONTRIBUTING.md', () => {
   const guide = readFileSync(join(ROOT, 'CONTRIBUTING.md'), 'utf8');
@@ -74,6 +79,7 @@ describe('changes', () => {
     ['reconciler/pods/readiness.ts', 'test/control-plane/pods/'],
     ['reconciler/reconciler.ts', 'test/control-plane/node/'],
     ['deploy/chart/values.yaml', 'test/control-plane/chart/'],
+    ['reconciler/devices/rules.ts', 'test/control-plane/dra/'],
   ])('of %s: what is in %s', (changed, folder) => {
     const chosen = touched([changed], texts);
     expect(chosen.length).toBeGreaterThan(0);
@@ -84,12 +90,37 @@ describe('changes', () => {
     expect(chosen).toContain('test/control-plane/platform/credentials.test.ts');
     expect(chosen).not.toContain('test/control-plane/chart/chart.test.ts');
   });
-  it('of a test: that test', () =>
-    expect(touched(['test/control-plane/node/walk.test.ts', 'docs/README.md'], texts)).toEqual([
-      'test/control-plane/node/walk.test.ts',
-    ]));
+  it.each(['test/control-plane/node/walk.test.ts', 'test/real-node/real-node.test.ts'])('of %s: that test', (file) =>
+    expect(touched([file, 'docs/README.md'], texts)).toEqual([file]),
+  );
   it('of a unit test or of the docs: no control plane', () =>
     expect(touched(['test/gate/verdict.test.ts', 'docs/webhook.md'], texts)).toEqual([]));
+  it.each([
+    ['a page that a test holds', 'docs/uninstall.md', 'test/control-plane/chart/uninstall.test.ts'],
+    ['a program that a test runs', 'scripts/cluster.ts', 'test/control-plane/platform/cluster.test.ts'],
+    ['a part of the lab that few import', 'lab/churn/churn.ts', 'test/control-plane/dra/churn.test.ts'],
+    [
+      'what runs in a network of its own',
+      'lab/cluster/rotation.ts',
+      'test/control-plane/certificates/rotation.test.ts',
+    ],
+    ['the real node', 'lab/real-node/node.ts', 'test/real-node/real-node.test.ts'],
+    ['a decision about claims, outside their folder', 'gate/devices.ts', 'test/control-plane/dra/claims.test.ts'],
+  ])('of %s: %s is shown by %s', (_, changed, file) => expect(touched([changed], texts)).toContain(file));
+  it('of what every cluster is made of: the tests of the test cluster, not all', () => {
+    const chosen = touched(['lab/cluster/cluster.ts'], texts);
+    expect(chosen).toContain('test/control-plane/platform/demo.test.ts');
+    expect(chosen).not.toContain('test/control-plane/node/walk.test.ts');
+  });
+  it.each([
+    ['deploy/chart/crds/gpupolicies.yaml', 'test/core/parse-policy.test.ts'],
+    ['deploy/chart/values.yaml', 'test/reference.test.ts'],
+    ['docs/webhook.md', 'test/docs.test.ts'],
+    ['Dockerfile', 'test/platform/dockerfile.test.ts'],
+    ['docs/webhook.md', 'test/english.test.ts'],
+  ])('of %s: the unit test %s reads it', (changed, file) => expect(read(changed)).toContain(file));
+  it('of code: none, unit tests are found by their imports', () => expect(read('core/keys.ts')).toEqual([]));
+  it('none: nothing is read', () => expect(readers([], texts)).toEqual([]));
   it('every folder of the product that is there has a place in the table', () => {
     const product = [
       'webhook',
