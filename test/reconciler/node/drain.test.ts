@@ -1,6 +1,6 @@
 // Who is waited for, who is evicted, and until when.
 import { describe, expect, it } from 'vitest';
-import { drainOf, EVICT_AGAIN_MS, type DrainInput } from '../../../reconciler/node/drain.ts';
+import { drainOf, EVICT_AGAIN_MS, type DrainInput, type Eviction } from '../../../reconciler/node/drain.ts';
 import type { PodObject } from '../../../reconciler/model.ts';
 import { keptPod, NOW } from '../../builders/objects.ts';
 
@@ -96,7 +96,7 @@ describe('a drain', () => {
       'the API server refuses to evict team/a: the budget says no',
     );
     const both = [users.plain, pod('e'), pod('f')];
-    const evictions = new Map([
+    const evictions = new Map<string, Eviction>([
       ['a', { at: NOW }],
       ['e', refused],
       ['f', { at: NOW, refused: 'another' }],

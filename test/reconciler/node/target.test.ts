@@ -8,7 +8,7 @@ import { NOW } from '../../builders/objects.ts';
 
 const walk = newWalk('n', 'b', NOW);
 const selector = (app: string) => ({
-  external: { namespace: 'other', matchLabels: { app }, ownerKind: undefined },
+  external: { namespace: 'other', matchLabels: { app } },
 });
 const ours = (revision: string) => ({ revision });
 const at = '2026-11-24T09:00:00Z';
