@@ -1,5 +1,5 @@
-// What Stryker reports, counted: mutants that no test could notice are taken out by a list, which is
-// held to the source in turn.
+// What Stryker reports, counted: mutants that no test could notice are taken out by a list, which
+// is held to the source in turn.
 
 interface Place {
   /** From 1. */
@@ -70,7 +70,9 @@ function described(file: string, source: readonly string[], { location, replacem
 const keyOf = ({ file, line, code, mutant }: Omit<Survivor, 'at'>): string =>
   JSON.stringify([file, line, flat(code), flat(mutant)]);
 
-/** Counts the files that `isTried` names; a report may hold results of others, from earlier runs. */
+/**
+ * Counts the files that `isTried` names; a report may hold results of others, from earlier runs.
+ */
 export function tally(report: Report, list: readonly Equivalent[], isTried: (file: string) => boolean): Tally {
   const known = new Set(list.map(keyOf));
   const seen = new Set<string>();

@@ -35,7 +35,7 @@ describe('the DRA driver', () => {
       undefined,
       { reason: 'NoResourceSlices', telling: true, healthy: true },
     ],
-    ['is not mended by waiting for its pod where no slice comes', [], { reason: 'NoResourceSlices', healthy: true }],
+    ['is Ready for nothing where no slice comes', [], { reason: 'NoResourceSlices', healthy: true }],
     [
       'has another reason where slices are missing',
       [aPool({ generation: 5, count: 2 })],

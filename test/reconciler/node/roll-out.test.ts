@@ -12,7 +12,9 @@ const HELD: Target = {
   driver: { revision: 'd1' },
   'device-plugin': { external: 'unwatched' },
 };
-/** The policy says another driver, and to install the device plugin that another installer brings. */
+/**
+ * The policy says another driver, and to install the device plugin that another installer brings.
+ */
 const OTHER: Target = { ...HELD, driver: { revision: 'd2' }, 'device-plugin': { revision: 'p2' } };
 /** What a node takes of that in its turn: who installs what stays. */
 const MOVED: Target = { ...HELD, driver: { revision: 'd2' } };
