@@ -34,7 +34,7 @@ export const notReady = ({ isOverloaded }: Observed['input']): Finding => ({
  */
 export const withTrouble = (finding: Finding, trouble: string | undefined): Finding =>
   finding.kind === 'waiting' && trouble !== undefined
-    ? { ...finding, message: `${finding.message}; ${trouble}` }
+    ? { ...finding, message: `${finding.message}; ${trouble}`, trouble: true }
     : finding;
 
 /** Reports of a pod are of the past once one of its containers has started. */

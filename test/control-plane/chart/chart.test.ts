@@ -736,6 +736,21 @@ describe('values that would fail later', () => {
   ])('are refused: %s', (_, values, advice) => expect(refusal(values)).toContain(advice));
 });
 
+describe('options of Node.js', () => {
+  type Env = readonly { readonly name: string; readonly value: string }[];
+  const envOf = (name: string, values: object = {}): Env =>
+    (
+      find(render(values), 'Deployment', name) as unknown as {
+        spec: { template: { spec: { containers: { env?: Env }[] } } };
+      }
+    ).spec.template.spec.containers[0]?.env ?? [];
+  const own = { env: [{ name: 'NODE_OPTIONS', value: '--max-old-space-size=300' }] };
+  it('keep the memory of the reconciler small', () =>
+    expect(envOf('gpu-gate-reconciler')).toEqual([{ name: 'NODE_OPTIONS', value: '--max-semi-space-size=8' }]));
+  it('are not those of the request path', () => expect(envOf('gpu-gate')).toEqual([]));
+  it('are those of the values where they name some', () => expect(envOf('gpu-gate-reconciler', own)).toEqual(own.env));
+});
+
 describe('deploy/install.yaml, for kubectl alone', () => {
   it('is what the chart renders', () => {
     const file = join(ROOT, 'deploy/install.yaml');
