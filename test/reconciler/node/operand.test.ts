@@ -231,7 +231,10 @@ describe('what is reported of a pod that does not come', () => {
     expect(troubleOfPod({ ...base.input, troubles: new Map([['u', 'no mount']]) }, keptPod(pod))).toBe(trouble),
   );
   it('is added to what is waited for, and not to a failure', () => {
-    expect(withTrouble(waiting('R', 'waiting'), 'no mount')).toEqual(waiting('R', 'waiting; no mount'));
+    expect(withTrouble(waiting('R', 'waiting'), 'no mount')).toEqual({
+      ...waiting('R', 'waiting; no mount'),
+      trouble: true,
+    });
     expect(withTrouble(waiting('R', 'waiting'), undefined)).toEqual(waiting('R', 'waiting'));
     expect(withTrouble(failed('R', 'failed'), 'no mount')).toEqual(failed('R', 'failed'));
     expect(withTrouble({ kind: 'done' }, 'no mount')).toEqual({ kind: 'done' });
