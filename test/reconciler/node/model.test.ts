@@ -339,6 +339,7 @@ const kindsOf = (fault: Fault): fc.Arbitrary<Kind> =>
 const drivers: fc.Arbitrary<Kind> = fc.oneof(
   { weight: 3, arbitrary: fc.constant<Kind>('managed') },
   { weight: 1, arbitrary: fc.constant<Kind>('external') },
+  { weight: 1, arbitrary: fc.constant<Kind>('all external') },
 );
 const kinds: fc.Arbitrary<Kind> = fc.oneof(drivers, fc.constant<Kind>('dra'));
 
