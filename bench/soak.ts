@@ -26,11 +26,14 @@ export const options = {
 /** What a process holds at one moment. */
 interface Sample {
   readonly rss: number;
+  readonly heap: number;
   readonly handles: number;
   readonly timers: number;
 }
 const PARTS = ['requestPath', 'reconciler'] as const;
 type Part = (typeof PARTS)[number];
+/** How often a line is printed of what they hold, so that a growth can be seen to begin. */
+const LINE_MS = 60_000;
 const UNITS = { rss: 'MiB', handles: 'open files and sockets', timers: 'timers' } as const;
 
 const valueOf = (text: string, name: string): number => {
@@ -44,6 +47,7 @@ async function sampleOf(gate: Gate, part: Part): Promise<Sample | undefined> {
     const timers = valueOf(text, 'nodejs_active_resources\\{type="Timeout"\\}');
     return {
       rss: valueOf(text, 'process_resident_memory_bytes') / 2 ** 20,
+      heap: valueOf(text, 'nodejs_heap_size_used_bytes') / 2 ** 20,
       handles: valueOf(text, 'process_open_fds'),
       timers: Number.isNaN(timers) ? 0 : timers,
     };
@@ -97,6 +101,19 @@ async function soak(
         if (sample !== undefined) samples[part].push(sample);
       }
   };
+  const tell = async (): Promise<void> => {
+    for (; left() > 0; await sleep(LINE_MS)) {
+      const minute = Math.round((performance.now() - began) / 60_000);
+      for (const part of PARTS) {
+        const sample = await sampleOf(gate, part);
+        if (sample === undefined) continue;
+        const { rss, heap, handles, timers } = sample;
+        say(
+          `minute ${minute}, ${part}: RSS ${Math.round(rss)} MiB, heap in use ${Math.round(heap)} MiB, ${handles} open files and sockets, ${timers} timers`,
+        );
+      }
+    }
+  };
   const [counts] = await Promise.all([
     churn({
       kube: cluster.admin,
@@ -111,6 +128,7 @@ async function soak(
     rollOut(),
     kill(),
     watch(),
+    tell(),
   ]);
   say(`steps: ${JSON.stringify(counts)}, ${rollOuts} edits of the driver`);
   const what = `${minutes} min on ${nodes.length} nodes, ${KILLS} leaders killed, ${rollOuts} edits`;

@@ -38,6 +38,8 @@ export interface Leadership {
   readonly identity: string;
   /**
    * True only while the last renewal is younger than the renewal deadline: computed at each read.
+   * Listeners hear of every value that is read, so that what a reader leaves undone because of a
+   * renewal that came late is looked at again.
    */
   readonly held: boolean;
   onChange(listener: (held: boolean) => void): void;
@@ -105,12 +107,13 @@ export function leaseElection(options: LeaseOptions): Leadership {
   // whichever says more counts against us.
   const held = (): boolean =>
     renewed !== undefined && Math.max(now() - renewed.wall, performance.now() - renewed.steady) < deadline;
-  const tell = (): void => {
+  const tell = (): boolean => {
     const value = held();
-    if (value === told) return;
+    if (value === told) return value;
     told = value;
     options.log.info(value ? 'leading' : 'not leading any more', { identity: options.identity });
     for (const listener of listeners) listener(value);
+    return value;
   };
   const microTime = (): string => new Date(now()).toISOString().replace('Z', '000Z');
 
@@ -184,7 +187,7 @@ export function leaseElection(options: LeaseOptions): Leadership {
   return {
     identity: options.identity,
     get held() {
-      return held();
+      return tell();
     },
     onChange: (listener) => void listeners.push(listener),
     async run(signal) {

@@ -34,6 +34,8 @@ export type NodeWrite =
        * as it is.
        */
       readonly status?: { readonly type: string; readonly condition: Condition | undefined };
+      /** Written by the same request, where nothing is written of the status. */
+      readonly taints?: readonly Taint[];
     })
   /**
    * Taints are one list: written whole, guarded by the resourceVersion that the list was read at.

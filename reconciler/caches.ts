@@ -83,8 +83,8 @@ export interface Listener {
   trouble(trouble: Trouble): void;
   /** The devices that DRA drivers publish of the node have changed. */
   slices(node: string): void;
-  /** DeviceClasses have changed. */
-  deviceClasses(): void;
+  /** A DeviceClass has come or gone, the first or the last of them. */
+  deviceClasses(isFirstOrLast: boolean): void;
   /** A claim template of that key has come, or gone. */
   claimTemplate(key: string): void;
   /** A rule of other people has come, changed or gone: for that pool, or all if it is empty. */
@@ -199,7 +199,9 @@ export function watches(deps: {
       ...optional,
       ...DEVICE_WATCHES.classes,
       onChange(_, before, after) {
-        if (before === undefined || after === undefined) deps.listener().deviceClasses();
+        const { size } = devices.classes;
+        if (before === undefined) deps.listener().deviceClasses(size === 1);
+        else if (after === undefined) deps.listener().deviceClasses(size === 0);
       },
     }),
     claims: reflector<ClaimFacts>({

@@ -5,8 +5,13 @@ import { sameRules, type Caches, type Listener } from './caches.ts';
 import type { Key, Turns } from './key.ts';
 import { keyOf, type NodeObject } from './model.ts';
 
-/** How long counts of nodes are gathered before a policy's status is written, ms. */
+/**
+ * How long counts of nodes are gathered before a policy's status is written, ms: longer by a little
+ * for each node on its way, so that a wave of nodes does not write it once a second.
+ */
 const COUNTS_MS = 1000;
+const COUNTS_EACH_MS = 20;
+const COUNTS_MOST_MS = 10_000;
 
 export interface ChangesDeps {
   readonly caches: Caches;
@@ -40,6 +45,11 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       if (isOurs(node) || hasPools(node.metadata.name)) add('device-taint', node.metadata.name);
     for (const name of caches.rules.nodes()) add('device-taint', name);
   };
+  const countsAfter = (): number => {
+    let onTheirWay = 0;
+    for (const { name } of caches.policies.values()) onTheirWay += caches.fleet.count('on its way', name);
+    return Math.min(COUNTS_MOST_MS, COUNTS_MS + onTheirWay * COUNTS_EACH_MS);
+  };
   const readinessOn = (node: string): void => {
     for (const pod of caches.podsOn(node)) if (pod.gated) add('pod', keyOf(pod));
   };
@@ -64,7 +74,7 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       if (marks.has('stopping') && policy !== undefined)
         for (const other of caches.fleet.names('rolling', policy)) add('node', other);
       if ((['led', 'runs', 'by claim'] as const).some((mark) => marks.has(mark))) after(50, 'operands');
-      if (marks.size > 0) after(COUNTS_MS, 'policies');
+      if (marks.size > 0) after(countsAfter(), 'policies');
       if (ours) waiting();
     },
     nodeVersion(node) {
@@ -131,7 +141,10 @@ export function changes({ caches, turns, operandNamespace, wakeAfter, nodes, pod
       const node = caches.nodes.get(name);
       if (node !== undefined && isOurs(node)) add('node', name);
     },
-    deviceClasses: () => after(50, 'operands'),
+    deviceClasses(isFirstOrLast) {
+      after(50, 'operands');
+      if (isFirstOrLast) taints();
+    },
     claimTemplate(key) {
       if (!key.startsWith(`${operandNamespace}/`)) return;
       after(50, 'operands');

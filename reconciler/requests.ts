@@ -2,6 +2,7 @@
 // arguments.
 import { digestOf } from '../core/digest.ts';
 import { FIELD_MANAGER, MANAGED_BY, PART_OF, POLICIES_PATH, PRODUCT } from '../core/keys.ts';
+import type { Taint } from './model.ts';
 import type { Action, Condition, CreateDeviceTaint, EventAction, Manifest } from './actions.ts';
 
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -64,12 +65,18 @@ const nodeCondition = (
     ? { type, $patch: 'delete' }
     : { ...dated(condition, circumstances), lastHeartbeatTime: seconds(circumstances.now) };
 
+const taintsOf = (taints: readonly Taint[]): object => ({ taints: taints.length === 0 ? null : taints });
+
 export function requestOf(action: Action, circumstances: Circumstances): Request {
   const { at } = circumstances;
   switch (action.kind) {
     case 'patch-node': {
       const metadata = { ...guard(action.uid, at), labels: action.labels, annotations: action.annotations };
-      if (action.status === undefined) return merge(nodePath(action.node), { metadata });
+      if (action.status === undefined)
+        return merge(nodePath(action.node), {
+          metadata,
+          ...(action.taints === undefined ? {} : { spec: taintsOf(action.taints) }),
+        });
       // The subresource takes labels and annotations too, as from kubelets; only the spec is left
       // alone.
       return strategic(`${nodePath(action.node)}/status`, {
@@ -80,7 +87,7 @@ export function requestOf(action: Action, circumstances: Circumstances): Request
     case 'set-taints':
       return merge(nodePath(action.node), {
         metadata: guard(action.uid, at ?? action.resourceVersion),
-        spec: { taints: action.taints.length === 0 ? null : action.taints },
+        spec: taintsOf(action.taints),
       });
     case 'set-node-condition':
       return strategic(`${nodePath(action.node)}/status`, {

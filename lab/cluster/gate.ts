@@ -42,6 +42,8 @@ export interface GateOptions {
   readonly values?: object;
   /** Further options of the program. */
   readonly flags?: readonly string[];
+  /** Options of Node.js for the reconciler; default: those of the chart's Deployment. */
+  readonly nodeFlags?: readonly string[];
   readonly scheduler?: boolean;
   /**
    * Where the request path reaches the API server, such as a slow proxy; default: the API server
@@ -112,6 +114,14 @@ export async function installChart(
   if (result.code !== 0) throw new Error(`helm ${verb} failed: ${result.stderr.trim()}`);
 }
 
+/** What the chart's Deployment of the reconciler sets for Node.js. */
+function reconcilerNodeFlags(): readonly string[] {
+  const text = readFileSync(join(ROOT, 'deploy/chart/templates/deployments.yaml'), 'utf8');
+  const [, value] = /"NODE_OPTIONS" "value" "([^"]+)"/.exec(text) ?? [];
+  if (value === undefined) throw new Error('the chart sets no NODE_OPTIONS');
+  return value.split(' ');
+}
+
 /** Installs and starts everything; resolves when every process is ready. */
 export async function startGate(cp: ControlPlane, options: GateOptions = {}): Promise<Gate> {
   const [webhookPort, canaryPort, extenderPort, requestMetrics, reconcilerMetrics] = await Promise.all([
@@ -150,6 +160,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     roles: string,
     metricsPort: number,
     more: readonly string[],
+    nodeFlags: readonly string[] = [],
   ): Promise<Running> => {
     const kubeconfig = await cp.serviceAccountKubeconfig('gpu-gate', account);
     if (options.requestPathServer !== undefined && account === 'gpu-gate') {
@@ -157,6 +168,7 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
       writeFileSync(kubeconfig, text);
     }
     const args = [
+      ...nodeFlags,
       join(ROOT, 'main.ts'),
       'run',
       '--roles',
@@ -188,16 +200,22 @@ export async function startGate(cp: ControlPlane, options: GateOptions = {}): Pr
     if (requestPath?.exitCode() !== undefined) await startRequestPath();
   };
   const startReconciler = async (): Promise<void> => {
-    reconciler = await launch('gpu-gate-reconciler', 'reconciler,certs', reconcilerMetrics, [
-      // No Service here, and a control plane on loopback advertises an address that it does not
-      // listen on.
-      '--webhook-replicas',
-      `127.0.0.1:${webhookPort}`,
-      '--extender-replicas',
-      `127.0.0.1:${extenderPort}`,
-      '--api-servers',
-      new URL(cp.server).host,
-    ]);
+    reconciler = await launch(
+      'gpu-gate-reconciler',
+      'reconciler,certs',
+      reconcilerMetrics,
+      [
+        // No Service here, and a control plane on loopback advertises an address that it does not
+        // listen on.
+        '--webhook-replicas',
+        `127.0.0.1:${webhookPort}`,
+        '--extender-replicas',
+        `127.0.0.1:${extenderPort}`,
+        '--api-servers',
+        new URL(cp.server).host,
+      ],
+      options.nodeFlags ?? reconcilerNodeFlags(),
+    );
   };
   await until('the ServiceAccounts of the chart', () =>
     cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),

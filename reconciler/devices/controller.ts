@@ -2,7 +2,7 @@
 import type { Applier } from '../apply.ts';
 import type { Caches } from '../caches.ts';
 import type { Handlers, Turns } from '../key.ts';
-import { changesOf, wantedRules } from './rules.ts';
+import { changesOf, hasClasses, wantedRules } from './rules.ts';
 
 /** How long the watch may take to show that a rule is gone, ms. */
 const CATCH_UP_MS = 1000;
@@ -13,7 +13,7 @@ export function deviceController({
   turns,
   now,
 }: {
-  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'rules' | 'poolsOn'>;
+  readonly caches: Pick<Caches, 'nodes' | 'policies' | 'rules' | 'poolsOn' | 'devices'>;
   readonly apply: Applier;
   readonly turns: Turns;
   readonly now: () => number;
@@ -23,12 +23,17 @@ export function deviceController({
   return {
     handlers: {
       async 'device-taint'(name) {
-        const { nodes, policies, rules } = caches;
+        const { nodes, policies, rules, devices } = caches;
         for (const [uid, until] of deleted) {
           if (until > now()) break;
           deleted.delete(uid);
         }
-        const wanted = wantedRules(nodes.get(name), policies, rules.served, caches.poolsOn(name));
+        const wanted = wantedRules(
+          nodes.get(name),
+          policies,
+          { served: rules.served, hasClasses: hasClasses(devices) },
+          caches.poolsOn(name),
+        );
         for (const action of changesOf(rules.of(name), wanted)) {
           const until = action.kind === 'delete-device-taint' ? deleted.get(action.uid) : undefined;
           if (until !== undefined) {

@@ -6,6 +6,7 @@ import { digestOf } from '../../core/digest.ts';
 import { isEnforcing, policyFor, type GpuPolicy } from '../../core/gpu-policy.ts';
 import { DEVICE_FAILED_TAINT, DEVICE_TAINT, DEVICE_TAINT_RULE_PREFIX, PROOF, WALK } from '../../core/keys.ts';
 import { list, object, text } from '../../core/raw.ts';
+import type { Devices } from '../../gate/devices.ts';
 import { isOurs, open, parseProof, policyOf } from '../../gate/node-proof.ts';
 import type { CreateDeviceTaint, DeviceAction } from '../actions.ts';
 import type { NodeObject } from '../model.ts';
@@ -93,6 +94,23 @@ interface KnownPolicies {
 export const taintsDevices = (policy: GpuPolicy | undefined, served: boolean): boolean =>
   served && policy !== undefined && isEnforcing(policy) && policy.spec.deviceTaints !== 'Off';
 
+/** What the API server serves. */
+export interface Serves {
+  /** DeviceTaintRules. */
+  readonly served: boolean;
+  /** Is there a DeviceClass? */
+  readonly hasClasses: boolean;
+}
+
+export const hasClasses = ({ classes }: Devices): boolean => Iterator.from(classes.entries()).next().done !== true;
+
+/**
+ * Every request of a claim names a DeviceClass: where there is none, no scheduler allocates a
+ * device, and rules would be two writes a walk that keep nothing off.
+ */
+const mayAllocate = ({ spec }: GpuPolicy, hasClasses: boolean): boolean =>
+  hasClasses || spec.allocation === 'DRA' || spec.deviceTaints === 'On';
+
 /** The policy that has the node; the first that selects it before the reconciler has written it. */
 const policyIn = (node: NodeObject, policies: KnownPolicies): GpuPolicy | undefined => {
   const name = policyOf(node);
@@ -114,16 +132,17 @@ function isWithdrawn(node: NodeObject): boolean {
 export function wantedRules(
   node: NodeObject | undefined,
   policies: KnownPolicies,
-  served: boolean,
+  { served, hasClasses }: Serves,
   pools: readonly Pool[] = [],
 ): readonly CreateDeviceTaint[] {
   const policy = node === undefined ? undefined : policyIn(node, policies);
   if (node === undefined || policy === undefined || !taintsDevices(policy, served)) return [];
   const { name, uid, annotations } = node.metadata;
   const shared = { kind: 'create-device-taint', node: name, uid } as const;
+  const isClosed = mayAllocate(policy, hasClasses);
   // Of unmanaged nodes those alone that have devices: there may be many without.
   if (!isOurs(node))
-    return policy.spec.unmanagedNodes === 'Allow'
+    return policy.spec.unmanagedNodes === 'Allow' || !isClosed
       ? []
       : policy.spec.deviceDrivers
           .filter((driver) => pools.some((pool) => pool.driver === driver && pool.name === name))
@@ -134,7 +153,7 @@ export function wantedRules(
       ? [{ ...shared, name: nameOf(name, driver, device), driver, device, taint: FAILED }]
       : [];
   });
-  if (open(node).yes) return failed;
+  if (open(node).yes || !isClosed) return failed;
   // Another rule, so that none is changed: between a rule's end and the next a pod could come.
   const evicts = policy.spec.withdrawnPods === 'Evict' && isWithdrawn(node);
   return [

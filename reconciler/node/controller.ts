@@ -142,7 +142,7 @@ export function nodeController(deps: NodeControllerDeps): NodeController {
   };
 
   const mostOnTheirWay = ({ name, spec }: GpuPolicy): number =>
-    shareOf(spec.bringUp.maxConcurrent, fleet.count('managed', name));
+    shareOf(spec.bringUp.maxConcurrent, fleet.count('led', name));
   function mostRollingOut(policy: GpuPolicy): number {
     const { maxUnavailable, canary } = policy.spec.upgrade;
     const share = shareOf(maxUnavailable, fleet.count('managed', policy.name));

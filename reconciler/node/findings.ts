@@ -27,6 +27,8 @@ export type Finding =
       readonly wakeAt?: number;
       /** What was awaited in vain says more than that time ran out. */
       readonly telling?: true;
+      /** It was reported why it does not go on. */
+      readonly trouble?: true;
       /** Its pods are Ready, so that waiting for them does not help. */
       readonly healthy?: true;
       /** The validation's own program has begun and not ended. */
@@ -248,7 +250,7 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
     // no clock.
     return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
-      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true };
+      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true, trouble: true };
   }
   const since = scheduled?.status === 'True' ? scheduled.lastTransitionTime : undefined;
   const isRunning = pod.phase === 'Running';

@@ -52,10 +52,12 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
     `${seen.turn.changed.join(', ') || 'the stack'} of node ${node.metadata.name} is replaced in a roll-out`,
   );
   const pods = [...climb.pods, ...timed.discard, ...evictions];
+  const isTroubled = climb.stop?.finding.kind === 'waiting' && climb.stop.finding.trouble === true;
   const write = (keep: Keep | undefined): Written => {
     const desired = desiredMarks(seen, climb, timed, judgement, keep);
-    const marks = differences(node, desired);
-    const settled = settlesAt(node, desired, marks);
+    const all = differences(node, desired);
+    const marks = begun(node, desired, all);
+    const settled = settlesAt(node, desired, marks, isTroubled ? TROUBLE_MS : SETTLE_MS);
     const isEarly = settled !== undefined && now < settled;
     return {
       after: desired.walk,
@@ -65,7 +67,7 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
         ...eventsOf(node, seen.before, desired),
         ...restartsOf(node, timed.discard),
       ],
-      wakeAt: isEarly ? settled : undefined,
+      wakeAt: isEarly ? settled : marks.length < all.length ? now + SETTLE_MS : undefined,
     };
   };
   const { actions, after, wakeAt } = write(undefined);
@@ -101,22 +103,44 @@ interface Written {
 }
 
 /** A state that is passed sooner has one sentence: the one that it began with. */
-const SETTLE_MS = 5000;
+const SETTLE_MS = 15_000;
+/** The same for a sentence that says why the state does not go on. */
+const TROUBLE_MS = 5000;
+
+/**
+ * The first writes of a walk: marks and taint are one request, and a condition that nothing is said
+ * by yet comes with the next state, or once this one has lasted.
+ */
+function begun(node: NodeObject, { condition, walk }: Desired, marks: readonly Action[]): readonly Action[] {
+  const isFirst =
+    condition?.status === 'False' &&
+    walk?.failed === undefined &&
+    conditionOn(node) === undefined &&
+    marks.some(({ kind }) => kind === 'patch-node') &&
+    marks.some(({ kind }) => kind === 'set-taints');
+  return isFirst ? marks.filter(({ kind }) => kind !== 'set-node-condition') : marks;
+}
+
+const conditionOn = (node: NodeObject) => node.status?.conditions?.find(({ type }) => type === GPU_VALIDATED);
 
 /**
  * When a new sentence about the same state of a first walk is written, ms since the epoch;
  * `undefined` if at once.
  */
-function settlesAt(node: NodeObject, { condition, walk }: Desired, marks: readonly Action[]): number | undefined {
-  const present = node.status?.conditions?.find(({ type }) => type === GPU_VALIDATED);
+function settlesAt(
+  node: NodeObject,
+  { condition, walk }: Desired,
+  marks: readonly Action[],
+  settleMs: number,
+): number | undefined {
+  const present = conditionOn(node);
   const isOnlySentence =
     marks.length > 0 &&
     marks.every((mark) => mark.kind === 'set-node-condition' || changesOnlySaid(node, mark, walk)) &&
     condition?.status === 'False' &&
-    present?.status === 'False' &&
-    present.reason === condition.reason;
+    (present === undefined || (present.status === 'False' && present.reason === condition.reason));
   return isOnlySentence && walk !== undefined && walk.failed === undefined
-    ? Date.parse(walk.since) + SETTLE_MS
+    ? Date.parse(walk.since) + settleMs
     : undefined;
 }
 

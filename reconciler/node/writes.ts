@@ -17,11 +17,19 @@ export interface NodeWrites {
   readonly evicted?: (action: EvictPod) => Promise<void>;
 }
 
-/** Marks and condition go in one request, at the place of the marks. */
+/**
+ * Marks and condition go in one request, at the place of the marks; where there is no condition,
+ * taints that come next go with the marks. No request writes both status and spec.
+ */
 function combined(writes: readonly Action[]): readonly Action[] {
   const status = writes.find((action) => action.kind === 'set-node-condition');
-  const hasMarks = writes.some((action) => action.kind === 'patch-node');
-  if (status === undefined || !hasMarks) return writes;
+  const at = writes.findIndex((action) => action.kind === 'patch-node');
+  const [marks, next] = [writes[at], writes[at + 1]];
+  if (marks?.kind !== 'patch-node') return writes;
+  if (status === undefined)
+    return next?.kind === 'set-taints'
+      ? writes.with(at, { ...marks, taints: next.taints }).toSpliced(at + 1, 1)
+      : writes;
   const { type, condition } = status;
   return writes.flatMap((action): readonly Action[] => {
     if (action === status) return [];

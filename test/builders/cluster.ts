@@ -4,7 +4,7 @@ import { Registry } from 'prom-client';
 import type { GpuPolicy } from '../../core/gpu-policy.ts';
 import { COMPONENTS, POD_COMPONENT, type Component } from '../../core/components.ts';
 import { COMPONENT, PART_OF, PRODUCT, RENDERED, REVISION } from '../../core/keys.ts';
-import { NO_DEVICES } from '../../gate/devices.ts';
+import { NO_DEVICES, type ClassFacts } from '../../gate/devices.ts';
 import { jsonLog } from '../../platform/log.ts';
 import { ruleIndex } from '../../reconciler/devices/rule-index.ts';
 import type { Pool } from '../../reconciler/slices.ts';
@@ -23,6 +23,7 @@ import { controllers } from '../../reconciler/reconciler.ts';
 import { OPERANDS } from './caches.ts';
 import { afterWrite, aPolicy, keptPod, NOW, ownedBy, verdict } from './objects.ts';
 
+const A_CLASS: ClassFacts = { resource: '', drivers: [] };
 /** How long a list of all pods takes, ms. */
 const LIST_MS = 700;
 /** How long the pod of an operand takes to come or to go, ms. */
@@ -81,6 +82,21 @@ export class Cluster {
     this.#all.listener.slices(name);
   }
 
+  /** DeviceClasses, by name. */
+  readonly classes = new Map<string, ClassFacts>();
+  setClasses(names: readonly string[]): void {
+    for (const name of this.classes.keys())
+      if (!names.includes(name)) {
+        this.classes.delete(name);
+        this.#all.listener.deviceClasses(this.classes.size === 0);
+      }
+    for (const name of names)
+      if (!this.classes.has(name)) {
+        this.classes.set(name, A_CLASS);
+        this.#all.listener.deviceClasses(this.classes.size === 1);
+      }
+  }
+
   /** DeviceTaintRules, by name. */
   readonly rules = new Map<string, RuleView>();
   rulesServed = false;
@@ -108,7 +124,7 @@ export class Cluster {
       policies: this.policies,
       namespaces: new Map([['team', { optedOut: false }]]),
       daemonSets: this.#daemonSets,
-      devices: NO_DEVICES,
+      devices: { ...NO_DEVICES, classes: this.classes },
       rules: {
         ...this.#ruleOf,
         get served() {

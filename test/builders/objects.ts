@@ -151,7 +151,12 @@ export function afterWrite(node: NodeObject, action: Action): NodeObject | undef
   if (action.kind === 'patch-node') {
     const labels = merged(node.metadata.labels, action.labels);
     const annotations = merged(node.metadata.annotations, action.annotations);
-    const marked = { ...node, metadata: { ...node.metadata, labels, annotations } };
+    const spec = action.taints === undefined ? node.spec : { ...node.spec, taints: action.taints };
+    const marked = {
+      ...node,
+      metadata: { ...node.metadata, labels, annotations },
+      ...(spec === undefined ? {} : { spec }),
+    };
     return action.status === undefined ? marked : withCondition(marked, action.status.type, action.status.condition);
   }
   if (action.kind === 'set-taints') return { ...node, spec: { ...node.spec, taints: action.taints } };

@@ -89,6 +89,7 @@ describe('a watch that is slower than the writes', () => {
   it('deletes no DeviceTaintRule a second time, unless the watch goes on to show it', async () => {
     const cluster = new Cluster(VALIDATIONS_ONLY);
     cluster.validationsPass = false;
+    cluster.setClasses(['gpu.nvidia.com']);
     cluster.serveRules(true);
     const { metadata, ...rest } = aNode({ name: 'n0' });
     cluster.setNode({ ...rest, metadata: { ...metadata, annotations: {} } });

@@ -93,6 +93,21 @@ it('marks and condition of a Node are one request', () =>
     ),
   ));
 
+it('marks and taints of a Node are one request, where nothing is written of the status', () =>
+  golden(
+    'patch-node-with-taints',
+    requestOf(
+      {
+        kind: 'patch-node',
+        ...node,
+        labels: { a: '1', b: null },
+        annotations: { c: null },
+        taints: [{ key: 'k', effect: 'NoSchedule' }],
+      },
+      around,
+    ),
+  ));
+
 it('a DaemonSet with fields of others is written whole at the version at which they were seen', () =>
   golden(
     'apply-daemonset-whole',

@@ -34,7 +34,7 @@ export const notReady = ({ isOverloaded }: Observed['input']): Finding => ({
  */
 export const withTrouble = (finding: Finding, trouble: string | undefined): Finding =>
   finding.kind === 'waiting' && trouble !== undefined
-    ? { ...finding, message: `${finding.message}; ${trouble}` }
+    ? { ...finding, message: `${finding.message}; ${trouble}`, trouble: true }
     : finding;
 
 /** Reports of a pod are of the past once one of its containers has started. */
@@ -56,7 +56,7 @@ export function operand(seen: Observed, ground: Ground, name: Component): Look {
           ? { ...finding, untimed: true }
           : notReady(seen.input),
     };
-  return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
+  return finding.kind === 'done' ? { ...look, evidence: finding.evidence } : look;
 }
 
 function lookAt(seen: Observed, ground: Ground, name: Component): Look {

@@ -314,6 +314,21 @@ describe('a Lease election', () => {
     b.end.abort();
     await b.ran;
   });
+  it('who reads that it leads no more makes the others hear it, also where the next renewal is about to come', async () => {
+    let ahead = 0;
+    // Neither renewal nor watchdog comes within the hour.
+    const durationMs = 3_600_000;
+    const { leader, end, ran } = participant('late', 'a', { durationMs, now: () => Date.now() + ahead });
+    const heard: boolean[] = [];
+    leader.onChange((held) => heard.push(held));
+    await until('a to lead', () => leader.held);
+    ahead = durationMs;
+    expect([leader.held, ...heard]).toEqual([false, true, false]);
+    ahead = 0;
+    expect([leader.held, ...heard]).toEqual([true, true, false, true]);
+    end.abort();
+    await ran;
+  });
   it('a holder that was stopped past its lease and goes on knows at once that it leads no more', async () => {
     const child = spawn(process.execPath, [
       join(import.meta.dirname, '../../support/lease-holder.ts'),

@@ -42,7 +42,7 @@ describe('the walk', () => {
     expect(open(world.node)).toMatchObject({ yes: true, proof: { driver: '595.91.07', boot: 'boot-1' } });
     expect(world.tainted).toBe(false);
   });
-  it('is written by at most 12 requests, and reported by its begin and its end', async () => {
+  it('is written by 11 requests, and reported by its begin and its end', async () => {
     const world = new World();
     const sent: string[] = [];
     const apply = async (action: Action): Promise<Outcome> => {
@@ -54,7 +54,17 @@ describe('the walk', () => {
       await carryOut(node, world.step(), { apply: { apply }, wrote: () => undefined });
     }
     expect(world.state).toBe('validated');
-    expect(sent.length).toBeLessThanOrEqual(12);
+    expect(sent).toEqual([
+      'patch-node',
+      'GPUStage',
+      ...Array.from({ length: 2 }, () => 'patch-node'),
+      'create-pod',
+      ...Array.from({ length: 2 }, () => 'patch-node'),
+      'create-pod',
+      'patch-node',
+      'set-taints',
+      'GPUValidated',
+    ]);
     expect(sent.filter((what) => what.startsWith('GPU'))).toEqual(['GPUStage', 'GPUValidated']);
   });
   it('says what changes within a state once the state has lasted for some seconds', () => {
@@ -67,7 +77,7 @@ describe('the walk', () => {
       expect(world.now - began).toBeLessThan(20_000);
       world.step();
     }
-    expect(world.now - began).toBeGreaterThanOrEqual(5000);
+    expect(world.now - began).toBeGreaterThanOrEqual(15_000);
     expect(world.plan().wakeAt).toBeGreaterThan(world.now);
   });
   it('writes nothing more once it is done', () => {

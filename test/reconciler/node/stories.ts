@@ -73,7 +73,7 @@ const driverShows = (what: string, trouble: Partial<PodObject>): readonly [strin
     reaching('driver').so(`its pod is not Ready: ${what}`, (s) => {
       s.broken['driver'] = trouble;
       s.reality();
-      s.pass(8);
+      s.pass(18);
     }),
 ];
 /** A driver validation on a first walk that ends so. */

@@ -142,7 +142,8 @@ describe('why a pod does not come reaches the condition', () => {
     const started = { name: 'd', ready: false, restartCount: 0, state: { running: { startedAt: 'x' } } };
     world.broken['driver'] = { containers: [started] };
     world.reality();
-    world.pass(1);
+    // Like every sentence without a trouble, once the state has lasted.
+    world.pass(10);
     expect(world.condition?.message).not.toContain('FailedMount');
   });
   it('a validation pod that the API server refuses', () => {

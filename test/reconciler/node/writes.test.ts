@@ -8,6 +8,7 @@ const base = { node: 'node-a', uid: 'uid-node-a' };
 const marks: Action = { kind: 'patch-node', ...base, labels: {}, annotations: {} };
 const condition: Action = { kind: 'set-node-condition', ...base, type: 'GPUValidated', condition: undefined };
 const taints: Action = { kind: 'set-taints', ...base, resourceVersion: '1', taints: [] };
+const create: Action = { kind: 'create-pod', manifest: { metadata: { name: 'p', namespace: 'o' } } } as Action;
 const event: Action = {
   kind: 'event',
   about: { kind: 'Node', name: 'node-a', uid: 'uid-node-a' },
@@ -77,12 +78,26 @@ it('marks that come last take the condition with them', async () =>
     'done',
   ]));
 
+it('marks without a condition take the taints that come next with them', async () => {
+  const sent: Action[] = [];
+  const apply = (action: Action): Promise<Outcome> => {
+    sent.push(action);
+    return Promise.resolve(done);
+  };
+  const taint = { key: 'ours', effect: 'NoSchedule' };
+  await carryOut(aNode(), [marks, { ...taints, taints: [taint] }, create], {
+    apply: { apply },
+    wrote: () => undefined,
+  });
+  expect(sent).toEqual([{ ...marks, taints: [taint] }, create]);
+  expect(await outcomeOf([taints, marks], {})).toEqual([['set-taints@1', 'patch-node@7'], 'done']);
+});
+
 it('a list without marks is reported once all of it is written', async () => {
   expect(await outcomeOf([condition, event], {})).toEqual([['set-node-condition@1', 'event'], 'done']);
   expect(await outcomeOf([condition, event], { 'set-node-condition': stale })).toEqual([[], 'stale']);
 });
 
-const create: Action = { kind: 'create-pod', manifest: { metadata: { name: 'p', namespace: 'o' } } } as Action;
 const remove: Action = { kind: 'delete-pod', namespace: 'o', name: 'q', uid: 'u', because: 'b' };
 
 it('a pod that is there, or gone, ends no writes', async () => {
@@ -115,7 +130,7 @@ it('an answer without a version leaves the guard as it was', async () => {
     versions.push(at);
     return Promise.resolve(action.kind === 'patch-node' ? { kind: 'done' } : done);
   };
-  await carryOut(aNode(), [marks, taints], {
+  await carryOut(aNode(), [marks, condition, taints], {
     apply: { apply },
     wrote: (action, version) => wrote.push(`${action.kind}@${version}`),
   });
@@ -125,7 +140,7 @@ it('an answer without a version leaves the guard as it was', async () => {
 it('a Node without a list of taints has none', async () => {
   const { spec: _, ...node } = aNode();
   const apply = (): Promise<Outcome> => Promise.resolve({ kind: 'done', resourceVersion: '7' });
-  expect(await carryOut(node, [marks, taints], { apply: { apply }, wrote: () => undefined })).toBe('done');
+  expect(await carryOut(node, [marks, condition, taints], { apply: { apply }, wrote: () => undefined })).toBe('done');
 });
 
 describe('what the API server refuses', () => {
