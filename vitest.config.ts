@@ -6,7 +6,7 @@ import { anyOf, COVERED, PURE_FOLDERS, SHELLS } from './scripts/pure-files.ts';
  * The only place with limits of tests. None judges speed: a test of a cluster waits for states,
  * each wait has its own limit and says what it waited for, and this is for what hangs elsewhere.
  */
-const LIMITS = { unit: 300_000, cluster: 600_000, poll: 60_000 };
+const LIMITS = { unit: 300_000, cluster: 1_200_000, poll: 120_000 };
 
 const project = (name: string, include: string[], timeout: number, exclude: string[] = []) => ({
   test: {
@@ -14,7 +14,7 @@ const project = (name: string, include: string[], timeout: number, exclude: stri
     include,
     exclude,
     testTimeout: timeout,
-    hookTimeout: 600_000,
+    hookTimeout: LIMITS.cluster,
     expect: { poll: { timeout: LIMITS.poll } },
     restoreMocks: true,
     environment: 'node' as const,

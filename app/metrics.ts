@@ -2,6 +2,7 @@
 import { Counter, Gauge, Registry } from 'prom-client';
 import { certMetrics } from '../certs/metrics.ts';
 import { extenderMetrics } from '../extender/metrics.ts';
+import { fromZero } from '../platform/counters.ts';
 import { reconcilerMetrics } from '../reconciler/metrics.ts';
 import { webhookMetrics } from '../webhook/metrics.ts';
 
@@ -44,13 +45,15 @@ export function servingMetrics(
   connections: () => Iterable<readonly [server: string, count: number]>,
 ) {
   const registers = [registry];
-  const refused = new Counter({
-    name: 'gpu_gate_refused_calls_total',
-    help: 'Calls that got 503 and connections that were closed because a limit was reached.',
-    labelNames: ['limit'],
-    registers,
-  });
-  for (const limit of ['calls', 'bytes', 'connections']) refused.inc({ limit }, 0);
+  const refused = fromZero(
+    new Counter({
+      name: 'gpu_gate_refused_calls_total',
+      help: 'Calls that got 503 and connections that were closed because a limit was reached.',
+      labelNames: ['limit'],
+      registers,
+    }),
+    ['calls', 'bytes', 'connections'].map((limit) => ({ limit })),
+  );
   read(registry, 'gpu_gate_in_flight_bytes', 'Bytes of bodies and answers that are held now.', [], (gauge) =>
     gauge.set(held()),
   );

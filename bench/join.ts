@@ -99,7 +99,8 @@ async function join(size: number, restSeconds: number, say: (line: string) => vo
     const seconds = (performance.now() - began) / 1000;
     await sleep(15_000);
     const after = await figures(gate);
-    for (const [kind, count] of Object.entries(after.kinds)) say(`${kind}: ${(count / size).toFixed(2)} a node`);
+    for (const [kind, count] of Object.entries(after.kinds).filter(([, count]) => count > 0))
+      say(`${kind}: ${(count / size).toFixed(2)} a node`);
     await sleep(restSeconds * 1000);
     const rested = await figures(gate);
     return {

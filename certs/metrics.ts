@@ -1,8 +1,23 @@
 // What certificates show on the metrics port.
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { Step } from './chain.ts';
+import { fromZero } from '../platform/counters.ts';
+import type { Change, Step } from './chain.ts';
 
 export type CertMetrics = ReturnType<typeof certMetrics>;
+
+/** One that is missing here does not compile. */
+const CHANGES = {
+  'make-ca': true,
+  adopt: true,
+  publish: true,
+  'hand-out': true,
+  'issue-canary': true,
+  confirm: true,
+  'issue-leaf': true,
+  'issue-client': true,
+  retire: true,
+  'drop-old': true,
+} as const satisfies Record<Change['kind'], true>;
 
 /** The leader's. */
 export function certMetrics(registry: Registry, now: () => number) {
@@ -70,12 +85,17 @@ export function certMetrics(registry: Registry, now: () => number) {
       if (at === undefined) restartBy.remove();
       else restartBy.set(at / 1000);
     },
-    rotations: new Counter({
-      name: 'gpu_gate_certificate_rotations_total',
-      help: 'Steps of making and replacing certificates.',
-      labelNames: ['chain', 'kind', 'result'],
-      registers,
-    }),
+    rotations: fromZero(
+      new Counter({
+        name: 'gpu_gate_certificate_rotations_total',
+        help: 'Steps of making and replacing certificates.',
+        labelNames: ['chain', 'kind', 'result'],
+        registers,
+      }),
+      ['webhook', 'extender'].flatMap((chain) =>
+        Object.keys(CHANGES).flatMap((kind) => ['ok', 'conflict', 'error'].map((result) => ({ chain, kind, result }))),
+      ),
+    ),
     step(chain: string, { kind, ...rest }: Step): void {
       const before = steps.get(chain);
       if (before !== undefined) step.remove({ chain, step: before });

@@ -3,7 +3,7 @@
 import type { GpuPolicy } from '../core/gpu-policy.ts';
 import { isEnforcing } from '../core/gpu-policy.ts';
 import type { Devices, FoundClaim } from '../gate/devices.ts';
-import { claimsOf, wantsOf, type RawPod } from '../gate/gpu-request.ts';
+import { claimsOf, occupied, wantsOf, type RawPod } from '../gate/gpu-request.ts';
 import { INJECTION } from '../core/keys.ts';
 import { isOurs, sinceOf, stateOf, walkOf, type NodeView } from '../gate/node-proof.ts';
 import type { ReasonKind } from '../gate/reasons.ts';
@@ -70,7 +70,7 @@ export function explainPod(input: ExplainInput): Explanation {
   const ask = askOf(wants, policies, input.devices);
   // An auditing policy is judged as if it enforced, which shows what is to come.
   const judge = ask.kind === 'pass' && ask.would !== undefined ? ask.would : ask;
-  const placement = placementOf(pod.spec);
+  const placement = placementOf(pod.spec, occupied(wants));
   const rows = nodes.map((node): Row => {
     const { name: named } = node.metadata;
     const about = { node: named, state: stateOf(node) ?? (isOurs(node) ? 'preflight' : '-') };

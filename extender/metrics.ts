@@ -2,8 +2,14 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { STATES } from '../core/stages.ts';
 import type { NodeFacts } from '../gate/verdict.ts';
+import { fromZero } from '../platform/counters.ts';
 
 export type ExtenderMetrics = ReturnType<typeof extenderMetrics>;
+
+export const VERBS = ['filter', 'prioritize', 'preempt'] as const;
+export type Verb = (typeof VERBS)[number];
+const RESULTS = ['ok', 'error', 'malformed'] as const;
+export type Result = (typeof RESULTS)[number];
 
 /** `nodes` is read at each scrape. */
 export function extenderMetrics(registry: Registry, nodes: () => Iterable<NodeFacts>) {
@@ -21,18 +27,22 @@ export function extenderMetrics(registry: Registry, nodes: () => Iterable<NodeFa
   });
   registry.registerMetric(known);
   return {
+    /** Not there before the first: no alert asks for them, and reasons are many. */
     verdicts: new Counter({
       name: 'gpu_gate_verdicts_total',
       help: 'Verdicts on nodes by reason; an empty reason is a yes.',
       labelNames: ['verdict', 'reason'],
       registers,
     }),
-    calls: new Counter({
-      name: 'gpu_gate_extender_calls_total',
-      help: 'Calls of the scheduler by verb and result.',
-      labelNames: ['verb', 'result'],
-      registers,
-    }),
+    calls: fromZero(
+      new Counter({
+        name: 'gpu_gate_extender_calls_total',
+        help: 'Calls of the scheduler by verb and result.',
+        labelNames: ['verb', 'result'],
+        registers,
+      }),
+      VERBS.flatMap((verb) => RESULTS.map((result) => ({ verb, result }))),
+    ),
     wouldRefuse: new Counter({
       name: 'gpu_gate_would_refuse_total',
       help: 'Nodes that would have been refused if the policy enforced.',

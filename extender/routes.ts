@@ -5,7 +5,7 @@ import { expressApp } from '../platform/express.ts';
 import { routed } from '../platform/http.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
 import { byNameWay } from './by-name/way.ts';
-import type { ExtenderMetrics } from './metrics.ts';
+import { VERBS, type ExtenderMetrics, type Result, type Verb } from './metrics.ts';
 import { plain } from './plain.ts';
 import type { Answered, TableView, Tally } from './way.ts';
 import { encodeError, encodePreemption } from './wire.ts';
@@ -25,10 +25,9 @@ export interface ExtenderDeps {
   readonly log: Log;
 }
 
-type Verb = 'filter' | 'prioritize' | 'preempt';
 interface Answer {
   readonly body: string | Buffer;
-  readonly result: 'ok' | 'error' | 'malformed';
+  readonly result: Result;
   /**
    * Closes the connection: the scheduler keeps it otherwise and would never ask another replica.
    */
@@ -94,8 +93,7 @@ export function extenderApp(deps: ExtenderDeps): RequestListener {
       });
   };
   const app = expressApp(() => undefined, 'gpu-gate serves POST /filter, /prioritize and /preempt here');
-  const verbs: readonly Verb[] = ['filter', 'prioritize', 'preempt'];
-  return routed(new Map(verbs.map((verb) => [`/${verb}`, serve(verb)])), app);
+  return routed(new Map(VERBS.map((verb) => [`/${verb}`, serve(verb)])), app);
 }
 
 function send(response: ServerResponse, { body, giveUp }: Answer): void {

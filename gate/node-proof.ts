@@ -21,6 +21,7 @@ export interface NodeView {
   };
   readonly status?: {
     readonly nodeInfo?: { readonly bootID?: string };
+    readonly capacity?: Readonly<Record<string, string>>;
     readonly conditions?: readonly {
       readonly type: string;
       readonly status: string;

@@ -1,8 +1,9 @@
-// What keeps a pod off a node apart from the gate: its own selector and affinity, and taints that
-// it does not tolerate. Read as the scheduler's own filters read them, so that nobody waits for a
-// node on its way that the pod could never use. The Event on a waiting pod, `explain` and the
-// kubectl plugin ask here.
+// What keeps a pod off a node apart from the gate: its own selector and affinity, taints that it
+// does not tolerate, and more GPUs than the whole node has. Read as the scheduler's own filters
+// read them, so that nobody waits for a node on its way that the pod could never use. The Event on
+// a waiting pod, `explain` and the kubectl plugin ask here.
 import { STARTUP_TAINT } from '../core/keys.ts';
+import { amountOf } from '../core/quantity.ts';
 import { list, object, text, type Raw } from '../core/raw.ts';
 import type { RawPod } from './gpu-request.ts';
 import type { NodeView } from './node-proof.ts';
@@ -29,6 +30,8 @@ export interface Placement {
   /** One of them must hold; `undefined` if the pod requires no affinity. */
   readonly terms: readonly Term[] | undefined;
   readonly tolerations: readonly Toleration[];
+  /** GPUs that it asks for, by resource. */
+  readonly gpus: Readonly<Record<string, number>>;
 }
 
 /** Why a pod cannot go to a node: a sentence that carries no name of a node, and what to do. */
@@ -64,9 +67,10 @@ const toleration = (value: unknown): Toleration => {
   };
 };
 
-export function placementOf(spec: RawPod['spec']): Placement {
+export function placementOf(spec: RawPod['spec'], gpus: Placement['gpus'] = {}): Placement {
   const required = object(object(object(spec?.affinity)['nodeAffinity'])[REQUIRED])['nodeSelectorTerms'];
   return {
+    gpus,
     selector: spec?.nodeSelector ?? {},
     terms: required === undefined ? undefined : list<unknown>(required).map(term),
     tolerations: list<unknown>(spec?.tolerations)
@@ -132,7 +136,7 @@ const keepsOff = ({ key, effect }: Taint): boolean =>
  * The first thing that keeps the pod off the node; `undefined` if nothing of this kind does. The
  * startup taint goes by itself when the node is validated.
  */
-export function obstacleTo({ selector, terms, tolerations }: Placement, node: NodeView): Obstacle | undefined {
+export function obstacleTo({ selector, terms, tolerations, gpus }: Placement, node: NodeView): Obstacle | undefined {
   const labels = node.metadata.labels ?? {};
   const unmet = Object.entries(selector).find(([key, value]) => labels[key] !== value);
   if (unmet !== undefined)
@@ -143,12 +147,27 @@ export function obstacleTo({ selector, terms, tolerations }: Placement, node: No
   if (terms?.some((one) => termHolds(one, node)) === false)
     return { text: "the pod's node affinity is not met", advice: 'change the affinity of the pod, or label the node' };
   const taint = node.spec?.taints?.find((one) => keepsOff(one) && !tolerations.some((each) => tolerates(each, one)));
-  if (taint === undefined) return undefined;
+  if (taint === undefined) return tooSmall(gpus, node);
   const value = taint.value === undefined || taint.value === '' ? '' : `=${taint.value}`;
   return {
     text: `the pod does not tolerate the taint ${taint.key}${value}:${taint.effect}`,
     advice: 'add a toleration to the pod, or to injection.tolerations of its GPUPolicy',
   };
+}
+
+/**
+ * Where the kubelet has not counted any of that resource yet, nothing is known against the node.
+ */
+function tooSmall(gpus: Placement['gpus'], node: NodeView): Obstacle | undefined {
+  for (const [name, amount] of Object.entries(gpus)) {
+    const all = amountOf(node.status?.capacity?.[name]);
+    if (all > 0 && all < amount)
+      return {
+        text: `the pod requests ${amount} ${name}, more than the ${all} of the node`,
+        advice: 'request fewer GPUs in one pod, or add nodes that have as many',
+      };
+  }
+  return undefined;
 }
 
 /** The nodes that the pod's affinity names one by one, as a DaemonSet's does. */

@@ -1,8 +1,43 @@
 // What the reconciler counts and shows.
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { STAGES } from '../core/stages.ts';
+import { fromZero } from '../platform/counters.ts';
+import type { Action } from './actions.ts';
+import type { Kind } from './key.ts';
 
 export type ReconcilerMetrics = ReturnType<typeof reconcilerMetrics>;
+
+/** One that is missing here does not compile. */
+const WRITES = {
+  'patch-node': true,
+  'set-taints': true,
+  'set-node-condition': true,
+  'create-pod': true,
+  'delete-pod': true,
+  'evict-pod': true,
+  'set-pod-condition': true,
+  'apply-daemonset': true,
+  'delete-daemonset': true,
+  'create-claim-template': true,
+  'delete-claim-template': true,
+  'create-runtime-class': true,
+  'policy-status': true,
+  'policy-finalizers': true,
+  'create-device-taint': true,
+  'delete-device-taint': true,
+  event: true,
+} as const satisfies Record<Action['kind'], true>;
+const KINDS = {
+  node: true,
+  pod: true,
+  bound: true,
+  wake: true,
+  'wake-any': true,
+  waiting: true,
+  policies: true,
+  'device-taint': true,
+  operands: true,
+} as const satisfies Record<Kind, true>;
 
 export function reconcilerMetrics(registry: Registry) {
   const registers = [registry];
@@ -34,6 +69,7 @@ export function reconcilerMetrics(registry: Registry) {
     }),
     open: new Gauge({ name: 'gpu_gate_open_nodes', help: 'Nodes that take new GPU pods now.', registers }),
     stageSeconds,
+    /** Not there before the first: reasons are many. */
     failures: new Counter({
       name: 'gpu_gate_stage_failures_total',
       help: 'Failures of a stage of the walk.',
@@ -71,25 +107,34 @@ export function reconcilerMetrics(registry: Registry) {
       help: 'When a node was last validated.',
       registers,
     }),
-    errors: new Counter({
-      name: 'gpu_gate_reconcile_errors_total',
-      help: 'Reconciliations that failed and are tried again.',
-      labelNames: ['kind'],
-      registers,
-    }),
-    writes: new Counter({
-      name: 'gpu_gate_writes_total',
-      help: 'Writes to the API server.',
-      labelNames: ['kind', 'result'],
-      registers,
-    }),
+    errors: fromZero(
+      new Counter({
+        name: 'gpu_gate_reconcile_errors_total',
+        help: 'Reconciliations that failed and are tried again.',
+        labelNames: ['kind'],
+        registers,
+      }),
+      Object.keys(KINDS).map((kind) => ({ kind })),
+    ),
+    writes: fromZero(
+      new Counter({
+        name: 'gpu_gate_writes_total',
+        help: 'Writes to the API server.',
+        labelNames: ['kind', 'result'],
+        registers,
+      }),
+      Object.keys(WRITES).map((kind) => ({ kind, result: 'error' })),
+    ),
     leader: new Gauge({ name: 'gpu_gate_leader', help: '1 on the replica that reconciles.', registers }),
-    rejected: new Counter({
-      name: 'gpu_gate_rejected_pods_total',
-      help: 'GPU pods that a kubelet rejected after they were bound, as after a reboot.',
-      labelNames: ['reason'],
-      registers,
-    }),
+    rejected: fromZero(
+      new Counter({
+        name: 'gpu_gate_rejected_pods_total',
+        help: 'GPU pods that a kubelet rejected after they were bound, as after a reboot.',
+        labelNames: ['reason'],
+        registers,
+      }),
+      ['UnexpectedAdmissionError', 'OutOfGPU'].map((reason) => ({ reason })),
+    ),
     missed: new Counter({
       name: 'gpu_gate_missed_pods_total',
       help: 'GPU pods that were not injected though their policy enforces.',
@@ -123,12 +168,15 @@ export function reconcilerMetrics(registry: Registry) {
       labelNames: ['node', 'device', 'by'],
       registers,
     }),
-    evictions: new Counter({
-      name: 'gpu_gate_evictions_total',
-      help: 'Evictions of GPU pods that a policy asked for.',
-      labelNames: ['result'],
-      registers,
-    }),
+    evictions: fromZero(
+      new Counter({
+        name: 'gpu_gate_evictions_total',
+        help: 'Evictions of GPU pods that a policy asked for.',
+        labelNames: ['result'],
+        registers,
+      }),
+      ['done', 'refused'].map((result) => ({ result })),
+    ),
     wakes: new Counter({
       name: 'gpu_gate_wakes_total',
       help: 'Rewrites of the wake annotation for pods that still wait after a node opened.',

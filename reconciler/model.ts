@@ -266,7 +266,7 @@ export function trimPod(
     owned: controller !== undefined,
     controller,
     nodeName: raw.spec.nodeName,
-    ...(raw.spec.nodeName === undefined ? { placement: placementOf(raw.spec) } : {}),
+    ...(raw.spec.nodeName === undefined ? { placement: placementOf(raw.spec, use.gpus) } : {}),
     placed: isPlaced(raw),
     schedulerName: raw.spec.schedulerName ?? 'default-scheduler',
     ...use,

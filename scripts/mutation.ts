@@ -1,11 +1,14 @@
 // `npm run mutation [-- AREA… | FILES…]`: Stryker changes the gate and the walk of a node, one
 // small change at a time, and sees whether a unit test notices. Prints the score of each file and
-// what survived. What did not change since the last run is not tried again. Exit code 1 if fewer
-// mutants die than the bar says.
+// what survived. What did not change since the last run is not tried again. Mutants that no test
+// could notice stand in test/mutation/equivalent.ts and do not count. Exit code 1 if fewer mutants
+// die than the bar says, or if that list is out of date.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, matchesGlob } from 'node:path';
+import { EQUIVALENT } from '../test/mutation/equivalent.ts';
 import { readArguments } from './arguments.ts';
+import { percent, tally, type Report, type Tally } from './mutants.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const HOME = join(ROOT, 'test/mutation');
@@ -20,10 +23,6 @@ const AREAS = {
 const USAGE = `npm run mutation -- [gate|node|FILE...]    changes the files, none: gate and walk, and counts what no unit test notices`;
 const { positionals: files } = readArguments(USAGE, { allowPositionals: true, options: {} });
 
-interface Report {
-  readonly files: Readonly<Record<string, { readonly mutants: readonly { readonly status: string }[] }>>;
-}
-
 if (!existsSync(join(HOME, 'node_modules/@stryker-mutator/core'))) {
   console.log('installing Stryker (once)');
   const { status } = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel', 'error'], {
@@ -33,8 +32,13 @@ if (!existsSync(join(HOME, 'node_modules/@stryker-mutator/core'))) {
   if (status !== 0) throw new Error('npm install failed in test/mutation: see above');
 }
 
-/** Per cent of the mutants of an area that died, or `undefined` if Stryker did not end well. */
-function tried(area: string, mutate: readonly string[]): number | undefined {
+/** Does Stryker change that file? A place within it may follow its name. */
+const isMutated = (file: string, mutate: readonly string[]): boolean =>
+  mutate.some((glob) => !glob.startsWith('!') && matchesGlob(file, glob.replace(/:[-\d:]+$/, ''))) &&
+  !mutate.some((glob) => glob.startsWith('!') && matchesGlob(file, glob.slice(1)));
+
+/** What became of the mutants of an area, or `undefined` if Stryker did not end well. */
+function tried(area: string, mutate: readonly string[]): Tally | undefined {
   const config = join(HOME, `stryker.${area}.json`);
   const report = join(ROOT, `reports/mutation/${area}.json`);
   writeFileSync(
@@ -53,12 +57,13 @@ function tried(area: string, mutate: readonly string[]): number | undefined {
       ignoreStatic: true,
       concurrency: 1,
       incremental: true,
-      incrementalFile: `reports/mutation/${area}.incremental.json`,
-      reporters: ['clear-text', 'json', 'progress-append-only'],
+      // One for all areas: results of a few files are there for a run over all.
+      incrementalFile: 'reports/mutation/incremental.json',
+      reporters: ['json', 'progress-append-only'],
       jsonReporter: { fileName: report },
-      clearTextReporter: { allowColor: false, logTests: false, skipFull: true, reportTests: false },
-      timeoutMS: 20_000,
-      // On a machine that does other work too.
+      // Loops without end are counted, not timed: on a machine that does other work too, a limit of
+      // seconds counts living mutants as dead.
+      timeoutMS: 600_000,
       dryRunTimeoutMinutes: 60,
       tempDirName: `.stryker-tmp/${area}`,
     }),
@@ -70,19 +75,30 @@ function tried(area: string, mutate: readonly string[]): number | undefined {
   );
   rmSync(config);
   if (status !== 0) return undefined;
-  const { files } = JSON.parse(readFileSync(report, 'utf8')) as Report;
-  const all = Object.values(files)
-    .flatMap(({ mutants }) => mutants)
-    .filter((mutant) => mutant.status !== 'Ignored');
-  const dead = all.filter((mutant) => mutant.status === 'Killed' || mutant.status === 'Timeout');
-  return (100 * dead.length) / all.length;
+  return tally(JSON.parse(readFileSync(report, 'utf8')) as Report, EQUIVALENT, (file) => isMutated(file, mutate));
 }
 
 const named = Object.entries(AREAS).filter(([area]) => files.length === 0 || files.includes(area));
 const areas: Readonly<Record<string, readonly string[]>> = named.length > 0 ? Object.fromEntries(named) : { files };
-const scores = Object.entries(areas).map(([area, mutate]) => ({ area, score: tried(area, mutate) }));
-for (const { area, score } of scores)
-  console.log(
-    score === undefined ? `${area}: Stryker failed` : `${area}: ${score.toFixed(1)} % of the mutants die; bar ${BAR} %`,
-  );
-if (scores.some(({ score }) => score === undefined || score < BAR)) process.exitCode = 1;
+const results = Object.entries(areas).map(([area, mutate]) => ({ area, result: tried(area, mutate) }));
+for (const { area, result } of results) {
+  if (result === undefined) {
+    console.log(`${area}: Stryker failed`);
+    process.exitCode = 1;
+    continue;
+  }
+  const { scores, survivors, stale } = result;
+  for (const { file, at, line, code, mutant } of survivors)
+    console.log(`${file}:${at}: no test notices ${code} → ${mutant}\n  ${line}`);
+  for (const { file, line, code, mutant } of stale)
+    console.log(`test/mutation/equivalent.ts is out of date: ${file}: ${line}: ${code} → ${mutant}`);
+  for (const score of scores)
+    console.log(`${percent([score]).toFixed(1).padStart(5)} % of ${score.all}  ${score.file}`);
+  const [score, all, equivalent] = [
+    percent(scores),
+    scores.reduce((sum, one) => sum + one.all, 0),
+    scores.reduce((sum, one) => sum + one.equivalent, 0),
+  ];
+  console.log(`${area}: ${score.toFixed(1)} % of ${all} mutants die; ${equivalent} are equivalent; bar ${BAR} %`);
+  if (score < BAR || stale.length > 0) process.exitCode = 1;
+}

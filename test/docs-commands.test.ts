@@ -66,6 +66,13 @@ describe('a block of commands', () => {
   );
 });
 
+it('a block that a test runs is one text on each page that has it', () => {
+  for (const piece of Object.keys(RUN)) {
+    const found = blocks.filter(({ info, lines }) => info === 'sh' && lines[0]?.includes(piece) === true);
+    expect(new Set(found.map(({ lines }) => lines.join('\n'))).size, piece).toBe(1);
+  }
+});
+
 /** Commands in blocks and in the text, each with its page. */
 const commands = PAGES.flatMap((page) => {
   const inText = [

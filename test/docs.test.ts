@@ -16,6 +16,14 @@ it('each alert has its part of the page, and no other part is there', () => {
   expect(headings(text('docs/alerts.md')).slice(1).toSorted()).toEqual(alerts.toSorted());
 });
 
+it('the README is short', () => expect(text('README.md').split('\n').length).toBeLessThanOrEqual(121));
+
+it('the README leads to every page', () => {
+  const linked = new Set([...text('README.md').matchAll(/\]\((docs\/[\w-]+\.md)\)/g)].map(([, page = '']) => page));
+  const named = readdirSync(join(ROOT, 'docs')).filter((name) => name.endsWith('.md'));
+  expect(named.map((name) => `docs/${name}`).filter((page) => !linked.has(page))).toEqual([]);
+});
+
 /** A heading as links name it. */
 const anchor = (heading: string): string =>
   heading

@@ -37,23 +37,27 @@ export interface Facts {
 }
 
 /** A closed set, because it is a metric's label. */
-export type Leave =
-  | 'no-gpu'
-  | 'excluded-namespace'
-  | 'opted-out'
-  | 'mirror-pod'
-  | 'node-name-set'
-  | 'no-policy'
-  | 'suspended'
-  | 'auditing'
-  | 'already-injected'
-  | 'internal-error';
-export type Refuse =
-  | 'unknown-policy'
-  | 'policy-not-allowed'
-  | 'malformed-annotation'
-  | 'node-selector-conflict'
-  | 'too-large';
+export const LEAVES = [
+  'no-gpu',
+  'excluded-namespace',
+  'opted-out',
+  'mirror-pod',
+  'node-name-set',
+  'no-policy',
+  'suspended',
+  'auditing',
+  'already-injected',
+  'internal-error',
+] as const;
+export type Leave = (typeof LEAVES)[number];
+export const REFUSALS = [
+  'unknown-policy',
+  'policy-not-allowed',
+  'malformed-annotation',
+  'node-selector-conflict',
+  'too-large',
+] as const;
+export type Refuse = (typeof REFUSALS)[number];
 
 export type Admission =
   | { readonly kind: 'leave'; readonly reason: Leave; readonly warnings: readonly string[] }

@@ -1,17 +1,39 @@
 // What the webhook counts.
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { fromZero } from '../platform/counters.ts';
+import { LEAVES, REFUSALS, type Leave, type Refuse } from './inject.ts';
 
 export type WebhookMetrics = ReturnType<typeof webhookMetrics>;
+
+/** How a call ended, as it is counted. */
+export type Counts =
+  | { readonly outcome: 'injected'; readonly reason: '' }
+  | { readonly outcome: 'left'; readonly reason: Leave }
+  | { readonly outcome: 'refused'; readonly reason: Refuse }
+  | { readonly outcome: 'malformed'; readonly reason: (typeof MALFORMED)[number] }
+  | { readonly outcome: 'failed'; readonly reason: (typeof FAILED)[number] };
+const MALFORMED = ['content-type', 'body', 'json', 'review'] as const;
+const FAILED = ['too-busy', 'not-ready', 'internal-error'] as const;
+const ALL: readonly Counts[] = [
+  { outcome: 'injected', reason: '' },
+  ...LEAVES.map((reason) => ({ outcome: 'left', reason }) as const),
+  ...REFUSALS.map((reason) => ({ outcome: 'refused', reason }) as const),
+  ...MALFORMED.map((reason) => ({ outcome: 'malformed', reason }) as const),
+  ...FAILED.map((reason) => ({ outcome: 'failed', reason }) as const),
+];
 
 export function webhookMetrics(registry: Registry) {
   const registers = [registry];
   return {
-    calls: new Counter({
-      name: 'gpu_gate_admission_total',
-      help: 'Admission calls by outcome (injected, left, refused, malformed, failed) and reason.',
-      labelNames: ['outcome', 'reason'],
-      registers,
-    }),
+    calls: fromZero(
+      new Counter({
+        name: 'gpu_gate_admission_total',
+        help: 'Admission calls by outcome (injected, left, refused, malformed, failed) and reason.',
+        labelNames: ['outcome', 'reason'],
+        registers,
+      }),
+      ALL,
+    ),
     duration: new Histogram({
       name: 'gpu_gate_admission_duration_seconds',
       help: 'Time from the headers of a call to its answer, reading the body included.',

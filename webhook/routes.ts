@@ -9,7 +9,7 @@ import { expressApp } from '../platform/express.ts';
 import { errorPlace, type Log } from '../platform/log.ts';
 import { parseReview } from './managed-fields.ts';
 import { decide, type Admission, type Facts } from './inject.ts';
-import type { WebhookMetrics } from './metrics.ts';
+import type { Counts, WebhookMetrics } from './metrics.ts';
 import { assertApplies } from './patch.ts';
 import { decode, encode } from './review.ts';
 
@@ -31,7 +31,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
   const { metrics } = deps;
   const mutating: RequestListener = (request, response) => {
     if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
-      metrics.calls.inc({ outcome: 'malformed', reason: 'content-type' });
+      metrics.calls.inc({ outcome: 'malformed', reason: 'content-type' } satisfies Counts);
       return replyText(response, 415, 'send application/json');
     }
     const began = performance.now();
@@ -41,7 +41,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
       // flight.
       try {
         if (!body.ok) {
-          const counts = body.status === 503 ? TOO_BUSY : { outcome: 'malformed', reason: 'body' };
+          const counts: Counts = body.status === 503 ? TOO_BUSY : { outcome: 'malformed', reason: 'body' };
           metrics.calls.inc(counts);
           return replyText(response, body.status, body.because);
         }
@@ -52,7 +52,7 @@ export function webhookApp(deps: WebhookDeps): RequestListener {
         metrics.size.observe(body.bytes.length);
         metrics.duration.observe((performance.now() - began) / 1000);
       } catch (error) {
-        metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' });
+        metrics.calls.inc({ outcome: 'failed', reason: 'internal-error' } satisfies Counts);
         deps.log.error('an admission call failed', { error: errorPlace(error) });
         replyText(response, 500, 'gpu-gate failed on this call; its log says where');
       } finally {
@@ -68,7 +68,7 @@ interface Answer {
   /** JSON with status 200, else one sentence. */
   readonly text: string;
   /** Labels of the metric of calls. */
-  readonly counts: { readonly outcome: string; readonly reason: string };
+  readonly counts: Counts;
 }
 
 const malformed = (reason: 'json' | 'review', text: string): Answer => ({
@@ -77,7 +77,7 @@ const malformed = (reason: 'json' | 'review', text: string): Answer => ({
   counts: { outcome: 'malformed', reason },
 });
 
-const TOO_BUSY = { outcome: 'failed', reason: 'too-busy' };
+const TOO_BUSY: Counts = { outcome: 'failed', reason: 'too-busy' };
 
 /** No verdict, so that `failurePolicy` decides; a pod that it lets through is counted as missed. */
 const NOT_READY: Answer = {
@@ -100,14 +100,20 @@ function mutate(bytes: Buffer, deps: WebhookDeps): Answer {
   return {
     status: 200,
     text: encode(uid, admission),
-    counts: { outcome: OUTCOME[admission.kind], reason: admission.kind === 'inject' ? '' : admission.reason },
+    counts: countsOf(admission),
   };
 }
 
-const OUTCOME = { inject: 'injected', leave: 'left', refuse: 'refused' } as const satisfies Record<
-  Admission['kind'],
-  string
->;
+function countsOf(admission: Admission): Counts {
+  switch (admission.kind) {
+    case 'inject':
+      return { outcome: 'injected', reason: '' };
+    case 'leave':
+      return { outcome: 'left', reason: admission.reason };
+    case 'refuse':
+      return { outcome: 'refused', reason: admission.reason };
+  }
+}
 
 /**
  * A pod on which the rules fail is left alone rather than rejected; the log says where in the

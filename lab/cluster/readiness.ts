@@ -96,7 +96,7 @@ export async function followTimes(
   };
   try {
     await steer('sim.gpu-gate.dev/not-ready=true');
-    await until('every pod to say that its node does not serve', () => followed.size === pods, 120_000);
+    await until('every pod to say that its node does not serve', () => followed.size === pods);
     return [...followed.values()]
       .map(({ node, at }) => at - (changed.get(node) ?? Number.NaN))
       .toSorted((a, b) => a - b);

@@ -27,7 +27,11 @@ async function scenario(rate: number, rounds: number): Promise<RollingResult> {
     scheduler: false,
   });
   try {
-    await installChart(cp, 'install', { deployments: { create: false }, webhook: { failurePolicy: 'Fail' } });
+    // Half a minute for a call, because how fast it is answered is a benchmark's business.
+    await installChart(cp, 'install', {
+      deployments: { create: false },
+      webhook: { failurePolicy: 'Fail', timeoutSeconds: 30 },
+    });
     await until('the ServiceAccounts', () =>
       cp.admin.request('GET', '/api/v1/namespaces/gpu-gate/serviceaccounts/gpu-gate-reconciler'),
     );
@@ -50,7 +54,7 @@ async function scenario(rate: number, rounds: number): Promise<RollingResult> {
       cp.admin.request('POST', '/api/v1/namespaces/default/pods', { query: { dryRun: 'All' }, body });
     await until('a first call', create);
     await bothReady();
-    const load = startLoad([cp.admin], rate);
+    const load = startLoad([cp.admin], rate, 20);
     let restarts = 0;
     for (let round = 0; round < rounds; round += 1)
       for (const replica of replicas) {
@@ -65,8 +69,8 @@ async function scenario(rate: number, rounds: number): Promise<RollingResult> {
     await load.stop();
     const failures = load.failures(0);
     await Promise.all(replicas.map((replica) => replica.stop()));
-    const control = startLoad([cp.admin], 10);
-    await sleep(500);
+    const control = startLoad([cp.admin], 10, 20);
+    await until('a call to fail', () => control.failures(0).length > 0);
     await control.stop();
     return {
       calls: load.calls.length,

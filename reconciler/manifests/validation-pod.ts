@@ -19,10 +19,10 @@ export interface ValidationInput {
   readonly round: string;
   readonly attempt: number;
   /** Extended resource to ask for; device-plugin-validation only. */
-  readonly resource?: string;
-  readonly schedulerName?: string;
+  readonly resource?: string | undefined;
+  readonly schedulerName?: string | undefined;
   /** ResourceClaimTemplate to ask by; dra-validation only. */
-  readonly claimTemplate?: string;
+  readonly claimTemplate?: string | undefined;
 }
 
 /**

@@ -59,14 +59,14 @@ export function drainOf({ users, spec, since, now, isDriverTouched, optedOut, ev
     const last = evictions.get(pod.uid);
     return last === undefined ? now : last.at + EVICT_AGAIN_MS;
   };
-  const end = spec.timeout > 0 ? since + spec.timeout : undefined;
-  const isExpired = end !== undefined && now >= end;
-  const later = [...standing.map(dueAt), ...(end === undefined ? [] : [end])].filter((at) => at > now);
+  const end = spec.timeout > 0 ? since + spec.timeout : Infinity;
+  const isExpired = now >= end;
+  const next = Math.min(...[end, ...standing.map(dueAt)].filter((at) => at > now));
   return {
     awaited: users,
     isExpired,
     evict: isExpired ? [] : standing.filter((pod) => dueAt(pod) <= now),
-    wakeAt: later.length === 0 ? undefined : Math.min(...later),
+    wakeAt: Number.isFinite(next) ? next : undefined,
     text: textOf(users, evictable, evictions),
   };
 }
@@ -77,8 +77,10 @@ function textOf(
   evictions: ReadonlyMap<string, Eviction>,
 ): string {
   const spared = users.filter((pod) => !evictable.includes(pod));
-  const refused = evictable.find((pod) => !pod.deleting && evictions.get(pod.uid)?.refused !== undefined);
-  const because = evictions.get(refused?.uid ?? '')?.refused;
+  const refusals = evictable.flatMap((pod) => {
+    const words = pod.deleting ? undefined : evictions.get(pod.uid)?.refused;
+    return words === undefined ? [] : [`the API server refuses to evict ${keyOf(pod)}: ${words}`];
+  });
   return [
     ...(evictable.length === 0 ? [] : [`evicting ${counted(evictable)} (${listed(evictable)})`]),
     ...(spared.length === 0
@@ -86,9 +88,7 @@ function textOf(
       : [
           `waiting for ${counted(spared)} to end${evictable.length === 0 ? '' : ', never evicted'} (${listed(spared)})`,
         ]),
-    ...(refused === undefined || because === undefined
-      ? []
-      : [`the API server refuses to evict ${keyOf(refused)}: ${because}`]),
+    ...refusals.slice(0, 1),
   ].join('; ');
 }
 

@@ -123,7 +123,7 @@ const proofOn = (node: NodeObject): Proof | undefined => {
 export function remembered(node: NodeObject, now: number): Walk {
   const published = node.status?.nodeInfo?.bootID ?? '';
   const known = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
-  if (known !== undefined) return known;
+  if (known !== undefined) return sane(known, now);
   // Rounds of a walk that was forgotten must not be taken for rounds of this one.
   const fresh = { ...newWalk(node.metadata.uid, published, now), epoch: Math.floor(now / 1000) };
   const retry = node.metadata.annotations?.[RETRY];
@@ -165,10 +165,8 @@ export function observe(input: WithPolicy): Observed {
   const written = proofOn(node);
   const users = gpuUsers(input);
   const deployed = deployedOn(node);
-  const continued = sane(
-    before.boot === boot ? before : before.boot === '' ? { ...before, boot } : rebooted(before, boot, now),
-    now,
-  );
+  const continued =
+    before.boot === boot ? before : before.boot === '' ? { ...before, boot } : rebooted(before, boot, now);
   const held = heldTarget(continued, deployed);
   const wanted = wantedTarget(input.policy, input.revisions);
   const isInUse = users.length > 0 && !isDriverGone(input, continued, held);
@@ -243,6 +241,9 @@ const isDriverGone = (input: NodeInput, walk: Walk, held: Target): boolean =>
   deployedOn(input.node).driver === undefined &&
   componentPods(input, 'driver').length === 0;
 
+/** Times since when something lasts, beside that of the stage. */
+const SINCE = ['booted', 'notReady', 'labelGone', 'unselected', 'leaving'] as const;
+
 /**
  * Times that lie ahead are of a clock that has been put back since: what they began has begun now.
  */
@@ -251,10 +252,7 @@ function sane(walk: Walk, now: number): Walk {
   return {
     ...walk,
     since: capped(walk.since),
-    ...(walk.booted === undefined ? {} : { booted: capped(walk.booted) }),
-    ...(walk.notReady === undefined ? {} : { notReady: capped(walk.notReady) }),
-    ...(walk.labelGone === undefined ? {} : { labelGone: capped(walk.labelGone) }),
-    ...(walk.unselected === undefined ? {} : { unselected: capped(walk.unselected) }),
+    ...Object.fromEntries(SINCE.flatMap((key) => (walk[key] === undefined ? [] : [[key, capped(walk[key])] as const]))),
     ...(walk.rollOut === undefined ? {} : { rollOut: { ...walk.rollOut, since: capped(walk.rollOut.since) } }),
   };
 }

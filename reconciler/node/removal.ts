@@ -168,8 +168,7 @@ function removal(input: NodeInput, isFinal: boolean, keep: Keep | undefined): Re
   const { node, now } = input;
   const deployed = deployedOn(node);
   const before = remembered(node, now);
-  // A time that lies ahead is of a clock that has been put back since.
-  const leaving = iso(Math.min(now, Date.parse(before.leaving ?? iso(now))));
+  const leaving = before.leaving ?? iso(now);
   const { rollOut: _, skipped: __, ...kept } = { ...before, leaving };
   const marks = (text: string, extra: Partial<Desired> = {}): readonly Action[] =>
     differences(node, {

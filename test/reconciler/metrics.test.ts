@@ -30,6 +30,18 @@ it('the time of each stage is there before its first walk, so that the first cou
     expect(text).toMatch(new RegExp(`^gpu_gate_stage_seconds_count\\{stage="${stage}"\\} 0$`, 'm'));
 });
 
+it.each([
+  ['reconcile_errors_total', 'kind="device-taint"'],
+  ['writes_total', 'kind="evict-pod",result="error"'],
+  ['rejected_pods_total', 'reason="UnexpectedAdmissionError"'],
+  ['rejected_pods_total', 'reason="OutOfGPU"'],
+  ['evictions_total', 'result="refused"'],
+])('%s{%s} is 0 before its first event, so that an alert sees the increase', async (name, labels) => {
+  const registry = new Registry();
+  reconcilerMetrics(registry);
+  expect(await registry.metrics()).toContain(`gpu_gate_${name}{${labels}} 0\n`);
+});
+
 it('a replica that no longer leads reports nothing about the cluster', async () => {
   const registry = new Registry();
   const metrics = reconcilerMetrics(registry);

@@ -17,10 +17,10 @@ interface Check {
   /** Evidence that the round proves. */
   readonly proves: readonly (ComponentEvidence | number | string | undefined)[];
   /** Extended resource to ask for, and by which scheduler. */
-  readonly resource?: string;
-  readonly schedulerName?: string;
+  readonly resource?: string | undefined;
+  readonly schedulerName?: string | undefined;
   /** Name of the ResourceClaimTemplate to ask by. */
-  readonly claimTemplate?: string;
+  readonly claimTemplate?: string | undefined;
 }
 
 export function check(seen: Observed, { name, proves, resource, schedulerName, claimTemplate }: Check): Look {
@@ -35,9 +35,9 @@ export function check(seen: Observed, { name, proves, resource, schedulerName, c
     node: { name: input.node.metadata.name, uid: input.node.metadata.uid },
     round,
     attempt: attemptFor(seen, name),
-    ...(resource === undefined ? {} : { resource }),
-    ...(schedulerName === undefined ? {} : { schedulerName }),
-    ...(claimTemplate === undefined ? {} : { claimTemplate }),
+    resource,
+    schedulerName,
+    claimTemplate,
   });
   const found = input.validationPods.get(manifest.metadata.name);
   const pod = found?.validates === input.node.metadata.uid ? found : undefined;
@@ -51,6 +51,10 @@ export function check(seen: Observed, { name, proves, resource, schedulerName, c
     pods: [...previousRounds(seen, name), { kind: 'create-pod', manifest }],
   };
 }
+
+/** The scheduler of users' pods, where the policy names one. */
+export const schedulerOf = ({ policy }: Observed['input']): string | undefined =>
+  policy.spec.injection.schedulerName === '' ? undefined : policy.spec.injection.schedulerName;
 
 /** Pods of previous rounds are kept to be looked at until the next one begins. */
 const previousRounds = ({ input }: Observed, name: CheckName): PodAction[] =>

@@ -1,6 +1,6 @@
 // CUDA vectorAdd in a pod that asks Kubernetes for a GPU as users' pods do.
 import { allocatable } from '../findings.ts';
-import { check } from './check.ts';
+import { check, schedulerOf } from './check.ts';
 import type { WalkState } from './state.ts';
 
 export const devicePluginValidation: WalkState = {
@@ -11,12 +11,11 @@ export const devicePluginValidation: WalkState = {
   look(seen, { evidence }) {
     const { node, policy } = seen.input;
     const resource = Object.keys(allocatable(node, policy.spec.resources))[0];
-    const { schedulerName } = policy.spec.injection;
     return check(seen, {
       name: 'device-plugin-validation',
       proves: [evidence['driver'], evidence['device-plugin'], seen.walk.epoch, seen.walk.gpuEpoch],
-      ...(resource === undefined ? {} : { resource }),
-      ...(schedulerName === '' ? {} : { schedulerName }),
+      resource,
+      schedulerName: schedulerOf(seen.input),
     });
   },
 };

@@ -3,7 +3,7 @@ import { poolsBy } from '../../slices.ts';
 import { idOf } from '../devices.ts';
 import { waiting, type Finding } from '../findings.ts';
 import type { Observed } from '../observed.ts';
-import { check } from './check.ts';
+import { check, schedulerOf } from './check.ts';
 import type { WalkState } from './state.ts';
 
 export const draValidation: WalkState = {
@@ -12,18 +12,17 @@ export const draValidation: WalkState = {
   limit: (policy) => policy.spec.validation.timeouts.draValidation,
   restarts: ['dra-driver', 'toolkit', 'driver'],
   look(seen, { evidence }) {
-    const { policy, claimTemplate } = seen.input;
-    const { schedulerName } = policy.spec.injection;
-    const tried = triedOn(seen);
-    const none = noneLeft(seen, tried);
+    const { claimTemplate } = seen.input;
+    const because = triedOn(seen);
+    const tried = Object.keys(because);
+    const none = noneLeft(seen, because);
     if (none !== undefined) return { finding: none };
     const look = check(seen, {
       name: 'dra-validation',
       proves: [evidence['driver'], evidence['dra-driver'], seen.walk.epoch, seen.walk.gpuEpoch, ...tried],
-      claimTemplate: claimTemplate ?? '',
-      ...(schedulerName === '' ? {} : { schedulerName }),
+      claimTemplate,
+      schedulerName: schedulerOf(seen.input),
     });
-    if (look.finding.kind === 'done') return look;
     // Without the template there would be a pod that waits for it.
     if (claimTemplate === undefined && look.pods !== undefined) return { finding: noClass(seen) };
     if (look.pods !== undefined && tried.some((id) => seen.input.ruledOut?.has(id) === false))
@@ -41,20 +40,19 @@ const noClass = ({ input: { policy } }: Observed): Finding => ({
   telling: true,
 });
 
-/** Devices on which a validation has failed. */
-const triedOn = ({ walk }: Observed): readonly string[] =>
-  Object.entries(walk.leftOut ?? {})
-    .filter(([, { tried }]) => tried === true)
-    .map(([id]) => id);
+/** Devices on which a validation has failed, and how. */
+const triedOn = ({ walk }: Observed): Readonly<Record<string, string>> =>
+  Object.fromEntries(
+    Object.entries(walk.leftOut ?? {}).flatMap(([id, { tried, because }]) => (tried === true ? [[id, because]] : [])),
+  );
 
 /** A validation has failed on each of them: it is not one device alone. */
-function noneLeft({ input, walk }: Observed, tried: readonly string[]): Finding | undefined {
+function noneLeft({ input }: Observed, tried: ReturnType<typeof triedOn>): Finding | undefined {
   const all = poolsBy(input.pools, input.policy.spec.deviceDrivers).flatMap(({ driver, name, devices }) =>
     devices.map((device) => idOf(driver, name, device.name)),
   );
-  const [first] = tried;
-  if (first === undefined || !all.every((id) => tried.includes(id))) return undefined;
-  const because = walk.leftOut?.[first]?.because ?? '';
+  const [because] = Object.values(tried);
+  if (because === undefined || !all.every((id) => tried[id] !== undefined)) return undefined;
   return { kind: 'failed', reason: 'VectorAdd', message: `no device of the node is left: ${because}`, disproves: true };
 }
 

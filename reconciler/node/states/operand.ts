@@ -56,7 +56,7 @@ export function operand(seen: Observed, ground: Ground, name: Component): Look {
           ? { ...finding, untimed: true }
           : notReady(seen.input),
     };
-  return finding.kind === 'done' && finding.evidence !== undefined ? { ...look, evidence: finding.evidence } : look;
+  return finding.kind === 'done' ? { ...look, evidence: finding.evidence } : look;
 }
 
 function lookAt(seen: Observed, ground: Ground, name: Component): Look {

@@ -64,7 +64,7 @@ const DRIVER_TAG =
  * A driver image made for another operating system or kernel than the node's, as a sentence;
  * undefined where nothing is known against it.
  */
-export function hostMismatch(node: NodeObject, image: string, alsoFor: readonly string[] = []): string | undefined {
+export function hostMismatch(node: NodeObject, image: string, alsoFor: readonly string[]): string | undefined {
   const [, kernel, os] = DRIVER_TAG.exec(image) ?? [];
   const labels = node.metadata.labels ?? {};
   const [id, version] = [labels[`${NFD_OS_RELEASE}ID`], labels[`${NFD_OS_RELEASE}VERSION_ID`]];

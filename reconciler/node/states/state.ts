@@ -18,7 +18,7 @@ export interface Ground {
 export interface Look {
   readonly finding: Finding;
   readonly deploy?: Ground['deploy'];
-  readonly evidence?: ComponentEvidence;
+  readonly evidence?: ComponentEvidence | undefined;
   /** The round of validation that has passed. */
   readonly passed?: string;
   readonly pods?: readonly PodAction[];

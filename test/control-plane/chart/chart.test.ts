@@ -1,11 +1,16 @@
 // What the chart renders for given values, and what it refuses to render and why. `helm template`
 // only: nothing runs.
-import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { createServer, type Server } from 'node:tls';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import { OPTIONS, variableOf } from '../../../app/options.ts';
+import { issueCa, issueLeaf } from '../../../certs/issue.ts';
 import { COMPONENTS } from '../../../core/components.ts';
 import { parsePolicy } from '../../../core/parse-policy.ts';
 import { ensureBinaries, fromEnvironment } from '../../../lab/cluster/binaries.ts';
@@ -88,6 +93,68 @@ describe('what an uninstall keeps', () => {
   ])('%s %s', (kind, name) =>
     expect(find(render(), kind, name)?.metadata.annotations?.['helm.sh/resource-policy']).toBe('keep'),
   );
+});
+
+describe('the pod of helm test', () => {
+  const pod = (): { spec: PodTemplate['spec'] & { containers: { command: string[] }[] } } =>
+    find(render(), 'Pod', 'gpu-gate-test') as never;
+  /**
+   * Runs its program against servers with certificates of these names, at addresses that Services
+   * give.
+   */
+  async function answers(
+    webhook: string,
+    extender: string,
+    addresses = true,
+  ): Promise<{ status: number; stderr: string }> {
+    const now = Date.now();
+    const ca = await issueCa('test', 3_600_000, now);
+    const dir = mkdtempSync(join(tmpdir(), 'gpu-gate-helm-test-'));
+    writeFileSync(join(dir, 'ca.crt'), ca.cert);
+    const env: Record<string, string> = {};
+    const servers: Server[] = [];
+    for (const [service, name] of [
+      ['WEBHOOK', webhook],
+      ['EXTENDER', extender],
+    ] as const) {
+      const leaf = await issueLeaf(ca, { name: 'test', sans: [name], usage: 'server', life: 3_600_000 }, now);
+      const server = createServer(leaf, (socket) => socket.on('error', () => undefined));
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      servers.push(server);
+      env[`GPU_GATE_${service}_SERVICE_HOST`] = '127.0.0.1';
+      env[`GPU_GATE_${service}_SERVICE_PORT`] = String((server.address() as AddressInfo).port);
+    }
+    onTestFinished(() => {
+      for (const server of servers) server.close();
+      rmSync(dir, { recursive: true });
+    });
+    const [container] = pod().spec.containers;
+    const program = container?.command[2]?.replace('/etc/gpu-gate/ca', dir) ?? '';
+    const child = spawn(process.execPath, ['-e', program], { env: addresses ? env : {} });
+    let stderr = '';
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    const [status] = (await once(child, 'close')) as [number];
+    return { status, stderr };
+  }
+  it('gets the addresses of Services, so that it needs no DNS', () =>
+    expect(pod().spec['enableServiceLinks']).toBe(true));
+  it('is content with a webhook and an extender of the right names, and with no other', async () => {
+    const [webhook, extender] = ['gpu-gate-webhook.gpu-gate.svc', 'gpu-gate-extender.gpu-gate.svc'];
+    expect(await answers(webhook, extender)).toEqual({ status: 0, stderr: '' });
+    expect(await answers('other.gpu-gate.svc', extender)).toEqual({
+      status: 1,
+      stderr: 'gpu-gate-webhook serves a certificate of other names: DNS:other.gpu-gate.svc\n',
+    });
+    expect(await answers(webhook, webhook)).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining('gpu-gate-extender: Hostname/IP does not match'),
+    });
+  });
+  it('asks by name where it was given no address', async () => {
+    const { status, stderr } = await answers('a', 'b', false);
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/getaddrinfo \w+ gpu-gate-\w+\.gpu-gate\.svc/)]);
+  });
 });
 
 describe('the hook of an uninstall', () => {

@@ -1,6 +1,6 @@
 // DeviceTaintRules on a real control plane with Kubernetes' own scheduler alone: no extender is
 // configured and no scheduler of gpu-gate runs, so nothing but the rule keeps pods off.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import {
   createClaim,
@@ -15,6 +15,8 @@ import {
 import { startGate, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
 import { MERGE_PATCH, openKube } from '../../../platform/kube.ts';
 import { viewOf } from '../../builders/view.ts';
+import { isBefore, TAINTS_DEVICES } from '../../support/kubernetes.ts';
+import { story } from '../../support/story.ts';
 
 interface Rule {
   readonly metadata: { readonly name: string; readonly uid: string };
@@ -34,15 +36,14 @@ const ruleOf = async (node: string): Promise<Rule | undefined> =>
 const ruleIs = (node: string, there: boolean): Promise<unknown> =>
   until(
     `a rule of ${node} to be ${there ? 'there' : 'gone'}`,
-    async () => ((await ruleOf(node)) !== undefined) === there,
     // Without a reconciler it is the garbage collector's, which may take a minute.
-    180_000,
+    async () => ((await ruleOf(node)) !== undefined) === there,
   );
 const boundTo = (name: string, node: string): Promise<unknown> =>
   until(
     `${name} to be bound to ${node}`,
     async () => (await pod(name)).spec.nodeName === node,
-    60_000,
+    undefined,
     async () => JSON.stringify((await pod(name)).status.conditions),
   );
 /** The scheduler has looked at the pod and found no node. */
@@ -74,8 +75,11 @@ beforeAll(async () => {
   await untilEnforcing(cluster);
   // A node with GPUs that is not validated would keep the policy auditing.
   for (const node of ['gpu-0', 'gpu-1']) await publishSlice(admin, node);
-}, 180_000);
+});
 afterAll(async () => cluster?.stop());
+
+/** Two nodes before their proof, and after it, until the policy goes. */
+const chapter = story();
 
 const SHAPES: Readonly<Record<string, () => Promise<unknown>>> = {
   template: () => createClaimPod(cluster.admin, 'template', { resourceClaimTemplateName: 'gpu' }),
@@ -86,8 +90,8 @@ const SHAPES: Readonly<Record<string, () => Promise<unknown>>> = {
     }),
 };
 
-describe('while no node is proven', () => {
-  it('each node has one rule for the driver', async () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('while no node is proven', () => {
+  chapter('each node has one rule for the driver', async () => {
     for (const node of ['gpu-0', 'gpu-1']) await ruleIs(node, true);
     expect(await rules()).toHaveLength(2);
     expect((await ruleOf('gpu-0'))?.spec).toMatchObject({
@@ -97,7 +101,7 @@ describe('while no node is proven', () => {
   });
 
   // Before any pod waits: for some milliseconds there is no rule.
-  it('a rule that is deleted or edited by hand is put back', async () => {
+  chapter('a rule that is deleted or edited by hand is put back', async () => {
     const before = await ruleOf('gpu-0');
     await cluster.admin.request('DELETE', `${RULES}/${before?.metadata.name}`);
     await until('another rule', async () => {
@@ -114,12 +118,13 @@ describe('while no node is proven', () => {
     });
   });
 
-  it.each(Object.keys(SHAPES))('a pod that asks by %s waits', async (name) => {
-    await SHAPES[name]?.();
-    await waits(name);
-  });
+  for (const [name, make] of Object.entries(SHAPES))
+    chapter(`a pod that asks by ${name} waits`, async () => {
+      await make();
+      await waits(name);
+    });
 
-  it('a claim of gpu-gate’s own namespace that tolerates the taint is allocated', async () => {
+  chapter('a claim of gpu-gate’s own namespace that tolerates the taint is allocated', async () => {
     const kube = cluster.admin;
     await createClaim(kube, 'validation', exactly('gpu.nvidia.com', { tolerations: [OURS] }), 'gpu-gate-operands');
     await kube.request('POST', '/api/v1/namespaces/gpu-gate-operands/pods', {
@@ -146,7 +151,7 @@ describe('while no node is proven', () => {
   });
 
   const tolerating = (toleration: object): object => exactly('gpu.nvidia.com', { tolerations: [toleration] });
-  it.each<[string, (name: string) => Promise<unknown>]>([
+  const walksPast: readonly (readonly [string, (name: string) => Promise<unknown>])[] = [
     ['a claim that tolerates the taint', (name) => createClaim(cluster.admin, name, tolerating(OURS))],
     [
       'a claim that tolerates every taint',
@@ -168,15 +173,18 @@ describe('while no node is proven', () => {
           },
         }),
     ],
-  ])('no other namespace may have %s', async (_, create) =>
-    expect(create('walks-past')).rejects.toThrow('no claim tolerates the device taint gpu-gate.dev/not-open'),
-  );
-  it('a claim may tolerate other taints', () =>
+  ];
+  for (const [what, create] of walksPast)
+    chapter(`no other namespace may have ${what}`, () =>
+      expect(create('walks-past')).rejects.toThrow('no claim tolerates the device taint gpu-gate.dev/not-open'),
+    );
+  chapter('a claim may tolerate other taints', () =>
     expect(
       createClaim(cluster.admin, 'tolerant', tolerating({ key: 'example.com/x', operator: 'Exists' })),
-    ).resolves.toBeDefined());
+    ).resolves.toBeDefined(),
+  );
 
-  it('the reconciler’s account can write no other rule', async () => {
+  chapter('the reconciler’s account can write no other rule', async () => {
     const kube = await openKube({
       kubeconfig: await cluster.serviceAccountKubeconfig('gpu-gate', 'gpu-gate-reconciler'),
       userAgent: 'test',
@@ -199,8 +207,8 @@ describe('while no node is proven', () => {
   });
 });
 
-describe('after the proof', () => {
-  it('the rule goes, and every pod that waited is bound there', { timeout: 120_000 }, async () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('after the proof', () => {
+  chapter('the rule goes, and every pod that waited is bound there', async () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/driver-seconds=1');
     await validated('gpu-0');
     await ruleIs('gpu-0', false);
@@ -209,7 +217,7 @@ describe('after the proof', () => {
     for (const name of Object.keys(SHAPES)) await gone(name);
   });
 
-  it('a pod is bound after each end of a rule: 20 tries, none left behind', { timeout: 300_000 }, async () => {
+  chapter('a pod is bound after each end of a rule: 20 tries, none left behind', async () => {
     for (let i = 0; i < 20; i += 1) {
       await hold('gpu-0');
       await ruleIs('gpu-0', true);
@@ -221,21 +229,20 @@ describe('after the proof', () => {
     }
   });
 
-  it('a node that is deleted takes its rule along, also while no reconciler runs', { timeout: 300_000 }, async () => {
+  chapter('a node that is deleted takes its rule along, also while no reconciler runs', async () => {
     await gate.stopReconciler();
     await kubectl('delete', 'node', 'gpu-1');
     await ruleIs('gpu-1', false);
     await gate.startReconciler();
   });
 
-  it('an opt-out ends with no rule, and so does the policy', { timeout: 120_000 }, async () => {
+  chapter('an opt-out ends with no rule, and so does the policy', async () => {
     await hold('gpu-0');
     await ruleIs('gpu-0', true);
     await kubectl('delete', 'gpupolicy', 'default', '--wait=false');
     await until(
       'the policy to be gone',
       async () => (await cluster.kubectl(['get', 'gpupolicy', 'default'])).code !== 0,
-      90_000,
     );
     await until('no rule to be left', async () => (await rules()).length === 0);
   });

@@ -1,6 +1,6 @@
 // Who is waited for, who is evicted, and until when.
 import { describe, expect, it } from 'vitest';
-import { drainOf, EVICT_AGAIN_MS, type DrainInput } from '../../../reconciler/node/drain.ts';
+import { drainOf, EVICT_AGAIN_MS, type DrainInput, type Eviction } from '../../../reconciler/node/drain.ts';
 import type { PodObject } from '../../../reconciler/model.ts';
 import { keptPod, NOW } from '../../builders/objects.ts';
 
@@ -55,12 +55,30 @@ describe('a drain', () => {
   ])('%s', (_, timeout, after, isExpired, wakeAt) =>
     expect(drain({ spec: { mode: 'Wait', timeout }, now: NOW + after })).toMatchObject({ isExpired, wakeAt }),
   );
+  it('looks again at what comes first', () => {
+    const evictions = new Map([
+      ['a', { at: NOW - 1000 }],
+      ['b', { at: NOW - 3000 }],
+    ]);
+    const users = [pod('a'), pod('b')];
+    const wakeAt = (timeout: number) => drain({ users, spec: { mode: 'Evict', timeout }, evictions }).wakeAt;
+    expect([wakeAt(0), wakeAt(60_000), wakeAt(1000)]).toEqual([NOW + 2000, NOW + 2000, NOW + 1000]);
+  });
+  it('of an empty node has no end', () =>
+    expect(drain({ users: [], spec: { mode: 'Wait', timeout: 1000 }, now: NOW + 1000 })).toEqual({
+      awaited: [],
+      isExpired: false,
+      evict: [],
+      wakeAt: undefined,
+      text: '',
+    }));
   it('evicts nobody when its time is over', () => {
     const { evict, isExpired } = drain({ spec: { mode: 'Evict', timeout: 1000 }, now: NOW + 1000 });
     expect([isExpired, evict]).toEqual([true, []]);
   });
   it.each([
     [[users.plain], 'Wait', 'waiting for 1 GPU pod to end (team/a)'],
+    [Object.values(users).slice(0, 3), 'Wait', 'waiting for 3 GPU pods to end (team/a, team/b, team/out)'],
     [Object.values(users), 'Wait', 'waiting for 5 GPU pods to end (team/a, team/b, team/out, …)'],
     [[users.plain, users.ending], 'Evict', 'evicting 2 GPU pods (team/a, team/b)'],
     [
@@ -76,6 +94,15 @@ describe('a drain', () => {
     const spec = { mode: 'Evict', timeout: 0 } as const;
     expect(drain({ spec, evictions: new Map([['a', refused]]) }).text).toContain(
       'the API server refuses to evict team/a: the budget says no',
+    );
+    const both = [users.plain, pod('e'), pod('f')];
+    const evictions = new Map<string, Eviction>([
+      ['a', { at: NOW }],
+      ['e', refused],
+      ['f', { at: NOW, refused: 'another' }],
+    ]);
+    expect(drain({ spec, users: both, evictions }).text).toBe(
+      'evicting 3 GPU pods (team/a, team/e, team/f); the API server refuses to evict team/e: the budget says no',
     );
     expect(drain({ spec, users: [users.ending], evictions: new Map([['b', refused]]) }).text).toBe(
       'evicting 1 GPU pod (team/b)',

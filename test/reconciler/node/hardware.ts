@@ -1,7 +1,7 @@
 // The world with hardware of its own: what runs since when, what computes. The kubelet reports it
 // to the API server with a delay, leaders see only what their watches brought, and this file never
 // asks the plan what is true.
-import { DEPLOY_PREFIX, HOLD, MANAGED, PROOF, WALK } from '../../../core/keys.ts';
+import { DEPLOY_PREFIX, GPU_VALIDATED, HOLD, MANAGED, PROOF, WALK } from '../../../core/keys.ts';
 import { open, serving } from '../../../gate/node-proof.ts';
 import type { Action } from '../../../reconciler/actions.ts';
 import { BRING_UP, places } from '../../../reconciler/limits/places.ts';
@@ -78,13 +78,33 @@ export const FAULTS = {
   'does not write its memory': 'rest',
   'believes on its return that nothing happened': 'away',
   'does not see that ResourceSlices go': 'history',
+  'takes the silence of many nodes for the end of each': 'quiet',
+  'does not hear of pods that the kubelet rejects': 'history',
+  'takes a blank boot ID for a reboot': 'quiet',
+  'loses the proof with the memory of the walk': 'quiet',
+  'does not look again at a node that was restored': 'history',
+  'takes an operator’s hold away': 'history',
+  'leaves the command out of what waits for a person': 'history',
 } as const;
 export type Fault = keyof typeof FAULTS;
 
-/** Whose driver the node has, and whether its GPUs reach pods by claims. */
-export type Kind = 'managed' | 'external' | 'dra';
-const SELECTOR = { namespace: 'drivers', matchLabels: { app: 'driver' } };
-const THEIRS = 'their-driver';
+/** Whose driver the node has, or whose stack, and whether its GPUs reach pods by claims. */
+export type Kind = 'managed' | 'external' | 'all external' | 'dra';
+/** What other installers bring. */
+const THEIRS: Readonly<Record<Kind, readonly Run[]>> = {
+  managed: [],
+  dra: [],
+  external: ['driver'],
+  'all external': ['toolkit', 'driver', 'device-plugin'],
+};
+const selectorOf = (name: Run) => ({ namespace: 'theirs', matchLabels: { app: name } });
+const left = (name: Run, more: object = {}) => ({
+  mode: 'external',
+  podSelector: { ...selectorOf(name), ...more },
+});
+const ALL = { toolkit: left('toolkit'), driver: left('driver'), devicePlugin: left('device-plugin') };
+/** What other installers would bring: no such pod ever comes. */
+const LEFT = left('driver', { matchLabels: { app: 'not-installed' } });
 
 const SHORT = {
   validation: { timeouts: { driver: '60s' }, backoff: { initial: '5s', max: '20s' } },
@@ -96,6 +116,7 @@ const policiesOf = (components: object, more: object = {}) => {
     first: aPolicy({ ...short, components }),
     otherImage: aPolicy({ ...short, components, validation: { ...short.validation, image: 'example/other:1' } }),
     otherResources: aPolicy({ ...short, components, resources: [...short.resources, 'nvidia.com/gpu.shared'] }),
+    leftToOthers: aPolicy({ ...short, components: { ...components, driver: LEFT } }),
     suspended: aPolicy({ ...short, components, suspend: true }),
     another: aPolicy({ ...short, components }, { metadata: { name: 'another', uid: 'another', generation: 1 } }),
     deleted: aPolicy(
@@ -113,13 +134,20 @@ const POLICIES = {
     ...policiesOf({}, { allocation: 'DRA' }),
     otherDriver: aPolicy({ ...SHORT, allocation: 'DRA', components: { driver: { version: '580.1.1' } } }),
   },
+  // A stack that others install changes with no edit of ours; only its pods are named otherwise.
   external: {
-    ...policiesOf({ driver: { mode: 'external', podSelector: SELECTOR } }),
-    // A driver that others install changes with no edit of ours; only its pods are named otherwise.
-    otherDriver: aPolicy({
-      ...SHORT,
-      components: { driver: { mode: 'external', podSelector: { ...SELECTOR, ownerKind: 'DaemonSet' } } },
-    }),
+    ...policiesOf({ driver: left('driver') }),
+    leftToOthers: policiesOf({ driver: left('driver') }).first,
+    otherDriver: policiesOf({ driver: left('driver', { ownerKind: 'DaemonSet' }) }).first,
+  },
+  'all external': {
+    ...policiesOf(ALL),
+    leftToOthers: policiesOf(ALL).first,
+    otherDriver: policiesOf({
+      toolkit: left('toolkit', { ownerKind: 'DaemonSet' }),
+      driver: left('driver', { ownerKind: 'DaemonSet' }),
+      devicePlugin: left('device-plugin', { ownerKind: 'DaemonSet' }),
+    }).first,
   },
 } as const;
 export type PolicyName = keyof (typeof POLICIES)['managed'];
@@ -141,6 +169,8 @@ export class Hardware extends World {
   /** The breaker holds: proofs that are about to go are kept. */
   tripped = false;
   conflicts: readonly string[] = [];
+  /** So many nodes are silent that the silence of this one says nothing about it. */
+  silentAmongMany = false;
   /** An operator has asked for a retry, which may restart what pods depend on. */
   isAsked = false;
   /** Writes of the last pass. */
@@ -166,6 +196,15 @@ export class Hardware extends World {
   #former: Sent | undefined;
   /** The last writes of the leader: sent again where their answer is lost. */
   #sent: Sent | undefined;
+  /** What the leader knows of pods that the kubelet has rejected. */
+  #rejection: NodeInput['rejection'];
+  /**
+   * The Node at some of the last reports of the kubelet, the oldest first: what etcd's backups are
+   * of.
+   */
+  #backups: readonly NodeObject[] = [];
+  #isHeld = false;
+  #ignores = 0;
   readonly #places = places(BRING_UP);
 
   constructor(kind: Kind = 'managed', fault?: Fault) {
@@ -173,7 +212,7 @@ export class Hardware extends World {
     this.kind = kind;
     this.#fault = fault;
     this.node = freshNode('node-1', 'boot-1');
-    if (kind === 'external') this.#start('driver', 'theirs');
+    for (const name of THEIRS[kind]) this.#start(name, 'theirs');
   }
 
   /** One of two ResourceSlices is not published yet. */
@@ -228,6 +267,7 @@ export class Hardware extends World {
     if (this.#isBlind) return undefined;
     const { processes, broken, passed, bootedAt, boot } = this.#told;
     if (this.node.status?.nodeInfo?.bootID !== `boot-${boot}`) return 'it was rebooted';
+    if (this.#isHeld) return 'an operator holds it';
     for (const name of this.#needed) {
       const process_ = processes[name];
       if (process_ === undefined) return `${name} does not run`;
@@ -304,6 +344,81 @@ export class Hardware extends World {
     this.see(true);
     this.kubelet();
   }
+  /** The same, while so many are silent that it says nothing about this node. */
+  silentForLong(): void {
+    this.catchUp();
+    this.silentAmongMany = true;
+    this.see(false);
+    this.pass();
+    this.wait(70);
+    this.pass();
+    this.see(true);
+    this.kubelet();
+    this.pass();
+    this.silentAmongMany = false;
+  }
+  /** Of an open node, again and again: GPUs must be used once before other pods come. */
+  rejectsPods(): void {
+    this.catchUp();
+    if (!this.isOpen) return;
+    this.wait(1);
+    this.#rejection = { count: 5, words: 'GPU is lost', at: this.now + this.#leader.ahead };
+    this.pass();
+    if (this.#judges) this.#forget(this.#proves);
+  }
+  /** For one report the kubelet publishes no boot ID. */
+  blankBoot(): void {
+    const { nodeInfo = {} } = this.node.status ?? {};
+    const { proof, isAsked } = this;
+    this.node = { ...this.node, status: { ...this.node.status, nodeInfo: {} } };
+    this.pass();
+    if (proof !== undefined && this.proof === undefined && !isAsked)
+      throw new Error('a proof goes with a blank boot ID');
+    this.node = { ...this.node, status: { ...this.node.status, nodeInfo } };
+    this.pass();
+  }
+  /** Another version has written the memory of the walk. */
+  rewriteWalk(more: object): void {
+    const text = this.node.metadata.annotations?.[WALK];
+    if (text !== undefined) this.annotate(WALK, JSON.stringify({ ...(JSON.parse(text) as object), ...more }));
+  }
+  /**
+   * etcd is restored: the Node says what it said some reports ago, and the kubelet goes on. What
+   * was lost since, apart from pods, nobody can know any more. DaemonSets follow the labels, which
+   * is not for the plan to answer for.
+   */
+  restored(): void {
+    this.catchUp();
+    const [backup] = this.#backups;
+    if (backup === undefined) return;
+    const labelsOf = ({ metadata }: NodeObject): string =>
+      JSON.stringify(RUN.map((name) => metadata.labels?.[DEPLOY_PREFIX + name]));
+    if (labelsOf(backup) !== labelsOf(this.node)) return;
+    const { metadata, spec = {} } = backup;
+    const isOurs = ({ type }: { readonly type: string }): boolean => type === GPU_VALIDATED;
+    const conditions = [
+      ...(this.node.status?.conditions ?? []).filter((one) => !isOurs(one)),
+      ...(backup.status?.conditions ?? []).filter(isOurs),
+    ];
+    this.node = { metadata, spec, status: { ...this.node.status, conditions } };
+    this.#isHeld = metadata.annotations?.[HOLD] !== undefined;
+    this.#hasWritten = false;
+    this.#unseen = true;
+    this.#ignores = this.#fault === 'does not look again at a node that was restored' ? 3 : 0;
+  }
+  /** Two that believe to lead look at the same, by clocks that are apart, and both write. */
+  bothLead(aheadSeconds: number): void {
+    this.catchUp();
+    const ahead = aheadSeconds * 1000;
+    const other = { ahead, since: this.now + ahead };
+    for (let i = 0; i < 3; i += 1) {
+      const view = this.#view();
+      const { actions } = this.#planned(view, other);
+      this.pass();
+      this.#write(view.node, actions);
+      this.kubelet();
+    }
+  }
   mend(): void {
     this.computes = true;
     this.fallen = 0;
@@ -319,6 +434,7 @@ export class Hardware extends World {
     });
   }
   hold(on: boolean): void {
+    this.#isHeld = on;
     if (on) this.annotate(HOLD, '');
     else this.strip(HOLD);
   }
@@ -367,6 +483,7 @@ export class Hardware extends World {
     this.#former = actions.length > 0 ? { view, actions } : this.#sent;
     this.#sent = undefined;
     this.#late = {};
+    this.#rejection = undefined;
     this.#unseen = true;
     this.#hasWritten = false;
     this.#trusts = this.#fault === 'believes on its return that nothing happened';
@@ -408,6 +525,8 @@ export class Hardware extends World {
   recreate(): void {
     this.uid += 1;
     this.node = freshNode(`node-${this.uid}`, `boot-${this.#truth.boot}`);
+    this.#isHeld = false;
+    this.#backups = [];
     this.#places.release('n');
   }
   /** Another node takes the place for first walks, or gives it back. */
@@ -443,9 +562,10 @@ export class Hardware extends World {
     for (const name of RUN) this.#publish(name);
     this.#told = this.#truth;
     this.#toldAt = this.now;
+    this.#backups = [...this.#backups, this.node].slice(-4);
   }
   #follow(name: Run): void {
-    if (name === 'driver' && this.kind === 'external') return;
+    if (THEIRS[this.kind].includes(name)) return;
     const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + name];
     const running = this.#truth.processes[name];
     if (running === undefined) {
@@ -503,6 +623,7 @@ export class Hardware extends World {
     );
     this.#truth = { ...this.#truth, passed };
     this.#told = { ...this.#told, passed };
+    this.#backups = [];
   }
   #isReady(name: Run): boolean {
     const process_ = this.#truth.processes[name];
@@ -515,7 +636,7 @@ export class Hardware extends World {
   #publish(name: Run): void {
     const process_ = this.#truth.processes[name];
     const isTheirs = process_?.revision === 'theirs';
-    const key = isTheirs ? THEIRS : `${name}-pod`;
+    const key = isTheirs ? `their-${name}` : `${name}-pod`;
     if (process_ === undefined) {
       this.pods.delete(key);
       return;
@@ -532,9 +653,9 @@ export class Hardware extends World {
       containers: isOld ? before.containers : pod.containers,
       ...(isTheirs
         ? {
-            namespace: SELECTOR.namespace,
-            name: THEIRS,
-            labels: SELECTOR.matchLabels,
+            namespace: selectorOf(name).namespace,
+            name: key,
+            labels: selectorOf(name).matchLabels,
             controller: { kind: 'DaemonSet', uid: 'theirs' },
           }
         : {}),
@@ -548,6 +669,11 @@ export class Hardware extends World {
   pass(most = Infinity): void {
     if ((this.#fault === 'never looks again once it is open' && this.isOpen) || this.#hasGivenUp) return;
     this.now += 100;
+    if (this.#ignores > 0) {
+      this.#ignores -= 1;
+      this.#unseen = false;
+      return;
+    }
     if (this.#trusts) {
       this.#trusts = false;
       this.#unseen = false;
@@ -600,6 +726,8 @@ export class Hardware extends World {
       slotFree: this.#places.free('n', this.policy.name, 1) || this.#fault === 'begins without a place',
       now: this.now + ahead,
       watchedSince: this.#fault === 'forgets since when this leader looks' ? 0 : since,
+      isOverloaded: this.silentAmongMany && this.#fault !== 'takes the silence of many nodes for the end of each',
+      rejection: this.#fault === 'does not hear of pods that the kubelet rejects' ? undefined : this.#rejection,
     });
     const plan = planNode(input);
     const isAsked =
@@ -616,6 +744,11 @@ export class Hardware extends World {
   }
   #misread(node: NodeObject): NodeObject {
     const { allocatable = {}, capacity = {} } = node.status ?? {};
+    if (this.#fault === 'takes a blank boot ID for a reboot' && node.status?.nodeInfo?.bootID === undefined)
+      return { ...node, status: { ...node.status, nodeInfo: { bootID: 'blank' } } };
+    const { [PROOF]: _, ...others } = node.metadata.annotations ?? {};
+    if (this.#fault === 'loses the proof with the memory of the walk' && others[WALK] === undefined)
+      return { ...node, metadata: { ...node.metadata, annotations: others } };
     if (this.#fault === 'takes some GPUs that are lost for all of them' && this.fallen > 0)
       return { ...node, status: { ...node.status, allocatable: {} } };
     if (this.#fault === 'takes capacity for what the kubelet offers')
@@ -674,6 +807,12 @@ export class Hardware extends World {
     return true;
   }
   #spoilt(action: Action): Action {
+    if (action.kind === 'set-node-condition' && action.condition !== undefined) {
+      const message = action.condition.message.replace(/kubectl.*/, '');
+      return this.#fault === 'leaves the command out of what waits for a person'
+        ? { ...action, condition: { ...action.condition, message } }
+        : action;
+    }
     if (action.kind !== 'patch-node') return action;
     const { annotations } = action;
     const without = (key: string): Action => {
@@ -681,6 +820,8 @@ export class Hardware extends World {
       return { ...action, annotations: rest };
     };
     if (this.#fault === 'does not write its memory') return without(WALK);
+    if (this.#fault === 'takes an operator’s hold away')
+      return { ...action, annotations: { ...annotations, [HOLD]: null } };
     if (this.#fault === 'does not withdraw a proof' && annotations[PROOF] === null) return without(PROOF);
     return action;
   }

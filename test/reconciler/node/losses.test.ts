@@ -496,9 +496,14 @@ describe('preflight', () => {
       status: { ...node.status, nodeInfo: { bootID: 'b', kernelVersion: '6.8.0-71-generic' } },
     };
     const image = (kernel: string): string => `nvcr.io/nvidia/driver:595-${kernel}-ubuntu24.04`;
-    expect(hostMismatch(running, image('6.8.0-71-generic'))).toBeUndefined();
-    expect(hostMismatch(running, image('6.8.0-72-generic'))).toContain('this node runs kernel 6.8.0-71-generic');
-    expect(hostMismatch(running, 'example/driver:latest')).toBeUndefined();
+    expect(hostMismatch(running, image('6.8.0-71-generic'), [])).toBeUndefined();
+    expect(hostMismatch(running, image('6.8.0-72-generic'), [])).toContain('this node runs kernel 6.8.0-71-generic');
+    expect(hostMismatch(running, 'example/driver:latest', [])).toBeUndefined();
+    expect(hostMismatch(node, image('6.8.0-72-generic'), [])).toBeUndefined();
+  });
+  it('a system of which NFD has not said everything is not held against the image', () => {
+    const world = new World(aPolicy(), { 'feature.node.kubernetes.io/system-os_release.ID': 'sles' });
+    expect(hostMismatch(world.node, 'nvcr.io/nvidia/driver:595-ubuntu24.04', [])).toBeUndefined();
   });
   it('NFD’s label flaps in the midst of a walk: not believed at once', () => {
     const world = new World();

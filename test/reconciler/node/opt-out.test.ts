@@ -131,3 +131,24 @@ describe('an opt-out whose pods have not ended when upgrade.drain.timeoutSeconds
     expect(message).toMatch(/nothing is taken from under these pods: end them$/);
   });
 });
+
+describe('a clock that is put back an hour', () => {
+  it('holds up no opt-out', () => {
+    const world = new World().validated();
+    optOut(world);
+    world.step();
+    world.takeOver(-3_600_000);
+    until(world, 0);
+  });
+  it('holds up no removal where no policy selects the node', () => {
+    const world = new World().validated();
+    const input = world.input.bind(world);
+    world.input = () => ({ ...input(), policy: undefined });
+    world.step();
+    expect(walkOf(world)?.unselected).toBeDefined();
+    world.takeOver(-3_600_000);
+    world.step();
+    world.now += 300_000;
+    until(world, 0);
+  });
+});

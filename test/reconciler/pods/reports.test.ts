@@ -43,11 +43,12 @@ const awaited = (
   more: Partial<Candidates> = {},
   spec: RawPod['spec'] = {},
   minDriver?: string,
+  gpus: Readonly<Record<string, number>> = {},
 ): string | undefined => {
   const annotations = minDriver === undefined ? {} : { 'gpu-gate.dev/min-driver': minDriver };
   const ask = askOf(aGpuPod({ annotations }).wants, one(aPolicy()), NO_DEVICES);
   if (ask.kind !== 'gate') throw new Error('not gated');
-  return nodesOnTheirWay(ask, placementOf(spec), {
+  return nodesOnTheirWay(ask, placementOf(spec, gpus), {
     onTheirWay,
     others: [],
     count: onTheirWay.length,
@@ -248,6 +249,22 @@ describe('other pods', () => {
       ).toBe(
         `no GPU node of GPUPolicy default is for this pod: the pod's nodeSelector pool=a is not met (node b); ${POOL} (node c); GPU driver older than the pod requires (node old); change the nodeSelector of the pod, or label the node`,
       );
+    });
+    it('with fewer GPUs than the pod requests; of one that has counted none yet nothing is known', () => {
+      const sized = (node: NodeObject, capacity: Record<string, string>): NodeObject => ({
+        ...node,
+        status: { ...node.status, capacity },
+      });
+      const eight = { 'nvidia.com/gpu': 8 };
+      const small = sized(aNode({ name: 'small' }), { 'nvidia.com/gpu': '4' });
+      const words = 'the pod requests 8 nvidia.com/gpu, more than the 4 of the node';
+      expect(awaited([sized(walking('a'), { 'nvidia.com/gpu': '4' })], { others: [small] }, {}, undefined, eight)).toBe(
+        `no GPU node of GPUPolicy default is for this pod: ${words} (2 nodes, such as a); request fewer GPUs in one pod, or add nodes that have as many`,
+      );
+      for (const capacity of [{}, { 'nvidia.com/gpu': '0' }, { 'nvidia.com/gpu': '8' }, { 'nvidia.com/gpu': '1k' }])
+        expect(awaited([sized(walking('b'), capacity)], { others: [small] }, {}, undefined, eight)).toBe(
+          'waiting for a GPU node: node b is in driver',
+        );
     });
     it('and one that is open and for the pod: it waits for a free GPU, which the scheduler says', () =>
       expect(awaited([tainted(walking('a'))], { others: [tainted(aNode()), aNode({ name: 'c' })] })).toBeUndefined());
