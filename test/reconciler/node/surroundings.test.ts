@@ -297,7 +297,7 @@ describe('GPUs by resources that the policy does not list', () => {
   const MIXED = { 'nvidia.com/gpu': '0', 'nvidia.com/mig-1g.10gb': '7', 'nvidia.com/mig-2g.20gb': '1' };
   it('mixed MIG with the default resources: names what to write, restarts nothing, and fails with that reason', () => {
     const world = offering(MIXED);
-    world.settle(10);
+    world.lasts();
     expect([world.state, world.condition?.message]).toEqual([
       'device-plugin',
       expect.stringContaining(
@@ -317,7 +317,7 @@ describe('GPUs by resources that the policy does not list', () => {
   });
   it('another device of NVIDIA’s alone: it is named, waits as without it, and the node mends itself', () => {
     const world = offering({ 'nvidia.com/hostdev': '2' });
-    world.settle(10);
+    world.lasts();
     expect(world.condition?.message).toContain(
       'waiting for the kubelet to offer nvidia.com/gpu on this node; it offers nvidia.com/hostdev, which the GPUPolicy does not list',
     );
