@@ -89,8 +89,13 @@ class Runner {
   /** The quick ones first. */
   private tests: readonly Placed[] = [];
 
+  /**
+   * Mutants are switched on while a test runs, and never while files load. So a process is as good
+   * for a mutant whose code ran at load too as a new one, which would load every file for each of
+   * them.
+   */
   capabilities(): { reloadEnvironment: boolean } {
-    return { reloadEnvironment: false };
+    return { reloadEnvironment: true };
   }
 
   async init(): Promise<void> {
