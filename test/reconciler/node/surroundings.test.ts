@@ -227,7 +227,7 @@ describe('the startup taint of a node template', () => {
   });
 });
 
-describe('a second installer on a validated node', () => {
+describe('a second installer', () => {
   const OPERATOR = 'nvidia.com/gpu.deploy.';
   const comes = (world: Surrounded, labels: Record<string, string>): readonly string[] => {
     world.relabel((all) => Object.assign(all, labels));
@@ -240,6 +240,21 @@ describe('a second installer on a validated node', () => {
     expect(said).toHaveLength(1);
     expect(said[0]).toContain(`${OPERATOR}driver, ${OPERATOR}device-plugin`);
     expect([world.proof, world.trust]).toEqual([proof, [true, true]]);
+  });
+  it('is reported on a node on its way too, also where the walk fails for it', () => {
+    const world = new Surrounded();
+    world.broken['driver'] = {};
+    world.settle(6);
+    expect(world.state).toBe('driver');
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toHaveLength(1);
+    world.now += 61_000;
+    expect(comes(world, {})).toEqual([]);
+    expect(world.state).toBe('failed');
+  });
+  it('is not reported twice where preflight refuses it', () => {
+    const world = new Surrounded();
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toEqual([]);
+    expect(world.condition?.reason).toBe('PreflightFailedAnotherInstaller');
   });
   it('is reported again when it brings more, and when it comes again', () => {
     const world = validated();
