@@ -226,7 +226,11 @@ async function programs(): Promise<boolean> {
   }
 }
 
-async function realNode(args: readonly string[], name?: string): Promise<void> {
+/** Each file in a machine of its own, one after the other. */
+async function realNode(
+  files: readonly string[] = globSync('test/real-node/*.test.ts', { cwd: ROOT }).toSorted(),
+  name?: string,
+): Promise<void> {
   const title = 'tests on a real kubelet and containerd';
   const reason = whyNoMachine();
   if (reason !== undefined) {
@@ -235,7 +239,12 @@ async function realNode(args: readonly string[], name?: string): Promise<void> {
     return;
   }
   const before = traces();
-  await tests(title, { runner: (more) => runOnRealNode(more, console.log), name, args });
+  for (const file of files)
+    await tests(`${title}: ${file}`, {
+      runner: (more) => runOnRealNode(more, console.log),
+      name,
+      args: ['--project', 'real-node', file],
+    });
   const left = traces().filter((line) => !before.includes(line));
   if (left.length > 0) return failed(`left behind on this machine:\n${left.join('\n')}`);
   outcome.count.passed += 1;
@@ -258,7 +267,7 @@ async function runParts(parts: readonly Part[]): Promise<void> {
     await other?.();
     await tests('tests that need the machine for themselves', { args: ['--project', 'control-plane-alone'] });
   }
-  if (parts.includes('real-node') && !both) await realNode(['--project', 'real-node']);
+  if (parts.includes('real-node') && !both) await realNode();
 }
 
 async function runFiles(files: readonly string[], name?: string): Promise<void> {
@@ -267,7 +276,7 @@ async function runFiles(files: readonly string[], name?: string): Promise<void> 
   const needPrograms = others.some((file) => file.startsWith('test/control-plane/'));
   if (others.length > 0 && (!needPrograms || (await programs())))
     await tests(others.length > 3 ? `${others.length} files` : others.join(', '), { name, args: others });
-  if (onRealNode.length > 0) await realNode(['--project', 'real-node', ...onRealNode], name);
+  if (onRealNode.length > 0) await realNode(onRealNode, name);
 }
 
 const textsOf = (...patterns: readonly string[]): ReadonlyMap<string, string> =>

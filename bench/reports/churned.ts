@@ -76,11 +76,11 @@ export async function churned(
 
 /** The row of the promise itself. */
 export function promiseRow(what: string, report: Judgement | undefined, minutes: number): Row {
-  const bindings = report?.bindings ?? 0;
+  const { bindings = 0, allocations = 0 } = report ?? {};
   return {
-    name: `${what}: pods bound to a node not open`,
+    name: `${what}: pods bound to a node not open${allocations === 0 ? '' : ', and claims given devices of one'}`,
     value: report?.violations.length ?? Number.NaN,
-    unit: `of ${bindings}`,
+    unit: allocations === 0 ? `of ${bindings}` : `of ${bindings} pods, ${allocations} claims`,
     bar: '0, and at least 10 bindings a minute to judge',
     held: report?.violations.length === 0 && bindings >= 10 * minutes,
   };

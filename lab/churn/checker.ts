@@ -2,7 +2,8 @@
 // nodes that were not open, and which claims were given devices of such a node. It shares no code
 // with gpu-gate on purpose, so it has its own definition of "open". A node may close while a
 // scheduler is at work on a pod: that is not a violation until the extender was seen to know it
-// before the scheduler began, however long that takes. Prints a JSON report by namespace; the exit
+// before the scheduler began, however long that takes. A claim must get no device either that a
+// DeviceTaintRule kept off. Prints a JSON report by namespace; the exit
 // code is 1 if there are violations.
 //
 //   node lab/churn/checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...
@@ -25,9 +26,15 @@ interface AuditedNode {
 interface AuditedClaim {
   metadata?: { uid?: string };
   status?: {
-    allocation?: { devices?: { results?: { pool?: string }[] } };
+    allocation?: { devices?: { results?: { pool?: string; device?: string }[] } };
     reservedFor?: { resource?: string; name?: string }[];
   };
+}
+
+/** A DeviceTaintRule, as far as it says which devices it is for. */
+interface AuditedRule {
+  metadata?: { name?: string; uid?: string };
+  spec?: { deviceSelector?: { pool?: string; device?: string } };
 }
 
 interface AuditEvent {
@@ -38,7 +45,7 @@ interface AuditEvent {
   objectRef?: { resource?: string; subresource?: string; namespace?: string; name?: string };
   responseStatus?: { code?: number };
   requestObject?: { target?: { name?: string } };
-  responseObject?: AuditedNode & AuditedClaim;
+  responseObject?: AuditedNode & AuditedClaim & AuditedRule;
 }
 
 /**
@@ -76,9 +83,20 @@ interface Change {
   readonly because: string | undefined;
 }
 
+/** A time in which a DeviceTaintRule of gpu-gate was there, at its narrowest. */
+interface Rule {
+  readonly pool: string;
+  /** Empty if it is for all devices of the pool. */
+  readonly device: string;
+  readonly from: number;
+  readonly to: number;
+}
+
 /** A pod was bound to a node, or a claim of it was given devices there. */
 interface Binding {
   readonly kind: 'pod' | 'claim';
+  /** Of a claim. */
+  readonly devices: readonly string[];
   readonly namespace: string;
   readonly pod: string;
   readonly node: string;
@@ -86,9 +104,13 @@ interface Binding {
   readonly to: number;
 }
 
-async function read(file: string): Promise<{ changes: Map<string, Change[]>; bindings: Binding[] }> {
+async function read(
+  file: string,
+): Promise<{ changes: Map<string, Change[]>; bindings: Binding[]; rules: ReadonlyMap<string, Rule> }> {
   const changes = new Map<string, Change[]>();
   const bindings: Binding[] = [];
+  /** By name; a name comes again with another rule, and those before are kept under their UID. */
+  const rules = new Map<string, Rule>();
   /** Claims that have their devices: later writes of their status give them none. */
   const allocated = new Set<string>();
   for await (const line of createInterface({ input: createReadStream(file) })) {
@@ -104,17 +126,24 @@ async function read(file: string): Promise<{ changes: Map<string, Change[]>; bin
     const span = { from: Date.parse(event.requestReceivedTimestamp), to: Date.parse(event.stageTimestamp) };
     const { resource, subresource, namespace = '', name = '' } = event.objectRef ?? {};
     if (resource === 'pods' && subresource === 'binding') {
-      bindings.push({ kind: 'pod', namespace, pod: name, node: event.requestObject?.target?.name ?? '', ...span });
+      const node = event.requestObject?.target?.name ?? '';
+      bindings.push({ kind: 'pod', devices: [], namespace, pod: name, node, ...span });
+    } else if (resource === 'devicetaintrules' && name.startsWith('gpu-gate.')) {
+      endRule(rules, name, span.from);
+      const { pool = '', device = '' } = event.responseObject?.spec?.deviceSelector ?? {};
+      if (event.verb !== 'delete') rules.set(name, { pool, device, from: span.to, to: Number.POSITIVE_INFINITY });
     } else if (resource === 'resourceclaims' && subresource === 'status') {
       const { metadata, status } = event.responseObject ?? {};
       const uid = metadata?.uid ?? '';
       // A pool is named after its node.
-      const node = status?.allocation?.devices?.results?.[0]?.pool;
+      const results = status?.allocation?.devices?.results ?? [];
+      const node = results[0]?.pool;
       if (node === undefined) allocated.delete(uid);
       else if (!allocated.has(uid)) {
         allocated.add(uid);
         const pod = status?.reservedFor?.find((one) => one.resource === 'pods')?.name ?? '';
-        bindings.push({ kind: 'claim', namespace, pod, node, ...span });
+        const devices = results.map(({ device = '' }) => device);
+        bindings.push({ kind: 'claim', devices, namespace, pod, node, ...span });
       }
     } else if (resource === 'nodes') {
       const node = event.responseObject;
@@ -132,8 +161,32 @@ async function read(file: string): Promise<{ changes: Map<string, Change[]>; bin
   }
   for (const list of changes.values())
     list.sort((a, b) => (a.version < b.version ? -1 : a.version > b.version ? 1 : 0));
-  return { changes, bindings };
+  return { changes, bindings, rules };
 }
+
+/** The rule of that name is written again, or goes: it was there until then. */
+function endRule(rules: Map<string, Rule>, name: string, at: number): void {
+  const rule = rules.get(name);
+  if (rule === undefined) return;
+  rules.delete(name);
+  rules.set(`${name} until ${at}`, { ...rule, to: Math.min(rule.to, at) });
+}
+
+/**
+ * How long before a scheduler began a rule must have been there, ms. Nothing shows when a scheduler
+ * has seen a rule.
+ */
+const RULE_SEEN_MS = 2000;
+
+/** Was a rule there that keeps off one of the devices, from well before the attempt to the end? */
+const ruleAgainst = ({ node, devices, from }: Binding, began: number): Rule | undefined =>
+  [...rules.values()].find(
+    (rule) =>
+      rule.pool === node &&
+      (rule.device === '' || devices.includes(rule.device)) &&
+      rule.from + RULE_SEEN_MS < began &&
+      rule.to > from,
+  );
 
 /** A time in which a node was open, at its widest. */
 interface Opening {
@@ -209,7 +262,7 @@ if (auditLog === undefined || probeFile === undefined || schedulerLogs.length ==
   console.error('write: checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...');
   process.exit(2);
 }
-const { changes, bindings } = await read(auditLog);
+const { changes, bindings, rules } = await read(auditLog);
 const probes = await readProbes(probeFile);
 const attempts = await readAttempts(schedulerLogs);
 const openings = new Map([...changes].map(([node, list]) => [node, openingsOf(list)]));
@@ -217,19 +270,22 @@ interface Report {
   bindings: number;
   /** Claims that were given devices. */
   allocations: number;
+  /** DeviceTaintRules for one device that were there. */
+  deviceRules: number;
   toOpen: number;
   /** The node closed, and the extender was not seen to know it before the scheduler began. */
   underWay: number;
   longestUnderWayMs: number;
   /** No given log has an attempt of the pod: another scheduler bound it. */
   byOthers: number;
-  violations: { kind: Binding['kind']; pod: string; node: string; because: string; closedForMs: number }[];
+  violations: { kind: Binding['kind'] | 'device'; pod: string; node: string; because: string; closedForMs: number }[];
 }
 const reports: Record<string, Report> = {};
 for (const binding of bindings) {
   const report = (reports[binding.namespace] ??= {
     bindings: 0,
     allocations: 0,
+    deviceRules: [...rules.values()].filter(({ device }) => device !== '').length,
     toOpen: 0,
     underWay: 0,
     longestUnderWayMs: 0,
@@ -243,6 +299,15 @@ for (const binding of bindings) {
     report.byOthers += 1;
     continue;
   }
+  const rule = binding.kind === 'claim' ? ruleAgainst(binding, began) : undefined;
+  if (rule !== undefined)
+    report.violations.push({
+      kind: 'device',
+      pod: binding.pod,
+      node: binding.node,
+      because: `a rule kept ${rule.device === '' ? 'all devices' : rule.device} off`,
+      closedForMs: Math.round(binding.from - rule.from),
+    });
   const last = openings.get(binding.node)?.findLast(({ from }) => from <= binding.to);
   const closed = last?.to ?? Number.NEGATIVE_INFINITY;
   const closedForMs = Math.round(binding.from - closed);

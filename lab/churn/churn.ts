@@ -141,6 +141,32 @@ const byGate = (kube: Kube, nonce: () => string): Step[] => [
   },
 ];
 
+/** As byGate, where a DRA driver serves the GPUs. */
+const byGateWithClaims = (kube: Kube, nonce: () => string): Step[] => {
+  const [driver, , optOut] = byGate(kube, nonce);
+  const startsAgain = (): Record<string, string> => ({ [`${SIM}restart`]: `dra-driver:${nonce()}` });
+  return [
+    ...[driver, optOut].filter((step) => step !== undefined),
+    {
+      kind: 'DRA driver restarts',
+      do: (node) => annotate(kube, node, startsAgain()),
+      undo: async () => undefined,
+    },
+    {
+      kind: 'pool not complete',
+      do: (node) => annotate(kube, node, { [`${SIM}missing-slices`]: '1' }),
+      undo: (node) => annotate(kube, node, { [`${SIM}missing-slices`]: null }),
+    },
+    {
+      // A validation finds it, once the DRA driver has started again. It is left out until the next
+      // start.
+      kind: 'device fails',
+      do: (node) => annotate(kube, node, { [`${SIM}device-fails`]: 'gpu-0', ...startsAgain() }),
+      undo: (node) => annotate(kube, node, { [`${SIM}device-fails`]: null }),
+    },
+  ];
+};
+
 export interface ChurnOptions {
   readonly kube: Kube;
   readonly nodes: readonly string[];
@@ -171,7 +197,9 @@ export async function churn(options: ChurnOptions): Promise<Readonly<Record<stri
   const mended = options.walkedBy === 'stand-in' ? (node: string) => openNode(kube, node) : async () => undefined;
   const steps = [
     ...happenings(kube, nonce, mended),
-    ...(options.walkedBy === 'stand-in' ? byStandIn(kube) : byGate(kube, nonce)),
+    ...(options.walkedBy === 'stand-in'
+      ? byStandIn(kube)
+      : (options.template === undefined ? byGate : byGateWithClaims)(kube, nonce)),
   ];
   const counts: Record<string, number> = {};
   const busy = new Set<string>();
@@ -245,12 +273,14 @@ export interface Judgement {
   readonly bindings: number;
   /** Claims that were given devices. */
   readonly allocations: number;
+  /** DeviceTaintRules of gpu-gate for one device that were there. */
+  readonly deviceRules: number;
   readonly byOthers: number;
   readonly toOpen: number;
   readonly underWay: number;
   readonly longestUnderWayMs: number;
   readonly violations: readonly {
-    kind: 'pod' | 'claim';
+    kind: 'pod' | 'claim' | 'device';
     pod: string;
     node: string;
     because: string;

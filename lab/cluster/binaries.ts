@@ -16,6 +16,8 @@ const KUBERNETES = new Map([
   ['1.36.3', '1.36.3.mod'],
 ]);
 const DEFAULT_KUBERNETES = '1.37.2';
+/** All that can be built, the default first. */
+export const VERSIONS: readonly string[] = [...KUBERNETES.keys()];
 
 interface Module {
   /** The folder under binaries/, and what is built there. */
@@ -71,6 +73,13 @@ const MODULES = {
     ofKubernetes: true,
     minutes: 1,
   },
+  // Plays NVIDIA's DRA driver. All that it imports is compiled for the programs above.
+  'dra-driver': {
+    folder: 'kubernetes',
+    packages: [{ path: './dra-driver', programs: ['dra-driver'] }],
+    ofKubernetes: false,
+    minutes: 1,
+  },
   containerd: {
     folder: 'containerd',
     packages: ['containerd', 'containerd-shim-runc-v2', 'ctr'].map((name) => ({
@@ -87,7 +96,7 @@ export type ModuleName = keyof typeof MODULES;
 /** What a simulated cluster runs, in the order in which it needs it. */
 export const CONTROL_PLANE: readonly ModuleName[] = ['control-plane', 'tools'];
 /** What a real node needs beside it. */
-export const REAL_NODE: readonly ModuleName[] = ['node', 'containerd'];
+export const REAL_NODE: readonly ModuleName[] = ['node', 'dra-driver', 'containerd'];
 
 /** The programs of a cluster: the absolute path of each by its name, such as `kube-apiserver`. */
 export interface Binaries {

@@ -218,7 +218,7 @@ async function bringUp(
           verbs: ['create', 'patch', 'update', 'delete'],
           resources: [
             { group: '', resources: ['nodes', 'nodes/status', 'pods/binding'] },
-            { group: 'resource.k8s.io', resources: ['resourceclaims/status'] },
+            { group: 'resource.k8s.io', resources: ['resourceclaims/status', 'devicetaintrules'] },
           ],
         },
         {

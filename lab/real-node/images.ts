@@ -62,6 +62,7 @@ export const STACK_IMAGES = {
   driver: 'gpu-gate.test/driver',
   manager: 'gpu-gate.test/k8s-driver-manager:1',
   devicePlugin: 'gpu-gate.test/k8s-device-plugin:1',
+  draDriver: 'gpu-gate.test/dra-driver-nvidia-gpu:1',
   dcgmExporter: 'gpu-gate.test/dcgm-exporter:1',
   validation: 'gpu-gate.test/cuda-sample:1',
   app: 'gpu-gate.test/gpu-app:1',
@@ -118,6 +119,25 @@ export function packStack(program: string, dir: string): string {
     [STACK_IMAGES.app]: entry('gpu-app'),
     [STACK_IMAGES.pause]: entry('pause'),
   });
+  return file;
+}
+
+/** As much of NVIDIA's script as its stand-in needs: it waits for the driver root's libraries. */
+const PRESTART = `root=/driver-root-parent/\${NVIDIA_DRIVER_ROOT##*/}
+until [ -e "$root/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1" ]; do sleep 0.2; done
+`;
+
+/** Lays out the DRA driver's stand-in under the names that NVIDIA's image has. */
+export function packDraDriver(program: string, dir: string): string {
+  const tree = join(dir, 'dra-driver');
+  for (const folder of ['usr/bin', 'bin', 'tmp']) mkdirSync(join(tree, folder), { recursive: true });
+  cpSync(program, join(tree, 'usr/bin/gpu-kubelet-plugin'));
+  writeFileSync(join(tree, 'usr/bin/kubelet-plugin-prestart.sh'), PRESTART);
+  cpSync(realpathSync('/usr/bin/busybox'), join(tree, 'bin/busybox'));
+  for (const applet of ['sh', 'sleep']) symlinkSync('busybox', join(tree, 'bin', applet));
+  writeFileSync(join(tree, 'bin/bash'), '#!/bin/sh\nexec sh "$@"\n', { mode: 0o755 });
+  const file = join(dir, 'dra-driver.tar');
+  packImages(tree, file, { [STACK_IMAGES.draDriver]: {} });
   return file;
 }
 

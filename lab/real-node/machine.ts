@@ -98,6 +98,9 @@ function makeCgroups(name: string): readonly string[] {
   });
 }
 
+/** How long the end of a machine is waited for; on a busy disk gigabytes go slowly. */
+const REMOVAL_MS = 180_000;
+
 const removeTree = 'find "$1" -depth -type d -exec rmdir {} + 2>/dev/null';
 
 /**
@@ -164,7 +167,7 @@ export async function runInMachine(
   const ended = new Promise((resolve) => watchdog.once('exit', resolve));
   rmSync(pidFile, { force: true });
   watchdog.stdin?.end();
-  await Promise.race([ended, sleep(30_000, undefined, { ref: false })]);
+  await Promise.race([ended, sleep(REMOVAL_MS, undefined, { ref: false })]);
   return interrupted ? 130 : code;
 }
 

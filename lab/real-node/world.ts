@@ -40,6 +40,7 @@ export async function runOnRealNode(args: readonly string[], say: (line: string)
     join(import.meta.dirname, 'pack.ts'),
     join(dir, IMAGES),
     stack,
+    binaries('dra-driver'),
     binaries('kube-scheduler'),
     binaries.kubernetes,
   ]);
@@ -123,7 +124,9 @@ export async function startBareCluster(
       binaries,
       name: NODE,
       address: ADDRESS,
-      images: ['stack.tar', 'gate.tar', 'kube-scheduler.tar'].map((tar) => join(machine, IMAGES, tar)),
+      images: ['stack.tar', 'dra-driver.tar', 'gate.tar', 'kube-scheduler.tar'].map((tar) =>
+        join(machine, IMAGES, tar),
+      ),
       say,
     });
     return { ...cp, node };
@@ -133,8 +136,22 @@ export async function startBareCluster(
   }
 }
 
+/** The same with claims in place of the device plugin. */
+export const claimPolicySpec = (): object => {
+  const spec = policySpec() as { components: object; validation: { timeouts: object } };
+  return {
+    ...spec,
+    allocation: 'DRA',
+    components: { ...spec.components, draDriver: { image: STACK_IMAGES.draDriver } },
+    validation: {
+      ...spec.validation,
+      timeouts: { ...spec.validation.timeouts, draDriver: '60s', draValidation: '30s' },
+    },
+  };
+};
+
 /** Starts all of it; resolves when every pod of gpu-gate is Ready. */
-export async function startRealCluster(say: (line: string) => void): Promise<RealCluster> {
+export async function startRealCluster(say: (line: string) => void, spec = policySpec()): Promise<RealCluster> {
   const cp = await startBareCluster(say);
   try {
     // NFD's part: it labels what it finds on the PCI bus.
@@ -168,7 +185,7 @@ export async function startRealCluster(say: (line: string) => void): Promise<Rea
       if (code !== 0) throw new Error(`helm ${verb} failed: ${stderr.trim()}`);
     };
     say('helm install gpu-gate');
-    await helm('install', policySpec());
+    await helm('install', spec);
     await until(
       'every pod of gpu-gate to be Ready',
       async () => {

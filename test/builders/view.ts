@@ -1,5 +1,7 @@
 // Reading and steering a test cluster as its people do: what tests on the control plane share.
+import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
 import { isNotFound, MERGE_PATCH } from '../../platform/kube.ts';
 import type { Cluster } from '../../lab/cluster/cluster.ts';
 import { until } from '../../lab/cluster/gate.ts';
@@ -103,6 +105,13 @@ export function viewOf(cluster: () => Cluster) {
   return {
     node,
     kubectl,
+    /** What `explain` prints for a pod. */
+    explain: (name: string): string =>
+      spawnSync(process.execPath, ['main.ts', 'explain', name, '-n', 'default'], {
+        cwd: join(import.meta.dirname, '../..'),
+        encoding: 'utf8',
+        env: { ...process.env, KUBECONFIG: cluster().kubeconfig },
+      }).stdout,
     pod: (name: string): Promise<Pod> => cluster().admin.request('GET', `/api/v1/namespaces/default/pods/${name}`),
     /** As `kubectl annotate --overwrite` has them: `key=value`, or `key-`. */
     annotate: (name: string, ...annotations: string[]): Promise<unknown> =>

@@ -6,6 +6,7 @@ import { createClaimPod, createTemplate, devicesOf, exactly } from '../../../lab
 import { startGate, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
 import { viewOf, type Pod } from '../../builders/view.ts';
+import { isBefore, TAINTS_DEVICES } from '../../support/kubernetes.ts';
 
 interface ClaimPod extends Pod {
   readonly status: Pod['status'] & { readonly resourceClaimStatuses?: { readonly resourceClaimName?: string }[] };
@@ -13,7 +14,7 @@ interface ClaimPod extends Pod {
 
 let cluster: Cluster;
 let gate: Gate;
-const { annotate, gone, kubectl, node, pod, validated } = viewOf(() => cluster);
+const { annotate, explain, gone, kubectl, node, pod, validated } = viewOf(() => cluster);
 
 const rules = async (): Promise<readonly string[]> =>
   (
@@ -49,7 +50,7 @@ beforeAll(async () => {
 }, 240_000);
 afterAll(async () => cluster?.stop());
 
-describe('a device on which gpu-gate’s own validation failed', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('a device on which gpu-gate’s own validation failed', () => {
   it('is left out by a rule of its own; the node is open', async () => {
     await until('the rule alone', async () => (await rules()).join(', ') === 'gpu-gate.dev/device-failed gpu-0');
     expect(await message()).toContain('gpu-0 is left out: vectorAdd failed on it');
@@ -69,10 +70,16 @@ describe('a device on which gpu-gate’s own validation failed', () => {
         'gpu_gate_devices_kept_off{node="gpu-0",device="gpu.nvidia.com/gpu-0/gpu-0",by="gpu-gate"} 1',
       ),
     );
+    const waiting = explain('d');
+    expect(waiting).toMatch(/claim d-device-\w+ \(class gpu\.nvidia\.com\): not allocated yet/);
+    expect(waiting).toContain('device gpu-0 of node gpu-0 is left out: vectorAdd failed on it');
+    expect(explain('a')).toMatch(
+      /\(class gpu\.nvidia\.com\): allocated gpu\.nvidia\.com\/gpu-0\/gpu-[123] on node gpu-0/,
+    );
   });
 });
 
-describe('a device that the kubelet calls unhealthy', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('a device that the kubelet calls unhealthy', () => {
   it('is left out, and stays so when its pod ends', { timeout: 120_000 }, async () => {
     const device = (await deviceOf('a')) ?? '';
     const { containerStatuses = [] } = (await pod('a')).status as { containerStatuses?: object[] };
@@ -106,14 +113,14 @@ describe('a device that the kubelet calls unhealthy', () => {
   });
 });
 
-describe('a device that its driver taints', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('a device that its driver taints', () => {
   it('is named', async () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/device-taint=gpu-3=gpu.nvidia.com/xid');
     await says('gpu-3 has the taint gpu.nvidia.com/xid:NoSchedule');
   });
 });
 
-describe('a retry', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('a retry', () => {
   it('gives all of them back', { timeout: 120_000 }, async () => {
     await kubectl('annotate', 'node', 'gpu-0', 'sim.gpu-gate.dev/device-fails-');
     await annotate('gpu-0', 'gpu-gate.dev/retry=1');

@@ -15,6 +15,7 @@ import {
 import { startGate, until, untilEnforcing, type Gate } from '../../../lab/cluster/gate.ts';
 import { MERGE_PATCH, openKube } from '../../../platform/kube.ts';
 import { viewOf } from '../../builders/view.ts';
+import { isBefore, TAINTS_DEVICES } from '../../support/kubernetes.ts';
 import { story } from '../../support/story.ts';
 
 interface Rule {
@@ -89,7 +90,7 @@ const SHAPES: Readonly<Record<string, () => Promise<unknown>>> = {
     }),
 };
 
-describe('while no node is proven', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('while no node is proven', () => {
   chapter('each node has one rule for the driver', async () => {
     for (const node of ['gpu-0', 'gpu-1']) await ruleIs(node, true);
     expect(await rules()).toHaveLength(2);
@@ -206,7 +207,7 @@ describe('while no node is proven', () => {
   });
 });
 
-describe('after the proof', () => {
+describe.skipIf(isBefore(TAINTS_DEVICES))('after the proof', () => {
   chapter('the rule goes, and every pod that waited is bound there', async () => {
     await annotate('gpu-0', 'sim.gpu-gate.dev/driver-seconds=1');
     await validated('gpu-0');

@@ -9,10 +9,13 @@ import { jsonLog } from '../../../platform/log.ts';
 import { STRATEGIC_PATCH } from '../../../platform/kube.ts';
 import { reflector } from '../../../platform/reflector.ts';
 import { isReady, viewOf } from '../../builders/view.ts';
+import { isBefore, MAPS_RESOURCES } from '../../support/kubernetes.ts';
 
 const API = '/apis/resource.k8s.io/v1';
 let cluster: Cluster;
 const { annotate, gone, gpuPod, kubectl, node, pod, validated } = viewOf(() => cluster);
+/** Users' pods, by claim and by the resource that the class maps. */
+const USERS = isBefore(MAPS_RESOURCES) ? ['user'] : ['user', 'mapped'];
 /** States of gpu-0 in the order in which the label had them. */
 const seen: string[] = [];
 const stop = new AbortController();
@@ -74,7 +77,7 @@ afterAll(async () => {
 describe('a node of a policy with allocation: DRA', () => {
   it('walks to validated by the states of the DRA driver', { timeout: 120_000 }, async () => {
     await createClaimPod(cluster.admin, 'user', { resourceClaimTemplateName: 'gpu' });
-    await gpuPod('mapped', 'gpu-0');
+    if (USERS.includes('mapped')) await gpuPod('mapped', 'gpu-0');
     await kubectl('label', 'node', 'gpu-0', 'gpu-gate.dev/managed=true');
     await validated('gpu-0');
     expect(seen).toEqual(['toolkit', 'driver', 'driver-validation', 'dra-driver', 'dra-validation', 'validated']);
@@ -86,7 +89,7 @@ describe('a node of a policy with allocation: DRA', () => {
   });
 
   it('users’ pods that waited start there, by claim and by the resource that the class maps', async () => {
-    for (const name of ['user', 'mapped']) {
+    for (const name of USERS) {
       await until(`${name} to be Ready`, async () => isReady(await pod(name)), 60_000);
       expect((await pod(name)).spec.nodeName).toBe('gpu-0');
     }
@@ -135,7 +138,7 @@ describe('a node of a policy with allocation: DRA', () => {
     'once opted out, leaves neither labels nor slices, and the claim template goes with the policy',
     { timeout: 120_000 },
     async () => {
-      for (const name of ['user', 'mapped']) await gone(name);
+      for (const name of USERS) await gone(name);
       expect(await templates()).toHaveLength(1);
       await kubectl('delete', 'gpupolicy', 'default', '--wait=false');
       await until(

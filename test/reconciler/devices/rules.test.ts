@@ -213,7 +213,7 @@ function expected(cluster: Cluster): readonly string[] {
 }
 
 describe('DeviceTaintRules', () => {
-  it('are those of the nodes that are not open, after any history', { timeout: 120_000 }, async () => {
+  it('are those of the nodes that are not open, after any history', async () => {
     const seen = { some: 0, none: 0 };
     await fc.assert(
       fc.asyncProperty(

@@ -88,12 +88,23 @@ export const FAULTS = {
 } as const;
 export type Fault = keyof typeof FAULTS;
 
-/** Whose driver the node has, and whether its GPUs reach pods by claims. */
-export type Kind = 'managed' | 'external' | 'dra';
-const SELECTOR = { namespace: 'drivers', matchLabels: { app: 'driver' } };
-const THEIRS = 'their-driver';
+/** Whose driver the node has, or whose stack, and whether its GPUs reach pods by claims. */
+export type Kind = 'managed' | 'external' | 'all external' | 'dra';
+/** What other installers bring. */
+const THEIRS: Readonly<Record<Kind, readonly Run[]>> = {
+  managed: [],
+  dra: [],
+  external: ['driver'],
+  'all external': ['toolkit', 'driver', 'device-plugin'],
+};
+const selectorOf = (name: Run) => ({ namespace: 'theirs', matchLabels: { app: name } });
+const left = (name: Run, more: object = {}) => ({
+  mode: 'external',
+  podSelector: { ...selectorOf(name), ...more },
+});
+const ALL = { toolkit: left('toolkit'), driver: left('driver'), devicePlugin: left('device-plugin') };
 /** What other installers would bring: no such pod ever comes. */
-const LEFT = { mode: 'external', podSelector: { ...SELECTOR, matchLabels: { app: 'not-installed' } } };
+const LEFT = left('driver', { matchLabels: { app: 'not-installed' } });
 
 const SHORT = {
   validation: { timeouts: { driver: '60s' }, backoff: { initial: '5s', max: '20s' } },
@@ -123,15 +134,20 @@ const POLICIES = {
     ...policiesOf({}, { allocation: 'DRA' }),
     otherDriver: aPolicy({ ...SHORT, allocation: 'DRA', components: { driver: { version: '580.1.1' } } }),
   },
+  // A stack that others install changes with no edit of ours; only its pods are named otherwise.
   external: {
-    ...policiesOf({ driver: { mode: 'external', podSelector: SELECTOR } }),
-    // It is so already.
-    leftToOthers: policiesOf({ driver: { mode: 'external', podSelector: SELECTOR } }).first,
-    // A driver that others install changes with no edit of ours; only its pods are named otherwise.
-    otherDriver: aPolicy({
-      ...SHORT,
-      components: { driver: { mode: 'external', podSelector: { ...SELECTOR, ownerKind: 'DaemonSet' } } },
-    }),
+    ...policiesOf({ driver: left('driver') }),
+    leftToOthers: policiesOf({ driver: left('driver') }).first,
+    otherDriver: policiesOf({ driver: left('driver', { ownerKind: 'DaemonSet' }) }).first,
+  },
+  'all external': {
+    ...policiesOf(ALL),
+    leftToOthers: policiesOf(ALL).first,
+    otherDriver: policiesOf({
+      toolkit: left('toolkit', { ownerKind: 'DaemonSet' }),
+      driver: left('driver', { ownerKind: 'DaemonSet' }),
+      devicePlugin: left('device-plugin', { ownerKind: 'DaemonSet' }),
+    }).first,
   },
 } as const;
 export type PolicyName = keyof (typeof POLICIES)['managed'];
@@ -196,7 +212,7 @@ export class Hardware extends World {
     this.kind = kind;
     this.#fault = fault;
     this.node = freshNode('node-1', 'boot-1');
-    if (kind === 'external') this.#start('driver', 'theirs');
+    for (const name of THEIRS[kind]) this.#start(name, 'theirs');
   }
 
   /** One of two ResourceSlices is not published yet. */
@@ -549,7 +565,7 @@ export class Hardware extends World {
     this.#backups = [...this.#backups, this.node].slice(-4);
   }
   #follow(name: Run): void {
-    if (name === 'driver' && this.kind === 'external') return;
+    if (THEIRS[this.kind].includes(name)) return;
     const revision = this.node.metadata.labels?.[DEPLOY_PREFIX + name];
     const running = this.#truth.processes[name];
     if (running === undefined) {
@@ -620,7 +636,7 @@ export class Hardware extends World {
   #publish(name: Run): void {
     const process_ = this.#truth.processes[name];
     const isTheirs = process_?.revision === 'theirs';
-    const key = isTheirs ? THEIRS : `${name}-pod`;
+    const key = isTheirs ? `their-${name}` : `${name}-pod`;
     if (process_ === undefined) {
       this.pods.delete(key);
       return;
@@ -637,9 +653,9 @@ export class Hardware extends World {
       containers: isOld ? before.containers : pod.containers,
       ...(isTheirs
         ? {
-            namespace: SELECTOR.namespace,
-            name: THEIRS,
-            labels: SELECTOR.matchLabels,
+            namespace: selectorOf(name).namespace,
+            name: key,
+            labels: selectorOf(name).matchLabels,
             controller: { kind: 'DaemonSet', uid: 'theirs' },
           }
         : {}),

@@ -1,0 +1,48 @@
+// The churn of bench/churn.ts with pods that ask by claims, and with a DRA driver that restarts,
+// publishes half a pool and has a device that fails: `--minutes 20 --nodes 60 --seed 1`.
+import { churn } from '../lab/churn/churn.ts';
+import { createTemplate, exactly } from '../lab/cluster/devices.ts';
+import { churned, promiseRow } from './reports/churned.ts';
+import { numberArg, type BenchContext, type Row } from './rows.ts';
+
+export const about = 'the churn with claims: no device may be given to a pod before its node is open';
+export const options = {
+  '--minutes N': 'how long (20)',
+  '--nodes N': 'how many (60)',
+  '--seed N': 'of the history (1)',
+};
+
+export async function run({ args, say }: BenchContext): Promise<readonly Row[]> {
+  const minutes = numberArg(args, 'minutes', 20);
+  const count = numberArg(args, 'nodes', 60);
+  const seed = numberArg(args, 'seed', 1);
+  return churned(count, { allocation: 'DRA' }, say, async ({ cluster, nodes, judged }) => {
+    await createTemplate(cluster.admin, 'gpu', exactly('gpu.nvidia.com'));
+    const counts = await churn({
+      kube: cluster.admin,
+      nodes,
+      seed,
+      seconds: minutes * 60,
+      walkedBy: 'gpu-gate',
+      stepsPerSecond: Math.max(0.2, count / 100),
+      podsPerSecond: 5,
+      namespace: 'default',
+      template: 'gpu',
+    });
+    say(`steps: ${JSON.stringify(counts)}`);
+    const report = await judged();
+    const what = `${minutes} min on ${count} nodes, seed ${seed}`;
+    return [
+      promiseRow(what, report, minutes),
+      {
+        name: `${what}: devices that rules left out alone`,
+        value: report?.deviceRules ?? Number.NaN,
+        unit: 'rules',
+        bar: 'some: otherwise nothing was left out',
+        held: (report?.deviceRules ?? 0) > 0,
+      },
+      { name: `${what}: under way when the node closed`, value: report?.underWay ?? 0, unit: 'bindings and claims' },
+      { name: `${what}: longest of those`, value: report?.longestUnderWayMs ?? 0, unit: 'ms' },
+    ];
+  });
+}
