@@ -413,7 +413,7 @@ async function story(cluster: Cluster, gate: Gate, t: Story): Promise<void> {
     const text = await gate.metrics();
     const wanted =
       /^(gpu_gate_nodes\{state="validated"|gpu_gate_open_nodes|gpu_gate_stage_failures_total|gpu_gate_rejected_pods_total|gpu_gate_admission_total|gpu_gate_verdicts_total|gpu_gate_leader|gpu_gate_wakes_total)/;
-    const lines = text.split('\n').filter((line) => wanted.test(line));
+    const lines = text.split('\n').filter((line) => wanted.test(line) && !line.endsWith(' 0'));
     const validated = metric(text, 'gpu_gate_nodes', 'state="validated"');
     const failures = metric(text, 'gpu_gate_stage_failures_total', 'stage="driver"') ?? 0;
     return validated === 2 && failures >= 1 && lines.length > 5

@@ -20,8 +20,12 @@ const AREAS = {
   node: ['reconciler/node/**/*.ts', '!reconciler/node/controller.ts'],
 } as const;
 
-const USAGE = `npm run mutation -- [gate|node|FILE...]    changes the files, none: gate and walk, and counts what no unit test notices`;
-const { positionals: files } = readArguments(USAGE, { allowPositionals: true, options: {} });
+const USAGE = `npm run mutation -- [gate|node|FILE...]    changes the files, none: gate and walk, and counts what no unit test notices
+                       --tests GLOB       by these test files alone: sooner, and a score that is known at least`;
+const { positionals: files, values } = readArguments(USAGE, {
+  allowPositionals: true,
+  options: { tests: { type: 'string' } },
+});
 
 if (!existsSync(join(HOME, 'node_modules/@stryker-mutator/core'))) {
   console.log('installing Stryker (once)');
@@ -71,9 +75,13 @@ function tried(area: string, mutate: readonly string[]): Tally | undefined {
   const { status } = spawnSync(
     process.execPath,
     [join(HOME, 'node_modules/@stryker-mutator/core/bin/stryker.js'), 'run', config],
-    { cwd: ROOT, stdio: 'inherit' },
+    {
+      cwd: ROOT,
+      stdio: 'inherit',
+      env: { ...process.env, ...(values.tests === undefined ? {} : { GPU_GATE_MUTATION_TESTS: values.tests }) },
+    },
   );
-  rmSync(config);
+  rmSync(config, { force: true });
   if (status !== 0) return undefined;
   return tally(JSON.parse(readFileSync(report, 'utf8')) as Report, EQUIVALENT, (file) => isMutated(file, mutate));
 }

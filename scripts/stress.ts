@@ -13,6 +13,7 @@ const suite = (args: readonly string[]): Promise<{ code: number; last: string; f
   new Promise((resolve) => {
     const child = spawn(process.execPath, [join(import.meta.dirname, 'test.ts'), ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, GPU_GATE_TEST_LONG: '1' },
     });
     let text = '';
     child.stdout.on('data', (chunk: Buffer) => {
@@ -29,7 +30,7 @@ const suite = (args: readonly string[]): Promise<{ code: number; last: string; f
     });
   });
 
-const USAGE = `npm run test:stress -- [options] [WORDS]   tests three times, in other orders, on a busy machine
+const USAGE = `npm run test:stress -- [options] [WORDS]   tests three times, in other orders, with more histories, on a busy machine
 
   WORDS        which, as npm test takes them; none: every test
   --in-order   tests in the order in which they stand

@@ -43,7 +43,7 @@ export function desiredMarks(
   keep: Keep | undefined,
 ): Desired {
   const isDisproven = judgement === 'withdrawn' && keep === undefined && climb.stop?.state.upholds === true;
-  const walk = memory(seen, climb, timed, isDisproven);
+  const walk = withInstaller(seen, climb.stop, memory(seen, climb, timed, isDisproven));
   const desired =
     climb.stop === undefined
       ? validated(seen, climb, walk, judgement)
@@ -137,6 +137,13 @@ function memory(seen: Observed, climb: Climb, timed: Timed, isDisproven: boolean
   };
 }
 
+/** Preflight refuses a second installer; one that comes later is remembered, and so reported. */
+function withInstaller(seen: Observed, stop: Stop | undefined, walk: Walk): Walk {
+  const { installer: _, ...rest } = walk;
+  const installer = stop?.state.name === 'preflight' ? '' : secondInstaller(seen);
+  return installer === '' ? rest : { ...rest, installer };
+}
+
 /** The node went out of sight while its stack was being replaced. */
 const lostOnItsWay = ({ input }: Observed, walk: Walk): NonNullable<RollOut['failed']> | undefined =>
   isOutOfSight(walk, input)
@@ -174,13 +181,9 @@ function validated(seen: Observed, climb: Climb, walk: Walk, judgement: Judgemen
   const next: Proof = isUnchanged
     ? { ...proof, components: climb.evidence }
     : validatedAgain(seen, walk, climb, judgement);
-  const { lost: _, installer: __, ...rest } = walk;
+  const { lost: _, ...rest } = walk;
   const lost = lostGpus(input.node, input.policy.spec.resources);
-  const installer = secondInstaller(seen);
-  const told = {
-    ...(Object.keys(lost).length === 0 ? {} : { lost }),
-    ...(installer === '' ? {} : { installer }),
-  };
+  const told = Object.keys(lost).length === 0 ? {} : { lost };
   return {
     state: 'validated',
     deploy: climb.deploy,

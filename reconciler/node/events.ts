@@ -43,7 +43,7 @@ export function eventsOf(node: NodeObject, before: Walk | undefined, desired: De
   return [...changesOf(node, before, desired), ...installerOf(node, before, desired)];
 }
 
-/** Another installer has come to a node that is validated. */
+/** Another installer has come to a node on its way, or to one that is validated. */
 function installerOf(node: NodeObject, before: Walk | undefined, { walk }: Desired): readonly NodeEvent[] {
   const installer = walk?.installer;
   if (installer === undefined || installer === before?.installer) return [];

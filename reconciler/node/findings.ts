@@ -250,7 +250,7 @@ export function validationFinding(pod: PodObject | undefined, name: string): Fin
     // no clock.
     return isFull
       ? { kind: 'waiting', reason: 'WaitingForFreeGPU', message, untimed: true }
-      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true, trouble: true };
+      : { kind: 'waiting', reason: 'Unschedulable', message, telling: true };
   }
   const since = scheduled?.status === 'True' ? scheduled.lastTransitionTime : undefined;
   const isRunning = pod.phase === 'Running';

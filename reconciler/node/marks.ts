@@ -86,12 +86,17 @@ export function differences(node: NodeObject, desired: Desired): Action[] {
  */
 const memoryOf = (walk: Walk, said: Said | undefined): string => JSON.stringify(canonical({ ...walk, said }));
 
-/** Does the write leave the walk as it is, and change only what is said of it? */
+/**
+ * Does the write leave the walk as it is, and change only what is said of it? Evidence that comes
+ * first is seen again at every look, and is written with the next state at the latest.
+ */
 export function changesOnlySaid(node: NodeObject, mark: Action, walk: Walk | undefined): boolean {
   if (mark.kind !== 'patch-node' || walk === undefined || Object.keys(mark.labels).length > 0) return false;
   if (Object.keys(mark.annotations).some((key) => key !== WALK)) return false;
   const present = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
-  return present !== undefined && memoryOf(present, undefined) === memoryOf(walk, undefined);
+  if (present === undefined) return false;
+  const known = Object.entries(walk.evidence).filter(([name]) => present.evidence[name] !== undefined);
+  return memoryOf(present, undefined) === memoryOf({ ...walk, evidence: Object.fromEntries(known) }, undefined);
 }
 
 const conditionOf = ({ condition }: Desired): Condition | undefined =>

@@ -9,6 +9,7 @@ import type { Walk } from '../walk.ts';
 import { climbed } from './climb.ts';
 import { clocked, earliest } from './clock.ts';
 import { desiredMarks } from './desired.ts';
+import type { Finding } from './findings.ts';
 import { eventsOf, restartsOf, strayEvents } from './events.ts';
 import { judge } from './judge.ts';
 import type { NodeObject } from '../model.ts';
@@ -52,7 +53,7 @@ function planWalk(input: WithPolicy, states: readonly WalkState[]): NodePlan {
     `${seen.turn.changed.join(', ') || 'the stack'} of node ${node.metadata.name} is replaced in a roll-out`,
   );
   const pods = [...climb.pods, ...timed.discard, ...evictions];
-  const isTroubled = climb.stop?.finding.kind === 'waiting' && climb.stop.finding.trouble === true;
+  const isTroubled = climb.stop !== undefined && isTrouble(climb.stop.finding);
   const write = (keep: Keep | undefined): Written => {
     const desired = desiredMarks(seen, climb, timed, judgement, keep);
     const all = differences(node, desired);
@@ -104,6 +105,9 @@ interface Written {
 
 /** A state that is passed sooner has one sentence: the one that it began with. */
 const SETTLE_MS = 15_000;
+const isTrouble = (finding: Finding): boolean =>
+  finding.kind === 'waiting' && (finding.trouble === true || finding.telling === true);
+
 /** The same for a sentence that says why the state does not go on. */
 const TROUBLE_MS = 5000;
 

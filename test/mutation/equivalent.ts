@@ -129,4 +129,18 @@ export const EQUIVALENT: readonly Equivalent[] = [
     mutant: 'Date.parse(known.started) >= Date.parse(at)',
     because: 'both are the same moment then',
   },
+  {
+    file: 'reconciler/node/clock.ts',
+    line: "finding.kind === 'waiting' &&",
+    code: "finding.kind === 'waiting'",
+    mutant: 'true',
+    because: 'nothing else has the reason PodMissing; the compiler asks for the kind',
+  },
+  {
+    file: 'reconciler/node/clock.ts',
+    line: "const isStuck = finding.kind === 'failed' || failed?.reason === 'TimedOut';",
+    code: 'failed?.reason',
+    mutant: 'failed.reason',
+    because: 'what is tried again by its time has failed',
+  },
 ];

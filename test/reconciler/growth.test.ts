@@ -54,6 +54,22 @@ describe('work for one event is the same among 5,000 nodes as among 100', () => 
   });
 });
 
+it('at rest nothing is written in ten minutes, while kubelets go on reporting', async () => {
+  const cluster = new Cluster(aPolicy());
+  cluster.operandsWork = () => true;
+  cluster.passValidations();
+  for (let i = 0; i < 30; i += 1) cluster.setNode(waiting(`n${i}`));
+  await cluster.settle(600_000);
+  const names = [...cluster.nodes.all.keys()];
+  expect(names.map((name) => cluster.node(name).metadata.labels?.[STATE])).toEqual(names.map(() => 'validated'));
+  const before = cluster.writes.length;
+  for (let minute = 0; minute < 10; minute += 1) {
+    for (const name of names) cluster.setNode(cluster.node(name));
+    await cluster.settle(60_000);
+  }
+  expect(cluster.writes.slice(before)).toEqual([]);
+});
+
 it('a freed place wakes one of the nodes that wait', async () => {
   const looks = await Promise.all(
     [100, 2000].map(async (size) => {

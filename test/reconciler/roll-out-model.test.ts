@@ -11,8 +11,9 @@ import { parseWalk, type Walk } from '../../reconciler/walk.ts';
 import { OPERANDS } from '../builders/caches.ts';
 import { Cluster } from '../builders/cluster.ts';
 import { aNode, aPolicy, keptPod } from '../builders/objects.ts';
+import { histories } from '../support/histories.ts';
 
-const HISTORIES = 100;
+const HISTORIES = histories(60, 100);
 /** GPU_GATE_TEST_SEED repeats a run. */
 const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 0x7f_ff_ff_ff);
 const NAMES = ['n0', 'n1', 'n2', 'n3'];

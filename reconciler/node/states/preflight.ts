@@ -89,14 +89,18 @@ function others(seen: Observed): Finding | undefined {
   const { input, walk, deployed } = seen;
   const hasBeenHere = walk.stage !== 'preflight' || walk.proven !== undefined || Object.keys(deployed).length > 0;
   const managed = COMPONENTS.filter((component) => isDeployed(component, input.policy));
-  if (hasBeenHere || managed.length === 0) return undefined;
-  const marked = markedBy(input.node);
+  if (managed.length === 0) return undefined;
   const forMachines = markForMachines(input.node);
-  if (forMachines !== undefined)
+  // It is the driver's pod that would take them away.
+  const isBeforeDriver =
+    walk.proven === undefined && deployed.driver === undefined && componentPods(input, 'driver').length === 0;
+  if (forMachines !== undefined && (!hasBeenHere || isBeforeDriver))
     return failed(
       'AnotherInstaller',
       `GPUs of this node are for virtual machines (label ${forMachines}): gpu-gate's driver would take them away; opt the node out, or remove that label`,
     );
+  if (hasBeenHere) return undefined;
+  const marked = markedBy(input.node);
   const theirs = managed.find((component) => marked.includes(namesOf(component).operator));
   const key = theirs === undefined ? '' : GPU_OPERATOR_DEPLOY_PREFIX + namesOf(theirs).operator;
   if (theirs === 'driver' && isPreInstalled(input.node)) return preInstalled();

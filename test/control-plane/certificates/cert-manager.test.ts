@@ -92,7 +92,7 @@ beforeAll(async () => {
   await write(rounds[0]);
   gate = await startGate(cp, {
     scheduler: false,
-    values: { webhook: { failurePolicy: 'Fail' }, certs: { source: 'cert-manager' } },
+    values: { webhook: { failurePolicy: 'Fail', timeoutSeconds: 30 }, certs: { source: 'cert-manager' } },
     flags: ['--cert-source', 'cert-manager', '--cert-check', '200ms', '--calls-per-connection', '5'],
   });
 });
@@ -210,7 +210,7 @@ describe('the chart', () => {
 describe("cert-manager's Secrets", () => {
   it('with EC keys are served, and a renewed one is taken up with no call failed', async () => {
     await inject(rounds[0].items[0]?.data['ca.crt'] ?? '');
-    const load = startLoad([cp.admin], 25);
+    const load = startLoad([cp.admin], 25, 20);
     await until(
       'calls to succeed',
       () => load.calls.slice(-20).length === 20 && load.calls.slice(-20).every(({ failure }) => failure === undefined),

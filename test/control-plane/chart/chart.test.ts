@@ -40,17 +40,19 @@ interface Rendered {
 }
 
 let helm: string;
+let helm3: string;
 beforeAll(async () => {
-  const binaries = await ensureBinaries({ modules: ['tools'], ...fromEnvironment(), say: console.log });
-  helm = binaries('helm');
+  const binaries = await ensureBinaries({ modules: ['tools', 'helm3'], ...fromEnvironment(), say: console.log });
+  [helm, helm3] = [binaries('helm'), binaries('helm3')];
 });
 
 const template = (
   values: object,
   flags: readonly string[],
+  by: string = helm,
 ): { status: number | null; stdout: string; stderr: string } =>
   spawnSync(
-    helm,
+    by,
     ['template', 'gpu-gate', join(ROOT, 'deploy/chart'), '--namespace', 'gpu-gate', '--values', '-', ...flags],
     { encoding: 'utf8', maxBuffer: 16 << 20, input: JSON.stringify(values) },
   );
@@ -72,6 +74,37 @@ const pods = (objects: readonly Rendered[]): readonly (PodTemplate & { name: str
     kind === 'Deployment' && spec?.template !== undefined ? [{ name: metadata.name, ...spec.template }] : [],
   );
 const policy = (spec: object): object => ({ policy: { spec } });
+
+describe('Helm 3', () => {
+  const PRESETS = join(ROOT, 'deploy/presets');
+  it('is of that version', () => expect(spawnSync(helm3, ['version', '--short']).stdout.toString()).toMatch(/^v3\./));
+
+  it.each(['', ...readdirSync(PRESETS).filter((name) => name.endsWith('.yaml'))])(
+    'renders the same objects as Helm 4 with the preset "%s"',
+    (preset) => {
+      const flags = ['--include-crds', '--kube-version', 'v1.37.2'].concat(
+        preset === '' ? [] : ['--values', join(PRESETS, preset)],
+      );
+      // Kinds that Helm does not know come in another order.
+      const [three, four] = [helm3, helm].map((by) => {
+        const { status, stdout, stderr } = template({}, flags, by);
+        expect(status, stderr).toBe(0);
+        return parseAllDocuments(stdout)
+          .map((document) => JSON.stringify(document.toJS()))
+          .toSorted();
+      });
+      expect(three).toEqual(four);
+      expect(three?.length).toBeGreaterThan(20);
+    },
+  );
+
+  it('refuses a bad value with the same sentence', () => {
+    for (const values of [{ operandNamespace: { name: 'gpu-gate' } }, { replicas: 'two' }]) {
+      const [three, four] = [helm3, helm].map((by) => template(values, [], by));
+      expect([three?.status, three?.stderr]).toEqual([1, four?.stderr]);
+    }
+  });
+});
 
 describe('options of both Deployments of the program', () => {
   it('the namespaces that the API server never calls us for', () => {

@@ -120,7 +120,7 @@ describe.skipIf(lacks !== undefined)('a Prometheus that scrapes gpu-gate', () =>
         await drawn(dashboard(), 3, (expr, minutes) => prometheus.range(expr, minutes)),
       );
     }
-  }, 600_000);
+  });
   afterAll(async () => cluster?.stop());
 
   it('finds every metric of the table and no other, of the type that the table states', async () => {

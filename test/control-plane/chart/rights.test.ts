@@ -44,7 +44,13 @@ beforeAll(async () => {
     flags: ['--not-ready-grace', '1s'],
     values: {
       policy: {
-        spec: { rejectedPods: 'Delete', bringUp: { maxConcurrent: '2' }, upgrade: { drain: { mode: 'Evict' } } },
+        // There is no DeviceClass, and the rights on rules are to be used.
+        spec: {
+          deviceTaints: 'On',
+          rejectedPods: 'Delete',
+          bringUp: { maxConcurrent: '2' },
+          upgrade: { drain: { mode: 'Evict' } },
+        },
       },
     },
   });

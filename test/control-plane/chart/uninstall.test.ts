@@ -91,13 +91,15 @@ function leftOf(before: ReadonlyMap<string, string>, after: ReadonlyMap<string, 
   const named = all.filter((line) => KEPT.includes(line));
   return { inside, named, outside: all.filter((line) => !inside.includes(line) && !named.includes(line)) };
 }
-/** What is left once controllers have cleaned up, or what is left after a minute. */
+/** What is left once controllers have cleaned up, or what is left if they do not. */
 async function settled(is: (left: Left) => boolean): Promise<Left> {
   let left = leftOf(before, await everything());
-  for (let i = 0; i < 30 && !is(left); i += 1) {
+  await until('controllers to clean up', async () => {
+    if (is(left)) return true;
     await sleep(1000);
     left = leftOf(before, await everything());
-  }
+    return is(left);
+  }).catch(() => undefined);
   return left;
 }
 
@@ -107,10 +109,10 @@ async function uninstall(
 ): Promise<{ readonly helm: CommandResult; readonly hook: CommandResult }> {
   const stop = new AbortController();
   const hook = playHook(cluster, stop.signal, began);
-  const ended = cluster.helm(['uninstall', 'gpu-gate', '--namespace', 'gpu-gate', '--timeout', '2m']);
+  const ended = cluster.helm(['uninstall', 'gpu-gate', '--namespace', 'gpu-gate', '--timeout', '10m']);
   const helm = await ended;
   // A Job that never had a pod has nothing to play.
-  const timer = setTimeout(() => stop.abort(), 5000);
+  const timer = setTimeout(() => stop.abort(), 60_000);
   try {
     return { helm, hook: await hook };
   } catch (error) {
@@ -152,7 +154,7 @@ beforeAll(async () => {
   // on living when its Deployment has no replica any more.
   const values = {
     deployments: { create: true },
-    uninstall: { timeoutSeconds: 90 },
+    uninstall: { timeoutSeconds: 540 },
     policy: { spec: { bringUp: { maxConcurrent: '2' } } },
   };
   gate = await startGate(cluster, { values });
@@ -223,7 +225,7 @@ beforeAll(async () => {
     async () => (await cluster.kubectl(['get', 'namespace', 'gpu-gate'])).code !== 0,
   );
   wiped = await settled(({ outside, inside }) => outside.length + inside.length === 0);
-}, 600_000);
+});
 afterAll(async () => cluster?.stop());
 
 /** What docs/uninstall.md says to run after `helm uninstall`. */

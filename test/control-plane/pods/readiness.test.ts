@@ -2,7 +2,7 @@
 // confuses it.
 import { spawnSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { startCluster, type Cluster } from '../../../lab/cluster/cluster.ts';
 import { startGate, until, type Gate } from '../../../lab/cluster/gate.ts';
 import { fill, followTimes } from '../../../lab/cluster/readiness.ts';
@@ -11,17 +11,27 @@ import { conditionOf, isReady, viewOf } from '../../builders/view.ts';
 const PODS = 64;
 let cluster: Cluster;
 let gate: Gate;
-const { pod, annotate, kubectl, validated, gpuPod, gone } = viewOf(() => cluster);
+const { pod, annotate, kubectl, gpuPod, gone, goneIfThere, restore } = viewOf(() => cluster);
 const says = async (name: string): Promise<string | undefined> =>
   conditionOf(await pod(name), 'gpu-gate.dev/node-validated')?.status;
+
+const readyPods = async (): Promise<number> => {
+  const { stdout } = await cluster.kubectl(['get', 'pods', '-l', 'full=true', '--no-headers']);
+  return stdout.split('\n').filter((line) => / 1\/1 +Running/.test(line)).length;
+};
 
 beforeAll(async () => {
   cluster = await startCluster({ nodes: 2, say: console.log });
   gate = await startGate(cluster, { values: { policy: { spec: { bringUp: { maxConcurrent: '2' } } } } });
   await annotate('gpu-0', `sim.gpu-gate.dev/gpus=${PODS}`);
-  for (const name of ['gpu-0', 'gpu-1']) await kubectl('label', 'node', name, 'gpu-gate.dev/managed=true');
-  for (const name of ['gpu-0', 'gpu-1']) await validated(name);
+  await restore('gpu-0', 'gpu-1');
   await fill(cluster, ['gpu-0'], PODS);
+});
+afterEach(async () => {
+  await gate.allRunning();
+  for (const name of ['same', 'past']) await goneIfThere(name);
+  await restore('gpu-0', 'gpu-1');
+  await until('all to be Ready again', async () => (await readyPods()) === PODS);
 });
 afterAll(async () => cluster?.stop());
 
@@ -30,10 +40,7 @@ it('64 pods of one node follow it, and come back with it', async () => {
   const times = await followTimes(cluster, ['gpu-0'], PODS);
   console.log(`64 pods follow their node: p50 ${times[32]?.toFixed(0)} ms, p99 ${times[63]?.toFixed(0)} ms`);
   expect(times).toHaveLength(PODS);
-  await until('all to be Ready again', async () => {
-    const { stdout } = await cluster.kubectl(['get', 'pods', '-l', 'full=true', '--no-headers']);
-    return stdout.split('\n').filter((line) => / 1\/1 +Running/.test(line)).length === PODS;
-  });
+  await until('all to be Ready again', async () => (await readyPods()) === PODS);
 });
 
 it('what happened while no reconciler ran is reported when one runs again', async () => {
@@ -68,7 +75,6 @@ it('a pod re-created under the same name starts over, also while the previous po
   expect(await says('same')).toBeUndefined();
   await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
   await until('the second to be Ready', async () => isReady(await pod('same')));
-  await gone('same');
 });
 
 const noPromtool = spawnSync('promtool', ['--version']).status !== 0;
@@ -83,6 +89,9 @@ it.skipIf(noPromtool)('promtool finds nothing wrong with the metrics of either p
 });
 
 it('a GPU pod that bypasses the gate is counted and reported', async () => {
+  const counted = async (): Promise<number> =>
+    Number(/^gpu_gate_pods_past_gate_total (\d+)$/m.exec(await gate.metrics())?.[1] ?? 0);
+  const before = await counted();
   await annotate('gpu-1', 'gpu-gate.dev/hold=test');
   await cluster.admin.request('POST', '/api/v1/namespaces/default/pods', {
     body: {
@@ -102,7 +111,5 @@ it('a GPU pod that bypasses the gate is counted and reported', async () => {
       await kubectl('get', 'events', '--field-selector', 'reason=GPUPodPastGate', '-o', 'jsonpath={.items[*].message}')
     ).includes('bound to gpu-1 by default-scheduler'),
   );
-  expect(await gate.metrics()).toMatch(/^gpu_gate_pods_past_gate_total 1$/m);
-  await gone('past');
-  await kubectl('annotate', 'node', 'gpu-1', 'gpu-gate.dev/hold-');
+  await until('the count', async () => (await counted()) === before + 1);
 });

@@ -138,6 +138,12 @@ describe('another try restarts', () => {
       ['driver'],
     ],
     ['no operand that is on its feet again', { walk: due(), seen: unproven }, undefined, undefined],
+    [
+      'nothing where its pod has gone',
+      { walk: due(), finding: crashes, seen: unproven, input: { pods: [] } },
+      undefined,
+      ['driver'],
+    ],
     ['nothing that holds a proof', { walk: due(), finding: crashes }, undefined, undefined],
     [
       'nothing under GPU pods',

@@ -277,7 +277,7 @@ describe('a change of allocation', () => {
     passes(world, 12);
     world.published = [aPool()];
     world.policy = policyOf('DevicePlugin');
-    passes(world, 12);
+    passes(world, 30);
     expect(said(world)).toEqual([
       'device-plugin',
       expect.stringContaining('the DRA driver gpu.nvidia.com publishes devices, from before allocation: DevicePlugin'),

@@ -108,6 +108,13 @@ describe('an Event is written where', () => {
       validated({ walk: skipped }),
       ['GPURollOutDrainTimedOut'],
     ],
+    [
+      'a drain was in vain, and nobody remembers the turn',
+      node('validated', PROVEN),
+      undefined,
+      validated({ walk: skipped }),
+      ['GPURollOutDrainTimedOut'],
+    ],
     ['not: that has been reported', node('validated', PROVEN), skipped, validated({ walk: skipped }), []],
     ['a device is left out', node('validated', PROVEN), walk, validated({ walk: out }), ['GPUDeviceLeftOut']],
     [
@@ -185,5 +192,6 @@ it.each([
   const of: NodeObject = { metadata: { ...bare.metadata, ...(labels === undefined ? {} : { labels }) } };
   const events = misspeltOf(of);
   expect(events).toHaveLength(count);
+  for (const { once } of events) expect(once).toBe(true);
   for (const { message } of events) expect(message).toContain(`gpu-gate.dev/managed=${value ?? ''} does not opt`);
 });

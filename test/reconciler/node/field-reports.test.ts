@@ -164,6 +164,21 @@ describe('a node that another product uses', () => {
     expect(world.condition?.message).toContain('GPUs of this node are for virtual machines');
     expect([world.pods.size, world.tainted]).toEqual([0, false]);
   });
+  it('for virtual machines, by a label that comes while the toolkit does: no driver is deployed', () => {
+    const world = new World();
+    world.broken['toolkit'] = {};
+    world.settle(6);
+    expect(world.state).toBe('toolkit');
+    world.relabel((all) => Object.assign(all, { 'nvidia.com/gpu.workload.config': 'vm-passthrough' }));
+    world.broken = {};
+    world.start('toolkit');
+    for (let i = 0; i < 10; i += 1) world.step();
+    expect(world.condition?.reason).toBe('PreflightFailedAnotherInstaller');
+    expect(world.pods.has('driver-pod')).toBe(false);
+    world.relabel((all) => delete all['nvidia.com/gpu.workload.config']);
+    world.now += 60_000;
+    world.validated();
+  });
   it.each([
     ['mig-manager', 'true', true],
     ['operator-validator', 'true', true],

@@ -142,6 +142,8 @@ describe('dra-validation', () => {
       reason: 'PodMissing',
     });
   });
+  it('on a device has failed, and the API server serves no rules: the next one is tried', () =>
+    expect(finding({ ruledOut: undefined }, tried('gpu-1'))).toMatchObject({ reason: 'PodMissing' }));
   it('on each device has failed: the stack does not work', () =>
     expect(finding({}, tried('gpu-0', 'gpu-1'))).toEqual({
       kind: 'failed',

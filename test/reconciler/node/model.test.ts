@@ -7,9 +7,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DEPLOY_PREFIX, PROVE, RETRY, WALK } from '../../../core/keys.ts';
 import { LEVELS, proveValue } from '../../../core/levels.ts';
+import { histories } from '../../support/histories.ts';
 import { FAULTS, Hardware, type Fault, type Kind } from './hardware.ts';
 
-const HISTORIES = Number(process.env['GPU_GATE_TEST_HISTORIES'] ?? 800);
+const HISTORIES = Number(process.env['GPU_GATE_TEST_HISTORIES'] ?? histories(250, 800));
 /** GPU_GATE_TEST_SEED repeats a run. */
 const SEED = Number(process.env['GPU_GATE_TEST_SEED'] ?? Date.now() % 0x7f_ff_ff_ff);
 

@@ -126,7 +126,7 @@ describe('a failure', () => {
       world.node = { ...world.node, status: { ...world.node.status, runtimeHandlers } };
     };
     has('', 'runc');
-    world.settle(8);
+    world.lasts();
     expect([world.state, world.condition?.message]).toEqual(['toolkit', expect.stringContaining('it has runc')]);
     world.now += 301_000;
     world.step();

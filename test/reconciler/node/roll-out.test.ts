@@ -87,6 +87,11 @@ describe('a turn begins', () => {
     ['not outside the maintenance window', { others: { ...free, isShut: true } }, 'none; waits for a place'],
     ['in the maintenance window', { others: { ...free, isShut: false } }, 'drain; looks again in 3 s'],
     ['not while the node is out of sight', { walk: { notReady: iso(NOW) } }, 'none'],
+    [
+      'nor does a node that is out of sight wait for a place',
+      { walk: { notReady: iso(NOW) }, others: { ...free, isFree: false } },
+      'none',
+    ],
     ['not on the way of a walk', { walk: { stage: 'driver' } }, 'none'],
     ['not while a person’s move is under way', { walk: { renew: true } }, 'none; takes all'],
     [
@@ -192,6 +197,8 @@ describe('while pods leave, the turn', () => {
       'replace, spare; takes all',
     ],
   ])('%s', (_, parts, expected) => expect(said(parts)).toBe(expected));
+  it('says what is still to change where it ends', () =>
+    expect(turn({ walk: { ...draining(), notReady: iso(NOW) } })).toMatchObject({ changed: ['driver'], waits: false }));
   it('takes the revisions of what is ours before and after, and leaves the rest', () =>
     expect(turn({ walk: draining() }).takes).toEqual(MOVED));
 });

@@ -227,7 +227,7 @@ describe('the startup taint of a node template', () => {
   });
 });
 
-describe('a second installer on a validated node', () => {
+describe('a second installer', () => {
   const OPERATOR = 'nvidia.com/gpu.deploy.';
   const comes = (world: Surrounded, labels: Record<string, string>): readonly string[] => {
     world.relabel((all) => Object.assign(all, labels));
@@ -240,6 +240,21 @@ describe('a second installer on a validated node', () => {
     expect(said).toHaveLength(1);
     expect(said[0]).toContain(`${OPERATOR}driver, ${OPERATOR}device-plugin`);
     expect([world.proof, world.trust]).toEqual([proof, [true, true]]);
+  });
+  it('is reported on a node on its way too, also where the walk fails for it', () => {
+    const world = new Surrounded();
+    world.broken['driver'] = {};
+    world.settle(6);
+    expect(world.state).toBe('driver');
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toHaveLength(1);
+    world.now += 61_000;
+    expect(comes(world, {})).toEqual([]);
+    expect(world.state).toBe('failed');
+  });
+  it('is not reported twice where preflight refuses it', () => {
+    const world = new Surrounded();
+    expect(comes(world, { [`${OPERATOR}driver`]: 'true' })).toEqual([]);
+    expect(world.condition?.reason).toBe('PreflightFailedAnotherInstaller');
   });
   it('is reported again when it brings more, and when it comes again', () => {
     const world = validated();
@@ -282,7 +297,7 @@ describe('GPUs by resources that the policy does not list', () => {
   const MIXED = { 'nvidia.com/gpu': '0', 'nvidia.com/mig-1g.10gb': '7', 'nvidia.com/mig-2g.20gb': '1' };
   it('mixed MIG with the default resources: names what to write, restarts nothing, and fails with that reason', () => {
     const world = offering(MIXED);
-    world.settle(10);
+    world.lasts();
     expect([world.state, world.condition?.message]).toEqual([
       'device-plugin',
       expect.stringContaining(
@@ -302,7 +317,7 @@ describe('GPUs by resources that the policy does not list', () => {
   });
   it('another device of NVIDIA’s alone: it is named, waits as without it, and the node mends itself', () => {
     const world = offering({ 'nvidia.com/hostdev': '2' });
-    world.settle(10);
+    world.lasts();
     expect(world.condition?.message).toContain(
       'waiting for the kubelet to offer nvidia.com/gpu on this node; it offers nvidia.com/hostdev, which the GPUPolicy does not list',
     );

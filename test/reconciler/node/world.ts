@@ -201,6 +201,10 @@ export class World {
     this.reality();
     return actions;
   }
+  /** So many seconds, whether something is left to do or not: sentences settle meanwhile. */
+  lasts(seconds = 20): void {
+    for (let i = 0; i < seconds; i += 1) this.step();
+  }
   /** Passes until nothing is left to do. */
   settle(limit = 60): void {
     for (let i = 0; i < limit; i += 1) if (this.step().length === 0) return;
