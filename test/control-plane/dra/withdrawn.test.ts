@@ -67,5 +67,11 @@ it.skipIf(isBefore(TAINTS_DEVICES))(
     expect((await node('gpu-0')).metadata.annotations['gpu-gate.dev/proof']).toBeUndefined();
     for (const name of ['by-claim', 'by-resource'])
       await until(`${name} to be evicted`, () => pod(name).then(() => false, isNotFound), 60_000);
+    // Proven again, it has no rule, and evicts nobody.
+    await kubectl('annotate', 'node', 'gpu-0', 'sim.gpu-gate.dev/driver-fails-');
+    await validated('gpu-0');
+    await effectsAre();
+    await createClaimPod(cluster.admin, 'next', { resourceClaimTemplateName: 'gpu' });
+    await runs('next');
   },
 );
