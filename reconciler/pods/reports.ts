@@ -163,7 +163,8 @@ export function nodesOnTheirWay(
   const groups = [...kept.values()];
   const counted = count > looked ? `; and up to ${count - looked} more` : '';
   if (parts.length > 0)
-    return `waiting for a GPU node: ${parts.join('; ')}${counted}${groups.length === 0 ? '' : `; others are not for this pod: ${groups.map(keptText).join('; ')}`}`.slice(
+    // By name: nodes come in the order in which they set out.
+    return `waiting for a GPU node: ${parts.toSorted().join('; ')}${counted}${groups.length === 0 ? '' : `; others are not for this pod: ${groups.map(keptText).join('; ')}`}`.slice(
       0,
       1000,
     );

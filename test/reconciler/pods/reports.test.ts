@@ -181,6 +181,7 @@ describe('other pods', () => {
     const three = 'waiting for a GPU node: node a is in driver; node b is in driver; node c is in driver';
     expect(awaited(walking)).toBe(`${three}; and up to 2 more`);
     expect(awaited(walking.slice(0, 3))).toBe(three);
+    expect(awaited(walking.slice(0, 3).toReversed())).toBe(three);
     expect(awaited(walking.slice(0, 3), { count: 12 })).toBe(`${three}; and up to 9 more`);
     expect(awaited([], { others: [aNode()] })).toBeUndefined();
   });
