@@ -24,7 +24,7 @@ const rootOf = (node: unknown): string =>
 function namesIn(file: string): readonly string[] {
   const { program } = sourceOf(file, readFileSync(join(import.meta.dirname, file), 'utf8'));
   const calls = [...walk(program)].filter(
-    (node) => node.type === 'CallExpression' && /^(it|describe)$/.test(rootOf(node)),
+    (node) => node.type === 'CallExpression' && /^(it|describe|chapter)$/.test(rootOf(node)),
   );
   return calls.flatMap((call) =>
     (call['arguments'] as Node[]).flatMap((given) =>

@@ -121,21 +121,23 @@ const proofOn = (node: NodeObject): Proof | undefined => {
 
 /** What the node remembers of itself; where its memory was lost, what the proof says of it. */
 export function remembered(node: NodeObject, now: number): Walk {
-  const published = node.status?.nodeInfo?.bootID ?? '';
   const known = parseWalk(node.metadata.annotations?.[WALK], node.metadata.uid);
   if (known !== undefined) return sane(known, now);
+  const proof = proofOn(node);
+  const published = node.status?.nodeInfo?.bootID ?? '';
+  // With no boot ID in the status, the last one that is known: see `observe`.
+  const boot = published === '' ? (proof?.boot ?? '') : published;
   // Rounds of a walk that was forgotten must not be taken for rounds of this one.
-  const fresh = { ...newWalk(node.metadata.uid, published, now), epoch: Math.floor(now / 1000) };
+  const fresh = { ...newWalk(node.metadata.uid, boot, now), epoch: Math.floor(now / 1000) };
   const retry = node.metadata.annotations?.[RETRY];
   const prove = node.metadata.annotations?.[PROVE];
-  const proof = proofOn(node);
   return {
     ...fresh,
     // A value that was there before the walk began asks for nothing.
     ...(retry === undefined ? {} : { retry }),
     ...(prove === undefined ? {} : { prove }),
     ...(proof === undefined ? {} : recalled(proof)),
-    ...(proof === undefined || proof.boot === published ? {} : { booted: iso(now) }),
+    ...(proof === undefined || proof.boot === boot ? {} : { booted: iso(now) }),
   };
 }
 

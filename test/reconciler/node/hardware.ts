@@ -187,6 +187,11 @@ export class Hardware extends World {
   #isSelected = true;
   /** What a watch that stands still has brought. */
   #late: Partial<View> = {};
+  /**
+   * UIDs of the pods that some plan was shown. One that a late watch has not shown yet may still run
+   * when the label of the next revision comes: nobody could know it.
+   */
+  readonly #knows = new Set<string>();
   #hasWritten = false;
   #hasGivenUp = false;
   /** A leader that has come back and does not look at what stands there. */
@@ -573,7 +578,7 @@ export class Hardware extends World {
       return;
     }
     if (running.endsAt !== undefined && this.now >= running.endsAt) this.#set(name, undefined);
-    else if (running.revision !== revision && revision !== undefined)
+    else if (running.revision !== revision && revision !== undefined && this.#knows.has(running.uid))
       throw new Error(`two pods of ${name} at once: the previous one has not gone`);
     else if (running.revision !== revision) this.#end(name);
   }
@@ -717,6 +722,7 @@ export class Hardware extends World {
     };
   }
   #planned({ node, pods, pools }: View, { ahead, since }: Leader): NodePlan {
+    for (const { uid } of pods.values()) this.#knows.add(uid);
     const users = this.busy && this.#fault !== 'sees no GPU pods' ? [USER] : [];
     const seen = new Map([...pods, ...users.map((pod): [string, PodObject] => [pod.name, pod])]);
     const published = this.#fault === 'does not see that ResourceSlices go' ? [aPool()] : pools;

@@ -153,5 +153,6 @@ describe('a proof counts', () => {
   it.each([
     ['on its boot', 'boot-1', 'boot-1', true],
     ['on no other boot', 'boot-2', 'boot-1', false],
+    ['while the status names no boot, also where the memory of the walk is lost', undefined, 'boot-1', true],
   ])('%s', (_, boot, proof, yes) => expect(observed(boot, proof) !== undefined).toBe(yes));
 });
