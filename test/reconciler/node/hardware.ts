@@ -188,8 +188,8 @@ export class Hardware extends World {
   /** What a watch that stands still has brought. */
   #late: Partial<View> = {};
   /**
-   * UIDs of the pods that some plan was shown. One that a late watch has not shown yet may still run
-   * when the label of the next revision comes: nobody could know it.
+   * UIDs of the pods that some plan was shown. One that a late watch has not shown yet may still
+   * run when the label of the next revision comes: nobody could know it.
    */
   readonly #knows = new Set<string>();
   #hasWritten = false;
