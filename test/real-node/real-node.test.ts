@@ -78,6 +78,12 @@ describe.skipIf(process.env[MACHINE] === undefined)('a real node', () => {
     );
   });
 
+  it('helm test finds webhook and extender by their Services, in a cluster without DNS', async () => {
+    const { code, stdout, stderr } = await cluster.helm(['test', 'gpu-gate', '--namespace', 'gpu-gate']);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/TEST SUITE: +gpu-gate-test[^]*Phase: +Succeeded/);
+  });
+
   it('no handler in containerd: the walk stops at toolkit, and says so', async () => {
     await cluster.setPolicy(policySpec({ toolkit: 'no-handler' }));
     await see.kubectl('label', 'node', NODE, 'gpu-gate.dev/managed=true');

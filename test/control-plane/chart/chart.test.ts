@@ -861,7 +861,7 @@ describe('deploy/install.yaml, for kubectl alone', () => {
     );
     expect(status, stderr).toBe(0);
     const text = [
-      '# kubectl apply --server-side -f install.yaml; rendered from deploy/chart by its test, never edited by hand.',
+      '# kubectl apply --server-side -f install.yaml, twice: the first time the GPUPolicy finds no CRD yet. Rendered from deploy/chart by its test, never edited by hand.',
       'apiVersion: v1',
       'kind: Namespace',
       'metadata: {name: gpu-gate}',

@@ -1,14 +1,19 @@
 // The chart's life on a real API server, by the real helm and by kubectl: what a release, an
 // upgrade, a rollback and an uninstall leave, and that nobody undoes what gpu-gate itself writes
 // into the chart's objects.
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { parseAllDocuments, stringify } from 'yaml';
 import { certStore } from '../../../certs/store.ts';
 import { WEBHOOK_CONFIGURATION } from '../../../core/keys.ts';
-import { binariesFromEnvironment } from '../../../lab/cluster/cluster.ts';
-import { startControlPlane, type CommandResult, type ControlPlane } from '../../../lab/cluster/control-plane.ts';
+import { CONTROL_PLANE, ensureBinaries, fromEnvironment, type Binaries } from '../../../lab/cluster/binaries.ts';
+import {
+  runCommand,
+  startControlPlane,
+  type CommandResult,
+  type ControlPlane,
+} from '../../../lab/cluster/control-plane.ts';
 import { installChart, until } from '../../../lab/cluster/gate.ts';
 import { openKube } from '../../../platform/kube.ts';
 
@@ -19,10 +24,12 @@ const PEM = '-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUQ1lSY2FsYWJsZQ==\n
 const CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${WEBHOOK_CONFIGURATION}`;
 
 let cp: ControlPlane;
+let binaries: Binaries;
 beforeAll(async () => {
+  binaries = await ensureBinaries({ modules: [...CONTROL_PLANE, 'helm3'], ...fromEnvironment(), say: console.log });
   cp = await startControlPlane({
-    binaries: await binariesFromEnvironment(console.log),
-    // Deletes what a namespace holds.
+    binaries,
+    // The controller-manager runs: it deletes what a namespace holds.
     scheduler: false,
   });
 });
@@ -32,7 +39,6 @@ const ok = ({ code, stdout, stderr }: CommandResult): string => {
   expect(code, stderr).toBe(0);
   return stdout;
 };
-const helm = async (...args: string[]): Promise<string> => ok(await cp.helm([...args, '--namespace', 'gpu-gate']));
 const kubectl = async (args: readonly string[], input?: string): Promise<string> => ok(await cp.kubectl(args, input));
 /** Every object of the cluster that belongs to this product, and its namespaces. */
 async function left(): Promise<readonly string[]> {
@@ -59,6 +65,14 @@ async function writeBundles(): Promise<void> {
     PEM;
   await until('the bundle to be written', () => certStore(kube, 'gpu-gate', () => true).writeBundles(pem, pem));
 }
+/** What GitOps compares: a dry run of a manifest, applied as before, with what is there. */
+async function drift(
+  manifest: string,
+  side: readonly string[] = ['--server-side', '--force-conflicts'],
+): Promise<readonly unknown[]> {
+  const { code, stdout, stderr } = await cp.kubectl(['diff', ...side, '--namespace', 'gpu-gate', '-f', '-'], manifest);
+  return [code, stdout, stderr];
+}
 async function remove(): Promise<void> {
   await cp.helm(['uninstall', 'gpu-gate', '--namespace', 'gpu-gate']);
   await cp.kubectl(['delete', 'gpupolicy', '--all']);
@@ -70,23 +84,38 @@ afterEach(async () => {
   if ((await left()).length > 0) await remove();
 });
 
-describe('a release of helm', () => {
+describe.each([
+  ['4', 'helm'],
+  ['3', 'helm3'],
+])('a release of Helm %s', (version, program) => {
+  /** The cluster, with this helm. */
+  let by: ControlPlane;
+  beforeAll(() => {
+    const env = { KUBECONFIG: cp.kubeconfig, HOME: cp.dir };
+    by = { ...cp, helm: (args) => runCommand(binaries(program), args, env) };
+  });
+  const helm = async (...args: string[]): Promise<string> => ok(await by.helm([...args, '--namespace', 'gpu-gate']));
+  it('is one of that version', async () =>
+    expect(ok(await by.helm(['version', '--template', '{{.Version}}']))).toMatch(new RegExp(`^v${version}\\.`)));
+
   it('keeps the CA bundle that gpu-gate wrote, renders the same before and after, and is gone after an uninstall', async () => {
-    await installChart(cp, 'install', VALUES);
+    await installChart(by, 'install', VALUES);
     await writeBundles();
     const written = await bundles();
     expect(written.every((bundle) => bundle.includes('BEGIN CERTIFICATE'))).toBe(true);
-    await installChart(cp, 'upgrade', { ...VALUES, webhook: { timeoutSeconds: 7 } });
+    await installChart(by, 'upgrade', { ...VALUES, webhook: { timeoutSeconds: 7 } });
     expect(await bundles()).toEqual(written);
+    expect(await drift(await helm('get', 'manifest', 'gpu-gate'))).toEqual([0, '', '']);
     await helm('rollback', 'gpu-gate', '1');
     expect(await bundles()).toEqual(written);
+    expect(await drift(await helm('get', 'manifest', 'gpu-gate'))).toEqual([0, '', '']);
     const { webhooks } = await cp.admin.request<{ webhooks: { timeoutSeconds: number }[] }>('GET', CONFIGURATION);
     expect(webhooks[0]?.timeoutSeconds).toBe(3);
 
     // GitOps sees no difference.
     const manifest = await helm('get', 'manifest', 'gpu-gate');
     const rendered = ok(
-      await cp.helm([
+      await by.helm([
         'template',
         'gpu-gate',
         CHART,
@@ -121,8 +150,8 @@ describe('a release of helm', () => {
   it('can be installed after a first try that failed', async () => {
     // The API server refuses the policy, after other objects were made.
     const bad = { ...VALUES, policy: { spec: { breaker: 'half' } } };
-    await expect(installChart(cp, 'install', bad)).rejects.toThrow('write a share in quotes');
-    const again = await cp.helm([
+    await expect(installChart(by, 'install', bad)).rejects.toThrow('write a share in quotes');
+    const again = await by.helm([
       'upgrade',
       '--install',
       'gpu-gate',
@@ -172,13 +201,33 @@ describe.each([
       await kubectl(apply, await manifest('webhook.timeoutSeconds=7'));
       expect(await bundles()).toEqual(written);
       expect(await kubectl(apply, await manifest('webhook.timeoutSeconds=7'))).not.toMatch(/configured/);
-      // What GitOps compares: a dry run of the same with what is there.
       const again = await manifest('webhook.timeoutSeconds=7');
       expect(again).toBe(await manifest('webhook.timeoutSeconds=7'));
-      const diff = await cp.kubectl(['diff', ...side, '-f', '-'], again);
-      expect([diff.code, diff.stdout, diff.stderr]).toEqual([0, '', '']);
+      expect(await drift(again, side)).toEqual([0, '', '']);
     } finally {
       await kubectl(['delete', '--ignore-not-found', '-f', '-'], await manifest());
+      await remove();
+    }
+    expect(await left()).toEqual([]);
+  });
+
+  it('of deploy/install.yaml, twice as it says: the first makes the CRD that the policy needs; then nothing drifts', async () => {
+    const file = join(ROOT, 'deploy/install.yaml');
+    const text = readFileSync(file, 'utf8');
+    expect(text.split('\n')[0]).toContain('twice');
+    try {
+      const first = await cp.kubectl(apply, text);
+      expect([first.code, first.stderr]).toEqual([1, expect.stringContaining('ensure CRDs are installed first')]);
+      expect(first.stderr.match(/resource mapping not found/g)).toHaveLength(1);
+      await kubectl(['wait', '--for=condition=Established', 'crd/gpupolicies.gpu-gate.dev']);
+      await kubectl(apply, text);
+      await writeBundles();
+      const written = await bundles();
+      expect(await kubectl(apply, text)).not.toMatch(/configured|created/);
+      expect(await bundles()).toEqual(written);
+      expect(await drift(text, side)).toEqual([0, '', '']);
+    } finally {
+      await kubectl(['delete', '--ignore-not-found', '-f', '-'], text);
       await remove();
     }
     expect(await left()).toEqual([]);
