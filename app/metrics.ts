@@ -88,7 +88,7 @@ interface Known {
   readonly labelNames: readonly string[];
 }
 
-const rowsOf = (process: MetricRow['process'], register: (registry: Registry) => unknown): readonly MetricRow[] => {
+const rowsOf = (process: MetricRow['process'], register: (registry: Registry) => void): readonly MetricRow[] => {
   const registry = new Registry();
   register(registry);
   return registry.getMetricsAsArray().map((metric) => {
@@ -97,21 +97,26 @@ const rowsOf = (process: MetricRow['process'], register: (registry: Registry) =>
   });
 };
 
-/** Every metric of gpu-gate, by the code that registers it; prom-client adds those of Node.js. */
+/** What each process registers, by the code that does it; prom-client adds metrics of Node.js. */
+export const REGISTERED: Readonly<Record<MetricRow['process'], (registry: Registry) => void>> = {
+  'request path': (registry) => {
+    webhookMetrics(registry);
+    extenderMetrics(registry, () => []);
+    servingMetrics(
+      registry,
+      () => 0,
+      () => [],
+    );
+  },
+  reconciler: (registry) => {
+    reconcilerMetrics(registry);
+    certMetrics(registry, () => 0);
+  },
+  both: (registry) => watchMetrics(registry, () => []),
+};
+
+/** Every metric of gpu-gate. */
 export const everyMetric = (): readonly MetricRow[] =>
-  [
-    ...rowsOf('request path', (registry) => {
-      webhookMetrics(registry);
-      extenderMetrics(registry, () => []);
-      servingMetrics(
-        registry,
-        () => 0,
-        () => [],
-      );
-    }),
-    ...rowsOf('reconciler', (registry) => {
-      reconcilerMetrics(registry);
-      certMetrics(registry, () => 0);
-    }),
-    ...rowsOf('both', (registry) => watchMetrics(registry, () => [])),
-  ].toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  (['request path', 'reconciler', 'both'] as const)
+    .flatMap((process) => rowsOf(process, REGISTERED[process]))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));

@@ -1,8 +1,7 @@
 // The churn of test/control-plane/scheduling/churn.test.ts for 20 minutes, with nodes that gpu-gate
 // itself walks: hardware fails and recovers, nodes reboot and are opted in and out. `--minutes 20
 // --nodes 200 --seed 1`.
-import { churn } from '../lab/churn/churn.ts';
-import { churned, promiseRow } from './reports/churned.ts';
+import { churned, disturbed, promiseRow } from './reports/churned.ts';
 import { numberArg, type BenchContext, type Row } from './rows.ts';
 
 export const about = 'hardware fails, nodes reboot and come and go; no pod may reach a node that is not open';
@@ -16,19 +15,8 @@ export async function run({ args, say }: BenchContext): Promise<readonly Row[]> 
   const minutes = numberArg(args, 'minutes', 20);
   const count = numberArg(args, 'nodes', 200);
   const seed = numberArg(args, 'seed', 1);
-  return churned(count, {}, say, async ({ cluster, nodes, judged }) => {
-    const counts = await churn({
-      kube: cluster.admin,
-      nodes,
-      seed,
-      seconds: minutes * 60,
-      walkedBy: 'gpu-gate',
-      stepsPerSecond: Math.max(0.2, count / 100),
-      podsPerSecond: 5,
-      namespace: 'default',
-    });
-    say(`steps: ${JSON.stringify(counts)}`);
-    const report = await judged();
+  return churned(count, {}, say, async (fleet) => {
+    const report = await disturbed(fleet, { minutes, count, seed }, say);
     const what = `${minutes} min on ${count} nodes, seed ${seed}`;
     return [
       promiseRow(what, report, minutes),

@@ -1,8 +1,7 @@
 // The churn of bench/churn.ts with pods that ask by claims, and with a DRA driver that restarts,
 // publishes half a pool and has a device that fails: `--minutes 20 --nodes 60 --seed 1`.
-import { churn } from '../lab/churn/churn.ts';
 import { createTemplate, exactly } from '../lab/cluster/devices.ts';
-import { churned, promiseRow } from './reports/churned.ts';
+import { churned, disturbed, promiseRow } from './reports/churned.ts';
 import { numberArg, type BenchContext, type Row } from './rows.ts';
 
 export const about = 'the churn with claims: no device may be given to a pod before its node is open';
@@ -16,21 +15,9 @@ export async function run({ args, say }: BenchContext): Promise<readonly Row[]> 
   const minutes = numberArg(args, 'minutes', 20);
   const count = numberArg(args, 'nodes', 60);
   const seed = numberArg(args, 'seed', 1);
-  return churned(count, { allocation: 'DRA' }, say, async ({ cluster, nodes, judged }) => {
-    await createTemplate(cluster.admin, 'gpu', exactly('gpu.nvidia.com'));
-    const counts = await churn({
-      kube: cluster.admin,
-      nodes,
-      seed,
-      seconds: minutes * 60,
-      walkedBy: 'gpu-gate',
-      stepsPerSecond: Math.max(0.2, count / 100),
-      podsPerSecond: 5,
-      namespace: 'default',
-      template: 'gpu',
-    });
-    say(`steps: ${JSON.stringify(counts)}`);
-    const report = await judged();
+  return churned(count, { allocation: 'DRA' }, say, async (fleet) => {
+    await createTemplate(fleet.cluster.admin, 'gpu', exactly('gpu.nvidia.com'));
+    const report = await disturbed(fleet, { minutes, count, seed, template: 'gpu' }, say);
     const what = `${minutes} min on ${count} nodes, seed ${seed}`;
     return [
       promiseRow(what, report, minutes),

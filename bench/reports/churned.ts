@@ -1,7 +1,7 @@
 // What the measurements by random churn share: a fleet that gpu-gate walks, probes of its extender,
 // and the judgement.
 import { join } from 'node:path';
-import { judge, SCHEDULER_LOG, type Judgement } from '../../lab/churn/churn.ts';
+import { churn, judge, SCHEDULER_LOG, type Judgement } from '../../lab/churn/churn.ts';
 import { startProbes } from '../../lab/churn/probes.ts';
 import { startCluster, type Cluster } from '../../lab/cluster/cluster.ts';
 import { schedulerClient, startGate, until, type Gate } from '../../lab/cluster/gate.ts';
@@ -72,6 +72,35 @@ export async function churned(
   } finally {
     await cluster.stop();
   }
+}
+
+export interface LongChurn {
+  readonly minutes: number;
+  readonly count: number;
+  readonly seed: number;
+  /** The claim template that pods ask by; none: they request a GPU. */
+  readonly template?: string;
+}
+
+/** Disturbs the fleet for so many minutes, and judges what was bound meanwhile. */
+export async function disturbed(
+  { cluster, nodes, judged }: Churned,
+  { minutes, count, seed, ...template }: LongChurn,
+  say: (line: string) => void,
+): Promise<Judgement | undefined> {
+  const counts = await churn({
+    kube: cluster.admin,
+    nodes,
+    seed,
+    seconds: minutes * 60,
+    walkedBy: 'gpu-gate',
+    stepsPerSecond: Math.max(0.2, count / 100),
+    podsPerSecond: 5,
+    namespace: 'default',
+    ...template,
+  });
+  say(`steps: ${JSON.stringify(counts)}`);
+  return judged();
 }
 
 /** The row of the promise itself. */

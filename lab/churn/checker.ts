@@ -3,8 +3,8 @@
 // with gpu-gate on purpose, so it has its own definition of "open". A node may close while a
 // scheduler is at work on a pod: that is not a violation until the extender was seen to know it
 // before the scheduler began, however long that takes. A claim must get no device either that a
-// DeviceTaintRule kept off. Prints a JSON report by namespace; the exit
-// code is 1 if there are violations.
+// DeviceTaintRule kept off. Prints a JSON report by namespace; the exit code is 1 if there are
+// violations.
 //
 //   node lab/churn/checker.ts AUDIT_LOG PROBES SCHEDULER_LOG...
 import { createReadStream } from 'node:fs';

@@ -2,11 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
-import { servingMetrics } from '../../app/metrics.ts';
-import { certMetrics } from '../../certs/metrics.ts';
-import { extenderMetrics } from '../../extender/metrics.ts';
-import { reconcilerMetrics } from '../../reconciler/metrics.ts';
-import { webhookMetrics } from '../../webhook/metrics.ts';
+import { REGISTERED } from '../../app/metrics.ts';
 
 const rules = readFileSync(join(import.meta.dirname, '../../deploy/chart/templates/monitoring.yaml'), 'utf8');
 const growing = [...rules.matchAll(/(?:increase|rate)\((gpu_gate_\w+_total)(?:\{([^}]*)\})?\[/g)].map(
@@ -21,15 +17,8 @@ it.each(growing.filter(({ name }) => name !== OPEN))(
   '$name{$labels}, whose growth an alert asks for, is 0 before the first event',
   async ({ name, labels }) => {
     const registry = new Registry();
-    webhookMetrics(registry);
-    extenderMetrics(registry, () => []);
-    servingMetrics(
-      registry,
-      () => 0,
-      () => [],
-    );
-    reconcilerMetrics(registry);
-    certMetrics(registry, () => 0);
+    REGISTERED['request path'](registry);
+    REGISTERED.reconciler(registry);
     const samples = (await registry.metrics()).split('\n').filter((line) => line.split(/[{ ]/)[0] === name);
     expect(samples.filter((line) => line.includes(labels) && line.endsWith(' 0'))).not.toEqual([]);
   },
